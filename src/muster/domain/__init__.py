@@ -1,0 +1,1 @@
+"""The nouns of a fleet: immutable records without behaviour beyond their own arithmetic."""

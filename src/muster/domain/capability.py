@@ -1,0 +1,19 @@
+from typing import Any
+
+from msgspec import Struct, field
+
+
+class Capability(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a worker can run and what seldom changes; equal capabilities form one class (DESIGN decision 5).
+
+    Installed models count, resident ones do not; total memory counts, free memory does not: those are preferences.
+    """
+
+    services: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    gpu_memory_gb: float = 0.0
+    gpu_model: str | None = None
+    cpu_cores: int = 0
+    ram_gb: float = 0.0
+    labels: dict[str, str] = field(default_factory=dict)
+    custom: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,152 @@
+"""A job: its specification never changes after submit; its state does."""
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+
+from muster.ids import JobId, SessionId, WorkerId
+
+
+class JobStatus(StrEnum):
+    PENDING = "pending"
+    ASSIGNED = "assigned"  # claimed, its connector has not reported yet
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    UNWORKABLE = "unworkable"  # pending, and nobody in the fleet can run it
+
+
+TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.TIMEOUT})
+ACTIVE = frozenset({JobStatus.ASSIGNED, JobStatus.IN_PROGRESS})
+
+
+class Hardware(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Lower bounds, except gpu_model, which must be part of the card's name (any case)."""
+
+    gpu_memory_gb: float | None = None
+    cpu_cores: int | None = None
+    ram_gb: float | None = None
+    gpu_model: str | None = None
+
+
+class Requirements(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a worker must have, besides the service. `custom` follows the rules in jobs/matching.py."""
+
+    models: tuple[str, ...] = ()
+    hardware: Hardware = Hardware()
+    labels: dict[str, str] = field(default_factory=dict)
+    custom: dict[str, Any] = field(default_factory=dict)
+
+
+class Need(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything that decides who may run a job: the service and the requirements. Equal needs share a signature."""
+
+    service: str
+    requirements: Requirements = Requirements()
+
+
+class JobError(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    code: str
+    message: str
+    retriable: bool = True
+
+
+class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`fraction` is 0 to 1; None where the service does not tell."""
+
+    fraction: float | None = None
+    message: str | None = None
+    at_ms: int | None = None
+
+
+class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was asked for. `priority` 0 to 100, higher first; `timeout_s` bounds one attempt."""
+
+    job_id: JobId
+    service_required: str
+    payload: Any = None
+    requirements: Requirements = Requirements()
+    priority: int = 50
+    max_retries: int = 3
+    timeout_s: float = 3600.0
+    customer_id: str | None = None
+    workflow_id: str | None = None
+    workflow_priority: int | None = None
+    workflow_datetime: int | None = None
+    step_number: int | None = None
+    created_at: int = 0  # ms
+
+    @property
+    def need(self) -> Need:
+        return Need(service=self.service_required, requirements=self.requirements)
+
+
+class JobState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a job stands. `attempt` counts claims from 1 and is the fencing token of the running one."""
+
+    status: JobStatus = JobStatus.PENDING
+    attempt: int = 0
+    retry_count: int = 0
+    worker_id: WorkerId | None = None
+    session_id: SessionId | None = None
+    avoid_worker: WorkerId | None = None
+    next_attempt_at: int | None = None  # ms; set while a retry waits for its time
+    started_at: int | None = None
+    completed_at: int | None = None
+    progress: Progress | None = None
+    result: Raw | UnsetType = UNSET
+    error: JobError | None = None
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    spec: JobSpec
+    state: JobState
+
+    @property
+    def job_id(self) -> JobId:
+        return self.spec.job_id
+
+
+class ClaimedJob(Struct, frozen=True, kw_only=True):
+    """A lease on one job: results count only with this attempt number (DESIGN decision 6)."""
+
+    spec: JobSpec
+    attempt: int
+    deadline_ms: int
+
+
+class Settlement(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How one attempt ended, as decided by jobs/retry.py; the store refuses it when the lease is lost.
+
+    `status` is a terminal status, or PENDING to try again not before `retry_at_ms`. An attempt that
+    does not count (a worker that stopped politely) leaves `retry_count` alone; `attempt` grows all the same, being the
+    fencing token.
+    """
+
+    job_id: JobId
+    attempt: int
+    status: JobStatus
+    counts: bool = True
+    retry_at_ms: int | None = None
+    avoid_worker: WorkerId | None = None
+    result: Raw | UnsetType = UNSET
+    error: JobError | None = None
+
+
+class Lease(Struct, frozen=True, kw_only=True):
+    """A claim whose session or deadline ran out."""
+
+    spec: JobSpec
+    attempt: int
+    retry_count: int
+    worker_id: WorkerId
+    session_id: SessionId
+    expired: str  # "session" (the worker was not heard) or "deadline" (the attempt took too long)
+
+
+def encode_result(value: Any) -> Raw:
+    return Raw(msgspec.json.encode(value))

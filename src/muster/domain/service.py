@@ -1,0 +1,40 @@
+from enum import StrEnum
+
+from msgspec import Struct
+
+from muster.domain.model import Model
+
+
+class ServiceStatus(StrEnum):
+    STARTING = "starting"
+    RUNNING = "running"
+    UNHEALTHY = "unhealthy"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class Dialect(StrEnum):
+    """The API a service speaks. An Ollama server speaks both."""
+
+    OPENAI = "openai"
+    OLLAMA = "ollama"
+
+
+class Service(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One backend process on a node, supervised by its agent or found running."""
+
+    name: str
+    connector: str
+    status: ServiceStatus
+    url: str | None = None
+    dialects: tuple[Dialect, ...] = ()
+    models: tuple[Model, ...] = ()
+    slots: int | None = None
+    slots_busy: int | None = None
+    managed: bool = False
+    pid: int | None = None
+    gpu_index: int | None = None
+    started_at_ms: int | None = None
+    restarts: int = 0
+    error: str | None = None

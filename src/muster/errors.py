@@ -1,0 +1,138 @@
+"""The error tree: what can go wrong, as clients see it.
+
+Every class carries a stable `code`, the HTTP status it maps to and whether a retry can help. The shapes on the wire
+(JSON problem, OpenAI error, Ollama error) are rendered from these in one place per dialect.
+
+    MusterError
+    ├── InvalidInput 400 ── PayloadTooLarge 413
+    ├── Unauthorized 401 · Forbidden 403
+    ├── NotFound 404 ── NodeNotFound · JobNotFound · ModelNotFound · CommandNotFound
+    ├── Conflict 409 ── InvalidTransition
+    ├── QueueFull 429
+    ├── UpstreamFailed 502 ── UpstreamTimeout 504
+    ├── NoWorker 503 · StoreUnavailable 503 · ShuttingDown 503
+    └── SetupError (start-up only: has a next step for the person at the keyboard)
+"""
+
+from typing import Any, ClassVar
+
+
+class MusterError(Exception):
+    code: ClassVar[str] = "internal_error"
+    http_status: ClassVar[int] = 500
+    retriable: ClassVar[bool] = False
+
+    def __init__(
+        self, message: str, *, field: str | None = None, retry_after_s: float | None = None, **data: Any
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.retry_after_s = retry_after_s
+        self.data = data
+
+    def to_dict(self) -> dict[str, Any]:
+        """Render the one JSON shape of CONTRACTS section 4."""
+        body: dict[str, Any] = {"code": self.code, "message": self.message, "retriable": self.retriable}
+        if self.field is not None:
+            body["field"] = self.field
+        if self.retry_after_s is not None:
+            body["retry_after_ms"] = int(self.retry_after_s * 1000)
+        return body | self.data
+
+
+class InvalidInput(MusterError):
+    code = "invalid_input"
+    http_status = 400
+
+
+class PayloadTooLarge(InvalidInput):
+    code = "payload_too_large"
+    http_status = 413
+
+
+class Unauthorized(MusterError):
+    code = "unauthorized"
+    http_status = 401
+
+
+class Forbidden(MusterError):
+    code = "forbidden"
+    http_status = 403
+
+
+class NotFound(MusterError):
+    code = "not_found"
+    http_status = 404
+
+
+class NodeNotFound(NotFound):
+    code = "node_not_found"
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class CommandNotFound(NotFound):
+    code = "command_not_found"
+
+
+class Conflict(MusterError):
+    code = "conflict"
+    http_status = 409
+
+
+class InvalidTransition(Conflict):
+    """A state machine was asked for a step that its table does not have."""
+
+    code = "invalid_transition"
+
+
+class QueueFull(MusterError):
+    code = "queue_full"
+    http_status = 429
+    retriable = True
+
+
+class UpstreamFailed(MusterError):
+    code = "upstream_failed"
+    http_status = 502
+    retriable = True
+
+
+class UpstreamTimeout(UpstreamFailed):
+    code = "upstream_timeout"
+    http_status = 504
+
+
+class NoWorker(MusterError):
+    code = "no_worker_available"
+    http_status = 503
+    retriable = True
+
+
+class StoreUnavailable(MusterError):
+    code = "store_unavailable"
+    http_status = 503
+    retriable = True
+
+
+class ShuttingDown(MusterError):
+    code = "shutting_down"
+    http_status = 503
+    retriable = True
+
+
+class SetupError(MusterError):
+    """Something on this machine keeps Muster from starting; `next_step` says what the person can do."""
+
+    code = "setup_error"
+
+    def __init__(self, message: str, *, next_step: str) -> None:
+        super().__init__(message)
+        self.next_step = next_step

@@ -1,0 +1,34 @@
+"""What placement chooses among: one service on one node, as last known."""
+
+from msgspec import Struct, field
+
+from muster.domain.model import Model, canonical_model_name
+from muster.domain.node import Health
+from muster.domain.service import Dialect, ServiceStatus
+from muster.ids import NodeId
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """`key` is `node_id/service`; `late` is the registry's word that the node missed heartbeats."""
+
+    key: str
+    node_id: NodeId
+    service: str
+    connector: str
+    url: str
+    dialects: tuple[Dialect, ...]
+    models: dict[str, Model]  # by canonical name
+    status: ServiceStatus = ServiceStatus.RUNNING
+    health: Health = Health.HEALTHY
+    connected: bool = True
+    late: bool = False
+    draining: bool = False
+    pool: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    slots: int | None = None
+    slots_busy: int | None = None
+    memory_free_mb: int | None = None
+    memory_total_mb: int | None = None
+
+    def model(self, name: str) -> Model | None:
+        return self.models.get(canonical_model_name(name))

@@ -1,0 +1,247 @@
+"""Every seam of Muster as a small Protocol, in domain and wire types only.
+
+Each port has a conformance suite under tests/contract that runs on the twin in memory and on every real adapter.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from muster.domain.capability import Capability
+from muster.domain.event import Event, LoggedEvent
+from muster.domain.gpu import Gpu
+from muster.domain.job import ClaimedJob, Job, JobSpec, JobStatus, Lease, Progress, Settlement
+from muster.domain.node import Node, Resources
+from muster.domain.service import Service
+from muster.ids import JobId, NodeId, SessionId, WorkerId
+from muster.placement.candidate import Candidate
+from muster.wire import (
+    AgentEvents,
+    ClaimReply,
+    ClaimRequest,
+    CloseSession,
+    Deregistration,
+    Heartbeat,
+    HeartbeatReply,
+    OpenSession,
+    ProgressReport,
+    ProgressReports,
+    Registration,
+    RegistrationReply,
+    RenewReply,
+    RenewRequest,
+    SessionReply,
+)
+
+# --- life of a service inside a process ------------------------------------------------------------------------------
+
+
+class Lifecycle(Protocol):
+    """Everything that runs: started once, stopped in reverse order; a stop too early or too often does nothing."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+# --- agent <-> control plane -----------------------------------------------------------------------------------------
+
+
+class NodeLink(Protocol):
+    """An agent's way to the control plane. Raises StoreUnavailable or UpstreamFailed when it cannot be reached."""
+
+    async def register(self, message: Registration) -> RegistrationReply: ...
+    async def heartbeat(self, message: Heartbeat) -> HeartbeatReply: ...
+    async def report_events(self, message: AgentEvents) -> None: ...
+    async def deregister(self, message: Deregistration) -> None: ...
+
+
+class JobLink(Protocol):
+    """A worker's way to the queue."""
+
+    async def open_session(self, message: OpenSession) -> SessionReply: ...
+    async def claim(self, message: ClaimRequest) -> ClaimReply: ...
+    async def renew(self, message: RenewRequest) -> RenewReply: ...
+    async def report_progress(self, message: ProgressReports) -> RenewReply: ...
+    async def close_session(self, message: CloseSession) -> None: ...
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+class Submitted(Struct, frozen=True):
+    job_id: JobId
+    created: bool  # false: this id was known; nothing was changed
+
+
+class Claimed(Struct, frozen=True, kw_only=True):
+    jobs: tuple[ClaimedJob, ...] = ()
+    refused: tuple[JobId, ...] = ()
+    session_known: bool = True
+
+
+class Renewed(Struct, frozen=True, kw_only=True):
+    lost: tuple[JobId, ...] = ()
+    returned: tuple[JobId, ...] = ()
+    session_known: bool = True
+
+
+class JobPage(Struct, frozen=True, kw_only=True):
+    jobs: tuple[Job, ...]
+    total: int
+    next_cursor: str | None = None
+
+
+class CapabilityClass(Struct, frozen=True, kw_only=True):
+    class_id: str
+    capability: Capability
+    sessions: int  # how many live sessions have it; 0: nobody at present
+
+
+class JobQueue(Protocol):
+    """The work itself. Every call is atomic and safe to repeat; leases are judged by the store's one clock."""
+
+    async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]: ...
+
+    async def open_session(
+        self, session_id: SessionId, worker_id: WorkerId, capability: Capability, lease_s: float
+    ) -> None: ...
+
+    async def claim(
+        self,
+        session_id: SessionId,
+        worker_id: WorkerId,
+        want: int,
+        done: Sequence[Settlement] = (),
+        *,
+        lease_s: float,
+        mark_idle: bool = False,
+    ) -> Claimed:
+        """Settle `done`, renew the session, take the best `want` jobs: priority, then first come, over all signatures.
+
+        With `mark_idle` an empty claim asks the bus for a wake-up (topic "wake", the class id) when work arrives.
+        """
+        ...
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """End attempts from outside a session (sweep, failures); False where the attempt was not the running one."""
+        ...
+
+    async def renew(
+        self, session_id: SessionId, held: Sequence[tuple[JobId, int]], *, lease_s: float, grace_s: float
+    ) -> Renewed:
+        """Leases of this session older than `grace_s` that are not in `held` go back to the queue: their reply was lost."""
+        ...
+
+    async def record_progress(self, session_id: SessionId, reports: Sequence[ProgressReport]) -> list[JobId]:
+        """Return the ids whose lease is lost."""
+        ...
+
+    async def close_session(self, session_id: SessionId) -> list[JobId]: ...
+
+
+class JobIndex(Protocol):
+    """Reading and acting on single jobs."""
+
+    async def get(self, job_ids: Sequence[JobId]) -> list[Job | None]: ...
+    async def page(self, status: JobStatus | None, cursor: str | None, limit: int) -> JobPage:
+        """Pending and delayed jobs come in queue order, all others newest first. A bad cursor is InvalidInput."""
+        ...
+
+    async def counts(self) -> dict[JobStatus, int]: ...
+    async def position(self, job_id: JobId) -> int | None:
+        """How many pending jobs come before it, over all signatures; None when it does not wait."""
+        ...
+
+    async def cancel(self, job_id: JobId) -> Job:
+        """Raise JobNotFound, or InvalidTransition when it has already ended."""
+        ...
+
+    async def revive(self, job_id: JobId) -> Job:
+        """Put a failed, timed-out or cancelled job back with its retries counted anew; raises as `cancel` does."""
+        ...
+
+
+class JobUpkeep(Protocol):
+    """What the sweep needs."""
+
+    async def overdue(self, limit: int) -> list[Lease]: ...
+    async def promote(self, limit: int) -> int: ...
+    async def purge(self, ended_before_ms: int, keep_max: int, limit: int) -> int: ...
+    async def classes(self) -> list[CapabilityClass]: ...
+
+
+class NodeStore(Protocol):
+    async def load(self) -> list[Node]: ...
+    async def save(self, nodes: Sequence[Node]) -> None: ...
+    async def delete(self, node_ids: Sequence[NodeId]) -> None: ...
+
+
+class EventLog(Protocol):
+    """The durable, capped log of facts. Ids are strings that grow; "0" is before the first."""
+
+    async def append(self, events: Sequence[Event]) -> list[str]: ...
+    async def read(self, after: str, limit: int, wait_s: float = 0.0) -> list[LoggedEvent]: ...
+    async def newest_id(self) -> str: ...
+    async def oldest_id(self) -> str: ...
+
+
+class Bus(Protocol):
+    """Fire and forget between control planes: wake-ups and live telemetry. Nothing is kept."""
+
+    async def publish(self, topic: str, data: bytes) -> None: ...
+    def subscribe(self, topic: str) -> AsyncIterator[bytes]: ...
+
+
+# --- the fleet as placement sees it ----------------------------------------------------------------------------------
+
+
+class FleetView(Protocol):
+    @property
+    def version(self) -> int:
+        """Grow with every change that a choice could notice."""
+        ...
+
+    def candidates(self) -> Sequence[Candidate]: ...
+
+
+# --- devices and services on a node ----------------------------------------------------------------------------------
+
+
+class GpuProbe(Protocol):
+    async def read(self) -> tuple[Gpu, ...]:
+        """Return within its deadline; unreadable figures are None, no driver is an empty tuple."""
+        ...
+
+
+class HostProbe(Protocol):
+    def read(self) -> Resources: ...
+
+
+ReportProgress = Callable[[Progress], None]
+
+
+class Connector(Protocol):
+    """Code by which a worker drives a kind of service."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def provides(self) -> tuple[str, ...]:
+        """The `service_required` values it serves, its own name first."""
+        ...
+
+    @property
+    def needs_service(self) -> bool: ...
+
+    async def probe(self, url: str) -> Service:
+        """Return name, status, models and slots of the service at `url`; raise UpstreamFailed when it does not answer."""
+        ...
+
+    def check(self, payload: Any) -> None:
+        """Raise InvalidInput naming the field, at submit."""
+        ...
+
+    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress) -> Any:
+        """Return the result (JSON); raise MusterError, whose `retriable` decides about another attempt. Cancelled: stop."""
+        ...

@@ -1,0 +1,41 @@
+"""The machine below us: real time, real chance, and child processes that do not outlive us."""
+
+import ctypes
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1
+
+
+class SystemClock:
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+
+def system_rng() -> random.Random:
+    return random.SystemRandom()
+
+
+def die_with_parent(sig: signal.Signals = signal.SIGKILL) -> Callable[[], None] | None:
+    """Return a `preexec_fn` by which the kernel signals the child when its parent dies; None where there is no such thing.
+
+    The tie is to the *thread* that spawns (prctl(2), PR_SET_PDEATHSIG), so spawn from the main thread.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork: the child may not import
+    parent = os.getpid()
+
+    def tie() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, int(sig), 0, 0, 0)
+        if os.getppid() != parent:  # the parent died before the tie was made
+            os.kill(os.getpid(), sig)
+
+    return tie

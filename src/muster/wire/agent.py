@@ -1,0 +1,144 @@
+"""Messages between an agent and the control plane, the same over every link."""
+
+from enum import StrEnum
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from muster.domain.capability import Capability
+from muster.domain.command import Command
+from muster.domain.event import Event
+from muster.domain.gpu import Gpu
+from muster.domain.job import ClaimedJob, JobError, Progress
+from muster.domain.node import Health, NodeFacts, Phase, Resources
+from muster.domain.service import Service
+from muster.domain.worker import Worker
+from muster.ids import CommandId, JobId, NodeId, SessionId, WorkerId
+
+# --- the node: who it is and how it is -------------------------------------------------------------------------------
+
+
+class Registration(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    facts: NodeFacts
+    boot_id: str
+    heartbeat_interval_s: float
+    phase: Phase = Phase.STARTING
+
+
+class RegistrationReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    node_id: NodeId
+    next_heartbeat_ms: int
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Enough to make the node's record anew. `seq` grows within a boot; late ones from before do not count."""
+
+    facts: NodeFacts
+    boot_id: str
+    seq: int
+    heartbeat_interval_s: float
+    status: Health = Health.HEALTHY  # healthy, degraded or unhealthy: the agent's own word
+    reason: str | None = None
+    phase: Phase = Phase.READY
+    resources: Resources = Resources()
+    gpus: tuple[Gpu, ...] = ()
+    workers: tuple[Worker, ...] = ()
+    services: tuple[Service, ...] = ()
+    commands_done: tuple[CommandId, ...] = ()
+
+
+class HeartbeatReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    next_heartbeat_ms: int
+    known: bool = True  # false: this heartbeat made the record; a full registration is welcome
+    superseded: bool = False  # true: a newer boot of this node id is alive elsewhere
+    draining: bool = False
+    commands: tuple[Command, ...] = ()
+
+
+class AgentEvents(Struct, frozen=True, kw_only=True):
+    node_id: NodeId
+    events: tuple[Event, ...]
+
+
+class Deregistration(Struct, frozen=True, kw_only=True):
+    node_id: NodeId
+    boot_id: str
+    reason: str = "stopped"
+
+
+# --- jobs: a worker's session and its leases -------------------------------------------------------------------------
+
+
+class OpenSession(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Open a session, or change the capability of an open one."""
+
+    node_id: NodeId
+    worker_id: WorkerId
+    session_id: SessionId
+    capability: Capability
+    slots: int = 1
+
+
+class SessionReply(Struct, frozen=True, kw_only=True):
+    lease_s: float
+    renew_every_s: float
+
+
+class OutcomeKind(StrEnum):
+    COMPLETED = "completed"
+    FAILED = "failed"
+    RETURNED = "returned"  # the worker stops politely: the attempt does not count
+
+
+class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    job_id: JobId
+    attempt: int
+    kind: OutcomeKind
+    result: Raw | UnsetType = UNSET
+    error: JobError | None = None
+
+
+class ClaimRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One round trip for "these are done, give me more". With `wait_s` the reply may take that long when nothing waits."""
+
+    session_id: SessionId
+    worker_id: WorkerId
+    want: int
+    done: tuple[Outcome, ...] = ()
+    wait_s: float = 0.0
+
+
+class ClaimReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    jobs: tuple[ClaimedJob, ...] = ()
+    refused: tuple[JobId, ...] = ()  # outcomes that came too late to count
+    session_known: bool = True  # false: open the session again, then ask again
+
+
+class RenewRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`held` are all jobs that the worker runs; what the store leased to it and it does not hold goes back to the queue."""
+
+    session_id: SessionId
+    worker_id: WorkerId
+    held: tuple[tuple[JobId, int], ...] = ()
+
+
+class RenewReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    lost: tuple[JobId, ...] = ()  # cancelled or given to another: stop them, their results no longer count
+    session_known: bool = True
+
+
+class ProgressReport(Struct, frozen=True, kw_only=True):
+    job_id: JobId
+    attempt: int
+    progress: Progress
+
+
+class ProgressReports(Struct, frozen=True, kw_only=True):
+    session_id: SessionId
+    reports: tuple[ProgressReport, ...]
+
+
+class CloseSession(Struct, frozen=True, kw_only=True):
+    """Jobs still leased to the session go back to the queue without counting the attempt."""
+
+    session_id: SessionId
+    worker_id: WorkerId
