@@ -235,7 +235,7 @@ class Connector(Protocol):
     def needs_service(self) -> bool: ...
 
     async def probe(self, url: str) -> Service:
-        """Return name, status, models and slots of the service at `url`; raise UpstreamFailed when it does not answer."""
+        """Return name, status, models and slots of the service at `url`; raise UpstreamFailed when it is silent."""
         ...
 
     def check(self, payload: Any) -> None:
@@ -243,5 +243,5 @@ class Connector(Protocol):
         ...
 
     async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress) -> Any:
-        """Return the result (JSON); raise MusterError, whose `retriable` decides about another attempt. Cancelled: stop."""
+        """Return the result (JSON); raise MusterError, whose `retriable` decides about another attempt."""
         ...

@@ -24,7 +24,7 @@ def system_rng() -> random.Random:
 
 
 def die_with_parent(sig: signal.Signals = signal.SIGKILL) -> Callable[[], None] | None:
-    """Return a `preexec_fn` by which the kernel signals the child when its parent dies; None where there is no such thing.
+    """Return a `preexec_fn` by which the kernel signals the child when its parent dies; None off Linux.
 
     The tie is to the *thread* that spawns (prctl(2), PR_SET_PDEATHSIG), so spawn from the main thread.
     """

@@ -98,7 +98,7 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ClaimRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One round trip for "these are done, give me more". With `wait_s` the reply may take that long when nothing waits."""
+    """One round trip for "these are done, give me more"; the reply may take `wait_s` when nothing waits."""
 
     session_id: SessionId
     worker_id: WorkerId
@@ -114,7 +114,7 @@ class ClaimReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RenewRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`held` are all jobs that the worker runs; what the store leased to it and it does not hold goes back to the queue."""
+    """`held` are all jobs that the worker runs; others leased to it go back to the queue."""
 
     session_id: SessionId
     worker_id: WorkerId
