@@ -130,7 +130,7 @@ class JobQueue(Protocol):
     async def renew(
         self, session_id: SessionId, held: Sequence[tuple[JobId, int]], *, lease_s: float, grace_s: float
     ) -> Renewed:
-        """Leases of this session older than `grace_s` that are not in `held` go back to the queue: their reply was lost."""
+        """Leases older than `grace_s` that are not in `held` go back to the queue: the claim's reply was lost."""
         ...
 
     async def record_progress(self, session_id: SessionId, reports: Sequence[ProgressReport]) -> list[JobId]:
