@@ -1,0 +1,278 @@
+"""All configuration: parsed and cross-checked once; everything else gets plain arguments.
+
+Precedence: flag > environment (`MUSTER_*`) > `muster.toml` > default. A name that is not known is an error that says
+which known one is nearest.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from muster.errors import SetupError
+
+# Names under which the systems before us took the same values; MUSTER_* wins over them.
+SEED_NAMES = {
+    "RABBITMQ_URL": "rabbitmq_url",
+    "REDIS_URL": "valkey_url",
+    "NUM_GPUS": "num_gpus",
+    "MACHINE_ID": "machine_id",
+    "INSTANCE_ID": "instance_id",
+    "NODE_TYPE": "node_type",
+    "NEBULA_IP": "nebula_ip",
+    "CONTROL_PLANE_ADDR": "control_plane",
+}
+# Read by the command line itself, not settings.
+_OTHER_NAMES = frozenset({"MUSTER_DEBUG"})
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_STRATEGIES = ("least_loaded", "round_robin", "random")
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+_GPUS_MAX = 64
+_PORT_MAX = 65_535
+
+
+def _xdg(variable: str, fallback: str) -> Path:
+    return Path(os.environ.get(variable) or Path.home() / fallback) / "muster"
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every setting with its default; times in seconds, sizes in bytes unless the name says otherwise."""
+
+    data_dir: Annotated[str, Meta(description="Where Muster keeps its store, logs and state.")] = msgspec.field(
+        default_factory=lambda: str(_xdg("XDG_DATA_HOME", ".local/share"))
+    )
+    artifact_dir: Annotated[str, Meta(description="Where fetched models are kept, shared by all data directories.")] = (
+        msgspec.field(default_factory=lambda: str(_xdg("XDG_CACHE_HOME", ".cache") / "artifacts"))
+    )
+    listen: Annotated[str, Meta(description="host:port of the one HTTP port; several with commas.")] = "127.0.0.1:8090"
+    token: Annotated[str, Meta(description="Bearer token that every caller must send; needed off loopback.")] = ""
+    valkey_url: Annotated[
+        str, Meta(description="valkey://, redis:// or rediss:// of an outside store; empty: an embedded Valkey.")
+    ] = ""
+    model: Annotated[
+        str, Meta(description="What `muster up` serves: a built-in name, a .gguf file, a directory, or `none`.")
+    ] = "smollm2-135m"
+    model_slots: Annotated[int, Meta(ge=1, le=64, description="Parallel requests of the model server `up` starts.")] = 4
+    model_context_tokens: Annotated[
+        int, Meta(ge=256, le=1_048_576, description="Context of each slot of the model server that `up` starts.")
+    ] = 4096
+
+    control_plane: Annotated[str, Meta(description="Agent: URL of the control plane.")] = "http://127.0.0.1:8090"
+    link: Annotated[str, Meta(description="Agent: how to reach the control plane; empty: by the URL's scheme.")] = ""
+    node_id: Annotated[str, Meta(description="This machine's id; empty: MACHINE_ID, INSTANCE_ID, host name.")] = ""
+    machine_id: Annotated[str, Meta(description="As node_id, under its older name.")] = ""
+    instance_id: Annotated[str, Meta(description="The cloud's id of this machine.")] = ""
+    node_type: Annotated[str, Meta(description="gpu-worker, cpu-worker or your own; empty: by the GPUs found.")] = ""
+    node_file: Annotated[str, Meta(description="TOML file that says which services this node runs.")] = ""
+    nebula_ip: Annotated[str, Meta(description="Address of this machine in an overlay network.")] = ""
+    public_ip: Annotated[str, Meta(description="Public address of this machine.")] = ""
+    address: Annotated[str, Meta(description="Host under which others reach this node's services; empty: found.")] = ""
+    region: Annotated[str, Meta(description="Region, for people and placement.")] = ""
+    az: Annotated[str, Meta(description="Availability zone.")] = ""
+    pool: Annotated[str, Meta(description="Pool that this node belongs to.")] = ""
+    labels: Annotated[str, Meta(description="key=value labels of this node, with commas.")] = ""
+    num_gpus: Annotated[str, Meta(description="`auto`, or how many GPUs this node must have.")] = "auto"
+    worker_slots: Annotated[int, Meta(ge=1, le=1024, description="Jobs that one worker runs at a time.")] = 1
+    attach: Annotated[str, Meta(description="connector=url of services that already run; several with commas.")] = ""
+    discover: Annotated[bool, Meta(description="Look for Ollama, llama.cpp and vLLM at their usual ports.")] = True
+
+    heartbeat_interval_s: Annotated[float, Meta(ge=0.1, le=3600, description="How often an agent reports.")] = 10.0
+    late_intervals: Annotated[
+        float, Meta(gt=1, description="Missed intervals after which a node takes no new work.")
+    ] = 3.0
+    stale_after_s: Annotated[float, Meta(ge=0, description="Silence until stale; 0: 4 intervals of the node.")] = 0.0
+    dead_after_s: Annotated[float, Meta(ge=0, description="Silence until dead; 0: 10 intervals of the node.")] = 0.0
+    forget_after_s: Annotated[float, Meta(gt=0, description="How long a dead node stays listed.")] = 3600.0
+    nodes_max: Annotated[int, Meta(ge=1, description="Nodes that one fleet may have.")] = 10_000
+
+    job_lease_s: Annotated[float, Meta(ge=1, le=3600, description="Silence of a worker until its jobs go back.")] = 15.0
+    job_sweep_s: Annotated[float, Meta(ge=0.05, le=60, description="How often leases and retries are looked at.")] = 0.5
+    job_retry_base_s: Annotated[float, Meta(ge=0, description="Wait before the first retry; doubles each time.")] = 1.0
+    job_retry_max_s: Annotated[float, Meta(ge=0, description="Longest wait before a retry.")] = 60.0
+    job_retention_s: Annotated[float, Meta(gt=0, description="How long ended jobs are kept.")] = 86_400.0
+    jobs_ended_max: Annotated[int, Meta(ge=1, description="How many ended jobs are kept at most.")] = 100_000
+    job_payload_bytes_max: Annotated[int, Meta(ge=1, description="Largest payload of a job.")] = 1_048_576
+    job_result_bytes_max: Annotated[int, Meta(ge=1, description="Largest result of a job.")] = 1_048_576
+    event_log_entries_max: Annotated[int, Meta(ge=100, description="Entries kept in the event log.")] = 100_000
+
+    strategy: Annotated[str, Meta(description="least_loaded, round_robin or random.")] = "least_loaded"
+    request_bytes_max: Annotated[int, Meta(ge=1024, description="Largest request body.")] = 33_554_432
+    connect_timeout_s: Annotated[float, Meta(gt=0, description="Gateway: connecting to a worker.")] = 5.0
+    first_byte_timeout_s: Annotated[float, Meta(gt=0, description="Gateway: until the answer begins.")] = 300.0
+    idle_timeout_s: Annotated[float, Meta(gt=0, description="Gateway: longest silence within an answer.")] = 120.0
+    gateway_attempts_max: Annotated[int, Meta(ge=1, le=10, description="Workers tried before the first byte.")] = 3
+    connections_max: Annotated[int, Meta(ge=16, description="Client connections at a time.")] = 20_000
+    stream_buffer_bytes_max: Annotated[
+        int, Meta(ge=65_536, description="Unsent bytes after which a reader of live events gets a snapshot instead.")
+    ] = 1_048_576
+    stop_timeout_s: Annotated[float, Meta(gt=0, description="How long a stop waits for running work.")] = 10.0
+    log_level: Annotated[str, Meta(description="debug, info, warning or error.")] = "info"
+
+    @property
+    def listen_addresses(self) -> list[tuple[str, int]]:
+        return [parse_address(part) for part in self.listen.split(",") if part.strip()]
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data_dir).expanduser().resolve()
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    host, separator, port = text.strip().rpartition(":")
+    if not separator or not port.isdigit() or int(port) > _PORT_MAX:
+        raise SetupError(f"listen must be host:port, got {text!r}", next_step="try MUSTER_LISTEN=127.0.0.1:8090")
+    return host.strip("[]"), int(port)
+
+
+def parse_pairs(text: str, field: str) -> list[tuple[str, str]]:
+    """Parse `a=b,c=d`; the value may contain `=`."""
+    pairs = []
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        key, separator, value = part.partition("=")
+        if not separator or not key.strip() or not value.strip():
+            raise SetupError(f"{field} must be key=value pairs with commas, got {part!r}", next_step=f"correct {field}")
+        pairs.append((key.strip(), value.strip()))
+    return pairs
+
+
+def load_settings(
+    overrides: Mapping[str, object] | None = None,
+    env: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Settings:
+    """Merge file, environment and flags (`overrides`; None means not given); SetupError says what is wrong."""
+    env = os.environ if env is None else env
+    values: dict[str, object] = {}
+    path = file or Path("muster.toml")
+    if file is not None or path.is_file():
+        values |= _read_file(path)
+    values |= _read_environment(env)
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    for name in given:
+        _check_name(name, name, "setting")
+    values |= given
+    try:
+        settings = msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        raise SetupError(
+            f"a setting does not fit: {text.replace(' - at `$.', ' (').rstrip('`')}{')' if ' - at ' in text else ''}",
+            next_step="see docs/reference/settings.md for what it takes",
+        ) from None
+    _cross_check(settings)
+    return settings
+
+
+def _read_file(path: Path) -> dict[str, object]:
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SetupError(f"cannot read {path}: {error.strerror}", next_step="check the path and its rights") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path} is not TOML: {error}", next_step="correct that line") from None
+    for name in values:
+        _check_name(name, name, f"setting in {path}")
+    return values
+
+
+def _read_environment(env: Mapping[str, str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for name, field in SEED_NAMES.items():
+        if field in Settings.__struct_fields__ and env.get(name):
+            values[field] = env[name]
+    for name, value in env.items():
+        if name.startswith("MUSTER_") and name not in _OTHER_NAMES:
+            field = name.removeprefix("MUSTER_").lower()
+            _check_name(field, name, "environment variable")
+            values[field] = value
+    return values
+
+
+def _check_name(field: str, shown: str, what: str) -> None:
+    if field in Settings.__struct_fields__:
+        return
+    near = difflib.get_close_matches(field, Settings.__struct_fields__, n=1, cutoff=0.0)[0]
+    nearest = f"MUSTER_{near.upper()}" if shown.startswith("MUSTER_") else near
+    raise SetupError(
+        f"unknown {what} {shown}; the nearest known one is {nearest}", next_step=f"rename or remove {shown}"
+    )
+
+
+def _cross_check(settings: Settings) -> None:
+    for fits, problem, next_step in (*_network_rules(settings), *_time_rules(settings), *_word_rules(settings)):
+        if not fits:
+            raise SetupError(problem, next_step=next_step)
+    parse_pairs(settings.labels, "labels")
+    parse_pairs(settings.attach, "attach")
+
+
+def _network_rules(s: Settings) -> list[tuple[bool, str, str]]:
+    exposed = [f"{host}:{port}" for host, port in s.listen_addresses if host not in _LOOPBACK]
+    return [
+        (bool(s.listen_addresses), "listen is empty", "try MUSTER_LISTEN=127.0.0.1:8090"),
+        (
+            not exposed or bool(s.token),
+            f"refusing to listen on {', '.join(exposed)} without a token: that network could use this fleet",
+            "set MUSTER_TOKEN to a long random string, for example: export MUSTER_TOKEN=$(openssl rand -hex 24)",
+        ),
+        (s.link in {"", "http"}, f"unknown link {s.link!r}", "use http"),
+        (
+            s.job_payload_bytes_max <= s.request_bytes_max,
+            "job_payload_bytes_max is above request_bytes_max",
+            "raise request_bytes_max",
+        ),
+    ]
+
+
+def _time_rules(s: Settings) -> list[tuple[bool, str, str]]:
+    stale_s = s.stale_after_s or max(4.0, s.late_intervals) * s.heartbeat_interval_s
+    return [
+        (
+            stale_s > s.heartbeat_interval_s,
+            f"stale_after_s ({s.stale_after_s:g}) must be above heartbeat_interval_s ({s.heartbeat_interval_s:g}), "
+            "or every node would be stale between two heartbeats",
+            "raise stale_after_s or lower heartbeat_interval_s",
+        ),
+        (
+            not s.dead_after_s or s.dead_after_s > stale_s,
+            f"dead_after_s ({s.dead_after_s:g}) must be above the time until stale ({stale_s:g})",
+            "raise dead_after_s or lower stale_after_s",
+        ),
+        (
+            s.job_sweep_s * 2 <= s.job_lease_s,
+            f"job_sweep_s ({s.job_sweep_s:g}) must be at most half of job_lease_s ({s.job_lease_s:g})",
+            "lower job_sweep_s",
+        ),
+        (
+            s.job_retry_base_s <= s.job_retry_max_s,
+            "job_retry_base_s is above job_retry_max_s",
+            "lower job_retry_base_s",
+        ),
+    ]
+
+
+def _word_rules(s: Settings) -> list[tuple[bool, str, str]]:
+    return [
+        (
+            s.num_gpus == "auto" or (s.num_gpus.isdigit() and int(s.num_gpus) <= _GPUS_MAX),
+            f"num_gpus must be `auto` or 0 to {_GPUS_MAX}, got {s.num_gpus!r}",
+            "correct num_gpus (or NUM_GPUS)",
+        ),
+        (s.strategy in _STRATEGIES, f"unknown strategy {s.strategy!r}", f"use one of {', '.join(_STRATEGIES)}"),
+        (s.log_level in _LOG_LEVELS, f"unknown log_level {s.log_level!r}", f"use one of {', '.join(_LOG_LEVELS)}"),
+    ]
+
+
+def public_values(settings: Settings) -> dict[str, Any]:
+    """All values with secrets masked, for `doctor` and the log."""
+    values = msgspec.structs.asdict(settings)
+    for name in ("token", "valkey_url"):
+        if values[name]:
+            values[name] = "***"
+    return values
