@@ -1,0 +1,99 @@
+"""The fleet as this control plane knows it: the registry's book, its effects carried out, the view for placement."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from muster.clock import Clock
+from muster.control.candidates import candidates_of
+from muster.control.recorder import Recorder
+from muster.domain.node import Node
+from muster.errors import NodeNotFound
+from muster.ids import NodeId
+from muster.placement.candidate import Candidate
+from muster.registry.book import DropNode, Effect, Emit, NodeBook, SaveNode
+
+NodesChanged = Callable[[set[NodeId]], None]
+
+
+class Fleet:
+    """A FleetView. Its record is a mirror of the store that heartbeats keep true."""
+
+    def __init__(self, book: NodeBook, recorder: Recorder, clock: Clock) -> None:
+        self._book = book
+        self._recorder = recorder
+        self._clock = clock
+        self._candidates: dict[NodeId, tuple[Candidate, ...]] = {}
+        self._flat: tuple[Candidate, ...] | None = None
+        self._version = 0
+        self._listeners: list[NodesChanged] = []
+
+    @property
+    def book(self) -> NodeBook:
+        return self._book
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    def candidates(self) -> Sequence[Candidate]:
+        if self._flat is None:
+            self._flat = tuple(candidate for group in self._candidates.values() for candidate in group)
+        return self._flat
+
+    def nodes(self) -> list[Node]:
+        return sorted(self._book.nodes(), key=lambda node: node.node_id)
+
+    def node(self, node_id: NodeId) -> Node:
+        node = self._book.get(node_id)
+        if node is None:
+            raise NodeNotFound(f"no node {node_id!r} in this fleet", field="node_id")
+        return node
+
+    def is_late(self, node: Node) -> bool:
+        return self._book.is_late(node, self._clock.now_ms())
+
+    def on_change(self, listener: NodesChanged) -> None:
+        self._listeners.append(listener)
+
+    def load(self, nodes: Iterable[Node]) -> None:
+        self._book.load(list(nodes), self._clock.now_ms())
+        for node in self._book.nodes():
+            self._refresh(node.node_id)
+
+    def carry_out(self, effects: Iterable[Effect]) -> None:
+        changed: set[NodeId] = set()
+        for effect in effects:
+            match effect:
+                case SaveNode(node=node):
+                    self._recorder.save(node)
+                    changed.add(node.node_id)
+                case DropNode(node_id=node_id):
+                    self._recorder.drop(node_id)
+                    changed.add(node_id)
+                case Emit(event=event):
+                    self._recorder.emit([event])
+        for node_id in changed:
+            self._refresh(node_id)
+        if changed:
+            for listener in self._listeners:
+                listener(changed)
+
+    def tick(self) -> None:
+        """Look for silence: nodes that went late take no new work at once, stale and dead ones change state."""
+        self.carry_out(self._book.tick(self._clock.now_ms()))
+        for node in self._book.nodes():
+            shown = self._candidates.get(node.node_id)
+            if shown and shown[0].late != self.is_late(node):
+                self._refresh(node.node_id)
+
+    def _refresh(self, node_id: NodeId) -> None:
+        """Placement hears only of changes that it could notice."""
+        node = self._book.get(node_id)
+        now = candidates_of(node, late=self.is_late(node)) if node else ()
+        if now == self._candidates.get(node_id, ()):
+            return
+        if now:
+            self._candidates[node_id] = now
+        else:
+            self._candidates.pop(node_id, None)
+        self._flat = None
+        self._version += 1

@@ -1,0 +1,76 @@
+"""What agents say, stamped with our own time and handed to the registry."""
+
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from muster.clock import Clock
+from muster.control.fleet import Fleet
+from muster.control.recorder import Recorder
+from muster.domain.command import Command
+from muster.errors import InvalidInput
+from muster.ids import NodeId, check_node_id
+from muster.wire import AgentEvents, Deregistration, Heartbeat, HeartbeatReply, Registration, RegistrationReply
+
+log = structlog.get_logger()
+
+_INTERVAL_S_MAX = 3600.0
+_EVENTS_MAX = 1000
+
+CommandsFor = Callable[[NodeId], tuple[Command, ...]]
+
+
+class Ingest:
+    """A NodeLink: every link ends here. `link` is the name under which a node's record says how it came."""
+
+    def __init__(self, fleet: Fleet, recorder: Recorder, clock: Clock, *, link: str) -> None:
+        self._fleet = fleet
+        self._recorder = recorder
+        self._clock = clock
+        self._link = link
+
+    async def register(self, message: Registration) -> RegistrationReply:
+        check_node_id(message.facts.node_id)
+        _check_interval(message.heartbeat_interval_s)
+        now_ms = self._clock.now_ms()
+        self._fleet.carry_out(self._fleet.book.registered(message, self._link, now_ms))
+        return RegistrationReply(
+            node_id=message.facts.node_id, next_heartbeat_ms=round(message.heartbeat_interval_s * 1000)
+        )
+
+    async def heartbeat(self, message: Heartbeat) -> HeartbeatReply:
+        check_node_id(message.facts.node_id)
+        _check_interval(message.heartbeat_interval_s)
+        heard = self._fleet.book.heard(message, self._link, self._clock.now_ms())
+        self._fleet.carry_out(heard.effects)
+        node = self._fleet.book.get(message.facts.node_id)
+        return HeartbeatReply(
+            next_heartbeat_ms=round(message.heartbeat_interval_s * 1000),
+            known=heard.verdict != "created",
+            superseded=heard.verdict == "superseded",
+            draining=node.draining if node else False,
+        )
+
+    async def report_events(self, message: AgentEvents) -> None:
+        """Keep an agent's own facts in the log, at our time and under its own name only."""
+        check_node_id(message.node_id)
+        if len(message.events) > _EVENTS_MAX:
+            raise InvalidInput(f"at most {_EVENTS_MAX} events at a time, got {len(message.events)}", field="events")
+        now_ms = self._clock.now_ms()
+        self._recorder.emit(
+            msgspec.structs.replace(event, key=message.node_id, at_ms=now_ms) for event in message.events
+        )
+
+    async def deregister(self, message: Deregistration) -> None:
+        check_node_id(message.node_id)
+        now_ms = self._clock.now_ms()
+        self._fleet.carry_out(self._fleet.book.deregistered(message.node_id, message.boot_id, message.reason, now_ms))
+
+
+def _check_interval(interval_s: float) -> None:
+    if not 0 < interval_s <= _INTERVAL_S_MAX:
+        raise InvalidInput(
+            f"heartbeat_interval_s must be above 0 and at most {_INTERVAL_S_MAX:g}, got {interval_s:g}",
+            field="heartbeat_interval_s",
+        )

@@ -1,0 +1,284 @@
+"""Jobs between people, workers and the store: the store keeps and orders, jobs/ decides, this passes on."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from muster.clock import Clock, Rng
+from muster.control.wakeups import Wakeups
+from muster.domain.job import ACTIVE, Job, JobError, JobSpec, JobState, JobStatus, Settlement
+from muster.errors import InvalidInput, JobNotFound, MusterError
+from muster.ids import JobId, SessionId, check_name, new_id
+from muster.jobs import explain, matching, retry, submission
+from muster.ports import Bus, CapabilityClass, JobIndex, JobPage, JobQueue, JobUpkeep, Submitted
+from muster.wire import (
+    ClaimReply,
+    ClaimRequest,
+    CloseSession,
+    OpenSession,
+    Outcome,
+    OutcomeKind,
+    ProgressReports,
+    RenewReply,
+    RenewRequest,
+    SessionReply,
+    encode,
+)
+
+log = structlog.get_logger()
+
+WAKE_TOPIC = "wake"
+PROGRESS_TOPIC = "progress"
+
+_WAIT_S_MAX = 30.0
+_LOOK_AGAIN_S = 5.0  # a lost wake-up costs at most this
+_RENEWALS_PER_LEASE = 6
+_UNHELD_GRACE_S = 5.0  # longer than a claim's reply is under way
+_WANT_MAX = 1000
+_SESSIONS_MAX = 50_000
+_CLASSES_FRESH_S = 1.0
+_BUS_RETRY_S = 0.5
+
+PayloadCheck = Callable[[Any], None]
+
+
+class JobStores(Struct, frozen=True, kw_only=True):
+    """The three faces of the one job store."""
+
+    queue: JobQueue
+    index: JobIndex
+    upkeep: JobUpkeep
+
+
+class JobService:
+    """A JobLink for workers, a Lifecycle, and what the API offers to people."""
+
+    def __init__(
+        self,
+        stores: JobStores,
+        bus: Bus,
+        clock: Clock,
+        rng: Rng,
+        *,
+        lease_s: float,
+        retry_policy: retry.RetryPolicy,
+        payload_bytes_max: int,
+        payload_checks: Mapping[str, PayloadCheck],
+    ) -> None:
+        self._queue = stores.queue
+        self._index = stores.index
+        self._upkeep = stores.upkeep
+        self._bus = bus
+        self._clock = clock
+        self._rng = rng
+        self._lease_s = lease_s
+        self._policy = retry_policy
+        self._payload_bytes_max = payload_bytes_max
+        self._payload_checks = payload_checks
+        self._wakeups = Wakeups()
+        self._class_of: OrderedDict[SessionId, str] = OrderedDict()
+        self._classes: tuple[float, list[CapabilityClass]] = (float("-inf"), [])
+        self._listener: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        if self._listener is None:
+            self._listener = asyncio.create_task(self._listen(), name="wake-ups")
+
+    async def stop(self) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+            self._listener = None
+
+    # --- for people ---------------------------------------------------------------------------------------------------
+
+    async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
+        """Check and store; specs without an id get one. InvalidInput names the field and nothing is stored."""
+        return await self._queue.submit([self._complete(spec) for spec in specs])
+
+    def _complete(self, spec: JobSpec) -> JobSpec:
+        now_ms = self._clock.now_ms()
+        job_id = spec.job_id or JobId(new_id("job", now_ms, self._rng))
+        spec = msgspec.structs.replace(spec, job_id=job_id, created_at=now_ms)
+        submission.check(spec, payload_bytes=len(encode(spec.payload)), payload_bytes_max=self._payload_bytes_max)
+        if (check := self._payload_checks.get(spec.service_required)) is not None:
+            check(spec.payload)
+        return spec
+
+    async def get(self, job_id: JobId) -> Job:
+        (job,) = await self._index.get([job_id])
+        if job is None:
+            raise JobNotFound(f"no job {job_id!r}: it never was, or its time to be kept is over", field="job_id")
+        (shown,) = await self.marked([job])
+        return shown
+
+    async def get_many(self, job_ids: Sequence[JobId]) -> list[Job]:
+        return await self.marked([job for job in await self._index.get(job_ids) if job is not None])
+
+    async def page(self, status: JobStatus | None, cursor: str | None, limit: int) -> JobPage:
+        """Page through jobs; `unworkable` is asked for as pending, of which it is a part."""
+        stored = JobStatus.PENDING if status is JobStatus.UNWORKABLE else status
+        page = await self._index.page(stored, cursor, limit)
+        jobs = await self.marked(page.jobs)
+        if status in (JobStatus.PENDING, JobStatus.UNWORKABLE):
+            jobs = [job for job in jobs if job.state.status is status]
+        return JobPage(jobs=tuple(jobs), total=page.total, next_cursor=page.next_cursor)
+
+    async def counts(self) -> dict[JobStatus, int]:
+        return await self._index.counts()
+
+    async def cancel(self, job_id: JobId) -> Job:
+        return await self._index.cancel(job_id)
+
+    async def retry(self, job_id: JobId) -> Job:
+        return await self._index.revive(job_id)
+
+    async def explain(self, job_id: JobId) -> explain.Explanation:
+        job = await self.get(job_id)
+        classes = [(entry.class_id, entry.capability, entry.sessions) for entry in await self.classes()]
+        return explain.explain(job, classes, await self._index.position(job_id))
+
+    async def classes(self) -> list[CapabilityClass]:
+        at_s, classes = self._classes
+        if self._clock.monotonic_s() - at_s > _CLASSES_FRESH_S:
+            classes = await self._upkeep.classes()
+            self._classes = (self._clock.monotonic_s(), classes)
+        return classes
+
+    async def marked(self, jobs: Sequence[Job]) -> list[Job]:
+        """Show a pending job that nobody in the fleet can run as unworkable."""
+        if not any(job.state.status is JobStatus.PENDING for job in jobs):
+            return list(jobs)
+        classes = [(entry.class_id, entry.capability, entry.sessions) for entry in await self.classes()]
+        verdicts: dict[str, bool] = {}
+        shown = []
+        for job in jobs:
+            if job.state.status is JobStatus.PENDING:
+                signature = matching.signature(job.spec.need)
+                if signature not in verdicts:
+                    verdicts[signature] = explain.is_unworkable(job.spec.need, classes)
+                if verdicts[signature]:
+                    job = Job(spec=job.spec, state=_with_status(job.state, JobStatus.UNWORKABLE))  # noqa: PLW2901
+            shown.append(job)
+        return shown
+
+    # --- for workers --------------------------------------------------------------------------------------------------
+
+    async def open_session(self, message: OpenSession) -> SessionReply:
+        check_name(message.session_id, "session_id")
+        if not message.worker_id.startswith(f"{message.node_id}-worker-"):
+            raise InvalidInput(
+                f"worker_id must be {message.node_id}-worker-N, got {message.worker_id!r}", field="worker_id"
+            )
+        await self._queue.open_session(message.session_id, message.worker_id, message.capability, self._lease_s)
+        self._class_of[message.session_id] = matching.class_id(message.capability)
+        self._class_of.move_to_end(message.session_id)
+        if len(self._class_of) > _SESSIONS_MAX:
+            self._class_of.popitem(last=False)
+        self._classes = (float("-inf"), [])
+        return SessionReply(lease_s=self._lease_s, renew_every_s=self._lease_s / _RENEWALS_PER_LEASE)
+
+    async def claim(self, message: ClaimRequest) -> ClaimReply:
+        if not 0 <= message.want <= _WANT_MAX:
+            raise InvalidInput(f"want must be 0 to {_WANT_MAX}, got {message.want}", field="want")
+        class_id = self._class_of.get(message.session_id)
+        wait_s = min(message.wait_s, _WAIT_S_MAX) if class_id is not None and message.want else 0.0
+        settlements = await self._settlements(message)
+        deadline_s = self._clock.monotonic_s() + wait_s
+        refused: tuple[JobId, ...] = ()
+        passed_on = False
+        while True:
+            woken = self._wakeups.register(class_id) if class_id is not None and wait_s else None
+            try:
+                claimed = await self._queue.claim(
+                    message.session_id,
+                    message.worker_id,
+                    message.want,
+                    settlements,
+                    lease_s=self._lease_s,
+                    mark_idle=woken is not None,
+                )
+                settlements = ()
+                refused += claimed.refused
+                left_s = deadline_s - self._clock.monotonic_s()
+                if woken is None or claimed.jobs or not claimed.session_known or left_s <= 0:
+                    if class_id is not None and claimed.jobs and (passed_on or (woken and woken.done())):
+                        self._wakeups.wake(class_id)
+                    return ClaimReply(jobs=claimed.jobs, refused=refused, session_known=claimed.session_known)
+                await asyncio.wait([woken], timeout=min(left_s, _LOOK_AGAIN_S))
+                passed_on = woken.done()
+            except asyncio.CancelledError:
+                if woken is not None and class_id is not None and woken.done():
+                    self._wakeups.wake(class_id)
+                raise
+            finally:
+                if woken is not None and class_id is not None:
+                    self._wakeups.forget(class_id, woken)
+
+    async def renew(self, message: RenewRequest) -> RenewReply:
+        renewed = await self._queue.renew(
+            message.session_id, message.held, lease_s=self._lease_s, grace_s=_UNHELD_GRACE_S
+        )
+        if renewed.returned:
+            log.warning("unheld_jobs_returned", worker_id=message.worker_id, job_ids=renewed.returned)
+        known = renewed.session_known and message.session_id in self._class_of
+        return RenewReply(lost=renewed.lost, session_known=known)
+
+    async def report_progress(self, message: ProgressReports) -> RenewReply:
+        lost = await self._queue.record_progress(message.session_id, message.reports)
+        if live := tuple(report for report in message.reports if report.job_id not in lost):
+            await self._bus.publish(
+                PROGRESS_TOPIC, encode(ProgressReports(session_id=message.session_id, reports=live))
+            )
+        return RenewReply(lost=tuple(lost))
+
+    async def close_session(self, message: CloseSession) -> None:
+        self._class_of.pop(message.session_id, None)
+        await self._queue.close_session(message.session_id)
+
+    async def _settlements(self, message: ClaimRequest) -> Sequence[Settlement]:
+        """Successes need no look at the job; what becomes of a failure depends on its specification and retries."""
+        done = [outcome for outcome in message.done if outcome.kind is OutcomeKind.COMPLETED]
+        other = [outcome for outcome in message.done if outcome.kind is not OutcomeKind.COMPLETED]
+        settlements = [retry.settle_success(outcome.job_id, outcome.attempt, outcome.result) for outcome in done]
+        if other:
+            jobs = await self._index.get([outcome.job_id for outcome in other])
+            for outcome, job in zip(other, jobs, strict=True):
+                settlements.append(self._settle_other(outcome, job, message))
+        return settlements
+
+    def _settle_other(self, outcome: Outcome, job: Job | None, message: ClaimRequest) -> Settlement:
+        if job is None or job.state.status not in ACTIVE:
+            # Too late to count; the store's fence refuses it and writes that down.
+            return Settlement(job_id=outcome.job_id, attempt=outcome.attempt, status=JobStatus.FAILED)
+        if outcome.kind is OutcomeKind.RETURNED:
+            return retry.settle_returned(outcome.job_id, outcome.attempt)
+        return retry.settle_failure(
+            job.spec,
+            outcome.attempt,
+            job.state.retry_count,
+            message.worker_id,
+            outcome.error or JobError(code="unknown", message="the worker reported a failure without words"),
+            self._policy,
+            self._clock.now_ms(),
+            self._rng,
+        )
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async for data in self._bus.subscribe(WAKE_TOPIC):
+                    self._wakeups.wake(data.decode())
+            except MusterError as error:
+                log.warning("wake_ups_interrupted", error=error.message)
+            await asyncio.sleep(_BUS_RETRY_S)
+            self._wakeups.wake_all()
+
+
+def _with_status(state: JobState, status: JobStatus) -> JobState:
+    return msgspec.structs.replace(state, status=status)

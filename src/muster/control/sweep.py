@@ -1,0 +1,85 @@
+"""The one ticker of the control plane: silence of nodes, leases that ran out, retries whose time has come."""
+
+import asyncio
+
+import structlog
+
+from muster.clock import Clock, Rng
+from muster.control.fleet import Fleet
+from muster.errors import MusterError
+from muster.jobs.retry import RetryPolicy, settle_lease
+from muster.ports import JobQueue, JobUpkeep
+
+log = structlog.get_logger()
+
+_BATCH = 500
+_PURGE_EVERY_S = 30.0
+
+
+class Sweep:
+    """A Lifecycle. Every step is safe to repeat and fenced in the store, so several control planes may sweep."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        queue: JobQueue,
+        upkeep: JobUpkeep,
+        clock: Clock,
+        rng: Rng,
+        *,
+        every_s: float,
+        retry_policy: RetryPolicy,
+        retention_s: float,
+        ended_max: int,
+    ) -> None:
+        self._fleet = fleet
+        self._queue = queue
+        self._upkeep = upkeep
+        self._clock = clock
+        self._rng = rng
+        self._every_s = every_s
+        self._policy = retry_policy
+        self._retention_s = retention_s
+        self._ended_max = ended_max
+        self._purge_at_s = clock.monotonic_s() + _PURGE_EVERY_S
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="sweep")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._every_s)
+            try:
+                self._fleet.tick()
+                await self.sweep_jobs()
+            except MusterError as error:
+                log.warning("sweep_interrupted", error=error.message)
+            except Exception:
+                log.exception("sweep_failed")  # the next one must come: without it nothing is ever given back
+
+    async def sweep_jobs(self) -> None:
+        while leases := await self._upkeep.overdue(_BATCH):
+            now_ms = self._clock.now_ms()
+            settled = await self._queue.settle(
+                [settle_lease(lease, self._policy, now_ms, self._rng) for lease in leases]
+            )
+            for lease, accepted in zip(leases, settled, strict=True):
+                if accepted:
+                    log.warning("lease_expired", job_id=lease.spec.job_id, worker=lease.worker_id, why=lease.expired)
+            if len(leases) < _BATCH or not any(settled):
+                break
+        while await self._upkeep.promote(_BATCH) == _BATCH:
+            pass
+        if self._clock.monotonic_s() >= self._purge_at_s:
+            self._purge_at_s = self._clock.monotonic_s() + _PURGE_EVERY_S
+            before_ms = self._clock.now_ms() - round(self._retention_s * 1000)
+            while await self._upkeep.purge(before_ms, self._ended_max, _BATCH) == _BATCH:
+                pass

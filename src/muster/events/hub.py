@@ -1,0 +1,323 @@
+"""Live events for many readers from one tail of the durable log.
+
+The log says *what* changed; a reader of the monitor gets the changed thing's whole current state, joined over a short
+while and framed once for all. So a delta applied twice is harmless, bursts coalesce by themselves, and a reader that
+comes back with an id gets the present state of whatever changed since, or a snapshot when the ring no longer knows.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import structlog
+from msgspec import Struct, structs
+
+from muster.clock import Clock
+from muster.domain.event import LoggedEvent
+from muster.errors import MusterError
+from muster.events.frames import KEEP_ALIVE, frame
+from muster.events.reader import Reader
+from muster.ids import JobId, NodeId
+from muster.ports import Bus, EventLog
+from muster.wire import ProgressReport, ProgressReports, decode
+
+log = structlog.get_logger()
+
+
+class Scenery(Protocol):
+    """What the hub shows; the API's views implement it."""
+
+    def machine(self, node_id: NodeId) -> dict[str, Any] | None:
+        """Return {machine, workers}, or None when it is gone."""
+        ...
+
+    async def jobs(self, job_ids: Sequence[JobId]) -> list[dict[str, Any]]: ...
+    async def job(self, job_id: JobId) -> dict[str, Any]: ...
+    async def stats(self) -> dict[str, Any]: ...
+    async def snapshot(self) -> dict[str, Any]: ...
+    def is_final(self, job: dict[str, Any]) -> bool: ...
+
+
+class HubLimits(Struct, frozen=True, kw_only=True):
+    join_s: float = 0.05
+    stats_every_s: float = 2.0
+    keep_alive_s: float = 15.0
+    ring_entries: int = 10_000
+    tail_batch: int = 2_000
+    dirty_jobs_max: int = 2_000
+    jobs_per_flush: int = 200
+    reader_bytes_max: int = 1_048_576
+    retry_s: float = 0.5
+
+
+class Hub:
+    """A Lifecycle."""
+
+    def __init__(
+        self, events: EventLog, bus: Bus, scenery: Scenery, clock: Clock, limits: HubLimits, *, progress_topic: str
+    ) -> None:
+        self._log = events
+        self._bus = bus
+        self._scenery = scenery
+        self._clock = clock
+        self._limits = limits
+        self._progress_topic = progress_topic
+        self._ring: deque[LoggedEvent] = deque(maxlen=limits.ring_entries)
+        self._newest = "0"
+        self._monitors: set[Reader] = set()
+        self._facts: set[Reader] = set()
+        self._watchers: dict[JobId, set[Reader]] = {}
+        self._dirty_nodes: set[NodeId] = set()
+        self._dirty_jobs: dict[JobId, None] = {}
+        self._progress: dict[JobId, ProgressReport] = {}
+        self._stats: dict[str, Any] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.resyncs = 0
+
+    async def start(self) -> None:
+        if not self._tasks:
+            self._newest = await self._log.newest_id()
+            loops: dict[str, Callable[[], Awaitable[None]]] = {
+                "event-tail": self._tail,
+                "event-flush": self._flush_often,
+                "event-stats": self._stats_often,
+                "event-progress": self._follow_progress,
+            }
+            self._tasks = [asyncio.create_task(self._ever(name, run), name=name) for name, run in loops.items()]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        for reader in {*self._monitors, *self._facts, *(r for group in self._watchers.values() for r in group)}:
+            reader.close()
+
+    def nodes_changed(self, node_ids: Iterable[NodeId]) -> None:
+        """Telemetry of nodes is not in the log: the fleet says so directly."""
+        if self._monitors:
+            self._dirty_nodes.update(node_ids)
+
+    @property
+    def readers(self) -> int:
+        return len(self._monitors) + len(self._facts) + sum(map(len, self._watchers.values()))
+
+    # --- readers ------------------------------------------------------------------------------------------------------
+
+    async def monitor(self, last_event_id: str | None, machines: frozenset[str]) -> AsyncIterator[bytes]:
+        """Yield frames for a monitor: `connected`, a snapshot or what changed since, then deltas for ever."""
+        wants = (lambda subject: subject is None or subject in machines) if machines else None
+        reader = Reader(self._limits.reader_bytes_max, wants)
+        self._monitors.add(reader)
+        try:
+            yield frame({"type": "connected", "timestamp": self._clock.now_ms()})
+            missed = self._since(last_event_id) if last_event_id else None
+            if missed is None:
+                yield await self._snapshot_frame(machines)
+            else:
+                self._note(missed)
+            async for joined, gap in self._frames_of(reader):
+                if gap is not None:
+                    self.resyncs += 1
+                    yield frame({"type": "resync", "reason": gap, "timestamp": self._clock.now_ms()})
+                    yield await self._snapshot_frame(machines)
+                yield joined
+        finally:
+            self._monitors.discard(reader)
+
+    async def facts(self, after: str | None) -> AsyncIterator[bytes]:
+        """Yield the log itself from `after` on (default: from now), each entry a frame with its id."""
+        reader = Reader(self._limits.reader_bytes_max)
+        at = self._newest if after is None else after
+        self._facts.add(reader)
+        try:
+            while True:
+                # The reader's line only wakes us; the log itself is read, so nothing is lost however slow we are.
+                while entries := await self._log.read(at, self._limits.tail_batch):
+                    at = entries[-1].id
+                    yield b"".join(frame(fact_view(entry), entry.id) for entry in entries)
+                joined, _ = await reader.take(self._limits.keep_alive_s)
+                if reader.closed:
+                    return
+                if not joined:
+                    yield KEEP_ALIVE
+        finally:
+            self._facts.discard(reader)
+
+    async def job(self, job_id: JobId) -> AsyncIterator[bytes]:
+        """Yield one job's states; ends after its terminal one. Raises JobNotFound before anything is sent."""
+        reader = Reader(self._limits.reader_bytes_max)
+        self._watchers.setdefault(job_id, set()).add(reader)
+        try:
+            job = await self._scenery.job(job_id)
+            yield self._job_frame(job)
+            if self._scenery.is_final(job):
+                return
+            async for joined, gap in self._frames_of(reader):
+                if gap is not None:
+                    yield self._job_frame(await self._scenery.job(job_id))
+                yield joined
+        finally:
+            watchers = self._watchers.get(job_id)
+            if watchers is not None:
+                watchers.discard(reader)
+                if not watchers:
+                    del self._watchers[job_id]
+
+    async def _frames_of(self, reader: Reader) -> AsyncIterator[tuple[bytes, str | None]]:
+        while True:
+            joined, gap = await reader.take(self._limits.keep_alive_s)
+            if joined or gap is not None:
+                yield joined, gap
+            elif not reader.closed:
+                yield KEEP_ALIVE, None
+            if reader.closed:
+                return
+
+    def _since(self, last_event_id: str) -> list[LoggedEvent] | None:
+        """Return what came after that id, or None when the ring does not reach back so far."""
+        if last_event_id == self._newest:
+            return []
+        entries = list(self._ring)
+        for position in range(len(entries) - 1, -1, -1):
+            if entries[position].id == last_event_id:
+                return entries[position + 1 :]
+        return None
+
+    # --- the four loops -----------------------------------------------------------------------------------------------
+
+    async def _ever(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await run()
+            except MusterError as error:
+                log.warning("live_events_interrupted", task=name, error=error.message)
+            except Exception:
+                log.exception("live_events_failed", task=name)
+            await asyncio.sleep(self._limits.retry_s)
+
+    async def _tail(self) -> None:
+        behind = 0
+        while True:
+            entries = await self._log.read(self._newest, self._limits.tail_batch, wait_s=5.0)
+            behind = behind + 1 if len(entries) == self._limits.tail_batch else 0
+            if behind > 3:  # noqa: PLR2004 - several full batches in a row: a burst that nobody could look at
+                self._newest = await self._log.newest_id()
+                self._ring.clear()
+                self._lose("too many events at once")
+                behind = 0
+                continue
+            if entries:
+                self._newest = entries[-1].id
+                self._ring.extend(entries)
+                self._note(entries)
+                for reader in self._facts:
+                    reader.push(b"\n")
+                await self._tell_watchers(entries)
+
+    async def _flush_often(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.join_s)
+            if self._dirty_nodes or self._dirty_jobs or self._progress:
+                await self._flush()
+
+    async def _stats_often(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.stats_every_s)
+            if self._monitors:
+                body = frame({"type": "system_stats", "data": await self._scenery.stats()})
+                for reader in self._monitors:
+                    reader.push(body)
+
+    async def _follow_progress(self) -> None:
+        async for data in self._bus.subscribe(self._progress_topic):
+            for report in decode(data, ProgressReports).reports:
+                if self._monitors or report.job_id in self._watchers:
+                    self._progress[report.job_id] = report
+
+    # --- from entries to frames ---------------------------------------------------------------------------------------
+
+    def _note(self, entries: Iterable[LoggedEvent]) -> None:
+        if not self._monitors:
+            return
+        for entry in entries:
+            if entry.event.kind.startswith("job_"):
+                self._dirty_jobs.update(dict.fromkeys(map(JobId, entry.event.ids or (entry.event.key,))))
+            else:
+                self._dirty_nodes.add(NodeId(entry.event.key))
+        if len(self._dirty_jobs) > self._limits.dirty_jobs_max:
+            self._lose("too many jobs changed at once")
+
+    def _lose(self, why: str) -> None:
+        self._dirty_jobs.clear()
+        self._dirty_nodes.clear()
+        for reader in self._monitors:
+            reader.lose(why)
+
+    async def _flush(self) -> None:
+        """Frame what changed since the last look. Only the last frame of a complete flush carries the log's id."""
+        newest = self._newest
+        nodes, self._dirty_nodes = self._dirty_nodes, set()
+        jobs = list(self._dirty_jobs)[: self._limits.jobs_per_flush]
+        for job_id in jobs:
+            del self._dirty_jobs[job_id]
+        complete = not self._dirty_jobs
+        progress, self._progress = self._progress, {}
+        frames: list[tuple[str | None, Any]] = []
+        for node_id in sorted(nodes):
+            shown = self._scenery.machine(node_id)
+            gone = {"type": "machine_removed", "machine_id": node_id}
+            frames.append((node_id, gone if shown is None else {"type": "machine_update", **shown}))
+        if jobs and self._monitors:
+            frames += [(_machine_of(job), {"type": "job_update", "job": job}) for job in await self._scenery.jobs(jobs)]
+        for job_id, report in progress.items():
+            moved = {"type": "job_progress", "job_id": job_id, "progress": structs.asdict(report.progress)}
+            frames.append((None, moved))
+            for reader in self._watchers.get(job_id, ()):
+                reader.push(frame(moved))
+        for position, (subject, body) in enumerate(frames, start=1):
+            ready = frame(body, newest if complete and position == len(frames) else None)
+            for reader in self._monitors:
+                reader.push(ready, subject)
+
+    async def _tell_watchers(self, entries: Iterable[LoggedEvent]) -> None:
+        """Who waits for one job hears at once."""
+        if not self._watchers:
+            return
+        touched = {JobId(job_id) for entry in entries for job_id in entry.event.ids or (entry.event.key,)}
+        for job_id in touched & self._watchers.keys():
+            job = await self._scenery.job(job_id)
+            final = self._scenery.is_final(job)
+            for reader in list(self._watchers.get(job_id, ())):
+                reader.push(self._job_frame(job))
+                if final:
+                    reader.close()
+
+    def _job_frame(self, job: dict[str, Any]) -> bytes:
+        return frame({"type": "job_update", "job": job}, self._newest)
+
+    async def _snapshot_frame(self, machines: frozenset[str]) -> bytes:
+        at = self._newest  # read before the state: what changes meanwhile comes again as a delta
+        data = await self._scenery.snapshot()
+        if machines:
+            for group in ("machines", "workers"):
+                data[group] = [entry for entry in data[group] if entry["machine_id"] in machines]
+        return frame({"type": "full_state_snapshot", "data": data, "timestamp": self._clock.now_ms()}, at)
+
+
+def fact_view(entry: LoggedEvent) -> dict[str, Any]:
+    event = entry.event
+    return {
+        "id": entry.id,
+        "kind": event.kind,
+        "key": event.key,
+        "at_ms": event.at_ms,
+        "data": event.data,
+        "ids": event.ids,
+    }
+
+
+def _machine_of(job: dict[str, Any]) -> str | None:
+    worker_id = job.get("worker_id")
+    return worker_id.rsplit("-worker-", 1)[0] if worker_id else None
