@@ -1,0 +1,58 @@
+# `make help` lists what there is. Only Python 3.11 or newer, git and make are needed to begin.
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+TEST_ARGS ?=
+
+# make up PYTHON=python3.12: a chosen interpreter that is too old is an error, a default one gives way to a newer one.
+export MAKE_CHOSE_PYTHON := $(PYTHON)
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-run up down status test check check-ui format bench docs pins clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+install-run:
+	@VENV=$(VENV) sh tools/install.sh run
+
+install: ## set up .venv with everything: to run, to test, to develop
+	@VENV=$(VENV) sh tools/install.sh dev
+
+up: install-run ## start everything on this machine (options: make up ARGS="--detach")
+	@$(BIN)/muster up $(ARGS)
+
+down: install-run ## stop what `make up ARGS=--detach` started
+	@$(BIN)/muster down $(ARGS)
+
+status: install-run ## say what runs and where
+	@$(BIN)/muster status $(ARGS)
+
+test: install ## set up and run all tests (some of them: make test TEST_ARGS="tests/unit -k name")
+	@sh tools/test_programs.sh
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(TEST_ARGS)
+
+check: install ## format, lint, types, imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## format and repair what can be repaired
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## measure the gateway and the queue
+	@$(BIN)/python -m bench $(ARGS)
+
+docs: install ## write the generated parts of docs/ anew
+	@$(BIN)/python docs/generate.py
+	@$(BIN)/python docs/diagrams.py
+
+pins: install ## write requirements/constraints.txt from what .venv holds
+	@$(BIN)/python tools/pins.py
+
+clean: ## remove .venv and all caches; data directories stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist htmlcov .coverage*
+	find src tests docs bench -name __pycache__ -type d -prune -exec rm -rf {} +

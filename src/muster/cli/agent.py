@@ -1,0 +1,33 @@
+from typing import Annotated
+
+import typer
+
+from muster.cli.options import Attach, DataDir, Gpus, Model, NodeIdOption, settings_from
+
+
+def agent(
+    control_plane: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where the control plane is: http://HOST:PORT.")
+    ] = None,
+    node_id: NodeIdOption = None,
+    node_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="TOML file that says which services this machine runs.")
+    ] = None,
+    attach: Attach = None,
+    model: Model = None,
+    gpus: Gpus = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Join this machine to a fleet. The control plane's token is read from MUSTER_TOKEN."""
+    settings = settings_from(
+        control_plane=control_plane,
+        node_id=node_id,
+        node_file=node_file,
+        attach=attach,
+        model=model,
+        num_gpus=gpus,
+        data_dir=data_dir,
+    )
+    from muster.app import run_agent
+
+    raise typer.Exit(run_agent(settings))

@@ -1,0 +1,95 @@
+"""Muster in the background: started in a session of its own, watched until it answers, stopped by its pid."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from muster.cli.client import Client, Unreachable
+from muster.cli.running import Running, find_running, process_of
+from muster.errors import SetupError
+from muster.settings import Settings
+
+START_TIMEOUT_S = 60.0
+STOP_MARGIN_S = 15.0  # beyond the time that running work is given: services, store, log
+_LOOK_EVERY_S = 0.1
+_LOG_LINES = 15
+
+
+def start(settings: Settings, flags: Mapping[str, str | None]) -> Running:
+    """Start `muster up` in the background and return once it answers; SetupError shows the end of its log."""
+    log = settings.data_path / "logs" / "muster.log"
+    child = _spawn(log, {f"MUSTER_{name.upper()}": value for name, value in flags.items() if value is not None})
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        running = find_running(settings.data_path)
+        if running and running.pid == child.pid and _answers(running, settings.token):
+            return running
+        if child.poll() is not None:
+            raise SetupError(f"it did not start:\n{_last_lines(log)}", next_step=f"see all of it in {log}")
+        time.sleep(_LOOK_EVERY_S)
+    child.terminate()
+    raise SetupError(
+        f"it did not answer within {START_TIMEOUT_S:g} s and was stopped:\n{_last_lines(log)}",
+        next_step=f"see all of it in {log}",
+    )
+
+
+def stop(running: Running, settings: Settings) -> None:
+    process = process_of(running)
+    if process is None:
+        return
+    timeout_s = settings.stop_timeout_s + STOP_MARGIN_S
+    try:
+        process.terminate()
+        process.wait(timeout_s)
+    except psutil.NoSuchProcess:
+        return
+    except psutil.AccessDenied:
+        raise SetupError(
+            f"pid {running.pid} belongs to {process.username()}", next_step="run `muster down` as that user"
+        ) from None
+    except psutil.TimeoutExpired:
+        raise SetupError(
+            f"pid {running.pid} still runs {timeout_s:g} s after it was told to stop",
+            next_step=f"look at {running.log or 'its log'}; `kill -9 {running.pid}` ends it and loses nothing stored",
+        ) from None
+
+
+def _spawn(log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        output = log.open("ab")
+    except OSError as error:
+        raise SetupError(
+            f"cannot write {log}: {error.strerror}", next_step="choose another place with --data-dir"
+        ) from None
+    with output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "muster.cli.main", "up"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=os.environ | environment,
+            start_new_session=True,
+        )
+
+
+def _answers(running: Running, token: str) -> bool:
+    try:
+        Client(running.url, token).get("/health")
+    except Unreachable:
+        return False
+    return True
+
+
+def _last_lines(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-_LOG_LINES:])

@@ -1,0 +1,67 @@
+"""Reading server-sent events, and following a stream across lost connections."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
+
+from msgspec import Struct
+
+from muster.cli.client import Client, Unreachable
+
+SILENCE_S = 45.0  # the control plane sends a comment every 15 s
+GIVE_UP_AFTER_S = 60.0
+_PAUSE_S = 1.0
+
+
+class ServerEvent(Struct, frozen=True):
+    id: str | None
+    data: str
+
+
+def read_events(lines: Iterable[bytes]) -> Iterator[ServerEvent]:
+    """Parse an event stream (HTML standard, 9.2.6) as far as Muster and the OpenAI API use it."""
+    event_id: str | None = None
+    data: list[str] = []
+    for raw in lines:
+        line = raw.decode(errors="replace").rstrip("\r\n")
+        if not line:
+            if data:
+                yield ServerEvent(event_id, "\n".join(data))
+            data = []
+            continue
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "data":
+            data.append(value)
+        elif field == "id":
+            event_id = value
+
+
+def follow(
+    client: Client,
+    path: str,
+    *,
+    after: str | None = None,
+    until: float | None = None,
+    pause: Callable[[float], None] = time.sleep,
+    now: Callable[[], float] = time.monotonic,
+) -> Iterator[ServerEvent]:
+    """Yield events until `until` (by `now`); a lost connection is taken up where it broke off.
+
+    Raise Unreachable after a minute in which none could be made.
+    """
+    lost_at: float | None = None
+    while until is None or now() < until:
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+        silence_s = SILENCE_S if until is None else min(SILENCE_S, until - now())
+        try:
+            with client.open("GET", path, headers=headers, silence_s=silence_s) as answer:
+                lost_at = None
+                for event in read_events(takewhile(lambda _: until is None or now() < until, answer.lines())):
+                    after = event.id or after
+                    yield event
+        except Unreachable:
+            if lost_at is not None and now() - lost_at > GIVE_UP_AFTER_S:
+                raise
+        lost_at = now() if lost_at is None else lost_at
+        pause(_PAUSE_S)

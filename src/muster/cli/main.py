@@ -1,0 +1,62 @@
+"""The command `muster`: its commands by group, and errors as a sentence with a next step instead of a traceback."""
+
+import os
+import sys
+from collections.abc import Callable
+
+import typer
+
+from muster import __version__
+from muster.cli.agent import agent
+from muster.cli.chat import chat
+from muster.cli.down import down
+from muster.cli.events import events
+from muster.cli.jobs import job, jobs
+from muster.cli.models import models
+from muster.cli.nodes import node, nodes
+from muster.cli.server import server
+from muster.cli.status import status
+from muster.cli.submit import submit
+from muster.cli.up import up
+from muster.cli.workers import workers
+from muster.errors import MusterError
+
+app = typer.Typer(
+    name="muster",
+    help="Turns a handful, or a few thousand, GPU machines into one fleet.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Run": (up, down, status, server, agent),
+    "Look": (nodes, node, workers, models, events),
+    "Work": (submit, jobs, chat),
+}
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(job, name="job", rich_help_panel="Work")
+
+
+@app.command(rich_help_panel="Help")
+def version() -> None:
+    """Print the version."""
+    print(f"muster {__version__}")
+
+
+def main() -> None:
+    try:
+        app(prog_name="muster")
+    except MusterError as error:
+        if os.environ.get("MUSTER_DEBUG"):
+            raise
+        print(f"muster: {error.message}", file=sys.stderr)
+        if next_step := getattr(error, "next_step", None):
+            print(f"Next: {next_step}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
