@@ -129,6 +129,11 @@ class JobService:
             jobs = [job for job in jobs if job.state.status is status]
         return JobPage(jobs=tuple(jobs), total=page.total, next_cursor=page.next_cursor)
 
+    async def waiting(self, limit: int) -> JobPage:
+        """Return the front of the line, whether somebody can run it or not."""
+        page = await self._index.page(JobStatus.PENDING, None, limit)
+        return msgspec.structs.replace(page, jobs=tuple(await self.marked(page.jobs)))
+
     async def counts(self) -> dict[JobStatus, int]:
         return await self._index.counts()
 

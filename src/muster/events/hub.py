@@ -25,18 +25,32 @@ from muster.wire import ProgressReport, ProgressReports, decode
 log = structlog.get_logger()
 
 
+class ShownJob(Protocol):
+    """A job as people see it; frames carry it whole."""
+
+    @property
+    def job_id(self) -> str: ...
+    @property
+    def worker_id(self) -> str | None: ...
+    @property
+    def final(self) -> bool: ...
+
+
+class ShownMachine(Protocol):
+    @property
+    def machine(self) -> Any: ...
+    @property
+    def workers(self) -> Sequence[Any]: ...
+
+
 class Scenery(Protocol):
     """What the hub shows; the API's views implement it."""
 
-    def machine(self, node_id: NodeId) -> dict[str, Any] | None:
-        """Return {machine, workers}, or None when it is gone."""
-        ...
-
-    async def jobs(self, job_ids: Sequence[JobId]) -> list[dict[str, Any]]: ...
-    async def job(self, job_id: JobId) -> dict[str, Any]: ...
-    async def stats(self) -> dict[str, Any]: ...
-    async def snapshot(self) -> dict[str, Any]: ...
-    def is_final(self, job: dict[str, Any]) -> bool: ...
+    def machine(self, node_id: NodeId) -> ShownMachine | None: ...
+    async def jobs(self, job_ids: Sequence[JobId]) -> Sequence[ShownJob]: ...
+    async def job(self, job_id: JobId) -> ShownJob: ...
+    async def stats(self) -> Any: ...
+    async def snapshot(self, machines: frozenset[str]) -> Any: ...
 
 
 class HubLimits(Struct, frozen=True, kw_only=True):
@@ -152,7 +166,7 @@ class Hub:
         try:
             job = await self._scenery.job(job_id)
             yield self._job_frame(job)
-            if self._scenery.is_final(job):
+            if job.final:
                 return
             async for joined, gap in self._frames_of(reader):
                 if gap is not None:
@@ -267,8 +281,7 @@ class Hub:
         frames: list[tuple[str | None, Any]] = []
         for node_id in sorted(nodes):
             shown = self._scenery.machine(node_id)
-            gone = {"type": "machine_removed", "machine_id": node_id}
-            frames.append((node_id, gone if shown is None else {"type": "machine_update", **shown}))
+            frames.append((node_id, _machine_body(node_id, shown)))
         if jobs and self._monitors:
             frames += [(_machine_of(job), {"type": "job_update", "job": job}) for job in await self._scenery.jobs(jobs)]
         for job_id, report in progress.items():
@@ -288,21 +301,18 @@ class Hub:
         touched = {JobId(job_id) for entry in entries for job_id in entry.event.ids or (entry.event.key,)}
         for job_id in touched & self._watchers.keys():
             job = await self._scenery.job(job_id)
-            final = self._scenery.is_final(job)
+            final = job.final
             for reader in list(self._watchers.get(job_id, ())):
                 reader.push(self._job_frame(job))
                 if final:
                     reader.close()
 
-    def _job_frame(self, job: dict[str, Any]) -> bytes:
+    def _job_frame(self, job: ShownJob) -> bytes:
         return frame({"type": "job_update", "job": job}, self._newest)
 
     async def _snapshot_frame(self, machines: frozenset[str]) -> bytes:
         at = self._newest  # read before the state: what changes meanwhile comes again as a delta
-        data = await self._scenery.snapshot()
-        if machines:
-            for group in ("machines", "workers"):
-                data[group] = [entry for entry in data[group] if entry["machine_id"] in machines]
+        data = await self._scenery.snapshot(machines)
         return frame({"type": "full_state_snapshot", "data": data, "timestamp": self._clock.now_ms()}, at)
 
 
@@ -318,6 +328,11 @@ def fact_view(entry: LoggedEvent) -> dict[str, Any]:
     }
 
 
-def _machine_of(job: dict[str, Any]) -> str | None:
-    worker_id = job.get("worker_id")
-    return worker_id.rsplit("-worker-", 1)[0] if worker_id else None
+def _machine_body(node_id: NodeId, shown: ShownMachine | None) -> dict[str, Any]:
+    if shown is None:
+        return {"type": "machine_removed", "machine_id": node_id}
+    return {"type": "machine_update", "machine": shown.machine, "workers": shown.workers}
+
+
+def _machine_of(job: ShownJob) -> str | None:
+    return job.worker_id.rsplit("-worker-", 1)[0] if job.worker_id else None

@@ -1,0 +1,73 @@
+"""The web framework's part of the one port: everything but the gateway's own paths."""
+
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Tag
+from litestar.types import ASGIApp
+
+from muster import __version__
+from muster.api import agents, basics, events, fleet, jobs, site
+from muster.api.entry import Entry
+from muster.api.plane import Plane
+from muster.api.problems import on_http_error, on_muster_error, on_unexpected
+from muster.errors import MusterError
+
+_HANDLERS = [
+    basics.health,
+    basics.version,
+    basics.metrics,
+    agents.agent_message,
+    fleet.fleet,
+    fleet.nodes,
+    fleet.node,
+    fleet.forget_node,
+    fleet.workers,
+    fleet.models,
+    fleet.stats,
+    jobs.submit,
+    jobs.jobs,
+    jobs.job,
+    jobs.cancel,
+    jobs.retry,
+    jobs.explain,
+    jobs.progress,
+    events.events,
+    events.event_facts,
+    events.monitor_state,
+    events.monitor_events,
+    *site.PAGES,
+]
+_TAGS = {
+    "basics": "Health, version, metrics",
+    "fleet": "Nodes, workers, models",
+    "jobs": "Queued work",
+    "events": "What happened",
+    "monitor": "The live picture",
+    "agents": "What agents send",
+}
+
+
+def build_app(plane: Plane) -> ASGIApp:
+    app = Litestar(
+        [*_HANDLERS, site.static_files(plane.web_dir)],
+        dependencies={"plane": Provide(lambda: plane, use_cache=True, sync_to_thread=False)},
+        exception_handlers={
+            MusterError: on_muster_error,
+            HTTPException: on_http_error,
+            Exception: on_unexpected,
+        },
+        request_max_body_size=plane.request_bytes_max,
+        openapi_config=OpenAPIConfig(
+            title="Muster",
+            version=__version__,
+            path="/",
+            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            tags=[Tag(name=name, description=text) for name, text in _TAGS.items()],
+            use_handler_docstrings=True,
+        ),
+        logging_config=None,
+    )
+    return Entry(app, plane.token)

@@ -1,0 +1,74 @@
+"""The log of facts, and the monitor's state and live stream."""
+
+from typing import Annotated, Any
+
+from litestar import Request, get
+from litestar.datastructures import State
+from litestar.params import Parameter
+from litestar.response import Stream
+from msgspec import Struct
+
+from muster.api.plane import Plane
+from muster.api.state import MonitorState
+from muster.api.streams import event_stream, last_event_id
+from muster.events.hub import fact_view
+
+
+class EventsAnswer(Struct, frozen=True, kw_only=True):
+    events: list[dict[str, Any]]
+    newest_id: str
+
+
+class Pagination(Struct, frozen=True, kw_only=True):
+    page: int
+    limit: int
+    total: int
+
+
+class StateAnswer(Struct, frozen=True, kw_only=True):
+    success: bool
+    data: MonitorState
+    timestamp: int
+    pagination: Pagination
+
+
+@get("/api/events", tags=["events"], summary="A page of the log of facts")
+async def events(plane: Plane, after: str = "0", limit: Annotated[int, Parameter(ge=1, le=1000)] = 100) -> EventsAnswer:
+    entries = await plane.events.read(after, limit)
+    return EventsAnswer(events=[fact_view(entry) for entry in entries], newest_id=await plane.events.newest_id())
+
+
+@get("/api/events/stream", tags=["events"], summary="The log of facts, live, as server-sent events")
+async def event_facts(plane: Plane, request: Request[Any, Any, State]) -> Stream:
+    return event_stream(plane.hub.facts(last_event_id(request)))
+
+
+@get("/api/monitor/state", tags=["monitor"], summary="The whole state, machines paged")
+async def monitor_state(
+    plane: Plane,
+    page: Annotated[int, Parameter(ge=1)] = 1,
+    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    machines: str | None = None,
+    pool: str | None = None,
+) -> StateAnswer:
+    wanted = _names(machines)
+    found = [
+        node
+        for node in plane.fleet.nodes()
+        if (not wanted or node.node_id in wanted) and pool in (None, node.facts.pool)
+    ]
+    return StateAnswer(
+        success=True,
+        data=await plane.scenery.state(found[(page - 1) * limit : page * limit]),
+        timestamp=plane.clock.now_ms(),
+        pagination=Pagination(page=page, limit=limit, total=len(found)),
+    )
+
+
+@get("/api/events/monitor", tags=["monitor"], summary="Live state for monitors as server-sent events")
+async def monitor_events(plane: Plane, request: Request[Any, Any, State], machines: str | None = None) -> Stream:
+    return event_stream(plane.hub.monitor(last_event_id(request), _names(machines)))
+
+
+def _names(text: str | None) -> frozenset[str]:
+    return frozenset(name.strip() for name in (text or "").split(",") if name.strip())

@@ -1,0 +1,170 @@
+"""Nodes, workers and models as `/api/v1` shows them."""
+
+import http
+from typing import Annotated
+
+from litestar import Response, delete, get
+from litestar.params import Parameter
+from msgspec import Struct
+
+from muster.api.plane import Plane
+from muster.api.views import NodeView, WorkerView, node_view, worker_views
+from muster.domain.job import JobStatus
+from muster.domain.node import Health, Node
+from muster.ids import NodeId
+from muster.placement.choose import Wish, eligible
+
+Page = Annotated[int, Parameter(ge=1, le=1_000_000)]
+Limit = Annotated[int, Parameter(ge=1, le=1000)]
+
+
+class FleetSummary(Struct, frozen=True, kw_only=True):
+    total_nodes: int
+    healthy_nodes: int
+    unhealthy_nodes: int
+    gpu_nodes: int
+    total_gpus: int
+
+
+class FleetReport(Struct, frozen=True, kw_only=True):
+    nodes: list[NodeView]
+    summary: FleetSummary
+
+
+class Stats(Struct, frozen=True, kw_only=True):
+    total_nodes: int
+    healthy_nodes: int
+    unhealthy_nodes: int
+    gpu_nodes: int
+    total_gpus: int
+    connected: int
+    jobs: dict[str, int]
+
+
+class ModelHolder(Struct, frozen=True, kw_only=True):
+    """Where a model is; `reasons` say why a request would not go there now."""
+
+    node_id: str
+    service: str
+    connector: str
+    resident: bool | None
+    url: str
+    accepts_work: bool
+    reasons: list[str]
+
+
+class FleetModel(Struct, frozen=True, kw_only=True):
+    name: str
+    capabilities: list[str]
+    context_length: int | None
+    size_bytes: int | None
+    parameter_size: str | None
+    quantization: str | None
+    nodes: list[ModelHolder]
+
+
+@get("/api/v1/fleet", tags=["fleet"], summary="All nodes and their sum")
+async def fleet(plane: Plane) -> FleetReport:
+    return FleetReport(nodes=_views(plane, plane.fleet.nodes()), summary=_summary(plane.fleet.nodes()))
+
+
+@get("/api/v1/nodes", tags=["fleet"], summary="Nodes, filtered and paged")
+async def nodes(
+    plane: Plane,
+    node_type: Annotated[str | None, Parameter(query="type")] = None,
+    health: Health | None = None,
+    pool: str | None = None,
+    page: Page = 1,
+    limit: Limit = 100,
+) -> Response[list[NodeView]]:
+    found = [
+        node
+        for node in plane.fleet.nodes()
+        if node_type in (None, node.facts.node_type)
+        and health in (None, node.health)
+        and pool in (None, node.facts.pool)
+    ]
+    shown = found[(page - 1) * limit : page * limit]
+    return Response(_views(plane, shown), headers={"X-Total-Count": str(len(found))})
+
+
+@get("/api/v1/nodes/{node_id:str}", tags=["fleet"], summary="One node")
+async def node(plane: Plane, node_id: str) -> NodeView:
+    (view,) = _views(plane, [plane.fleet.node(NodeId(node_id))])
+    return view
+
+
+@delete("/api/v1/nodes/{node_id:str}", tags=["fleet"], summary="Forget a node; it comes back when it reports")
+async def forget_node(plane: Plane, node_id: str) -> None:
+    plane.fleet.carry_out(plane.fleet.book.forget(NodeId(node_id), plane.clock.now_ms()))
+
+
+@get("/api/v1/workers", tags=["fleet"], summary="Workers of all nodes, paged")
+async def workers(plane: Plane, page: Page = 1, limit: Limit = 100) -> Response[list[WorkerView]]:
+    found = [worker for node in plane.fleet.nodes() for worker in worker_views(node)]
+    return Response(found[(page - 1) * limit : page * limit], headers={"X-Total-Count": str(len(found))})
+
+
+@get("/api/v1/models", tags=["fleet"], summary="Models, and which nodes hold them")
+async def models(plane: Plane) -> list[FleetModel]:
+    found: dict[str, list[ModelHolder]] = {}
+    facts = {}
+    for candidate in plane.fleet.candidates():
+        for name, model in candidate.models.items():
+            rejections = eligible(Wish(model=name, capability=model.capabilities[0]), [candidate]).rejections
+            facts.setdefault(name, model)
+            found.setdefault(name, []).append(
+                ModelHolder(
+                    node_id=candidate.node_id,
+                    service=candidate.service,
+                    connector=candidate.connector,
+                    resident=model.resident,
+                    url=candidate.url,
+                    accepts_work=not rejections,
+                    reasons=[rejection.reason for rejection in rejections],
+                )
+            )
+    return [
+        FleetModel(
+            name=name,
+            capabilities=list(facts[name].capabilities),
+            context_length=facts[name].context_length,
+            size_bytes=facts[name].size_bytes,
+            parameter_size=facts[name].parameter_size,
+            quantization=facts[name].quantization,
+            nodes=holders,
+        )
+        for name, holders in sorted(found.items())
+    ]
+
+
+@get("/api/v1/stats", tags=["fleet"], summary="Figures of the fleet", status_code=http.HTTPStatus.OK)
+async def stats(plane: Plane) -> Stats:
+    known = plane.fleet.nodes()
+    summary = _summary(known)
+    counts = await plane.jobs.counts()
+    return Stats(
+        total_nodes=summary.total_nodes,
+        healthy_nodes=summary.healthy_nodes,
+        unhealthy_nodes=summary.unhealthy_nodes,
+        gpu_nodes=summary.gpu_nodes,
+        total_gpus=summary.total_gpus,
+        connected=sum(node.connected for node in known),
+        jobs={status.value: counts.get(status, 0) for status in JobStatus if status is not JobStatus.UNWORKABLE},
+    )
+
+
+def _views(plane: Plane, shown: list[Node]) -> list[NodeView]:
+    now_ms = plane.clock.now_ms()
+    return [node_view(node, late=plane.fleet.is_late(node), now_ms=now_ms) for node in shown]
+
+
+def _summary(known: list[Node]) -> FleetSummary:
+    healthy = sum(node.health is Health.HEALTHY for node in known)
+    return FleetSummary(
+        total_nodes=len(known),
+        healthy_nodes=healthy,
+        unhealthy_nodes=len(known) - healthy,
+        gpu_nodes=sum(bool(node.gpus) for node in known),
+        total_gpus=sum(len(node.gpus) for node in known),
+    )

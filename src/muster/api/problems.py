@@ -1,0 +1,57 @@
+"""Errors as answers: one JSON shape with code, message, retriable and, where there is one, the field."""
+
+import http
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+
+from muster.errors import InvalidInput, MusterError, NotFound, PayloadTooLarge
+from muster.wire.codec import invalid
+
+log = structlog.get_logger()
+
+AnyRequest = Request[object, object, State]
+
+
+class Unexpected(MusterError):
+    """A fault of ours: logged with its traceback, shown without."""
+
+
+def problem(error: MusterError) -> Response[dict[str, object]]:
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+        headers["X-Backoff-Ms"] = str(round(error.retry_after_s * 1000))
+    return Response(error.to_dict(), status_code=error.http_status, headers=headers)
+
+
+def on_muster_error(_: AnyRequest, error: MusterError) -> Response[dict[str, object]]:
+    return problem(error)
+
+
+def on_http_error(request: AnyRequest, error: HTTPException) -> Response[dict[str, object]]:
+    cause = error.__cause__
+    if isinstance(cause, msgspec.ValidationError):
+        return problem(_named(invalid(cause)))
+    if error.status_code == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return problem(PayloadTooLarge(f"the body of {request.url.path} is over the limit", field="body"))
+    if error.status_code == http.HTTPStatus.NOT_FOUND:
+        return problem(NotFound(f"there is nothing at {request.url.path}; /docs lists what there is"))
+    body = InvalidInput(error.detail or http.HTTPStatus(error.status_code).phrase).to_dict()
+    if error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
+        body |= {"code": "method_not_allowed", "message": f"{request.method} is not for {request.url.path}"}
+    return Response(body, status_code=error.status_code)
+
+
+def on_unexpected(request: AnyRequest, error: Exception) -> Response[dict[str, object]]:
+    log.error("request_failed", method=request.method, path=request.url.path, exc_info=error)
+    return problem(Unexpected("something broke in the control plane; its log has the details"))
+
+
+def _named(error: InvalidInput) -> InvalidInput:
+    """Drop the framework's own name for the body from the field's path."""
+    field = (error.field or "").removeprefix("data").lstrip(".")
+    return InvalidInput(error.message, field=field or None)

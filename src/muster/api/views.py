@@ -1,0 +1,388 @@
+"""What the API shows: one shape per noun, made from the records in one place."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from muster.domain.gpu import Gpu
+from muster.domain.job import TERMINAL, Job, JobError, JobStatus, Progress, Requirements
+from muster.domain.model import Model
+from muster.domain.node import Health, Node, Phase, Resources
+from muster.domain.service import Service, ServiceStatus
+from muster.domain.worker import Worker, WorkerStatus
+
+_WORKING = frozenset({Health.REGISTERING, Health.HEALTHY, Health.DEGRADED, Health.UNHEALTHY})
+
+
+class GpuView(Struct, frozen=True, kw_only=True):
+    """Figures that could not be read are null, never 0."""
+
+    index: int
+    name: str
+    memory_total_mb: int | None
+    memory_used_mb: int | None
+    utilization_percent: float | None
+    temperature_c: float | None
+    power_w: float | None
+    simulated: bool
+
+
+class ResourcesView(Struct, frozen=True, kw_only=True):
+    memory_total_mb: int | None
+    memory_used_mb: int | None
+    cpu_percent: float | None
+    disk_total_mb: int | None
+    disk_free_mb: int | None
+
+
+class ModelView(Struct, frozen=True, kw_only=True):
+    name: str
+    resident: bool | None
+    size_bytes: int | None
+    context_length: int | None
+    parameter_size: str | None
+    quantization: str | None
+    capabilities: tuple[str, ...]
+
+
+class ServiceView(Struct, frozen=True, kw_only=True):
+    name: str
+    connector: str
+    status: ServiceStatus
+    url: str | None
+    models: list[ModelView]
+    slots: int | None
+    slots_busy: int | None
+    managed: bool
+    pid: int | None
+    gpu_index: int | None
+    restarts: int
+    error: str | None
+
+
+class WorkerCapabilities(Struct, frozen=True, kw_only=True):
+    services: tuple[str, ...]
+    models: list[str]
+
+
+class WorkerView(Struct, frozen=True, kw_only=True):
+    worker_id: str
+    id: str
+    node_id: str
+    machine_id: str
+    index: int
+    status: WorkerStatus
+    slots: int
+    gpu_index: int | None
+    connectors: tuple[str, ...]
+    connector_statuses: dict[str, str]
+    capabilities: WorkerCapabilities
+    current_jobs: tuple[str, ...]
+    jobs_completed: int
+    jobs_failed: int
+
+
+class NodeView(Struct, frozen=True, kw_only=True):
+    """A node as `/api/v1` shows it. `last_seen` and `registered_at` are RFC 3339, `last_seen_ms` since the epoch."""
+
+    id: str
+    node_id: str
+    type: str
+    node_type: str
+    hostname: str | None
+    address: str | None
+    instance_id: str | None
+    nebula_ip: str | None
+    public_ip: str | None
+    region: str | None
+    az: str | None
+    pool: str | None
+    labels: dict[str, str]
+    version: str | None
+    platform: str | None
+    link: str
+    connected: bool
+    health_status: Health
+    reason: str | None
+    phase: Phase
+    draining: bool
+    late: bool
+    last_seen: str
+    last_seen_ms: int
+    registered_at: str
+    uptime_seconds: float
+    heartbeat_interval_s: float
+    cpu_cores: int | None
+    resources: ResourcesView
+    gpu_count: int
+    gpus: list[GpuView]
+    loaded_models: list[str]
+    services: list[ServiceView]
+    workers: list[WorkerView]
+
+
+class MachineView(Struct, frozen=True, kw_only=True):
+    """A node as the monitor shows it; `status` joins phase and health into one word."""
+
+    machine_id: str
+    id: str
+    status: str
+    phase: Phase
+    health_status: Health
+    reason: str | None
+    connected: bool
+    draining: bool
+    late: bool
+    last_seen: int
+    uptime_seconds: float
+    hostname: str | None
+    link: str
+    version: str | None
+    labels: dict[str, str]
+    pool: str | None
+    gpu_count: int
+    gpu_model: str | None
+    gpu_memory_gb: float | None
+    gpus: list[GpuView]
+    cpu_cores: int | None
+    resources: ResourcesView
+    services: list[str]
+    service_details: list[ServiceView]
+    models: list[str]
+
+
+class JobView(Struct, frozen=True, kw_only=True):
+    """A job; lists and live events leave out `payload` and `result`. Times in ms since the epoch."""
+
+    id: str
+    job_id: str
+    service_required: str
+    priority: int
+    requirements: Requirements
+    status: JobStatus
+    worker_id: str | None
+    attempt: int
+    retry_count: int
+    max_retries: int
+    timeout_s: float
+    created_at: int
+    started_at: int | None
+    completed_at: int | None
+    next_attempt_at: int | None
+    progress: Progress | None
+    error: JobError | None
+    workflow_id: str | None
+    workflow_priority: int | None
+    workflow_datetime: int | None
+    step_number: int | None
+    customer_id: str | None
+    payload: Any | UnsetType = UNSET
+    result: Raw | UnsetType | None = UNSET
+
+    @property
+    def final(self) -> bool:
+        return self.status in TERMINAL
+
+
+def rfc3339(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def gpu_view(gpu: Gpu) -> GpuView:
+    return GpuView(
+        index=gpu.index,
+        name=gpu.name,
+        memory_total_mb=gpu.memory_total_mb,
+        memory_used_mb=gpu.memory_used_mb,
+        utilization_percent=gpu.utilization_percent,
+        temperature_c=gpu.temperature_c,
+        power_w=gpu.power_w,
+        simulated=gpu.simulated,
+    )
+
+
+def resources_view(resources: Resources) -> ResourcesView:
+    return ResourcesView(
+        memory_total_mb=resources.memory_total_mb,
+        memory_used_mb=resources.memory_used_mb,
+        cpu_percent=resources.cpu_percent,
+        disk_total_mb=resources.disk_total_mb,
+        disk_free_mb=resources.disk_free_mb,
+    )
+
+
+def model_view(model: Model) -> ModelView:
+    return ModelView(
+        name=model.name,
+        resident=model.resident,
+        size_bytes=model.size_bytes,
+        context_length=model.context_length,
+        parameter_size=model.parameter_size,
+        quantization=model.quantization,
+        capabilities=model.capabilities,
+    )
+
+
+def service_view(service: Service) -> ServiceView:
+    return ServiceView(
+        name=service.name,
+        connector=service.connector,
+        status=service.status,
+        url=service.url,
+        models=[model_view(model) for model in service.models],
+        slots=service.slots,
+        slots_busy=service.slots_busy,
+        managed=service.managed,
+        pid=service.pid,
+        gpu_index=service.gpu_index,
+        restarts=service.restarts,
+        error=service.error,
+    )
+
+
+def worker_view(node: Node, worker: Worker) -> WorkerView:
+    alive = node.health in _WORKING
+    return WorkerView(
+        worker_id=worker.worker_id,
+        id=worker.worker_id,
+        node_id=node.node_id,
+        machine_id=node.node_id,
+        index=worker.index,
+        status=worker.status if alive else WorkerStatus.STOPPED,
+        slots=worker.slots,
+        gpu_index=worker.gpu_index,
+        connectors=worker.connectors,
+        connector_statuses=worker.connector_statuses,
+        capabilities=WorkerCapabilities(services=worker.connectors, models=model_names(node)),
+        current_jobs=worker.current_jobs if alive else (),
+        jobs_completed=worker.jobs_completed,
+        jobs_failed=worker.jobs_failed,
+    )
+
+
+def worker_views(node: Node) -> list[WorkerView]:
+    return [worker_view(node, worker) for worker in node.workers]
+
+
+def model_names(node: Node) -> list[str]:
+    return sorted({model.name for service in node.services for model in service.models})
+
+
+def node_view(node: Node, *, late: bool, now_ms: int) -> NodeView:
+    facts = node.facts
+    return NodeView(
+        id=facts.node_id,
+        node_id=facts.node_id,
+        type=facts.node_type,
+        node_type=facts.node_type,
+        hostname=facts.hostname,
+        address=facts.address,
+        instance_id=facts.instance_id,
+        nebula_ip=facts.nebula_ip,
+        public_ip=facts.public_ip,
+        region=facts.region,
+        az=facts.az,
+        pool=facts.pool,
+        labels=facts.labels,
+        version=facts.version,
+        platform=facts.platform,
+        link=node.link,
+        connected=node.connected,
+        health_status=node.health,
+        reason=node.reason,
+        phase=node.phase,
+        draining=node.draining,
+        late=late,
+        last_seen=rfc3339(node.last_seen_ms),
+        last_seen_ms=node.last_seen_ms,
+        registered_at=rfc3339(node.registered_at_ms),
+        uptime_seconds=_uptime_s(node, now_ms),
+        heartbeat_interval_s=node.heartbeat_interval_s,
+        cpu_cores=facts.cpu_cores,
+        resources=resources_view(node.resources),
+        gpu_count=len(node.gpus),
+        gpus=[gpu_view(gpu) for gpu in node.gpus],
+        loaded_models=sorted({m.name for s in node.services for m in s.models if m.resident}),
+        services=[service_view(service) for service in node.services],
+        workers=worker_views(node),
+    )
+
+
+def machine_view(node: Node, *, late: bool, now_ms: int) -> MachineView:
+    facts = node.facts
+    first = node.gpus[0] if node.gpus else None
+    return MachineView(
+        machine_id=facts.node_id,
+        id=facts.node_id,
+        status=machine_status(node),
+        phase=node.phase,
+        health_status=node.health,
+        reason=node.reason,
+        connected=node.connected,
+        draining=node.draining,
+        late=late,
+        last_seen=node.last_seen_ms,
+        uptime_seconds=_uptime_s(node, now_ms),
+        hostname=facts.hostname,
+        link=node.link,
+        version=facts.version,
+        labels=facts.labels,
+        pool=facts.pool,
+        gpu_count=len(node.gpus),
+        gpu_model=first.name if first else None,
+        gpu_memory_gb=round(first.memory_total_mb / 1024, 1) if first and first.memory_total_mb else None,
+        gpus=[gpu_view(gpu) for gpu in node.gpus],
+        cpu_cores=facts.cpu_cores,
+        resources=resources_view(node.resources),
+        services=sorted(
+            {name for worker in node.workers for name in worker.connectors} | {s.name for s in node.services}
+        ),
+        service_details=[service_view(service) for service in node.services],
+        models=model_names(node),
+    )
+
+
+def machine_status(node: Node) -> str:
+    if node.health is Health.DEAD:
+        return Phase.OFFLINE
+    if node.phase is Phase.CONFIGURING:
+        return Phase.STARTING
+    return node.phase
+
+
+def job_view(job: Job, *, whole: bool) -> JobView:
+    """`whole`: with payload and result."""
+    spec, state = job.spec, job.state
+    return JobView(
+        id=spec.job_id,
+        job_id=spec.job_id,
+        service_required=spec.service_required,
+        priority=spec.priority,
+        requirements=spec.requirements,
+        status=state.status,
+        worker_id=state.worker_id,
+        attempt=state.attempt,
+        retry_count=state.retry_count,
+        max_retries=spec.max_retries,
+        timeout_s=spec.timeout_s,
+        created_at=spec.created_at,
+        started_at=state.started_at,
+        completed_at=state.completed_at,
+        next_attempt_at=state.next_attempt_at,
+        progress=state.progress,
+        error=state.error,
+        workflow_id=spec.workflow_id,
+        workflow_priority=spec.workflow_priority,
+        workflow_datetime=spec.workflow_datetime,
+        step_number=spec.step_number,
+        customer_id=spec.customer_id,
+        payload=spec.payload if whole else UNSET,
+        result=(None if isinstance(state.result, UnsetType) else state.result) if whole else UNSET,
+    )
+
+
+def _uptime_s(node: Node, now_ms: int) -> float:
+    """How long this boot of the agent has been heard: until now, or until it fell silent."""
+    until_ms = now_ms if node.health in _WORKING else node.last_seen_ms
+    return max(0.0, (until_ms - node.booted_at_ms) / 1000) if node.booted_at_ms else 0.0
