@@ -20,7 +20,7 @@ from muster.domain.model import canonical_model_name
 _ALL = "all"
 _ASKS_NOTHING: tuple[Any, ...] = (None, _ALL, [], {})
 _DIGITS = 16
-_CACHED_SIGNATURES = 1024
+_CACHED_NEEDS = 1024
 
 _BOUNDS = (("gpu_memory_gb", "GB of GPU memory"), ("cpu_cores", "CPU cores"), ("ram_gb", "GB of memory"))
 
@@ -36,12 +36,34 @@ class Mismatch(Struct, frozen=True, kw_only=True):
 
 def signature(need: Need) -> str:
     """Return the name that equal needs share, however they are spelled."""
-    return _signature(msgspec.json.encode(need))
+    return _digest_and_normal(msgspec.json.encode(need))[0]
 
 
-@lru_cache(maxsize=_CACHED_SIGNATURES)  # of a million jobs nearly all share a few needs
-def _signature(encoded: bytes) -> str:
-    return _digest(normalised(msgspec.json.decode(encoded, type=Need)))
+def normalised(need: Need) -> Need:
+    """Return the need without what asks for nothing, the rest spelled in one way."""
+    return _digest_and_normal(msgspec.json.encode(need))[1]
+
+
+@lru_cache(maxsize=_CACHED_NEEDS)  # of a million jobs nearly all share a few needs
+def _digest_and_normal(encoded: bytes) -> tuple[str, Need]:
+    need = msgspec.json.decode(encoded, type=Need)
+    asked = need.requirements
+    hardware = asked.hardware
+    normal = Need(
+        service=need.service,
+        requirements=Requirements(
+            models=tuple(sorted({canonical_model_name(name) for name in asked.models} - {_ALL})),
+            hardware=Hardware(
+                gpu_memory_gb=_number(hardware.gpu_memory_gb or 0) or None,  # a lower bound of 0 is none
+                cpu_cores=hardware.cpu_cores or None,
+                ram_gb=_number(hardware.ram_gb or 0) or None,
+                gpu_model=_folded(hardware.gpu_model),
+            ),
+            labels={key: value for key, value in asked.labels.items() if value != _ALL},
+            custom=dict(leaves(_asked(asked.custom) or {})),
+        ),
+    )
+    return _digest(normal), normal
 
 
 def class_id(capability: Capability) -> str:
@@ -57,26 +79,6 @@ def class_id(capability: Capability) -> str:
         custom=dict(leaves(capability.custom)),
     )
     return "c" + _digest(able)
-
-
-def normalised(need: Need) -> Need:
-    """Drop what asks for nothing and spell the rest in one way."""
-    asked = need.requirements
-    hardware = asked.hardware
-    return Need(
-        service=need.service,
-        requirements=Requirements(
-            models=tuple(sorted({canonical_model_name(name) for name in asked.models} - {_ALL})),
-            hardware=Hardware(
-                gpu_memory_gb=_number(hardware.gpu_memory_gb or 0) or None,  # a lower bound of 0 is none
-                cpu_cores=hardware.cpu_cores or None,
-                ram_gb=_number(hardware.ram_gb or 0) or None,
-                gpu_model=_folded(hardware.gpu_model),
-            ),
-            labels={key: value for key, value in sorted(asked.labels.items()) if value != _ALL},
-            custom=dict(leaves(_asked(asked.custom) or {})),
-        ),
-    )
 
 
 def match(need: Need, capability: Capability) -> tuple[Mismatch, ...]:

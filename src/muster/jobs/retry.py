@@ -1,0 +1,74 @@
+"""What becomes of an attempt that ended. `max_retries` is how often a job is tried again after its first attempt."""
+
+from msgspec import Raw, Struct, UnsetType
+
+from muster.clock import Rng
+from muster.domain.job import JobError, JobSpec, JobStatus, Lease, Settlement
+from muster.ids import JobId, WorkerId
+
+
+class RetryPolicy(Struct, frozen=True, kw_only=True):
+    """Wait `base_s`, then `factor` times as long each time, `max_s` at most; `jitter` is the share left to chance."""
+
+    base_s: float = 1.0
+    factor: float = 2.0
+    max_s: float = 60.0
+    jitter: float = 0.25
+
+
+def delay_s(policy: RetryPolicy, retry_count: int, rng: Rng) -> float:
+    """Return the wait before the next attempt after `retry_count` retries."""
+    longest_s = min(policy.max_s, policy.base_s * policy.factor**retry_count)
+    return longest_s * (1 - policy.jitter * rng.random())  # shorter only: max_s stays the longest wait
+
+
+def settle_success(job_id: JobId, attempt: int, result: Raw | UnsetType) -> Settlement:
+    return Settlement(job_id=job_id, attempt=attempt, status=JobStatus.COMPLETED, result=result)
+
+
+def settle_returned(job_id: JobId, attempt: int) -> Settlement:
+    """Put a job back that its worker gave up politely: at once, for anybody, and the attempt does not count."""
+    return Settlement(job_id=job_id, attempt=attempt, status=JobStatus.PENDING, counts=False)
+
+
+def settle_failure(
+    spec: JobSpec,
+    attempt: int,
+    retry_count: int,
+    worker_id: WorkerId,
+    error: JobError,
+    policy: RetryPolicy,
+    now_ms: int,
+    rng: Rng,
+) -> Settlement:
+    if error.retriable and retry_count < spec.max_retries:
+        wait_s = delay_s(policy, retry_count, rng)
+        return _again(spec.job_id, attempt, worker_id, error, now_ms + round(wait_s * 1000))
+    return Settlement(job_id=spec.job_id, attempt=attempt, status=JobStatus.FAILED, error=error)
+
+
+def settle_lease(lease: Lease, policy: RetryPolicy, now_ms: int, rng: Rng) -> Settlement:
+    """Decide about an attempt whose worker was not heard, or that took too long."""
+    spec = lease.spec
+    again = lease.retry_count < spec.max_retries
+    if lease.expired == "session":
+        error = JobError(code="worker_lost", message=f"worker {lease.worker_id} was not heard any more")
+        if again:  # the fault was not the job's: no reason to wait
+            return _again(spec.job_id, lease.attempt, lease.worker_id, error, None)
+        return Settlement(job_id=spec.job_id, attempt=lease.attempt, status=JobStatus.FAILED, error=error)
+    error = JobError(code="timed_out", message=f"attempt {lease.attempt} took longer than {spec.timeout_s:g} s")
+    if again:
+        wait_s = delay_s(policy, lease.retry_count, rng)
+        return _again(spec.job_id, lease.attempt, lease.worker_id, error, now_ms + round(wait_s * 1000))
+    return Settlement(job_id=spec.job_id, attempt=lease.attempt, status=JobStatus.TIMEOUT, error=error)
+
+
+def _again(job_id: JobId, attempt: int, avoid: WorkerId, error: JobError, at_ms: int | None) -> Settlement:
+    return Settlement(
+        job_id=job_id,
+        attempt=attempt,
+        status=JobStatus.PENDING,
+        retry_at_ms=at_ms,
+        avoid_worker=avoid,
+        error=error,
+    )

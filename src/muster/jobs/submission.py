@@ -1,0 +1,76 @@
+"""What a job may ask for: the API decodes types, this checks ranges and sizes."""
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from muster.domain.job import JobSpec, Requirements
+from muster.errors import InvalidInput, PayloadTooLarge
+from muster.ids import check_name
+from muster.jobs.matching import leaves
+from muster.jobs.order import PRIORITY_MAX
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "priority": (0, PRIORITY_MAX),
+    "workflow_priority": (0, PRIORITY_MAX),
+    "workflow_datetime": (0, 2**53 - 1),  # ms, exact in a double
+    "step_number": (0, 1_000_000),
+    "max_retries": (0, 100),
+    "timeout_s": (1, 7 * 86_400),
+}
+_OPAQUE = ("customer_id", "workflow_id")
+_CHARS_MAX = 256
+_REQUIREMENTS_BYTES_MAX = 16_384
+_CUSTOM_LEVELS_MAX = 8
+
+
+def check(spec: JobSpec, *, payload_bytes: int, payload_bytes_max: int) -> None:
+    """Raise InvalidInput naming the first field that cannot be."""
+    check_name(spec.job_id, "job_id")
+    check_name(spec.service_required, "service_required")
+    for field, (least, most) in _RANGES.items():
+        value = getattr(spec, field)
+        if value is not None and not least <= value <= most:
+            raise InvalidInput(f"{field} must be {least:.0f} to {most:.0f}, got {value}", field=field)
+    for field in _OPAQUE:
+        value = getattr(spec, field)
+        if value is not None and not 1 <= len(value) <= _CHARS_MAX:
+            raise InvalidInput(f"{field} must have 1 to {_CHARS_MAX} characters, got {len(value)}", field=field)
+    if payload_bytes > payload_bytes_max:
+        raise PayloadTooLarge(
+            f"payload may have {payload_bytes_max} bytes, got {payload_bytes}; pass large data by reference",
+            field="payload",
+        )
+    _check_requirements(spec.requirements)
+
+
+def _check_requirements(asked: Requirements) -> None:
+    # Depth first: everything after it goes down into `custom` by recursion.
+    if _deeper_than(_CUSTOM_LEVELS_MAX, asked.custom):
+        raise InvalidInput(
+            f"requirements.custom may nest {_CUSTOM_LEVELS_MAX} levels; flatten it", field="requirements.custom"
+        )
+    size = len(msgspec.json.encode(asked))
+    if size > _REQUIREMENTS_BYTES_MAX:
+        raise InvalidInput(
+            f"requirements may have {_REQUIREMENTS_BYTES_MAX} bytes, got {size}; ask for less", field="requirements"
+        )
+    if "" in asked.models:
+        raise InvalidInput("requirements.models must not hold an empty name", field="requirements.models")
+    for name in ("gpu_memory_gb", "cpu_cores", "ram_gb"):
+        bound = getattr(asked.hardware, name)
+        if bound is not None and bound < 0:
+            raise InvalidInput(
+                f"requirements.hardware.{name} must be 0 or more, got {bound}", field=f"requirements.hardware.{name}"
+            )
+    for path, times in Counter(path for path, _ in leaves(asked.custom)).items():
+        if times > 1:  # {"a": {"b": 1}, "a.b": 2}: one of them would be lost
+            raise InvalidInput(f"requirements.custom.{path} is given twice", field=f"requirements.custom.{path}")
+
+
+def _deeper_than(levels: int, value: Any) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    parts = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper_than(levels - 1, part) for part in parts)
