@@ -1,0 +1,37 @@
+from muster.events.reader import Reader
+
+
+async def test_frames_that_wait_are_taken_joined() -> None:
+    reader = Reader(100)
+    reader.push(b"a")
+    reader.push(b"b")
+    assert await reader.take(1) == (b"ab", None)
+
+
+async def test_a_slow_reader_loses_what_waits_and_is_told() -> None:
+    reader = Reader(3)
+    reader.push(b"ab")
+    reader.push(b"cd")
+    reader.push(b"e")
+    assert await reader.take(1) == (b"", "this reader was too slow")
+    reader.push(b"f")
+    assert await reader.take(1) == (b"f", None)
+
+
+async def test_only_wanted_subjects_reach_a_reader() -> None:
+    reader = Reader(100, lambda subject: subject == "m1")
+    reader.push(b"1", "m1")
+    reader.push(b"2", "m2")
+    assert await reader.take(1) == (b"1", None)
+
+
+async def test_nothing_comes_at_the_deadline() -> None:
+    assert await Reader(100).take(0) == (b"", None)
+
+
+async def test_a_closed_reader_gives_its_rest_and_then_nothing() -> None:
+    reader = Reader(100)
+    reader.push(b"a")
+    reader.close()
+    assert await reader.take(1) == (b"a", None)
+    assert await reader.take(1) == (b"", None)
