@@ -23,3 +23,9 @@ class LoggedEvent(Struct, frozen=True, kw_only=True):
 
     id: str
     event: Event
+
+
+class Emit(Struct, frozen=True):
+    """An effect of a pure rule: its shell appends this event to the log."""
+
+    event: Event
