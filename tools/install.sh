@@ -21,9 +21,13 @@ is_current() {
     [ -x "$VENV/bin/muster" ] && [ "$(cat "$VENV/.installed-$1" 2>/dev/null)" = "$(stamp "$1")" ]
 }
 
-explain_pip() {
-    if grep -q "No space left" "$log" 2>/dev/null; then
-        fail "The disk is full: the packages need about $2 in $here/$VENV." "free some space, then run the same command again"
+free_mb() {
+    df -Pm "$VENV" | awk 'NR == 2 { print $4 }'
+}
+
+explain_pip() { # what failed
+    if grep -q "No space left" "$log" 2>/dev/null || [ "$(free_mb)" -lt 20 ]; then
+        fail "The disk is full: the packages need about $size_mb MB in $here/$VENV." "free some space, then run the same command again"
     elif grep -qE "NewConnectionError|NameResolutionError|name resolution|ConnectTimeout|Max retries|ProxyError|Network is unreachable|from versions: none" "$log" 2>/dev/null; then
         fail "The package index could not be reached, and what Muster needs is not in pip's cache." \
             "check the network (or pip's own settings: pip config list), then run the same command again"
@@ -81,14 +85,17 @@ if ! environment_fits; then
 fi
 
 case $kind in
-    run) extras=llamacpp size=500MB ;;
-    dev) extras=llamacpp,dev size=1GB ;;
+    run) extras=llamacpp size_mb=300 ;;
+    dev) extras=llamacpp,dev size_mb=700 ;;
     *) fail "tools/install.sh takes run or dev, not '$kind'" "make install" ;;
 esac
 rm -f "$VENV/.failed" "$log"
-echo "Installing Muster's packages into $VENV ($size; the first time takes a minute or two) ..."
+if [ ! -e "$VENV/.installed-run" ] && [ "$(free_mb)" -lt "$size_mb" ]; then
+    fail "Only $(free_mb) MB are free in $here, and the packages need about $size_mb MB." "free some space, or clone Muster where there is more"
+fi
+echo "Installing Muster's packages into $VENV (about $size_mb MB; the first time takes a minute or two) ..."
 # The build backend comes pinned into the environment as well, so that an editable install asks the network for nothing.
-install_pip hatchling || explain_pip hatchling "$size"
-install_pip --no-build-isolation -e ".[$extras]" || explain_pip "Muster" "$size"
+install_pip hatchling editables || explain_pip hatchling
+install_pip --no-build-isolation -e ".[$extras]" || explain_pip "Muster"
 stamp "$kind" >"$VENV/.installed-$kind"
 echo "Installed: $("$VENV/bin/muster" version)"
