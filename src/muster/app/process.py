@@ -1,0 +1,92 @@
+"""One process: its loop, its signals, and the file by which others find it."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import structlog
+import uvloop
+
+from muster import __version__
+from muster.errors import SetupError
+from muster.system import SystemClock
+
+log = structlog.get_logger()
+
+STATE_FILE = "muster.json"
+
+Main = Callable[[asyncio.Event], Awaitable[None]]
+
+
+def run(main: Main) -> int:
+    """Run until `main` returns; SIGINT and SIGTERM set the event that it gets, a second one ends at once."""
+
+    async def with_signals() -> None:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def on_signal(sig: signal.Signals) -> None:
+            if stopping.is_set():
+                log.warning("stopped_at_once", signal=sig.name)
+                os._exit(128 + sig)
+            log.info("stopping", signal=sig.name)
+            stopping.set()
+
+        for sig in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(sig, on_signal, sig)
+        await main(stopping)
+
+    uvloop.run(with_signals())
+    return 0
+
+
+class StateFile:
+    """A Lifecycle: says where this control plane listens, as long as it does."""
+
+    def __init__(self, data_dir: Path, addresses: Callable[[], Sequence[tuple[str, int]]]) -> None:
+        self._path = data_dir / STATE_FILE
+        self._addresses = addresses
+
+    async def start(self) -> None:
+        body = {
+            "pid": os.getpid(),
+            "urls": [url_of(address) for address in self._addresses()],
+            "started_at_ms": SystemClock().now_ms(),
+            "version": __version__,
+            "log": self._log_file(),
+        }
+        part = self._path.with_suffix(".part")
+        part.write_bytes(msgspec.json.encode(body))
+        part.replace(self._path)
+
+    async def stop(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+    def _log_file(self) -> str | None:
+        """Return the file that our output goes to, when it is the usual one of a detached start."""
+        path = self._path.parent / "logs" / "muster.log"
+        try:
+            return str(path) if os.path.samestat(path.stat(), os.fstat(2)) else None
+        except OSError:
+            return None
+
+
+def url_of(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def make_data_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.write_bytes(b"1")
+        probe.unlink()
+    except OSError as error:
+        raise SetupError(
+            f"cannot write to the data directory {path}: {error.strerror}",
+            next_step="choose another with --data-dir or MUSTER_DATA_DIR, or correct its rights or free space",
+        ) from None
