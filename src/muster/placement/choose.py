@@ -1,0 +1,94 @@
+"""Choosing one of many workers: what may serve a wish (`eligible`, kept by the caller), then the best now (`pick`)."""
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from muster.clock import Rng
+from muster.placement.candidate import Candidate
+from muster.placement.filters import Rejection, is_warm, rejections
+from muster.placement.scores import Strategy, least_loaded, ranked_by_load, standing
+from muster.placement.wish import Wish
+
+
+class Eligibility(Struct, frozen=True, kw_only=True):
+    """Every candidate is in `candidates` or in `rejections`; it holds until the fleet's version or the wish changes.
+
+    `by_standing` has the same candidates, best first as long as all are equally loaded; its first `warm` have the
+    wished model in memory.
+    """
+
+    candidates: tuple[Candidate, ...]  # by key
+    rejections: tuple[Rejection, ...]
+    by_standing: tuple[Candidate, ...]
+    warm: int
+
+
+class Decision(Struct, frozen=True, kw_only=True):
+    chosen: Candidate | None
+    rejections: tuple[Rejection, ...]
+    ranked: tuple[str, ...]  # keys, best first
+
+
+def eligible(wish: Wish, candidates: Sequence[Candidate]) -> Eligibility:
+    fit: list[Candidate] = []
+    unfit: list[Rejection] = []
+    for candidate in candidates:
+        rejection = next(rejections(candidate, wish), None)
+        if rejection is None:
+            fit.append(candidate)
+        else:
+            unfit.append(rejection)
+    fit.sort(key=lambda candidate: candidate.key)
+    warm = {candidate.key for candidate in fit if is_warm(candidate, wish)}
+    return Eligibility(
+        candidates=tuple(fit),
+        rejections=tuple(unfit),
+        by_standing=tuple(sorted(fit, key=lambda candidate: standing(candidate, warm=candidate.key in warm))),
+        warm=len(warm),
+    )
+
+
+def pick(eligibility: Eligibility, in_flight: Mapping[str, int], strategy: Strategy, turn: int, rng: Rng) -> Candidate:
+    """Return the best candidate now; there must be one. `in_flight` counts the caller's own requests by key.
+
+    Rotation spreads within 1 when `turn` counts the picks from this very list.
+    """
+    candidates = eligibility.candidates
+    if len(candidates) == 1:
+        return candidates[0]
+    if strategy is Strategy.LEAST_LOADED:
+        return least_loaded(eligibility.by_standing, eligibility.warm, in_flight)
+    return candidates[_start(len(candidates), strategy, turn, rng)]
+
+
+def choose(
+    wish: Wish,
+    candidates: Sequence[Candidate],
+    in_flight: Mapping[str, int],
+    strategy: Strategy,
+    turn: int,
+    rng: Rng,
+) -> Decision:
+    """Choose with all reasons, for explanations and for callers that keep no list."""
+    eligibility = eligible(wish, candidates)
+    ranked = _rank(eligibility, in_flight, strategy, turn, rng) if eligibility.candidates else []
+    return Decision(
+        chosen=ranked[0] if ranked else None,
+        rejections=eligibility.rejections,
+        ranked=tuple(candidate.key for candidate in ranked),
+    )
+
+
+def _rank(
+    eligibility: Eligibility, in_flight: Mapping[str, int], strategy: Strategy, turn: int, rng: Rng
+) -> Sequence[Candidate]:
+    if strategy is Strategy.LEAST_LOADED:
+        return ranked_by_load(eligibility.by_standing, eligibility.warm, in_flight)
+    candidates = eligibility.candidates
+    start = _start(len(candidates), strategy, turn, rng)
+    return candidates[start:] + candidates[:start]
+
+
+def _start(count: int, strategy: Strategy, turn: int, rng: Rng) -> int:
+    return turn % count if strategy is Strategy.ROUND_ROBIN else int(rng.random() * count)

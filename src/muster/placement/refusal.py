@@ -1,0 +1,44 @@
+"""What a caller is told when nobody can serve it."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from muster.domain.model import canonical_model_name
+from muster.errors import ModelNotFound, MusterError, NoWorker
+from muster.placement.filters import Rejection, capability, model
+from muster.placement.wish import Wish
+
+_NAMED_MAX = 10
+_WHAT_THE_MODEL_LACKS = frozenset({model.__name__, capability.__name__})
+
+
+def no_candidate_error(wish: Wish, rejections: Sequence[Rejection]) -> MusterError:
+    """Return ModelNotFound when workers are there and none has the model for this, else NoWorker with all reasons."""
+    if wish.model is not None and rejections and all(entry.filter in _WHAT_THE_MODEL_LACKS for entry in rejections):
+        return _model_not_found(wish.model, wish.capability, rejections)
+    if not rejections:
+        return NoWorker("no worker is in the fleet yet: start an agent, or wait until it has registered")
+    with_model = [entry for entry in rejections if entry.filter != model.__name__]
+    reasons = [f"{entry.key} {entry.reason}" for entry in with_model]
+    what = wish.model or wish.capability
+    data: dict[str, Any] = {"reasons": reasons[:_NAMED_MAX]}
+    return NoWorker(f"no worker can serve {what} now: {_listed(reasons, '; ')}", **data)
+
+
+def _model_not_found(wished: str, use: str, rejections: Sequence[Rejection]) -> ModelNotFound:
+    offered = sorted(
+        {name for entry in rejections for name, known in entry.candidate.models.items() if use in known.capabilities}
+    )
+    has_it = any(entry.filter != model.__name__ for entry in rejections)
+    text = f"the model {wished!r} does not offer {use}" if has_it else f"no worker has a model {wished!r}"
+    if not offered:
+        return ModelNotFound(f"{text}, and none that offers {use} is there", field="model")
+    near = difflib.get_close_matches(canonical_model_name(wished), offered, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return ModelNotFound(f"{text}{hint} There are: {_listed(offered, ', ')}", field="model")
+
+
+def _listed(texts: Sequence[str], separator: str) -> str:
+    more = len(texts) - _NAMED_MAX
+    return separator.join(texts[:_NAMED_MAX]) + (f"{separator}and {more} more" if more > 0 else "")
