@@ -1,0 +1,134 @@
+"""The main job on real input: one command, a real model, both dialects, a queued job, the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import ollama
+import openai
+import pytest
+
+from tests.muster_process import ControlPlane
+from tests.waiting import eventually_sync
+
+MODEL = "smollm2-135m"
+QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
+
+
+@pytest.fixture(scope="module")
+def serving(muster: ControlPlane) -> ControlPlane:
+    """Wait until the model answers; the first run fetches it."""
+    eventually_sync(lambda: MODEL in [model["id"] for model in muster.get("/v1/models")["data"]], 300)
+    return muster
+
+
+def openai_client(muster: ControlPlane) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{muster.url}/v1", api_key="none", max_retries=0)
+
+
+def cli(muster: ControlPlane, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_")}
+    return subprocess.run(
+        [sys.executable, "-m", "muster.cli.main", *arguments],
+        env=env | {"MUSTER_CONTROL_PLANE": muster.url},
+        cwd=muster.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def cli_json(muster: ControlPlane, *arguments: str) -> Any:
+    ran = cli(muster, *arguments, "--json")
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def test_openai_client_gets_a_true_answer(serving: ControlPlane) -> None:
+    answer = openai_client(serving).chat.completions.create(
+        model=MODEL,
+        messages=QUESTION,
+        max_tokens=30,
+        temperature=0,  # type: ignore[arg-type]  # plain dicts do
+    )
+    assert "Paris" in (answer.choices[0].message.content or "")
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens > 0
+
+
+def test_openai_client_streams(serving: ControlPlane) -> None:
+    stream = openai_client(serving).chat.completions.create(
+        model=MODEL,
+        messages=QUESTION,
+        max_tokens=30,
+        temperature=0,
+        stream=True,  # type: ignore[call-overload]  # as above
+    )
+    pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+    assert "Paris" in "".join(pieces)
+    assert len(pieces) > 2
+
+
+def test_ollama_client_chats_and_streams(serving: ControlPlane) -> None:
+    client = ollama.Client(host=serving.url)
+    options = {"temperature": 0, "num_predict": 30}
+    whole = client.chat(model=MODEL, messages=QUESTION, options=options)
+    assert "Paris" in (whole.message.content or "")
+    assert whole.done
+    pieces = list(client.chat(model=MODEL, messages=QUESTION, options=options, stream=True))
+    assert "Paris" in "".join(piece.message.content or "" for piece in pieces)
+    assert [piece.done for piece in pieces].count(True) == 1
+    assert pieces[-1].eval_count
+
+
+def test_ollama_client_lists_shows_and_generates(serving: ControlPlane) -> None:
+    client = ollama.Client(host=serving.url)
+    assert any((model.model or "").startswith(MODEL) for model in client.list().models)
+    assert client.show(MODEL).capabilities
+    assert any((model.model or "").startswith(MODEL) for model in client.ps().models)
+    assert client.generate(model=MODEL, prompt="Say hello.", options={"num_predict": 8}).response
+
+
+def test_an_unknown_model_is_refused_in_each_dialect(serving: ControlPlane) -> None:
+    with pytest.raises(openai.NotFoundError):
+        openai_client(serving).chat.completions.create(model="gpt-17", messages=QUESTION)  # type: ignore[arg-type]  # as above
+    with pytest.raises(ollama.ResponseError, match="not found"):
+        ollama.Client(host=serving.url).chat(model="gpt-17", messages=QUESTION)
+
+
+def test_a_queued_job_runs_and_is_waited_for(serving: ControlPlane) -> None:
+    ran = cli(serving, "submit", "simulation", "--payload", '{"duration_ms": 200, "result": {"n": 1}}', "--wait")
+    assert ran.returncode == 0, ran.stderr
+    failed = cli(
+        serving,
+        "submit",
+        "simulation",
+        "--payload",
+        '{"duration_ms": 1, "fail_rate": 1}',
+        "--max-retries",
+        "0",
+        "--wait",
+    )
+    assert failed.returncode == 1
+
+
+def test_a_queued_chat_is_answered_by_the_model(serving: ControlPlane) -> None:
+    payload = {"model": MODEL, "messages": QUESTION, "max_tokens": 30, "temperature": 0}
+    job_id = serving.post("/api/jobs", {"service_required": "llamacpp", "payload": payload})["job_id"]
+    job = eventually_sync(lambda: serving.job(job_id) if serving.job(job_id)["status"] == "completed" else None, 60)
+    assert job is not None
+    assert "Paris" in job["result"]["choices"][0]["message"]["content"]
+
+
+def test_the_command_line_shows_the_machine(serving: ControlPlane) -> None:
+    (node,) = cli_json(serving, "nodes")
+    assert (node["node_id"], node["health_status"], node["phase"]) == ("this-machine", "healthy", "ready")
+    assert [worker["worker_id"] for worker in cli_json(serving, "workers")] == ["this-machine-worker-0"]
+    assert MODEL in [model["name"] for model in cli_json(serving, "models")]
+    table = cli(serving, "nodes")
+    assert "this-machine" in table.stdout
+    chatted = cli(serving, "chat", MODEL, "What is the capital of France?")
+    assert chatted.returncode == 0
+    assert chatted.stdout.strip()
