@@ -1,0 +1,43 @@
+"""The place in line, and the faults of a queue that kept it in a number too small."""
+
+import pytest
+
+from muster.domain.job import JobSpec
+from muster.ids import JobId
+from muster.jobs.order import PRIORITY_MAX, SEQUENCE_MAX, order_priority, priority_of, score
+
+
+def test_jobs_submitted_one_after_the_other_never_get_equal_scores():
+    assert float(score(50, 1_000_000)) < float(score(50, 1_000_001))
+
+
+def test_the_last_job_of_a_higher_priority_comes_before_the_first_of_a_lower_one():
+    assert score(51, SEQUENCE_MAX) < score(50, 0)
+
+
+def test_a_retried_job_keeps_its_place_as_its_score_depends_on_nothing_else():
+    line = [score(50, 7), score(10, 1), score(50, 9)]
+    assert sorted(line) == [score(50, 7), score(50, 9), score(10, 1)]
+
+
+def test_the_largest_score_is_exact_in_a_double():
+    assert int(float(score(0, SEQUENCE_MAX))) == score(0, SEQUENCE_MAX)
+
+
+@pytest.mark.parametrize("priority", [0, 1, 50, PRIORITY_MAX])
+def test_the_priority_can_be_read_back(priority):
+    assert priority_of(float(score(priority, SEQUENCE_MAX))) == priority
+    assert priority_of(score(priority, 0)) == priority
+
+
+@pytest.mark.parametrize(("priority", "sequence"), [(-1, 0), (101, 0), (0, -1), (0, SEQUENCE_MAX + 1)])
+def test_a_score_out_of_bounds_is_refused(priority, sequence):
+    with pytest.raises(ValueError, match="must be 0 to"):
+        score(priority, sequence)
+
+
+def test_a_workflows_priority_wins_over_the_jobs_own():
+    job = JobSpec(job_id=JobId("j"), service_required="s", priority=10)
+    step = JobSpec(job_id=JobId("j"), service_required="s", priority=10, workflow_priority=0)
+    assert order_priority(job) == 10
+    assert order_priority(step) == 0
