@@ -1,0 +1,42 @@
+"""The store in memory: the twin that tests and the simulator use, simple enough to be obviously right.
+
+Nothing outlives the process, and nothing suspends but reading the log with a wait, and the bus.
+"""
+
+from muster.clock import Clock
+from muster.stores import rules
+from muster.stores.memory.bus import MemoryBus
+from muster.stores.memory.jobs import MemoryJobs
+from muster.stores.memory.log import MemoryLog
+from muster.stores.memory.nodes import MemoryNodes
+
+
+class MemoryStore:
+    """`jobs` is JobQueue, JobIndex and JobUpkeep in one; `nodes`, `log` and `bus` are the other ports."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        avoid_s: float = rules.AVOID_S,
+        class_keep_s: float = rules.CLASS_KEEP_S,
+        result_bytes_max: int = rules.RESULT_BYTES_MAX,
+        event_log_entries_max: int = rules.EVENT_LOG_ENTRIES_MAX,
+    ) -> None:
+        self.bus = MemoryBus()
+        self.log = MemoryLog(event_log_entries_max)
+        self.nodes = MemoryNodes()
+        self.jobs = MemoryJobs(
+            clock,
+            self.log,
+            self.bus,
+            avoid_s=avoid_s,
+            class_keep_s=class_keep_s,
+            result_bytes_max=result_bytes_max,
+        )
+
+    async def ping(self) -> None:
+        """Do as a store does that can be away: nothing to reach here."""
+
+    async def close(self) -> None:
+        """Do as a store does that has connections: nothing to give back here."""

@@ -1,0 +1,44 @@
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+
+from muster.domain.event import Event, LoggedEvent
+from muster.errors import InvalidInput
+
+
+class MemoryLog:
+    """An EventLog. Ids count from 1, so the place of an id in the kept part is a subtraction."""
+
+    def __init__(self, entries_max: int) -> None:
+        self._entries: deque[LoggedEvent] = deque(maxlen=entries_max)
+        self._last = 0
+        self._grown = asyncio.Event()
+
+    def add(self, event: Event) -> str:
+        self._last += 1
+        logged = LoggedEvent(id=str(self._last), event=event)
+        self._entries.append(logged)
+        self._grown.set()
+        self._grown = asyncio.Event()
+        return logged.id
+
+    async def append(self, events: Sequence[Event]) -> list[str]:
+        return [self.add(event) for event in events]
+
+    async def read(self, after: str, limit: int, wait_s: float = 0.0) -> list[LoggedEvent]:
+        if not after.isdecimal():
+            raise InvalidInput(f"after must be an id of the log, got {after!r}", field="after")
+        if wait_s > 0 and int(after) >= self._last:
+            try:
+                await asyncio.wait_for(self._grown.wait(), wait_s)
+            except TimeoutError:
+                return []
+        known = max(0, int(after) - (self._last - len(self._entries)))
+        return list(islice(self._entries, known, known + limit))
+
+    async def newest_id(self) -> str:
+        return self._entries[-1].id if self._entries else "0"
+
+    async def oldest_id(self) -> str:
+        return self._entries[0].id if self._entries else "0"

@@ -1,0 +1,37 @@
+"""What every store holds to, whatever keeps the data."""
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from muster.domain.job import JobError, JobStatus, Settlement
+from muster.jobs.lifecycle import JobSignal
+
+WAKE_TOPIC = "wake"  # the bus topic under which a class id says that there is work for it
+
+AVOID_S = 30.0  # how long a retry leaves out the worker whose attempt failed, if others can run it
+CLASS_KEEP_S = 3600.0  # how long a capability class is remembered after its last session
+RESULT_BYTES_MAX = 1_048_576
+EVENT_LOG_ENTRIES_MAX = 100_000
+
+# The event that tells how an attempt ended.
+EVENT_KINDS: dict[JobSignal, str] = {
+    JobSignal.COMPLETED: "job_completed",
+    JobSignal.FAILED_FOR_GOOD: "job_failed",
+    JobSignal.RETRY_SCHEDULED: "job_retrying",
+    JobSignal.LEASE_LOST: "job_retrying",
+    JobSignal.RETURNED: "job_returned",
+    JobSignal.TIMED_OUT: "job_timeout",
+    JobSignal.CANCELLED: "job_cancelled",
+}
+
+
+def bounded(settlement: Settlement, result_bytes_max: int) -> Settlement:
+    """Return the settlement, or a failure in its place when its result is too large to keep."""
+    size = len(settlement.result) if isinstance(settlement.result, Raw) else 0
+    if size <= result_bytes_max:
+        return settlement
+    message = f"the result has {size} bytes, {result_bytes_max} are kept; return a reference to large data"
+    error = JobError(code="result_too_large", message=message, retriable=False)
+    return msgspec.structs.replace(
+        settlement, status=JobStatus.FAILED, result=UNSET, error=error, retry_at_ms=None, avoid_worker=None
+    )
