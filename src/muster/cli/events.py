@@ -1,4 +1,5 @@
 import json
+from collections import deque
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -9,26 +10,39 @@ from muster.cli.follow import follow
 from muster.cli.options import AsJson, Limit, ServerUrl
 from muster.cli.tables import Row, console, print_json
 
+_PAGE = 1000
+
 
 def events(
     follow_on: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new events as they happen.")] = False,
-    after: Annotated[str | None, typer.Option(metavar="ID", help="Only events after this one.")] = None,
-    limit: Limit = 100,
+    after: Annotated[str | None, typer.Option(metavar="ID", help="From this one on instead of the newest.")] = None,
+    limit: Limit = 50,
     as_json: AsJson = False,
     server: ServerUrl = None,
 ) -> None:
-    """Print what happened; with --json --follow one JSON object a line."""
+    """Print what happened, the newest last; with --json --follow one JSON object a line."""
     client = Client.find(server)
-    past = client.get("/api/events", after=after, limit=limit)
+    past = _newest(client, limit) if after is None else client.get("/api/events", after=after, limit=limit)["events"]
     if as_json and not follow_on:
-        print_json(past)
+        print_json({"events": past})
         return
-    for event in past["events"]:
+    for event in past:
         _print_event(event, as_json=as_json)
     if follow_on:
-        last = past["events"][-1]["id"] if past["events"] else past["newest_id"]
-        for message in follow(client, "/api/events/stream", after=last):
+        for message in follow(client, "/api/events/stream", after=past[-1]["id"] if past else after):
             _print_event(json.loads(message.data), as_json=as_json)
+
+
+def _newest(client: Client, count: int) -> list[Row]:
+    """Walk to the end of the log: it is read forwards only, and capped."""
+    kept: deque[Row] = deque(maxlen=count)
+    after = "0"
+    while page := client.get("/api/events", after=after, limit=_PAGE)["events"]:
+        kept.extend(page)
+        after = page[-1]["id"]
+        if len(page) < _PAGE:
+            break
+    return list(kept)
 
 
 def _print_event(event: Row, *, as_json: bool) -> None:

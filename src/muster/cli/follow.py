@@ -6,11 +6,12 @@ from itertools import takewhile
 
 from msgspec import Struct
 
-from muster.cli.client import Client, Unreachable
+from muster.cli.client import Client, Refused, Unreachable
 
 SILENCE_S = 45.0  # the control plane sends a comment every 15 s
 GIVE_UP_AFTER_S = 60.0
 _PAUSE_S = 1.0
+_HTTP_SERVER_ERROR = 500  # it starts or stops: as good as not there
 
 
 class ServerEvent(Struct, frozen=True):
@@ -60,7 +61,9 @@ def follow(
                 for event in read_events(takewhile(lambda _: until is None or now() < until, answer.lines())):
                     after = event.id or after
                     yield event
-        except Unreachable:
+        except (Unreachable, Refused) as error:
+            if isinstance(error, Refused) and error.status < _HTTP_SERVER_ERROR:
+                raise
             if lost_at is not None and now() - lost_at > GIVE_UP_AFTER_S:
                 raise
         lost_at = now() if lost_at is None else lost_at

@@ -9,6 +9,7 @@ import typer
 from muster import __version__
 from muster.cli.agent import agent
 from muster.cli.chat import chat
+from muster.cli.doctor import doctor
 from muster.cli.down import down
 from muster.cli.events import events
 from muster.cli.jobs import job, jobs
@@ -29,21 +30,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def version() -> None:
+    """Print the version."""
+    print(f"muster {__version__}")
+
+
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run": (up, down, status, server, agent),
     "Look": (nodes, node, workers, models, events),
     "Work": (submit, jobs, chat),
+    "Help": (doctor, version),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.add_typer(job, name="job", rich_help_panel="Work")
-
-
-@app.command(rich_help_panel="Help")
-def version() -> None:
-    """Print the version."""
-    print(f"muster {__version__}")
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ ServerUrl = Annotated[
     typer.Option("--server", metavar="URL", help="The control plane to ask; found by itself on this machine."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs instead of a table.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="How many at most.")]
 Page = Annotated[int, typer.Option("--page", min=1, help="Which page, of --limit entries each.")]
 Listen = Annotated[
     str | None, typer.Option("--listen", metavar="HOST:PORT", help="Where to listen; several with commas.")

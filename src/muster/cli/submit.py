@@ -86,10 +86,14 @@ def wait_for(client: Client, job_id: str, timeout_s: float) -> Row:
 
 
 def _changes(client: Client, job_id: str, until: float) -> Iterator[Row]:
+    job: Row = {}
     for message in follow(client, f"/api/jobs/{job_id}/progress", until=until):
         update = json.loads(message.data)
-        if isinstance(update.get("job"), dict):
-            yield update["job"]
+        if update["type"] == "job_update":
+            job = update["job"]
+            yield job
+        elif update["type"] == "job_progress" and job:
+            yield {**job, "progress": update["progress"]}
 
 
 class _Display:
