@@ -1,0 +1,100 @@
+"""Every call of an agent, once: its name on the wire, its messages, and what it reaches on the control plane.
+
+Both ends of every link go by this table, so they cannot drift apart.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from muster.errors import NotFound
+from muster.ports import JobLink, NodeLink
+from muster.wire import (
+    AgentEvents,
+    ClaimReply,
+    ClaimRequest,
+    CloseSession,
+    Deregistration,
+    Heartbeat,
+    HeartbeatReply,
+    OpenSession,
+    ProgressReports,
+    Registration,
+    RegistrationReply,
+    RenewReply,
+    RenewRequest,
+    SessionReply,
+    decode,
+    encode,
+)
+
+M = TypeVar("M")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[M, R]):
+    name: str
+    message: type[M]
+    reply: type[R]
+    deliver: Callable[[NodeLink, JobLink, M], Awaitable[R]]
+
+
+REGISTER = Call("register", Registration, RegistrationReply, lambda nodes, _, message: nodes.register(message))
+HEARTBEAT = Call("heartbeat", Heartbeat, HeartbeatReply, lambda nodes, _, message: nodes.heartbeat(message))
+EVENTS = Call("events", AgentEvents, type(None), lambda nodes, _, message: nodes.report_events(message))
+DEREGISTER = Call("deregister", Deregistration, type(None), lambda nodes, _, message: nodes.deregister(message))
+SESSION = Call("session", OpenSession, SessionReply, lambda _, jobs, message: jobs.open_session(message))
+CLAIM = Call("claim", ClaimRequest, ClaimReply, lambda _, jobs, message: jobs.claim(message))
+RENEW = Call("renew", RenewRequest, RenewReply, lambda _, jobs, message: jobs.renew(message))
+PROGRESS = Call("progress", ProgressReports, RenewReply, lambda _, jobs, message: jobs.report_progress(message))
+CLOSE = Call("close", CloseSession, type(None), lambda _, jobs, message: jobs.close_session(message))
+
+CALLS: dict[str, Call[Any, Any]] = {
+    call.name: call
+    for call in (REGISTER, HEARTBEAT, EVENTS, DEREGISTER, SESSION, CLAIM, RENEW, PROGRESS, CLOSE)
+}  # fmt: skip
+
+
+async def answer(name: str, body: bytes, nodes: NodeLink, jobs: JobLink) -> bytes | None:
+    """Decode, deliver, encode; None where the call has no reply. NotFound or InvalidInput when it does not fit."""
+    call = CALLS.get(name)
+    if call is None:
+        raise NotFound(f"no call {name!r}; an agent's calls are {', '.join(CALLS)}")
+    reply = await call.deliver(nodes, jobs, decode(body, call.message))
+    return None if reply is None else encode(reply)
+
+
+class CallingLink(ABC):
+    """A NodeLink and JobLink; how a call reaches the control plane is the one thing left to say."""
+
+    @abstractmethod
+    async def _call(self, call: Call[M, R], message: M) -> R: ...
+
+    async def register(self, message: Registration) -> RegistrationReply:
+        return await self._call(REGISTER, message)
+
+    async def heartbeat(self, message: Heartbeat) -> HeartbeatReply:
+        return await self._call(HEARTBEAT, message)
+
+    async def report_events(self, message: AgentEvents) -> None:
+        await self._call(EVENTS, message)
+
+    async def deregister(self, message: Deregistration) -> None:
+        await self._call(DEREGISTER, message)
+
+    async def open_session(self, message: OpenSession) -> SessionReply:
+        return await self._call(SESSION, message)
+
+    async def claim(self, message: ClaimRequest) -> ClaimReply:
+        return await self._call(CLAIM, message)
+
+    async def renew(self, message: RenewRequest) -> RenewReply:
+        return await self._call(RENEW, message)
+
+    async def report_progress(self, message: ProgressReports) -> RenewReply:
+        return await self._call(PROGRESS, message)
+
+    async def close_session(self, message: CloseSession) -> None:
+        await self._call(CLOSE, message)

@@ -1,0 +1,108 @@
+"""An agent's calls as HTTP requests."""
+
+import http
+import json
+from typing import Any
+
+import aiohttp
+
+from muster.errors import (
+    Forbidden,
+    InvalidInput,
+    MusterError,
+    SetupError,
+    Unauthorized,
+    UpstreamFailed,
+    UpstreamTimeout,
+)
+from muster.links.calls import Call, CallingLink, M, R
+from muster.links.http.control_side import PREFIX
+from muster.wire import ClaimRequest, decode, encode
+
+_REPLY_BYTES_MAX = 64 * 1024 * 1024
+_CHUNK_BYTES = 64 * 1024
+_SHOWN_CHARS = 200
+
+
+class HttpLink(CallingLink):
+    """Each call has a deadline; a claim's also allows for the time that it asks the control plane to wait."""
+
+    def __init__(
+        self, base_url: str, session: aiohttp.ClientSession, token: str | None = None, *, timeout_s: float = 10.0
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._session = session
+        self._timeout_s = timeout_s
+        self._headers = {"Content-Type": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+
+    async def _call(self, call: Call[M, R], message: M) -> R:
+        url = f"{self._base_url}{PREFIX}{call.name}"
+        deadline_s = self._timeout_s + (message.wait_s if isinstance(message, ClaimRequest) else 0.0)
+        try:
+            async with self._session.post(
+                url,
+                data=encode(message),
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=deadline_s),
+                allow_redirects=False,
+            ) as response:
+                body = await _read(response, url)
+        except TimeoutError:
+            raise UpstreamTimeout(f"{url} did not answer within {deadline_s:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamFailed(f"{url} cannot be reached: {str(error) or type(error).__name__}") from error
+        if response.status == http.HTTPStatus.NO_CONTENT:
+            body = b"null"
+        elif response.status != http.HTTPStatus.OK:
+            raise _error(url, response.status, body)
+        try:
+            return decode(body, call.reply)
+        except InvalidInput as error:
+            raise UpstreamFailed(f"{url} answered something else than was asked for: {error.message}") from None
+
+
+async def _read(response: aiohttp.ClientResponse, url: str) -> bytes:
+    chunks = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+        chunks += chunk
+        if len(chunks) > _REPLY_BYTES_MAX:
+            raise UpstreamFailed(f"{url} answered more than {_REPLY_BYTES_MAX} bytes")
+    return bytes(chunks)
+
+
+def _error(url: str, status: int, body: bytes) -> MusterError:
+    """Make the control plane's error anew; what is not in its words is a fault on the way."""
+    try:
+        told = json.loads(body)
+        known = _CLASSES.get(told.pop("code"))
+        message = str(told.pop("message"))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        known, told, message = _BY_STATUS.get(status), {}, ""
+    if known is None:
+        shown = message or body[:_SHOWN_CHARS].decode(errors="replace")
+        return UpstreamFailed(f"{url} answered {status}, not as a Muster control plane does: {shown}")
+    return _again(known, message or f"{url} answered {status}", told)
+
+
+def _again(kind: type[MusterError], message: str, told: dict[str, Any]) -> MusterError:
+    told.pop("retriable", None)
+    field, retry_after_ms = told.pop("field", None), told.pop("retry_after_ms", None)
+    retry_after_s = retry_after_ms / 1000 if isinstance(retry_after_ms, int | float) else None
+    error = kind(message, field=field, retry_after_s=retry_after_s)
+    error.data = told
+    return error
+
+
+def _subclasses(kind: type[MusterError]) -> list[type[MusterError]]:
+    return [found for direct in kind.__subclasses__() for found in (direct, *_subclasses(direct))]
+
+
+# A fault inside the control plane (`internal_error`) is left out: to an agent it is a failure that may pass.
+_CLASSES = {kind.code: kind for kind in _subclasses(MusterError) if not issubclass(kind, SetupError)}
+# A proxy in between refuses in its own words.
+_BY_STATUS: dict[int, type[MusterError]] = {
+    http.HTTPStatus.UNAUTHORIZED: Unauthorized,
+    http.HTTPStatus.FORBIDDEN: Forbidden,
+}
