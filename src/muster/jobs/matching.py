@@ -148,9 +148,9 @@ def _custom(wanted: Mapping[str, Any], capability: Capability) -> Iterator[Misma
 
 
 def _satisfies(wanted: Any, found: Any) -> bool:
-    """Compare normal values: lists by containment (a single value is a list of one), numbers as lower bounds."""
-    if isinstance(wanted, list) or isinstance(found, list):
-        return _texts(wanted) <= _texts(found)
+    """Compare normal values: lists by what they contain, numbers as lower bounds, all others exactly."""
+    if isinstance(found, list):
+        return _texts(wanted if isinstance(wanted, list) else [wanted]) <= _texts(found)
     if _is_number(wanted) and _is_number(found):
         return bool(found >= wanted)
     return _text(wanted) == _text(found)
@@ -189,8 +189,8 @@ def _folded(name: str | None) -> str | None:
     return None if folded in {"", _ALL} else folded
 
 
-def _texts(value: Any) -> set[str]:
-    return {_text(item) for item in (value if isinstance(value, list) else [value])}
+def _texts(values: list[Any]) -> set[str]:
+    return {_text(value) for value in values}
 
 
 def _text(value: Any) -> str:

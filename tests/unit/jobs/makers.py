@@ -1,4 +1,4 @@
-"""Jobs, leases and chance for the tests of the job rules."""
+"""Jobs and leases for the tests of the job rules."""
 
 from typing import Any
 
@@ -6,19 +6,6 @@ from muster.domain.job import Job, JobSpec, JobState, Lease
 from muster.ids import JobId, SessionId, WorkerId
 
 WORKER = WorkerId("gpu-1-worker-0")
-
-
-class FixedChance:
-    """An Rng that always draws the same."""
-
-    def __init__(self, value: float) -> None:
-        self._value = value
-
-    def random(self) -> float:
-        return self._value
-
-    def getrandbits(self, k: int, /) -> int:
-        return int(self._value * 2**k)
 
 
 def spec(**fields: Any) -> JobSpec:

@@ -101,8 +101,8 @@ def test_labels_must_be_equal():
     [
         (["a", "b"], ["b", "c", "a"], True),
         (["a", "d"], ["a", "b"], False),
-        (["a"], "a", True),
-        (["a", "b"], "a", False),
+        (["a"], "a", False),
+        (["a"], None, False),
         ([1, 2.0], [2, 1.0], True),
         ([{"x": 1, "y": 2}], [{"y": 2.0, "x": 1}], True),
         ([True], [1], False),

@@ -6,7 +6,8 @@ from msgspec import UNSET
 from muster.domain.job import JobError, JobStatus, Settlement, encode_result
 from muster.ids import JobId
 from muster.jobs.retry import RetryPolicy, delay_s, settle_failure, settle_lease, settle_returned, settle_success
-from tests.unit.jobs.makers import WORKER, FixedChance, lease, spec
+from tests.chance import FixedChance
+from tests.unit.jobs.makers import WORKER, lease, spec
 
 NOW_MS = 1_000_000
 POLICY = RetryPolicy(base_s=1.0, factor=2.0, max_s=60.0, jitter=0.25)
