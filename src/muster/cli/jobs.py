@@ -9,7 +9,7 @@ from muster.cli.options import AsJson, Limit, ServerUrl
 from muster.cli.tables import Column, Row, ago, console, duration, print_json, show_facts, show_rows
 from muster.domain.job import JobStatus
 
-JobIdArgument = Annotated[str, typer.Argument(metavar="ID")]
+JobIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id (muster jobs).")]
 
 
 def jobs(

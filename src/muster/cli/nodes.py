@@ -29,7 +29,7 @@ def nodes(
 
 
 def node(
-    node_id: Annotated[str, typer.Argument(metavar="NODE")],
+    node_id: Annotated[str, typer.Argument(metavar="NODE", help="Its id (muster nodes).")],
     as_json: AsJson = False,
     server: ServerUrl = None,
 ) -> None:

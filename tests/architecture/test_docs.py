@@ -1,0 +1,105 @@
+"""The documents say what is true: generated pages are current, links lead somewhere, nothing points outside."""
+
+import re
+from pathlib import Path
+
+import pytest
+from docs.generate import pages
+
+from muster.settings import Settings
+from tests.architecture.tree import ROOT, shown, tracked_files
+
+LINK = re.compile(r"\[[^\]]*\]\((?!https?://|mailto:)([^)#\s]+)?(?:#([^)\s]+))?\)")
+HEADING = re.compile(r"^#+\s+(.*)$", re.MULTILINE)
+# In parts, or this file would break its own rule. Versions are enough: every machine has its own way to an index.
+OUTSIDE = [
+    separator.join(parts)
+    for separator, parts in (
+        (".", ("pypi", "org")),
+        (".", ("pythonhosted", "org")),
+        (".", ("npmjs", "org")),
+        (".", ("npmjs", "com")),
+        (".", ("yarnpkg", "com")),
+        (".", ("debian", "org")),
+        (".", ("golang", "org")),
+        (".", ("crates", "io")),
+        ("/", ("", "work", "")),
+    )
+]
+TEXT = {
+    ".py",
+    ".md",
+    ".toml",
+    ".txt",
+    ".sh",
+    ".js",
+    ".mjs",
+    ".ts",
+    ".json",
+    ".html",
+    ".css",
+    ".lua",
+    ".yaml",
+    ".yml",
+    "",
+}
+
+MARKDOWN = [path for path in tracked_files() if path.suffix == ".md"]
+
+
+@pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
+def test_generated_pages_are_current(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == pages()[path], "run `make docs`"
+
+
+def test_every_setting_says_what_it_is() -> None:
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", page, re.MULTILINE))
+
+    assert set(rows) == set(Settings.__struct_fields__)
+    assert [name for name, what in rows.items() if not what.strip()] == []
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=shown)
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        file = (page.parent / target) if target else page
+        if not file.exists() or (anchor and file.suffix == ".md" and anchor not in anchors(file)):
+            broken.append(f"{target}#{anchor}" if anchor else target)
+
+    assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Name the headings of a page as links to them do."""
+    headings = HEADING.findall(page.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_decision_is_listed() -> None:
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text()
+    records = sorted(path.name for path in folder.glob("[0-9]*.md"))
+
+    assert [name for name in records if f"({name})" not in index] == []
+    assert [name[:4] for name in records] == [f"{number:04}" for number in range(1, len(records) + 1)]
+
+
+def test_every_package_is_on_the_page_of_the_architecture() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    packages = sorted(path.parent.name for path in (ROOT / "src" / "muster").glob("*/__init__.py"))
+
+    assert [name for name in packages if f"`{name}/`" not in page] == []
+
+
+def test_nothing_names_a_package_index_or_a_path_of_one_machine() -> None:
+    found = [
+        f"{shown(path)}: {word}"
+        for path in tracked_files()
+        if path.suffix in TEXT
+        for word in OUTSIDE
+        if word in path.read_text(encoding="utf-8", errors="replace")
+    ]
+
+    assert found == []
