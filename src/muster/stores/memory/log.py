@@ -31,7 +31,8 @@ class MemoryLog:
             raise InvalidInput(f"after must be an id of the log, got {after!r}", field="after")
         if wait_s > 0 and int(after) >= self._last:
             try:
-                await asyncio.wait_for(self._grown.wait(), wait_s)
+                async with asyncio.timeout(wait_s):  # not wait_for: before 3.12 it can swallow a cancellation
+                    await self._grown.wait()
             except TimeoutError:
                 return []
         known = max(0, int(after) - (self._last - len(self._entries)))
