@@ -1,0 +1,46 @@
+"""One request for a model, as far as routing has to know it."""
+
+import re
+from typing import TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from muster.domain.service import Dialect
+from muster.errors import InvalidInput
+
+_FIELD = re.compile(r"at `\$\.?([^`]*)`|field `([^`]+)`")
+T = TypeVar("T")
+
+_members = msgspec.json.Decoder(dict[str, Raw])
+
+
+class Call(Struct, kw_only=True):
+    """`dialect` is the caller's; `body` the JSON as it came, empty once nobody else will be asked."""
+
+    dialect: Dialect
+    path: str
+    model: str
+    stream: bool
+    body: bytes
+    capability: str = "completion"
+    empty: bool = False  # Ollama: nothing to answer, only a model to load (or, by keep_alive 0, to unload)
+
+
+def decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
+    """Raise InvalidInput that names the field."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        found = _FIELD.search(str(error))
+        field = next(filter(None, found.groups()), None) if found else None
+        raise InvalidInput(f"the body is not what this path takes: {error}", field=field) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(f"the body is not valid JSON: {error}") from error
+
+
+def with_model(body: bytes, model: str) -> bytes:
+    """Replace only the model's name; every other member stays byte for byte."""
+    members = decode(_members, body)
+    members["model"] = Raw(msgspec.json.encode(model))
+    return msgspec.json.encode(members)

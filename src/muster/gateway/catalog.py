@@ -1,0 +1,30 @@
+"""The models of the whole fleet as one list, as both dialects show it."""
+
+from collections.abc import Iterable
+
+from muster.domain.model import Model, canonical_model_name
+from muster.domain.service import Dialect
+from muster.placement.candidate import Candidate
+from muster.placement.filters import connected, draining, health, late, service
+from muster.placement.wish import Wish
+
+_ANY = Wish()
+_STATE = (connected, health, late, draining, service)
+
+
+def offered(candidates: Iterable[Candidate], dialects: frozenset[Dialect]) -> list[Model]:
+    """Return each model once, by name, if some worker that takes new requests has it; a resident one is preferred."""
+    by_name: dict[str, Model] = {}
+    for candidate in candidates:
+        if dialects.isdisjoint(candidate.dialects) or any(rule(candidate, _ANY) for rule in _STATE):
+            continue
+        for name, model in candidate.models.items():
+            known = by_name.get(name)
+            if known is None or (model.resident and not known.resident):
+                by_name[name] = model
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def find(models: Iterable[Model], name: str) -> Model | None:
+    wanted = canonical_model_name(name)
+    return next((model for model in models if canonical_model_name(model.name) == wanted), None)

@@ -1,0 +1,114 @@
+"""An answer on its way to the caller: the head goes with the first byte, the framing is ours, streams go by lines."""
+
+import asyncio
+
+from muster.gateway.reply import render_head
+
+_HELD_BYTES_MAX = 65_536  # of a line that has not ended; a longer one goes on in pieces
+
+
+class Delivery:
+    """Nothing has been sent until `began`; until then another answer may still be prepared."""
+
+    __slots__ = (
+        "_by_line",
+        "_chunked",
+        "_headers",
+        "_held",
+        "_http_1_0",
+        "_length",
+        "_streamed",
+        "_transport",
+        "began",
+        "bytes_sent",
+        "keep_alive",
+        "status",
+    )
+
+    def __init__(self, transport: asyncio.Transport, *, http_1_0: bool, keep_alive: bool) -> None:
+        self._transport = transport
+        self._http_1_0 = http_1_0
+        self.keep_alive = keep_alive
+        self.began = False
+        self.bytes_sent = 0
+        self.status = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._length: int | None = None
+        self._held = b""
+        self._chunked = False
+        self._streamed = False
+        self._by_line = False
+
+    def prepare(
+        self,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        *,
+        length: int | None = None,
+        streamed: bool = False,
+        by_line: bool = False,
+    ) -> None:
+        """`by_line` holds back the piece of a line that is not whole, so that an error can follow at any time."""
+        self.status = status
+        self._headers = headers
+        self._length = length
+        self._held = b""
+        self._streamed = streamed
+        self._by_line = by_line
+
+    def send(self, data: bytes) -> None:
+        if self._by_line:
+            data = self._whole_lines(data)
+        if not data:
+            return
+        head = b"" if self.began else self._begin()
+        if self._chunked:
+            data = b"%b%x\r\n%b\r\n" % (head, len(data), data)
+        elif head:
+            data = head + data
+        self.bytes_sent += len(data)
+        self._transport.write(data)
+
+    def end(self, data: bytes) -> None:
+        if self._held:
+            data = self._held + data
+        head = b""
+        if not self.began:
+            self._length = len(data)  # it is all there
+            head = self._begin()
+        if self._chunked:
+            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
+        data = head + data
+        self.bytes_sent += len(data)
+        if data:
+            self._transport.write(data)
+
+    def break_off(self, frame: bytes) -> None:
+        """End a stream with an error, any other body so that its reader sees that the rest is missing."""
+        self.keep_alive = False
+        if self._streamed and self._length is None:
+            self._held = b""
+            self.end(frame)
+        elif self._http_1_0:
+            self._transport.abort()  # a closed connection would be a regular end
+
+    def _begin(self) -> bytes:
+        self.began = True
+        self._chunked = self._length is None and not self._http_1_0
+        if self._length is None and self._http_1_0:
+            self.keep_alive = False  # the end of the body is the end of the connection
+        return render_head(
+            self.status, self._headers, length=self._length, chunked=self._chunked, keep_alive=self.keep_alive
+        )
+
+    def _whole_lines(self, data: bytes) -> bytes:
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if data.endswith(b"\n"):
+            return data
+        end = data.rfind(b"\n") + 1
+        if len(data) - end > _HELD_BYTES_MAX:
+            return data
+        self._held = data[end:]
+        return data[:end]

@@ -1,0 +1,380 @@
+"""One request on its way: a worker is reserved, asked, and its answer passed on as it comes.
+
+Until the first byte of the answer's body has gone to the caller, any failure moves on to the next worker; after it the
+caller is told in its own dialect. Every way out leads through `_close`, which gives the reservation back.
+"""
+
+import asyncio
+from typing import Protocol
+
+from muster.domain.service import Dialect
+from muster.errors import MusterError, UpstreamFailed, UpstreamTimeout
+from muster.gateway import ollama, openai
+from muster.gateway.call import Call, with_model
+from muster.gateway.delivery import Delivery
+from muster.gateway.relay import Relay
+from muster.gateway.reply import JSON, NDJSON, Reply
+from muster.gateway.request import Request
+from muster.gateway.shape import error_frame, error_reply
+from muster.gateway.translate_answer import Translation, error_text, loaded, translation
+from muster.gateway.translate_request import translate
+from muster.gateway.upstream import AnswerHead, Endpoint, UpstreamConnection
+from muster.gateway.usage import CLIENT_GONE, Finished
+from muster.placement.candidate import Candidate
+
+# The engine says that it cannot now, not that the request is wrong: another may.
+_TRY_ANOTHER = frozenset({429, 502, 503, 504})
+_TRY_LATER = frozenset({429, 503})
+_FIRST_ERROR = 400
+_STREAMS = (b"text/event-stream", b"application/x-ndjson")
+_END_MARKS = (b"[DONE]", b'"done":true', b'"done": true')
+_SPOKEN_BY = {Dialect.OPENAI: openai.SPOKEN_BY, Dialect.OLLAMA: ollama.SPOKEN_BY}
+
+
+class Client(Protocol):
+    """The caller's connection, as far as an exchange needs it."""
+
+    transport: asyncio.Transport
+    exchange: "Exchange | None"
+
+    def answered(self, *, keep_alive: bool) -> None: ...
+
+
+class Exchange:
+    """One request and the attempts to have it answered. It is the Asker of the connection it waits for."""
+
+    __slots__ = (
+        "_attempt_s",
+        "_attempts",
+        "_candidate",
+        "_delivery",
+        "_end_seen",
+        "_endpoint",
+        "_engine_error",
+        "_first_byte_s",
+        "_forwarded",
+        "_head",
+        "_heard",
+        "_over",
+        "_paused",
+        "_question",
+        "_quiet_since_s",
+        "_relay",
+        "_request",
+        "_started_s",
+        "_translation",
+        "_tried",
+        "_upstream",
+        "call",
+        "client",
+    )
+
+    def __init__(self, relay: Relay, call: Call, request: Request, client: Client) -> None:
+        self.call = call
+        self.client = client
+        self._relay = relay
+        self._request = request
+        self._forwarded = request.forwarded()
+        self._delivery = Delivery(client.transport, http_1_0=request.http_1_0, keep_alive=request.keep_alive)
+        self._started_s = self._attempt_s = self._quiet_since_s = relay.clock.monotonic_s()
+        self._first_byte_s: float | None = None
+        self._attempts = 0
+        self._tried: frozenset[str] = frozenset()
+        self._candidate: Candidate | None = None
+        self._endpoint: Endpoint | None = None
+        self._upstream: UpstreamConnection | None = None
+        self._question = b""
+        self._head: AnswerHead | None = None
+        self._translation: Translation | None = None
+        self._engine_error: list[bytes] | None = None
+        self._end_seen = True
+        self._heard = False
+        self._paused = False
+        self._over = False
+
+    def start(self) -> None:
+        self.client.exchange = self
+        self._relay.active.add(self)
+        try:
+            candidate = self._reserve()
+        except MusterError as error:
+            self.fail(error)
+        else:
+            self._attempt(candidate)
+
+    # --- attempts ----------------------------------------------------------------------------------------------------
+
+    def _reserve(self) -> Candidate:
+        call = self.call
+        return self._relay.router.reserve(call.model, call.capability, _SPOKEN_BY[call.dialect], self._tried)
+
+    def _attempt(self, candidate: Candidate) -> None:
+        call = self.call
+        self._candidate = candidate
+        self._attempts += 1
+        self._tried |= {candidate.key}
+        self._head = self._engine_error = None
+        if self._attempts > 1:
+            self._attempt_s = self._relay.clock.monotonic_s()
+        try:
+            path, body = self._translated(candidate)
+            endpoint = self._endpoint = self._relay.upstreams.endpoint(candidate.url)
+        except MusterError as error:
+            self.fail(error)
+            return
+        if not path:
+            self._reply(Reply(body=body, content_type=NDJSON if call.stream else JSON))
+            return
+        self._question = (
+            b"POST %b%b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+            b"%bx-correlation-id: %b\r\n\r\n%b"
+        ) % (
+            endpoint.path,
+            path.encode(),
+            endpoint.host_header,
+            len(body),
+            self._forwarded,
+            self._request.correlation_id,
+            body,
+        )
+        connection = endpoint.take()
+        if connection is None:
+            self._connect(endpoint)
+        else:
+            self._ask(connection)
+
+    def _translated(self, candidate: Candidate) -> tuple[str, bytes]:
+        """Return path and body for this worker; without a path the body is the answer already."""
+        call = self.call
+        model = candidate.model(call.model)
+        name = call.model if model is None else model.name
+        if call.dialect in candidate.dialects:
+            self._translation = None
+            return call.path, call.body if name == call.model else with_model(call.body, name)
+        if call.empty:
+            return "", loaded(call, self._relay.clock, unload=ollama.unloads(call.body))
+        self._translation = translation(call, self._relay.clock, self._relay.limits.answer_bytes_max)
+        return translate(call, name)
+
+    def _connect(self, endpoint: Endpoint) -> None:
+        self._relay.connecting(asyncio.get_running_loop().create_task(self._connected(endpoint)))
+
+    async def _connected(self, endpoint: Endpoint) -> None:
+        """Ask on the new connection; one that comes too late for this attempt serves the next request."""
+        attempt = self._attempts
+        try:
+            connection = await endpoint.connect()
+        except (OSError, UnicodeError) as error:
+            if not self._over and attempt == self._attempts:
+                why = "did not accept a connection in time" if isinstance(error, TimeoutError) else f"refused: {error}"
+                self._move_on(UpstreamFailed(f"{self._worker} {why}"), "connect")
+            return
+        if self._over or attempt != self._attempts:
+            endpoint.keep(connection)
+        else:
+            self._ask(connection)
+
+    def _ask(self, connection: UpstreamConnection) -> None:
+        self._upstream = connection
+        connection.ask(self, self._question)
+
+    def _another(self) -> Candidate | None:
+        if self._attempts >= self._relay.limits.attempts_max:
+            return None
+        try:
+            return self._reserve()
+        except MusterError:  # why nobody else can be asked matters less than why this one failed
+            return None
+
+    def _move_on(self, error: MusterError, reason: str) -> None:
+        self._relay.usage.upstream_failed(self._worker, reason)
+        candidate = self._another()
+        if candidate is None:
+            self.fail(error)
+        else:
+            self._leave()
+            self._attempt(candidate)
+
+    def _leave(self) -> None:
+        """Let go of the worker and of what is asked of it."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.drop()
+        candidate, self._candidate = self._candidate, None
+        if candidate is not None:
+            self._relay.router.release(candidate)
+
+    @property
+    def _worker(self) -> str:
+        return "" if self._candidate is None else self._candidate.key
+
+    # --- the answer, as Asker ----------------------------------------------------------------------------------------
+
+    def answer_began(self, head: AnswerHead) -> None:
+        self._head = head
+        if head.status in _TRY_ANOTHER:
+            candidate = self._another()
+            self._relay.usage.upstream_failed(self._worker, f"status_{head.status}")
+            if candidate is not None:
+                self._leave()
+                self._attempt(candidate)
+                return
+        if self._translation is not None and head.status >= _FIRST_ERROR:
+            self._engine_error = []
+            return
+        headers = [
+            *(head.headers if self._translation is None else [(b"content-type", self._translation.content_type)]),
+            (b"x-muster-worker", self._worker.encode()),
+            (b"x-correlation-id", self._request.correlation_id),
+        ]
+        if head.status in _TRY_LATER and all(name != b"retry-after" for name, _ in headers):
+            headers.append((b"retry-after", b"1"))
+        if self._translation is None:
+            streamed = head.content_type.startswith(_STREAMS)
+            self._delivery.prepare(
+                head.status, headers, length=head.length, streamed=streamed, by_line=streamed and not head.encoded
+            )
+            self._end_seen = not (streamed and head.ends_with_connection)
+        else:
+            self._delivery.prepare(head.status, headers, length=None, streamed=self.call.stream, by_line=False)
+
+    def answer_continued(self, data: bytes) -> None:
+        self._heard = True
+        if self._translation is not None:
+            if self._engine_error is not None:
+                self._engine_error.append(data)
+                return
+            try:
+                data = self._translation.feed(data)
+            except MusterError as error:
+                self._broken(error, "answer")
+                return
+        elif not self._end_seen:
+            self._end_seen = any(mark in data for mark in _END_MARKS)
+        delivery = self._delivery
+        first = not delivery.began
+        delivery.send(data)
+        if first and delivery.began:
+            self._note_first_byte()
+
+    def answer_ended(self, data: bytes) -> None:
+        self._upstream = None
+        if self._engine_error is not None:
+            self._pass_on_error(b"".join([*self._engine_error, data]))
+            return
+        try:
+            if self._translation is not None:
+                data = self._translation.feed(data) + self._translation.finish()
+            elif not (self._end_seen or any(mark in data for mark in _END_MARKS)):
+                raise UpstreamFailed(f"{self._worker} closed the connection before its answer was complete")
+        except MusterError as error:
+            self._broken(error, "answer")
+            return
+        if not self._delivery.began:
+            self._note_first_byte()
+        self._delivery.end(data)
+        self._close(self._delivery.status)
+
+    def answer_lost(self, reason: str) -> None:
+        upstream, self._upstream = self._upstream, None
+        if self._head is None and upstream is not None and upstream.used and self._endpoint is not None:
+            self._connect(self._endpoint)  # it had died while it was idle, which says nothing about the worker
+        else:
+            self._broken(UpstreamFailed(f"{self._worker} {reason}"), "lost")
+
+    def _broken(self, error: MusterError, reason: str) -> None:
+        if self._delivery.began:
+            self._relay.usage.upstream_failed(self._worker, reason)
+            self.fail(error)
+        else:
+            self._move_on(error, reason)
+
+    def _pass_on_error(self, body: bytes) -> None:
+        status = 502 if self._head is None else self._head.status
+        self._reply(Reply.json({"error": error_text(body)}, status=status))
+
+    def _note_first_byte(self) -> None:
+        now_s = self._relay.clock.monotonic_s()
+        self._first_byte_s = now_s - self._started_s
+        self._quiet_since_s = now_s
+        self._question = self.call.body = self._request.body = b""  # nobody else will be asked
+
+    # --- the caller --------------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        self._paused = True
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        self._heard = True  # the silence was ours
+        if self._upstream is not None:
+            self._upstream.resume()
+
+    def client_gone(self) -> None:
+        if not self._over:
+            self._delivery.keep_alive = False
+            self._close(CLIENT_GONE)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def check(self, now_s: float) -> None:
+        limits = self._relay.limits
+        if not self._delivery.began:
+            if now_s - self._attempt_s > limits.first_byte_timeout_s:
+                text = f"{self._worker} did not begin to answer within {limits.first_byte_timeout_s:g} s"
+                self._move_on(UpstreamTimeout(text), "first_byte_timeout")
+        elif self._heard:
+            self._heard = False
+            self._quiet_since_s = now_s
+        elif now_s - self._quiet_since_s > limits.idle_timeout_s:
+            if self._paused:  # the caller does not read
+                self.client.transport.abort()
+                self.client_gone()
+            else:
+                text = f"{self._worker} fell silent for {limits.idle_timeout_s:g} s in the middle of its answer"
+                self._broken(UpstreamTimeout(text), "idle_timeout")
+
+    def fail(self, error: MusterError) -> None:
+        if self._over:
+            return
+        if self._delivery.began:
+            self._delivery.break_off(error_frame(self.call.dialect, error))
+            self._close(error.http_status, error.code)
+        else:
+            self._reply(error_reply(self.call.dialect, error, self.call.model), error.code)
+
+    def _reply(self, reply: Reply, error: str | None = None) -> None:
+        """Answer in our own words; nothing of the engine's has been sent."""
+        delivery = self._delivery
+        headers = [(b"content-type", reply.content_type), *reply.headers]
+        if self._candidate is not None:
+            headers.append((b"x-muster-worker", self._worker.encode()))
+        headers.append((b"x-correlation-id", self._request.correlation_id))
+        delivery.prepare(reply.status, headers, length=len(reply.body), streamed=False, by_line=False)
+        delivery.end(reply.body)
+        self._close(reply.status, error)
+
+    def _close(self, status: int, error: str | None = None) -> None:
+        self._over = True
+        worker = self._worker
+        self._leave()
+        relay = self._relay
+        relay.active.discard(self)
+        self.client.exchange = None
+        relay.record(
+            Finished(
+                path=self.call.path,
+                status=status,
+                model=self.call.model,
+                worker=worker,
+                attempts=self._attempts,
+                first_byte_s=self._first_byte_s,
+                duration_s=relay.clock.monotonic_s() - self._started_s,
+                bytes_sent=self._delivery.bytes_sent,
+                error=error,
+            )
+        )
+        if status != CLIENT_GONE:
+            self.client.answered(keep_alive=self._delivery.keep_alive)

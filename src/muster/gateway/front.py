@@ -1,0 +1,94 @@
+"""One port for everything: the gateway's paths on our own protocol, all others on uvicorn's, in one loop."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from muster.gateway.connection import Connection
+from muster.gateway.gateway import Gateway
+from muster.gateway.guest import AsgiApp, Guests
+
+_BACKLOG = 4096
+_LOOK_S = 0.02
+
+_log = structlog.get_logger()
+
+
+class Front:
+    """Listens on every address of `listen`; port 0 takes a free one."""
+
+    def __init__(self, gateway: Gateway, asgi_app: AsgiApp, listen: Sequence[tuple[str, int]]) -> None:
+        self._gateway = gateway
+        self._guests = Guests(asgi_app)
+        self._listen = tuple(listen)
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[Connection] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        return [socket.getsockname()[:2] for server in self._servers for socket in server.sockets]
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    async def start(self) -> None:
+        """Raise OSError that names the address when it cannot be had."""
+        loop = asyncio.get_running_loop()
+        try:
+            for host, port in self._listen:
+                self._servers.append(await self._bind(loop, host, port))
+            await self._guests.start()
+            for server in self._servers:
+                await server.start_serving()
+        except BaseException:
+            self._close_servers()
+            raise
+        self._sweep()
+
+    async def _bind(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> asyncio.Server:
+        try:
+            return await loop.create_server(self._connection, host, port, backlog=_BACKLOG, start_serving=False)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+
+    def _connection(self) -> Connection:
+        return Connection(self._gateway, self._guests, self._connections)
+
+    def _sweep(self) -> None:
+        self._sweeper = asyncio.get_running_loop().call_later(self._gateway.limits.sweep_s, self._sweep)
+        self._gateway.sweep()
+        now_s = self._gateway.clock.monotonic_s()
+        for connection in list(self._connections):
+            connection.check(now_s)
+
+    async def stop(self, drain_s: float) -> None:
+        """Take nothing new, let what runs end until the deadline, then end it with an error."""
+        self._close_servers()
+        for connection in list(self._connections):
+            connection.shut_down()
+        self._guests.shut_down_websockets()
+        try:
+            async with asyncio.timeout(drain_s):
+                # No event tells when uvicorn's WebSockets are gone.
+                while self._connections or self._guests.connections:  # noqa: ASYNC110 - see above
+                    await asyncio.sleep(_LOOK_S)
+        except TimeoutError:
+            _log.warning(
+                "connections_cut_at_stop", connections=len(self._connections), in_flight=self._gateway.in_flight
+            )
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        self._gateway.end_all()
+        for connection in list(self._connections):
+            connection.transport.abort()
+        self._guests.abort()
+        await self._guests.stop()
+
+    def _close_servers(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()

@@ -1,0 +1,193 @@
+"""The door to the models of the fleet, in OpenAI's and Ollama's dialects, without the sockets."""
+
+from collections.abc import Callable, Iterator
+
+from msgspec import Struct
+
+from muster.clock import Clock, Rng
+from muster.domain.service import Dialect
+from muster.errors import InvalidInput, ModelNotFound, MusterError, PayloadTooLarge, Unauthorized
+from muster.gateway import ollama, openai
+from muster.gateway.call import Call
+from muster.gateway.catalog import find, offered
+from muster.gateway.exchange import Client, Exchange
+from muster.gateway.framing import RequestReader
+from muster.gateway.limits import GatewayLimits
+from muster.gateway.relay import Relay
+from muster.gateway.reply import Reply
+from muster.gateway.request import Request, bearer_token, correlation_id
+from muster.gateway.route import Router
+from muster.gateway.shape import error_reply
+from muster.gateway.upstream import Upstreams
+from muster.gateway.usage import Finished, GatewayStats, Metric, Usage
+from muster.placement.scores import Strategy
+from muster.ports import FleetView
+
+_GET = (b"GET", b"HEAD")
+_POST = (b"POST",)
+_MODEL = openai.MODELS + "/"
+
+
+class MethodNotAllowed(InvalidInput):
+    code = "method_not_allowed"
+    http_status = 405
+
+
+class Path(Struct, frozen=True):
+    """A path of the gateway: whose dialect it is, and what may be done with it."""
+
+    name: str
+    dialect: Dialect
+    methods: tuple[bytes, ...]
+
+
+_PATHS = {
+    path.name.encode(): path
+    for path in (
+        *(Path(name, Dialect.OPENAI, _POST) for name in (openai.CHAT, openai.COMPLETIONS, openai.EMBEDDINGS)),
+        *(Path(name, Dialect.OLLAMA, _POST) for name in (ollama.CHAT, ollama.GENERATE, ollama.EMBED)),
+        *(Path(name, Dialect.OLLAMA, _POST) for name in (ollama.EMBEDDINGS, ollama.SHOW)),
+        *(Path(name, Dialect.OLLAMA, _GET) for name in (ollama.TAGS, ollama.PS, ollama.VERSION)),
+        Path(openai.MODELS, Dialect.OPENAI, _GET),
+    )
+}
+_ONE_MODEL = Path(_MODEL + "{id}", Dialect.OPENAI, _GET)
+
+
+class Gateway:
+    def __init__(
+        self,
+        fleet: FleetView,
+        *,
+        clock: Clock,
+        rng: Rng,
+        authenticate: Callable[[str | None], bool],
+        strategy: Strategy = Strategy.LEAST_LOADED,
+        limits: GatewayLimits | None = None,
+        on_finished: Callable[[Finished], None] | None = None,
+    ) -> None:
+        """`authenticate` gets the bearer token, None when there is none; `on_finished` a record of every request."""
+        self.limits = limits or GatewayLimits()
+        self.clock = clock
+        self._fleet = fleet
+        self._authenticate = authenticate
+        self._usage = Usage()
+        self._router = Router(fleet, strategy=strategy, rng=rng, clock=clock)
+        self._upstreams = Upstreams(self.limits, clock)
+        self._relay = Relay(
+            router=self._router,
+            upstreams=self._upstreams,
+            usage=self._usage,
+            limits=self.limits,
+            clock=clock,
+            on_finished=on_finished,
+        )
+        self._boot = rng.getrandbits(32)
+        self._requests = 0
+
+    # --- what the connection asks ------------------------------------------------------------------------------------
+
+    @staticmethod
+    def path_of(path: bytes) -> Path | None:
+        """Return None when somebody else serves this path."""
+        found = _PATHS.get(path)
+        if found is None and path.startswith(_MODEL.encode()) and len(path) > len(_MODEL):
+            return _ONE_MODEL
+        return found
+
+    def refusal(self, path: Path, reader: RequestReader) -> MusterError | None:
+        """Judge by the head alone, before a body is waited for."""
+        if reader.method not in path.methods:
+            allowed = b", ".join(path.methods).decode()
+            return MethodNotAllowed(f"{path.name} takes {allowed}, not {reader.method.decode('latin-1')}")
+        if not self._authenticate(bearer_token(reader.headers)):
+            return Unauthorized("send the token of this Muster as `Authorization: Bearer …`")
+        if reader.content_length > self.limits.body_bytes_max:
+            return self.too_large(reader.content_length)
+        return None
+
+    def too_large(self, size: int) -> MusterError:
+        limit = self.limits.body_bytes_max
+        return PayloadTooLarge(f"the body may have {limit} bytes (setting request_bytes_max), this one has {size}")
+
+    def refuse(self, path: Path, problem: MusterError) -> Reply:
+        self._relay.record(Finished(path=path.name, status=problem.http_status, error=problem.code))
+        reply = error_reply(path.dialect, problem)
+        if isinstance(problem, MethodNotAllowed):
+            reply.headers += ((b"allow", b", ".join(path.methods)),)
+        elif isinstance(problem, Unauthorized):
+            reply.headers += ((b"www-authenticate", b"Bearer"),)
+        return reply
+
+    def correlation_id(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        given = correlation_id(headers)
+        if given is not None:
+            return given
+        self._requests += 1
+        return b"req-%08x-%08x" % (self._boot, self._requests)
+
+    def serve(self, path: Path, request: Request, client: Client) -> Reply | None:
+        """Return the answer, or None when it will come through an exchange."""
+        try:
+            reply = self._serve(path, request, client)
+        except MusterError as problem:
+            return self.refuse(path, problem)
+        if reply is not None:
+            self._relay.record(Finished(path=path.name, status=reply.status, bytes_sent=len(reply.body)))
+        return reply
+
+    def _serve(self, path: Path, request: Request, client: Client) -> Reply | None:
+        match path.name:
+            case openai.CHAT | openai.COMPLETIONS | openai.EMBEDDINGS:
+                call = openai.parse(path.name, request.body)
+            case ollama.CHAT | ollama.GENERATE | ollama.EMBED | ollama.EMBEDDINGS:
+                call = ollama.parse(path.name, request.body)
+            case _:
+                return self._tell(path, request)
+        self._begin(call, request, client)
+        return None
+
+    def _begin(self, call: Call, request: Request, client: Client) -> None:
+        Exchange(self._relay, call, request, client).start()
+
+    def _tell(self, path: Path, request: Request) -> Reply:
+        """Answer from the fleet as last seen."""
+        if path.name == ollama.VERSION:
+            return Reply.json({"version": ollama.COMPATIBLE_VERSION})
+        models = offered(
+            self._fleet.candidates(), openai.SPOKEN_BY if path.dialect is Dialect.OPENAI else ollama.SPOKEN_BY
+        )
+        match path.name:
+            case openai.MODELS:
+                return Reply.json(openai.model_list(models))
+            case ollama.TAGS:
+                return Reply.json(ollama.tags(models))
+            case ollama.PS:
+                return Reply.json(ollama.ps(models))
+        wanted = ollama.parse_show(request.body) if path.name == ollama.SHOW else request.path.removeprefix(_MODEL)
+        model = find(models, wanted)
+        if model is None:
+            raise ModelNotFound(f'model "{wanted}" not found, try pulling it first', field="model")
+        return Reply.json(ollama.show(model) if path.name == ollama.SHOW else openai.model_object(model))
+
+    # --- upkeep ------------------------------------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._relay.active)
+
+    def sweep(self) -> None:
+        now_s = self.clock.monotonic_s()
+        self._relay.sweep(now_s)
+        self._upstreams.sweep(now_s)
+
+    def end_all(self) -> None:
+        """End what still runs with an explicit error, and let go of all engines."""
+        self._relay.end_all()
+        self._upstreams.close()
+
+    def stats(self) -> GatewayStats:
+        return self._usage.stats(self._router.in_flight)
+
+    def metrics(self) -> Iterator[Metric]:
+        return self._usage.metrics(self._router.in_flight)

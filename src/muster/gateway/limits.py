@@ -1,0 +1,33 @@
+"""Every bound of the gateway in one place; the unit is in the name."""
+
+from msgspec import Struct
+
+
+class GatewayLimits(Struct, frozen=True, kw_only=True):
+    head_bytes_max: int = 65_536
+    body_bytes_max: int = 33_554_432
+    # What a client may send ahead while its last request is being answered; then it is no longer read.
+    pipelined_bytes_max: int = 65_536
+    connections_max: int = 20_000
+
+    head_timeout_s: float = 15.0  # from the first byte of a request to the end of its head
+    body_idle_timeout_s: float = 60.0  # between two pieces of a request's body
+    keepalive_idle_s: float = 75.0  # between two requests
+    linger_s: float = 2.0  # how long a refused client may go on sending before it is cut off
+
+    connect_timeout_s: float = 5.0
+    first_byte_timeout_s: float = 300.0
+    idle_timeout_s: float = 120.0  # silence within an answer
+    attempts_max: int = 3
+
+    # llama.cpp and uvicorn (vLLM) close after 5 s of idleness, and llama.cpp keeps a thread busy for every idle
+    # connection: closing first avoids both sending into a dying connection and starving the engine.
+    upstream_idle_s: float = 4.0
+    upstream_idle_max: int = 1024  # per endpoint
+    answer_bytes_max: int = 67_108_864  # what may be collected of an answer that is translated as a whole
+
+    @property
+    def sweep_s(self) -> float:
+        """How often deadlines are looked at: a fraction of the shortest, within reason."""
+        shortest = min(self.first_byte_timeout_s, self.idle_timeout_s, self.head_timeout_s, self.upstream_idle_s)
+        return min(1.0, max(0.02, shortest / 4))

@@ -1,0 +1,63 @@
+"""What all requests on their way share: workers, connections, counts, deadlines."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from muster.clock import Clock
+from muster.errors import MusterError, ShuttingDown
+from muster.gateway.limits import GatewayLimits
+from muster.gateway.route import Router
+from muster.gateway.upstream import Upstreams
+from muster.gateway.usage import Finished, Usage
+
+
+class Running(Protocol):
+    """A request on its way."""
+
+    def check(self, now_s: float) -> None: ...
+    def fail(self, error: MusterError) -> None: ...
+
+
+class Relay:
+    """What all exchanges share."""
+
+    def __init__(
+        self,
+        *,
+        router: Router,
+        upstreams: Upstreams,
+        usage: Usage,
+        limits: GatewayLimits,
+        clock: Clock,
+        on_finished: Callable[[Finished], None] | None,
+    ) -> None:
+        self.router = router
+        self.upstreams = upstreams
+        self.usage = usage
+        self.limits = limits
+        self.clock = clock
+        self.on_finished = on_finished
+        self.active: set[Running] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
+
+    def connecting(self, task: asyncio.Task[None]) -> None:
+        """Keep a reference until it is done; the loop itself does not."""
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    def record(self, finished: Finished) -> None:
+        self.usage.finished(finished)
+        if self.on_finished is not None:
+            self.on_finished(finished)
+
+    def sweep(self, now_s: float) -> None:
+        """Look at all deadlines at once: a timer for each stream would cost more than the stream."""
+        for running in list(self.active):
+            running.check(now_s)
+
+    def end_all(self) -> None:
+        for running in list(self.active):
+            running.fail(ShuttingDown("Muster is stopping"))
+        for task in list(self._connecting):
+            task.cancel()

@@ -1,0 +1,51 @@
+"""A request as the gateway gets it: parsed, its body whole."""
+
+import re
+
+from msgspec import Struct
+
+_SAFE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+# Of the caller's headers an engine gets these and those that begin with x-; no credentials, no cookies, and no
+# accept-encoding: what is compressed can be neither translated nor ended with an error.
+_FORWARDED = frozenset({b"accept", b"user-agent", b"traceparent", b"tracestate"})
+_WITHHELD = frozenset({b"x-api-key", b"x-auth-token", b"x-correlation-id"})
+
+
+class Request(Struct, kw_only=True):
+    method: bytes
+    path: str
+    headers: list[tuple[bytes, bytes]]  # names in lower case
+    body: bytes
+    http_1_0: bool
+    keep_alive: bool
+    correlation_id: bytes
+
+    def forwarded(self) -> bytes:
+        return b"".join(
+            [
+                b"%b: %b\r\n" % (name, value)
+                for name, value in self.headers
+                if name in _FORWARDED or (name.startswith(b"x-") and name not in _WITHHELD)
+            ]
+        )
+
+
+def header(headers: list[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
+    for name, value in headers:
+        if name == wanted:
+            return value
+    return None
+
+
+def correlation_id(headers: list[tuple[bytes, bytes]]) -> bytes | None:
+    """Take over the caller's, if it is one that is safe to repeat in headers and logs."""
+    given = header(headers, b"x-correlation-id")
+    return given if given is not None and _SAFE_ID.match(given) else None
+
+
+def bearer_token(headers: list[tuple[bytes, bytes]]) -> str | None:
+    value = header(headers, b"authorization")
+    if value is None:
+        return None
+    scheme, _, token = value.partition(b" ")
+    return token.strip().decode("latin-1") if scheme.lower() == b"bearer" else None

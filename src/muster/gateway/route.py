@@ -1,0 +1,84 @@
+"""Which worker serves a request: placement's rules over the fleet as last seen, with our own counts in flight."""
+
+from muster.clock import Clock, Rng
+from muster.domain.service import Dialect
+from muster.placement.candidate import Candidate
+from muster.placement.choose import Eligibility, eligible, pick
+from muster.placement.refusal import no_candidate_error
+from muster.placement.scores import Strategy
+from muster.placement.wish import Wish
+from muster.ports import FleetView
+
+_Key = tuple[str, str, frozenset[Dialect]]
+_NOTHING_TRIED: frozenset[str] = frozenset()
+_WISHES_MAX = 4096  # models asked for that are remembered; beyond, all are forgotten and found anew
+_REBUILD_SHARE = 10  # a list is built again at the earliest after ten times what building it took
+
+
+class _Choices:
+    """Who can serve one kind of request, as of one version of the fleet."""
+
+    __slots__ = ("eligibility", "rebuild_after_s", "turn", "version")
+
+    def __init__(self, eligibility: Eligibility, version: int, rebuild_after_s: float) -> None:
+        self.eligibility = eligibility
+        self.version = version
+        self.rebuild_after_s = rebuild_after_s
+        self.turn = 0
+
+
+class Router:
+    """Reserve a worker for a request and release it; `in_flight` counts by candidate key."""
+
+    def __init__(self, fleet: FleetView, *, strategy: Strategy, rng: Rng, clock: Clock) -> None:
+        self._fleet = fleet
+        self._strategy = strategy
+        self._rng = rng
+        self._clock = clock
+        self._known: dict[_Key, _Choices] = {}
+        self.in_flight: dict[str, int] = {}
+
+    def reserve(
+        self, model: str, capability: str, dialects: frozenset[Dialect], tried: frozenset[str] = _NOTHING_TRIED
+    ) -> Candidate:
+        """Raise ModelNotFound or NoWorker, with the reasons of every candidate, when there is none."""
+        choices = self._choices(model, capability, dialects)
+        eligibility = choices.eligibility
+        if tried:
+            eligibility = self._eligible(Wish(model=model, capability=capability, dialects=dialects, exclude=tried))
+        candidate = pick(eligibility, self.in_flight, self._strategy, choices.turn, self._rng)
+        choices.turn += 1
+        self.in_flight[candidate.key] = self.in_flight.get(candidate.key, 0) + 1
+        return candidate
+
+    def release(self, candidate: Candidate) -> None:
+        left = self.in_flight[candidate.key] - 1
+        if left:
+            self.in_flight[candidate.key] = left
+        else:
+            del self.in_flight[candidate.key]
+
+    def _choices(self, model: str, capability: str, dialects: frozenset[Dialect]) -> _Choices:
+        """Heartbeats of a large fleet change its version all the time: old choices may serve while new ones cost."""
+        key = (model, capability, dialects)
+        version = self._fleet.version
+        known = self._known.get(key)
+        if known is not None and (known.version == version or self._clock.monotonic_s() < known.rebuild_after_s):
+            return known
+        self._known.pop(key, None)
+        started_s = self._clock.monotonic_s()
+        eligibility = self._eligible(Wish(model=model, capability=capability, dialects=dialects))
+        ended_s = self._clock.monotonic_s()
+        if len(self._known) >= _WISHES_MAX:
+            self._known.clear()
+        choices = _Choices(eligibility, version, ended_s + _REBUILD_SHARE * (ended_s - started_s))
+        if known is not None:
+            choices.turn = known.turn
+        self._known[key] = choices
+        return choices
+
+    def _eligible(self, wish: Wish) -> Eligibility:
+        eligibility = eligible(wish, self._fleet.candidates())
+        if not eligibility.candidates:
+            raise no_candidate_error(wish, eligibility.rejections)
+        return eligibility

@@ -1,0 +1,33 @@
+"""Errors in the caller's dialect."""
+
+from typing import Any
+
+from muster.domain.service import Dialect
+from muster.errors import ModelNotFound, MusterError, UpstreamTimeout
+from muster.gateway import ollama, openai
+from muster.gateway.reply import Reply
+
+_RETRY_AFTER_S = 1  # placement is looked at anew for every request: a slot may be free the next moment
+_TRY_LATER = frozenset({429, 503})
+
+
+def error_reply(dialect: Dialect, problem: MusterError, model: str = "") -> Reply:
+    headers: list[tuple[bytes, bytes]] = []
+    if problem.http_status in _TRY_LATER:
+        wait_s = _RETRY_AFTER_S if problem.retry_after_s is None else max(1, round(problem.retry_after_s))
+        headers.append((b"retry-after", b"%d" % wait_s))
+    content: dict[str, Any]
+    if dialect is Dialect.OPENAI:
+        if isinstance(problem, UpstreamTimeout):
+            headers.append((b"x-should-retry", b"false"))  # work was done for it; twice as much would not help
+        content = openai.error(problem)
+    else:
+        content = ollama.error(
+            ollama.model_not_found(problem, model) if isinstance(problem, ModelNotFound) else problem
+        )
+    return Reply.json(content, status=problem.http_status, headers=tuple(headers))
+
+
+def error_frame(dialect: Dialect, problem: MusterError) -> bytes:
+    """Say within a stream that it will not go on."""
+    return openai.error_frame(problem) if dialect is Dialect.OPENAI else ollama.error_frame(problem)

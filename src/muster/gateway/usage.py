@@ -1,0 +1,143 @@
+"""What the gateway did: counts, times and bytes, cheap enough to keep for every request."""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from msgspec import Struct, field
+
+_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+CLIENT_GONE = 499  # the caller left before the answer was complete; the number that nginx uses
+_FIRST_ERROR = 400
+
+
+class Histogram:
+    __slots__ = ("counts", "total_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BUCKETS_S) + 1)
+        self.total_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(_BUCKETS_S, seconds)] += 1
+        self.total_s += seconds
+
+    def cumulative(self) -> Iterator[tuple[str, int]]:
+        """Pairs of upper bound and count up to it, as Prometheus has them."""
+        count = 0
+        for bound, more in zip((*_BUCKETS_S, None), self.counts, strict=True):
+            count += more
+            yield ("+Inf" if bound is None else repr(bound)), count
+
+
+class Finished(Struct, frozen=True, kw_only=True):
+    """One request that has ended, however it did."""
+
+    path: str
+    status: int
+    model: str = ""
+    worker: str = ""
+    attempts: int = 0
+    first_byte_s: float | None = None
+    duration_s: float = 0.0
+    bytes_sent: int = 0
+    error: str | None = None  # the code, when it failed
+
+
+class GatewayStats(Struct, frozen=True, kw_only=True):
+    in_flight: int
+    requests_total: int
+    errors_total: int
+    upstream_failures_total: int
+    bytes_sent_total: int
+    in_flight_by_worker: dict[str, int]
+
+
+class Sample(Struct, frozen=True):
+    suffix: str  # "", "_bucket", "_sum" or "_count"
+    labels: dict[str, str]
+    value: float
+
+
+class Metric(Struct, frozen=True, kw_only=True):
+    """A family of Prometheus samples, without the format they are written in."""
+
+    name: str
+    help: str
+    kind: str
+    samples: list[Sample] = field(default_factory=list)
+
+
+class Usage:
+    def __init__(self) -> None:
+        self.requests: dict[tuple[str, int], int] = {}
+        self.first_byte: dict[str, Histogram] = {}
+        self.duration: dict[str, Histogram] = {}
+        self.upstream_failures: dict[tuple[str, str], int] = {}
+        self.bytes_sent = 0
+
+    def finished(self, record: Finished) -> None:
+        key = (record.path, record.status)
+        self.requests[key] = self.requests.get(key, 0) + 1
+        self.bytes_sent += record.bytes_sent
+        if record.first_byte_s is None:
+            return
+        # Only a model that was served gets a series of its own: invented names must not fill the memory.
+        model = record.model
+        first_byte = self.first_byte.get(model)
+        if first_byte is None:
+            first_byte = self.first_byte[model] = Histogram()
+            self.duration[model] = Histogram()
+        first_byte.observe(record.first_byte_s)
+        self.duration[model].observe(record.duration_s)
+
+    def upstream_failed(self, worker: str, reason: str) -> None:
+        key = (worker, reason)
+        self.upstream_failures[key] = self.upstream_failures.get(key, 0) + 1
+
+    def stats(self, in_flight: dict[str, int]) -> GatewayStats:
+        return GatewayStats(
+            in_flight=sum(in_flight.values()),
+            requests_total=sum(self.requests.values()),
+            errors_total=sum(n for (_, status), n in self.requests.items() if status >= _FIRST_ERROR),
+            upstream_failures_total=sum(self.upstream_failures.values()),
+            bytes_sent_total=self.bytes_sent,
+            in_flight_by_worker=dict(in_flight),
+        )
+
+    def metrics(self, in_flight: dict[str, int]) -> Iterator[Metric]:
+        yield Metric(
+            name="muster_gateway_requests_total",
+            help="Requests to the model paths, by path and status (499: the caller left).",
+            kind="counter",
+            samples=[Sample("", {"path": p, "status": str(s)}, n) for (p, s), n in self.requests.items()],
+        )
+        yield Metric(
+            name="muster_gateway_in_flight",
+            help="Requests being answered, by worker.",
+            kind="gauge",
+            samples=[Sample("", {"worker": worker}, n) for worker, n in in_flight.items()],
+        )
+        yield Metric(
+            name="muster_gateway_upstream_failures_total",
+            help="Attempts on a worker that failed, by worker and reason.",
+            kind="counter",
+            samples=[Sample("", {"worker": w, "reason": r}, n) for (w, r), n in self.upstream_failures.items()],
+        )
+        yield Metric(
+            name="muster_gateway_sent_bytes_total",
+            help="Bytes of answers sent to callers.",
+            kind="counter",
+            samples=[Sample("", {}, self.bytes_sent)],
+        )
+        yield _histograms("muster_gateway_first_byte_seconds", "Time to the first byte, by model.", self.first_byte)
+        yield _histograms("muster_gateway_duration_seconds", "Time to the end of the answer, by model.", self.duration)
+
+
+def _histograms(name: str, text: str, by_model: dict[str, Histogram]) -> Metric:
+    metric = Metric(name=name, help=text, kind="histogram")
+    for model, histogram in by_model.items():
+        for bound, count in histogram.cumulative():
+            metric.samples.append(Sample("_bucket", {"model": model, "le": bound}, count))
+        metric.samples.append(Sample("_sum", {"model": model}, histogram.total_s))
+        metric.samples.append(Sample("_count", {"model": model}, sum(histogram.counts)))
+    return metric
