@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from litestar import Request, get
 from litestar.datastructures import State
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from litestar.response import Stream
 from msgspec import Struct
 
@@ -33,7 +33,7 @@ class StateAnswer(Struct, frozen=True, kw_only=True):
 
 
 @get("/api/events", tags=["events"], summary="A page of the log of facts")
-async def events(plane: Plane, after: str = "0", limit: Annotated[int, Parameter(ge=1, le=1000)] = 100) -> EventsAnswer:
+async def events(plane: Plane, after: str = "0", limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100) -> EventsAnswer:
     entries = await plane.events.read(after, limit)
     return EventsAnswer(events=[fact_view(entry) for entry in entries], newest_id=await plane.events.newest_id())
 
@@ -46,8 +46,8 @@ async def event_facts(plane: Plane, request: Request[Any, Any, State]) -> Stream
 @get("/api/monitor/state", tags=["monitor"], summary="The whole state, machines paged")
 async def monitor_state(
     plane: Plane,
-    page: Annotated[int, Parameter(ge=1)] = 1,
-    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    page: Annotated[int, QueryParameter(ge=1)] = 1,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
     machines: str | None = None,
     pool: str | None = None,
 ) -> StateAnswer:

@@ -4,7 +4,7 @@ import http
 from typing import Annotated
 
 from litestar import Response, delete, get
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from msgspec import Struct
 
 from muster.api.plane import Plane
@@ -14,8 +14,8 @@ from muster.domain.node import Health, Node
 from muster.ids import NodeId
 from muster.placement.choose import Wish, eligible
 
-Page = Annotated[int, Parameter(ge=1, le=1_000_000)]
-Limit = Annotated[int, Parameter(ge=1, le=1000)]
+Page = Annotated[int, QueryParameter(ge=1, le=1_000_000)]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
 class FleetSummary(Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ async def fleet(plane: Plane) -> FleetReport:
 @get("/api/v1/nodes", tags=["fleet"], summary="Nodes, filtered and paged")
 async def nodes(
     plane: Plane,
-    node_type: Annotated[str | None, Parameter(query="type")] = None,
+    node_type: Annotated[str | None, QueryParameter(name="type")] = None,
     health: Health | None = None,
     pool: str | None = None,
     page: Page = 1,

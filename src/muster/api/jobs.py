@@ -4,7 +4,7 @@ import http
 from typing import Annotated, Any
 
 from litestar import Response, get, post
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from litestar.response import Stream
 from msgspec import Struct
 
@@ -89,7 +89,7 @@ async def jobs(
     plane: Plane,
     status: JobStatus | None = None,
     cursor: str | None = None,
-    limit: Annotated[int, Parameter(ge=1, le=500)] = 50,
+    limit: Annotated[int, QueryParameter(ge=1, le=500)] = 50,
 ) -> JobsAnswer:
     page = await plane.jobs.page(status, cursor, limit)
     return JobsAnswer(

@@ -95,6 +95,11 @@ class JobService:
             await asyncio.gather(self._listener, return_exceptions=True)
             self._listener = None
 
+    @property
+    def waiters(self) -> int:
+        """How many claims wait for work."""
+        return len(self._wakeups)
+
     # --- for people ---------------------------------------------------------------------------------------------------
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:

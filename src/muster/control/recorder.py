@@ -59,7 +59,7 @@ class Recorder:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
             try:
-                await self._write()
+                await self.flush()
             except MusterError as error:
                 log.warning("last_records_not_written", error=error.message)
 
@@ -68,14 +68,15 @@ class Recorder:
             await self._wanted.wait()
             self._wanted.clear()
             try:
-                await self._write()
+                await self.flush()
             except MusterError as error:
                 log.warning("store_away", error=error.message, retry_in_s=_RETRY_S)
                 self._wanted.set()
                 await asyncio.sleep(_RETRY_S)
             await asyncio.sleep(_BATCH_S)
 
-    async def _write(self) -> None:
+    async def flush(self) -> None:
+        """Write what waits now; raises StoreUnavailable and keeps it when the store is away."""
         dirty, self._dirty = self._dirty, {}
         try:
             if saved := [node for node in dirty.values() if node is not None]:

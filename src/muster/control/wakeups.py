@@ -12,6 +12,9 @@ class Wakeups:
     def __init__(self) -> None:
         self._waiting: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
 
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
     def register(self, class_id: str) -> asyncio.Future[None]:
         """Register before looking for work, so that no wake-up falls between the look and the wait."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

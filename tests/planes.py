@@ -1,0 +1,153 @@
+"""A control plane in memory: the real services and API over the twin of the store, on a clock that tests move."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from litestar.types import ASGIApp
+
+import muster
+from muster.api.asgi import build_app
+from muster.api.plane import Plane
+from muster.api.state import GatewayFigures, Scenery
+from muster.control.fleet import Fleet
+from muster.control.ingest import Ingest
+from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
+from muster.control.recorder import Recorder
+from muster.control.sweep import Sweep
+from muster.domain.capability import Capability
+from muster.domain.job import JobSpec, JobStatus
+from muster.domain.node import NodeFacts, Phase
+from muster.domain.worker import Worker, WorkerStatus
+from muster.events.hub import Hub, HubLimits
+from muster.ids import JobId, NodeId, SessionId, WorkerId
+from muster.jobs.retry import RetryPolicy
+from muster.registry.book import NodeBook
+from muster.registry.lateness import Limits
+from muster.stores.memory import MemoryStore
+from muster.wire import ClaimReply, ClaimRequest, Heartbeat, OpenSession, Outcome
+from tests.clocks import ManualClock
+
+LEASE_S = 10.0
+
+
+class PlaneUnderTest:
+    def __init__(self, *, token: str = "", checks: dict[str, PayloadCheck] | None = None) -> None:
+        self.clock = ManualClock()
+        self.store = MemoryStore(self.clock)
+        self.recorder = Recorder(self.store.nodes, self.store.log)
+        self.fleet = Fleet(NodeBook(Limits()), self.recorder, self.clock)
+        self.ingest = Ingest(self.fleet, self.recorder, self.clock, link="http")
+        rng = random.Random(7)
+        policy = RetryPolicy(jitter=0.0)
+        self.jobs = JobService(
+            JobStores(queue=self.store.jobs, index=self.store.jobs, upkeep=self.store.jobs),
+            self.store.bus,
+            self.clock,
+            rng,
+            lease_s=LEASE_S,
+            retry_policy=policy,
+            payload_bytes_max=1000,
+            payload_checks=checks or {},
+        )
+        self.sweep = Sweep(
+            self.fleet,
+            self.store.jobs,
+            self.store.jobs,
+            self.clock,
+            rng,
+            every_s=0.01,
+            retry_policy=policy,
+            retention_s=3600.0,
+            ended_max=100,
+        )
+        self.scenery = Scenery(self.fleet, self.jobs, self.clock, GatewayFigures)
+        self.hub = Hub(
+            self.store.log,
+            self.store.bus,
+            self.scenery,
+            self.clock,
+            HubLimits(join_s=0.005, stats_every_s=0.05, dirty_jobs_max=20, ring_entries=50, retry_s=0.01),
+            progress_topic=PROGRESS_TOPIC,
+        )
+        self.fleet.on_change(self.hub.nodes_changed)
+        self.plane = Plane(
+            fleet=self.fleet,
+            ingest=self.ingest,
+            jobs=self.jobs,
+            events=self.store.log,
+            hub=self.hub,
+            scenery=self.scenery,
+            clock=self.clock,
+            metrics=tuple,
+            web_dir=Path(muster.__file__).parent / "web",
+            token=token,
+            request_bytes_max=10_000,
+        )
+
+    @property
+    def app(self) -> ASGIApp:
+        return build_app(self.plane)
+
+    async def open_session(self, session: str = "s1", node: str = "n1", **able: object) -> None:
+        capability = Capability(services=("simulation",), **able)  # type: ignore[arg-type]  # a test's own shorthand
+        await self.jobs.open_session(
+            OpenSession(
+                node_id=NodeId(node),
+                worker_id=WorkerId(f"{node}-worker-0"),
+                session_id=SessionId(session),
+                capability=capability,
+            )
+        )
+
+    async def claim(
+        self, session: str = "s1", node: str = "n1", want: int = 1, done: tuple[Outcome, ...] = (), wait_s: float = 0.0
+    ) -> ClaimReply:
+        return await self.jobs.claim(
+            ClaimRequest(
+                session_id=SessionId(session),
+                worker_id=WorkerId(f"{node}-worker-0"),
+                want=want,
+                done=done,
+                wait_s=wait_s,
+            )
+        )
+
+    async def submit(self, job_id: str = "", **fields: object) -> JobId:
+        base: dict[str, object] = {"job_id": JobId(job_id), "service_required": "simulation"}
+        (submitted,) = await self.jobs.submit([JobSpec(**(base | fields))])  # type: ignore[arg-type]  # as above
+        return submitted.job_id
+
+    async def status(self, job_id: JobId) -> JobStatus:
+        return (await self.jobs.get(job_id)).state.status
+
+    async def heartbeat(self, node: str = "n1", seq: int = 1, **fields: object) -> None:
+        base: dict[str, object] = {
+            "facts": NodeFacts(node_id=NodeId(node)),
+            "boot_id": f"{node}-boot",
+            "seq": seq,
+            "heartbeat_interval_s": 10.0,
+            "phase": Phase.READY,
+            "workers": (Worker(worker_id=WorkerId(f"{node}-worker-0"), index=0, status=WorkerStatus.IDLE),),
+        }
+        await self.ingest.heartbeat(Heartbeat(**(base | fields)))  # type: ignore[arg-type]  # as above
+
+    async def recorded(self) -> list[str]:
+        """Write what is due and return the kinds of all events so far."""
+        await self.recorder.flush()
+        return [entry.event.kind for entry in await self.store.log.read("0", 10_000)]
+
+
+@asynccontextmanager
+async def running_plane(
+    *, token: str = "", checks: dict[str, PayloadCheck] | None = None
+) -> AsyncIterator[PlaneUnderTest]:
+    """Start what has loops, but not the sweep: tests call it."""
+    plane = PlaneUnderTest(token=token, checks=checks)
+    services = (plane.recorder, plane.jobs, plane.hub)
+    for service in services:
+        await service.start()
+    yield plane
+    for service in reversed(services):
+        await service.stop()

@@ -1,0 +1,197 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from muster.domain.job import Progress
+from muster.errors import JobNotFound
+from muster.ids import JobId, NodeId, SessionId
+from muster.wire import Deregistration, Outcome, OutcomeKind, ProgressReport, ProgressReports
+from tests.planes import PlaneUnderTest
+
+Message = dict[str, Any]
+
+
+class Listener:
+    """Reads a stream of frames as a browser does."""
+
+    def __init__(self, frames: AsyncIterator[bytes]) -> None:
+        self._frames = frames
+        self._waiting: list[Message] = []
+        self.last_id: str | None = None
+
+    async def next(self, *kinds: str) -> Message:
+        """Return the next message, of one of these kinds when given."""
+        async with asyncio.timeout(10):
+            while True:
+                while self._waiting:
+                    message = self._waiting.pop(0)
+                    if not kinds or message["type"] in kinds:
+                        return message
+                self._take(await anext(self._frames))
+
+    async def machine(self, name: str) -> Message:
+        """Return the next update of this machine; others may come as well: a delta twice is harmless."""
+        while True:
+            message = await self.next("machine_update")
+            if message["machine"]["machine_id"] == name:
+                return message
+
+    async def all(self) -> list[Message]:
+        """Read to the end of the stream."""
+        async with asyncio.timeout(10):
+            async for frame in self._frames:
+                self._take(frame)
+        return self._waiting
+
+    async def close(self) -> None:
+        await self._frames.aclose()  # type: ignore[attr-defined]  # generators have it
+
+    def _take(self, frames: bytes) -> None:
+        for block in frames.decode().split("\n\n"):
+            for line in block.splitlines():
+                if line.startswith("id: "):
+                    self.last_id = line.removeprefix("id: ")
+                elif line.startswith("data: "):
+                    self._waiting.append(json.loads(line.removeprefix("data: ")))
+
+
+def monitor(plane: PlaneUnderTest, last_id: str | None = None, *machines: str) -> Listener:
+    return Listener(plane.hub.monitor(last_id, frozenset(machines)))
+
+
+async def test_a_monitor_gets_a_snapshot_and_then_what_changes(plane: PlaneUnderTest) -> None:
+    await plane.heartbeat("n1")
+    listener = monitor(plane)
+    assert (await listener.next())["type"] == "connected"
+    snapshot = await listener.next()
+    assert snapshot["type"] == "full_state_snapshot"
+    assert [machine["machine_id"] for machine in snapshot["data"]["machines"]] == ["n1"]
+    await plane.heartbeat("n2")
+    update = await listener.machine("n2")
+    assert [worker["worker_id"] for worker in update["workers"]] == ["n2-worker-0"]
+    await plane.ingest.deregister(Deregistration(node_id=NodeId("n2"), boot_id="n2-boot"))
+    assert (await listener.next("machine_removed"))["machine_id"] == "n2"
+
+
+async def test_jobs_show_each_change_with_their_whole_state(plane: PlaneUnderTest) -> None:
+    await plane.open_session()
+    listener = monitor(plane)
+    await listener.next("full_state_snapshot")
+    job_id = await plane.submit()
+    update = await listener.next("job_update")
+    assert (update["job"]["job_id"], update["job"]["status"]) == (job_id, "pending")
+    assert "payload" not in update["job"]
+    await plane.claim()
+    assert (await listener.next("job_update"))["job"]["status"] == "assigned"
+
+
+async def test_a_reader_that_returns_gets_the_present_state_of_what_it_missed(plane: PlaneUnderTest) -> None:
+    listener = monitor(plane)
+    await listener.next("full_state_snapshot")
+    await plane.submit("job-1")
+    await listener.next("job_update")
+    last_id = listener.last_id
+    assert last_id is not None
+    await listener.close()
+    await plane.submit("job-2")
+    again = monitor(plane, last_id)
+    assert (await again.next())["type"] == "connected"
+    assert (await again.next("job_update", "full_state_snapshot"))["job"]["job_id"] == "job-2"
+
+
+@pytest.mark.parametrize("last_id", ["999999", "nonsense"])
+async def test_an_id_that_nobody_remembers_gets_a_snapshot(plane: PlaneUnderTest, last_id: str) -> None:
+    listener = monitor(plane, last_id)
+    await listener.next()
+    assert (await listener.next())["type"] == "full_state_snapshot"
+
+
+async def test_too_many_changes_at_once_become_one_snapshot(plane: PlaneUnderTest) -> None:
+    listener = monitor(plane)
+    await listener.next("full_state_snapshot")
+    for number in range(60):
+        await plane.submit(f"job-{number:02}")
+    assert "too many" in (await listener.next("resync"))["reason"]
+    snapshot = await listener.next("full_state_snapshot")
+    assert snapshot["data"]["system_stats"]["jobs"]["pending"] == 60
+
+
+async def test_only_the_machines_asked_for_are_told_of(plane: PlaneUnderTest) -> None:
+    await plane.heartbeat("n1")
+    await plane.heartbeat("n2")
+    listener = monitor(plane, None, "n2")
+    snapshot = await listener.next("full_state_snapshot")
+    assert [machine["machine_id"] for machine in snapshot["data"]["machines"]] == ["n2"]
+    await plane.heartbeat("n1", seq=2)
+    await plane.heartbeat("n2", seq=2)
+    assert (await listener.next("machine_update"))["machine"]["machine_id"] == "n2"
+
+
+async def test_figures_come_by_themselves(plane: PlaneUnderTest) -> None:
+    listener = monitor(plane)
+    assert (await listener.next("system_stats"))["data"]["total_machines"] == 0
+
+
+async def test_progress_is_told_without_a_look_at_the_store(plane: PlaneUnderTest) -> None:
+    await plane.open_session()
+    job_id = await plane.submit()
+    await plane.claim()
+    listener = monitor(plane)
+    await listener.next("full_state_snapshot")
+    report = ProgressReport(job_id=job_id, attempt=1, progress=Progress(fraction=0.25))
+    await plane.jobs.report_progress(ProgressReports(session_id=SessionId("s1"), reports=(report,)))
+    assert (await listener.next("job_progress"))["progress"]["fraction"] == 0.25
+
+
+async def test_who_watches_one_job_sees_it_to_its_one_end(plane: PlaneUnderTest) -> None:
+    await plane.open_session()
+    job_id = await plane.submit()
+    listener = Listener(plane.hub.job(job_id))
+    assert (await listener.next())["job"]["status"] == "pending"
+    await plane.claim()
+    assert (await listener.next())["job"]["status"] == "assigned"
+    done = Outcome(job_id=job_id, attempt=1, kind=OutcomeKind.COMPLETED)
+    await plane.claim(want=0, done=(done, done))
+    messages = await listener.all()
+    assert [message["job"]["status"] for message in messages] == ["completed"]
+    assert plane.hub.readers == 0
+
+
+async def test_a_job_that_has_ended_is_told_once(plane: PlaneUnderTest) -> None:
+    job_id = await plane.submit()
+    await plane.jobs.cancel(job_id)
+    messages = await Listener(plane.hub.job(job_id)).all()
+    assert [message["job"]["status"] for message in messages] == ["cancelled"]
+
+
+async def test_an_unknown_job_has_no_stream(plane: PlaneUnderTest) -> None:
+    with pytest.raises(JobNotFound):
+        await Listener(plane.hub.job(JobId("job-none"))).all()
+    assert plane.hub.readers == 0
+
+
+async def test_the_log_itself_can_be_followed_without_gaps(plane: PlaneUnderTest) -> None:
+    await plane.submit("job-1")
+    frames = plane.hub.facts("0")
+    read: list[Message] = []
+    async with asyncio.timeout(10):
+        async for frame in frames:
+            read += [json.loads(line[6:]) for line in frame.decode().splitlines() if line.startswith("data: ")]
+            if len(read) == 1:
+                for number in range(2, 40):
+                    await plane.submit(f"job-{number}")
+            if len(read) >= 39:
+                break
+    assert [fact["kind"] for fact in read] == ["job_submitted"] * 39
+    assert [int(fact["id"]) for fact in read] == list(range(1, 40))
+
+
+async def test_readers_end_when_the_hub_stops(plane: PlaneUnderTest) -> None:
+    listener = monitor(plane)
+    await listener.next("full_state_snapshot")
+    await plane.hub.stop()
+    await listener.all()
+    assert plane.hub.readers == 0
