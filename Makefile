@@ -48,7 +48,7 @@ bench: install ## measure the gateway and the queue
 
 docs: install ## write the generated parts of docs/ anew
 	@$(BIN)/python docs/generate.py
-	@$(BIN)/python docs/diagrams.py
+	@$(BIN)/python docs/diagrams.py --write
 
 pins: install ## write requirements/constraints.txt from what .venv holds
 	@$(BIN)/python tools/pins.py

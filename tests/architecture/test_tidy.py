@@ -12,10 +12,8 @@ PORT_METHODS_MAX = 7
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 MAY_SLEEP = {TESTS / "waiting.py"}  # it polls for a condition, with a deadline
 
-# A silenced check says why beside it, after a dash or another hash.
-SILENCED = re.compile(
-    r"#\s*(?:noqa(?!:\s*[A-Z0-9, ]+\s*[-\N{EN DASH}#]\s*\w)|type:\s*ignore(?!\[[a-z-, ]+\]\s*#\s*\w))"
-)
+# Silenced with nothing said after it: the reason belongs on the same line.
+SILENCED = re.compile(r"#\s*(?:noqa(?::\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*)?|type:\s*ignore(?:\[[a-z\-, ]+\])?)\s*$")
 UNFINISHED = re.compile(r"#\s*(?:TODO|FIXME|XXX|HACK)\b|NotImplementedError")
 SKIPPED = re.compile(r"pytest\.(?:mark\.(?:skip|xfail)|skip\(|importorskip\()")
 

@@ -16,6 +16,7 @@ from muster.cli.jobs import job, jobs
 from muster.cli.models import models
 from muster.cli.nodes import node, nodes
 from muster.cli.server import server
+from muster.cli.sim import sim
 from muster.cli.status import status
 from muster.cli.submit import submit
 from muster.cli.up import up
@@ -40,7 +41,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run": (up, down, status, server, agent),
     "Look": (nodes, node, workers, models, events),
     "Work": (submit, jobs, chat),
-    "Help": (doctor, version),
+    "Help": (doctor, sim, version),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:
