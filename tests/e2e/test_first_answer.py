@@ -37,6 +37,7 @@ def cli(muster: ControlPlane, *arguments: str) -> subprocess.CompletedProcess[st
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
     )
 
 

@@ -3,12 +3,12 @@
 import asyncio
 import http
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from litestar import Request, Response, post
-from litestar.datastructures import State
+from litestar import Response, post
+from litestar.params import FromPath
 
-from muster.api.plane import Plane
+from muster.api.plane import AnyRequest, ThePlane
 from muster.links.http.control_side import handle
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ _CLIENT_CLOSED_REQUEST = 499  # as proxies log it; nobody is there to read it
     summary="Messages of agents: register, heartbeat, events, deregister, session, claim, renew, progress, close",
     status_code=http.HTTPStatus.OK,
 )
-async def agent_message(plane: Plane, request: Request[Any, Any, State], action: str) -> Response[bytes]:
+async def agent_message(plane: ThePlane, request: AnyRequest, action: FromPath[str]) -> Response[bytes]:
     body = await request.body()
     done, answer = await _until_gone(request, handle(action, body, plane.ingest, plane.jobs))
     if not done:
@@ -32,7 +32,7 @@ async def agent_message(plane: Plane, request: Request[Any, Any, State], action:
     return Response(answer, media_type="application/json")
 
 
-async def _until_gone(request: Request[Any, Any, State], work: Awaitable[T]) -> tuple[bool, T | None]:
+async def _until_gone(request: AnyRequest, work: Awaitable[T]) -> tuple[bool, T | None]:
     """Stop a claim that waits for a worker that is gone: it would take a job that nobody runs."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
@@ -47,6 +47,6 @@ async def _until_gone(request: Request[Any, Any, State], work: Awaitable[T]) -> 
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
-async def _disconnected(request: Request[Any, Any, State]) -> None:
+async def _disconnected(request: AnyRequest) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -12,7 +12,7 @@ from muster import __version__
 from muster.api import agents, basics, events, fleet, jobs, site
 from muster.api.entry import Entry
 from muster.api.plane import Plane
-from muster.api.problems import on_http_error, on_muster_error, on_unexpected
+from muster.api.problems import on_bad_text, on_http_error, on_muster_error, on_unexpected
 from muster.errors import MusterError
 
 _HANDLERS = [
@@ -57,14 +57,15 @@ def build_app(plane: Plane) -> ASGIApp:
         exception_handlers={
             MusterError: on_muster_error,
             HTTPException: on_http_error,
+            UnicodeDecodeError: on_bad_text,
             Exception: on_unexpected,
         },
         request_max_body_size=plane.request_bytes_max,
         openapi_config=OpenAPIConfig(
             title="Muster",
             version=__version__,
-            path="/",
-            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            path="/openapi.json",
+            render_plugins=[JsonRenderPlugin(path="/")],
             tags=[Tag(name=name, description=text) for name, text in _TAGS.items()],
             use_handler_docstrings=True,
         ),

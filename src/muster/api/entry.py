@@ -5,6 +5,7 @@ import secrets
 from urllib.parse import parse_qs
 
 import msgspec
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from muster.errors import Unauthorized
@@ -23,7 +24,7 @@ class Entry:
         self._token = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
@@ -44,10 +45,12 @@ class Entry:
         path = scope["path"]
         if not self._token or path in _OPEN or path.startswith(_OPEN_BELOW):
             return True
-        shown = headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip()
+        scheme, _, shown = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer":
+            shown = b""
         if not shown and path.startswith(_STREAMS):
             shown = parse_qs(scope["query_string"]).get(b"token", [b""])[0]
-        return secrets.compare_digest(shown, self._token)
+        return secrets.compare_digest(shown.strip(), self._token)
 
 
 async def _refuse(send: Send) -> None:

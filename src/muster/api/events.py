@@ -2,13 +2,12 @@
 
 from typing import Annotated, Any
 
-from litestar import Request, get
-from litestar.datastructures import State
-from litestar.params import QueryParameter
+from litestar import get
+from litestar.params import FromQuery, QueryParameter
 from litestar.response import Stream
 from msgspec import Struct
 
-from muster.api.plane import Plane
+from muster.api.plane import AnyRequest, ThePlane
 from muster.api.state import MonitorState
 from muster.api.streams import event_stream, last_event_id
 from muster.events.hub import fact_view
@@ -33,23 +32,28 @@ class StateAnswer(Struct, frozen=True, kw_only=True):
 
 
 @get("/api/events", tags=["events"], summary="A page of the log of facts")
-async def events(plane: Plane, after: str = "0", limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100) -> EventsAnswer:
+async def events(
+    plane: ThePlane, after: FromQuery[str] = "0", limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100
+) -> EventsAnswer:
     entries = await plane.events.read(after, limit)
     return EventsAnswer(events=[fact_view(entry) for entry in entries], newest_id=await plane.events.newest_id())
 
 
 @get("/api/events/stream", tags=["events"], summary="The log of facts, live, as server-sent events")
-async def event_facts(plane: Plane, request: Request[Any, Any, State]) -> Stream:
-    return event_stream(plane.hub.facts(last_event_id(request)))
+async def event_facts(plane: ThePlane, request: AnyRequest) -> Stream:
+    after = last_event_id(request)
+    if after is not None:
+        await plane.events.read(after, 1)  # an id that cannot be is a 400, not a broken stream
+    return event_stream(plane.hub.facts(after))
 
 
 @get("/api/monitor/state", tags=["monitor"], summary="The whole state, machines paged")
 async def monitor_state(
-    plane: Plane,
+    plane: ThePlane,
     page: Annotated[int, QueryParameter(ge=1)] = 1,
     limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
-    machines: str | None = None,
-    pool: str | None = None,
+    machines: FromQuery[str | None] = None,
+    pool: FromQuery[str | None] = None,
 ) -> StateAnswer:
     wanted = _names(machines)
     found = [
@@ -66,7 +70,7 @@ async def monitor_state(
 
 
 @get("/api/events/monitor", tags=["monitor"], summary="Live state for monitors as server-sent events")
-async def monitor_events(plane: Plane, request: Request[Any, Any, State], machines: str | None = None) -> Stream:
+async def monitor_events(plane: ThePlane, request: AnyRequest, machines: FromQuery[str | None] = None) -> Stream:
     return event_stream(plane.hub.monitor(last_event_id(request), _names(machines)))
 
 

@@ -4,15 +4,17 @@ import http
 from typing import Annotated
 
 from litestar import Response, delete, get
-from litestar.params import QueryParameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import Struct
 
-from muster.api.plane import Plane
+from muster.api.plane import Plane, ThePlane
 from muster.api.views import NodeView, WorkerView, node_view, worker_views
 from muster.domain.job import JobStatus
+from muster.domain.model import Model
 from muster.domain.node import Health, Node
 from muster.ids import NodeId
-from muster.placement.choose import Wish, eligible
+from muster.placement.filters import rejections
+from muster.placement.wish import Wish
 
 Page = Annotated[int, QueryParameter(ge=1, le=1_000_000)]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
@@ -64,16 +66,16 @@ class FleetModel(Struct, frozen=True, kw_only=True):
 
 
 @get("/api/v1/fleet", tags=["fleet"], summary="All nodes and their sum")
-async def fleet(plane: Plane) -> FleetReport:
+async def fleet(plane: ThePlane) -> FleetReport:
     return FleetReport(nodes=_views(plane, plane.fleet.nodes()), summary=_summary(plane.fleet.nodes()))
 
 
 @get("/api/v1/nodes", tags=["fleet"], summary="Nodes, filtered and paged")
 async def nodes(
-    plane: Plane,
+    plane: ThePlane,
     node_type: Annotated[str | None, QueryParameter(name="type")] = None,
-    health: Health | None = None,
-    pool: str | None = None,
+    health: FromQuery[Health | None] = None,
+    pool: FromQuery[str | None] = None,
     page: Page = 1,
     limit: Limit = 100,
 ) -> Response[list[NodeView]]:
@@ -89,29 +91,29 @@ async def nodes(
 
 
 @get("/api/v1/nodes/{node_id:str}", tags=["fleet"], summary="One node")
-async def node(plane: Plane, node_id: str) -> NodeView:
+async def node(plane: ThePlane, node_id: FromPath[str]) -> NodeView:
     (view,) = _views(plane, [plane.fleet.node(NodeId(node_id))])
     return view
 
 
 @delete("/api/v1/nodes/{node_id:str}", tags=["fleet"], summary="Forget a node; it comes back when it reports")
-async def forget_node(plane: Plane, node_id: str) -> None:
+async def forget_node(plane: ThePlane, node_id: FromPath[str]) -> None:
     plane.fleet.carry_out(plane.fleet.book.forget(NodeId(node_id), plane.clock.now_ms()))
 
 
 @get("/api/v1/workers", tags=["fleet"], summary="Workers of all nodes, paged")
-async def workers(plane: Plane, page: Page = 1, limit: Limit = 100) -> Response[list[WorkerView]]:
+async def workers(plane: ThePlane, page: Page = 1, limit: Limit = 100) -> Response[list[WorkerView]]:
     found = [worker for node in plane.fleet.nodes() for worker in worker_views(node)]
     return Response(found[(page - 1) * limit : page * limit], headers={"X-Total-Count": str(len(found))})
 
 
 @get("/api/v1/models", tags=["fleet"], summary="Models, and which nodes hold them")
-async def models(plane: Plane) -> list[FleetModel]:
+async def models(plane: ThePlane) -> list[FleetModel]:
     found: dict[str, list[ModelHolder]] = {}
-    facts = {}
+    facts: dict[str, Model] = {}
     for candidate in plane.fleet.candidates():
         for name, model in candidate.models.items():
-            rejections = eligible(Wish(model=name, capability=model.capabilities[0]), [candidate]).rejections
+            against = list(rejections(candidate, Wish(model=name, capability=model.capabilities[0])))
             facts.setdefault(name, model)
             found.setdefault(name, []).append(
                 ModelHolder(
@@ -120,8 +122,8 @@ async def models(plane: Plane) -> list[FleetModel]:
                     connector=candidate.connector,
                     resident=model.resident,
                     url=candidate.url,
-                    accepts_work=not rejections,
-                    reasons=[rejection.reason for rejection in rejections],
+                    accepts_work=not against,
+                    reasons=[rejection.reason for rejection in against],
                 )
             )
     return [
@@ -139,7 +141,7 @@ async def models(plane: Plane) -> list[FleetModel]:
 
 
 @get("/api/v1/stats", tags=["fleet"], summary="Figures of the fleet", status_code=http.HTTPStatus.OK)
-async def stats(plane: Plane) -> Stats:
+async def stats(plane: ThePlane) -> Stats:
     known = plane.fleet.nodes()
     summary = _summary(known)
     counts = await plane.jobs.counts()

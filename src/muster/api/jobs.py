@@ -4,11 +4,11 @@ import http
 from typing import Annotated, Any
 
 from litestar import Response, get, post
-from litestar.params import QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.response import Stream
-from msgspec import Struct
+from msgspec import Struct, field
 
-from muster.api.plane import Plane
+from muster.api.plane import ThePlane
 from muster.api.streams import event_stream
 from muster.api.views import JobView, job_view
 from muster.domain.job import JobSpec, JobStatus, Requirements
@@ -28,7 +28,7 @@ class SubmitJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     job_type: str | None = None
     type: str | None = None
     payload: Any = None
-    requirements: Requirements = Requirements()
+    requirements: Requirements = field(default_factory=Requirements)
     priority: int = 50
     max_retries: int = 3
     timeout_s: float = 3600.0
@@ -72,7 +72,7 @@ class ExplainAnswer(Struct, frozen=True, kw_only=True):
 
 
 @post("/api/jobs", tags=["jobs"], summary="Submit a job")
-async def submit(plane: Plane, data: SubmitJob) -> Response[SubmitAnswer]:
+async def submit(plane: ThePlane, data: JSONBody[SubmitJob]) -> Response[SubmitAnswer]:
     (submitted,) = await plane.jobs.submit([_spec(data)])
     answer = SubmitAnswer(
         success=True,
@@ -86,9 +86,9 @@ async def submit(plane: Plane, data: SubmitJob) -> Response[SubmitAnswer]:
 
 @get("/api/jobs", tags=["jobs"], summary="Jobs by status, paged: waiting ones in their order, others newest first")
 async def jobs(
-    plane: Plane,
-    status: JobStatus | None = None,
-    cursor: str | None = None,
+    plane: ThePlane,
+    status: FromQuery[JobStatus | None] = None,
+    cursor: FromQuery[str | None] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=500)] = 50,
 ) -> JobsAnswer:
     page = await plane.jobs.page(status, cursor, limit)
@@ -103,7 +103,7 @@ async def jobs(
 
 
 @get("/api/jobs/{job_id:str}", tags=["jobs"], summary="One job with payload and result")
-async def job(plane: Plane, job_id: str) -> JobAnswer:
+async def job(plane: ThePlane, job_id: FromPath[str]) -> JobAnswer:
     found = await plane.jobs.get(JobId(job_id))
     return JobAnswer(success=True, job_id=job_id, job=job_view(found, whole=True), timestamp=plane.clock.now_ms())
 
@@ -114,7 +114,7 @@ async def job(plane: Plane, job_id: str) -> JobAnswer:
     summary="Cancel a waiting or running job",
     status_code=http.HTTPStatus.OK,
 )
-async def cancel(plane: Plane, job_id: str) -> JobAnswer:
+async def cancel(plane: ThePlane, job_id: FromPath[str]) -> JobAnswer:
     found = await plane.jobs.cancel(JobId(job_id))
     return JobAnswer(success=True, job_id=job_id, job=job_view(found, whole=True), timestamp=plane.clock.now_ms())
 
@@ -125,24 +125,24 @@ async def cancel(plane: Plane, job_id: str) -> JobAnswer:
     summary="Run a failed, timed-out or cancelled job again",
     status_code=http.HTTPStatus.OK,
 )
-async def retry(plane: Plane, job_id: str) -> JobAnswer:
+async def retry(plane: ThePlane, job_id: FromPath[str]) -> JobAnswer:
     found = await plane.jobs.retry(JobId(job_id))
     return JobAnswer(success=True, job_id=job_id, job=job_view(found, whole=True), timestamp=plane.clock.now_ms())
 
 
 @get("/api/jobs/{job_id:str}/explain", tags=["jobs"], summary="Why a job waits, and who could run it")
-async def explain(plane: Plane, job_id: str) -> ExplainAnswer:
+async def explain(plane: ThePlane, job_id: FromPath[str]) -> ExplainAnswer:
     explanation = await plane.jobs.explain(JobId(job_id))
     return ExplainAnswer(success=True, explanation=explanation, timestamp=plane.clock.now_ms())
 
 
 @get("/api/jobs/{job_id:str}/progress", tags=["jobs"], summary="A job's states as server-sent events, until it ends")
-async def progress(plane: Plane, job_id: str) -> Stream:
+async def progress(plane: ThePlane, job_id: FromPath[str]) -> Stream:
     await plane.jobs.get(JobId(job_id))  # an unknown job is a 404, not an empty stream
     return event_stream(plane.hub.job(JobId(job_id)))
 
 
-def _spec(data: SubmitJob) -> JobSpec:
+def _spec(data: JSONBody[SubmitJob]) -> JobSpec:
     names = {name for name in (data.service_required, data.job_type, data.type) if name is not None}
     if len(names) != 1:
         problem = "is missing" if not names else f"is given twice with different values: {', '.join(sorted(names))}"

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+from litestar import Request
+from litestar.datastructures import State
+from litestar.di import NamedDependency
 from msgspec import Struct
-from prometheus_client.metrics_core import Metric
 
 from muster.api.state import Scenery
 from muster.clock import Clock
 from muster.control.fleet import Fleet
 from muster.control.job_service import JobService
 from muster.events.hub import Hub
+from muster.gateway.usage import Metric
 from muster.ports import EventLog, NodeLink
 
 
@@ -26,3 +30,7 @@ class Plane(Struct, frozen=True, kw_only=True):
     web_dir: Path
     token: str
     request_bytes_max: int
+
+
+ThePlane = NamedDependency[Plane]
+AnyRequest = Request[Any, Any, State]

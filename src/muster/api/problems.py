@@ -4,16 +4,14 @@ import http
 
 import msgspec
 import structlog
-from litestar import Request, Response
-from litestar.datastructures import State
+from litestar import Response
 from litestar.exceptions import HTTPException
 
+from muster.api.plane import AnyRequest
 from muster.errors import InvalidInput, MusterError, NotFound, PayloadTooLarge
 from muster.wire.codec import invalid
 
 log = structlog.get_logger()
-
-AnyRequest = Request[object, object, State]
 
 
 class Unexpected(MusterError):
@@ -44,6 +42,10 @@ def on_http_error(request: AnyRequest, error: HTTPException) -> Response[dict[st
     if error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
         body |= {"code": "method_not_allowed", "message": f"{request.method} is not for {request.url.path}"}
     return Response(body, status_code=error.status_code)
+
+
+def on_bad_text(_: AnyRequest, error: UnicodeDecodeError) -> Response[dict[str, object]]:
+    return problem(InvalidInput(f"the body is not UTF-8: {error.reason} at byte {error.start}"))
 
 
 def on_unexpected(request: AnyRequest, error: Exception) -> Response[dict[str, object]]:

@@ -4,15 +4,14 @@ import html
 from pathlib import Path
 from typing import Any
 
-from litestar import MediaType, Request, Response, get
-from litestar.datastructures import State
+from litestar import MediaType, Response, get
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.router import Router
 from litestar.static_files import create_static_files_router
 
 from muster import __version__
-from muster.api.plane import Plane
+from muster.api.plane import AnyRequest, ThePlane
 
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self'; frame-ancestors 'none'",
@@ -30,19 +29,19 @@ def _monitor(web_dir: Path) -> Response[str]:
 
 
 @get("/", include_in_schema=False)
-async def root(plane: Plane, request: Request[Any, Any, State]) -> Response[str]:
+async def root(plane: ThePlane, request: AnyRequest) -> Response[str]:
     if "text/html" in request.headers.get("accept", ""):
         return _monitor(plane.web_dir)
     return Response(_OLLAMA_ROOT, media_type=MediaType.TEXT)
 
 
 @get("/_/ui", include_in_schema=False)
-async def ui(plane: Plane) -> Response[str]:
+async def ui(plane: ThePlane) -> Response[str]:
     return _monitor(plane.web_dir)
 
 
 @get("/favicon.ico", include_in_schema=False)
-async def favicon(plane: Plane) -> Response[bytes]:
+async def favicon(plane: ThePlane) -> Response[bytes]:
     path = plane.web_dir / "favicon.svg"
     if not path.is_file():
         raise NotFoundException
@@ -50,7 +49,7 @@ async def favicon(plane: Plane) -> Response[bytes]:
 
 
 @get("/docs", include_in_schema=False)
-async def docs(request: Request[Any, Any, State]) -> Response[str]:
+async def docs(request: AnyRequest) -> Response[str]:
     schema = request.app.openapi_schema.to_schema()
     rows = "".join(
         f"<tr><td>{method.upper()}</td><td><code>{html.escape(path)}</code></td>"
@@ -69,8 +68,12 @@ async def docs(request: Request[Any, Any, State]) -> Response[str]:
 
 
 def static_files(web_dir: Path) -> Router:
+    def with_headers(response: Response[Any]) -> Response[Any]:
+        response.headers.update(_PAGE_HEADERS)
+        return response
+
     return create_static_files_router(
-        path="/web", directories=[web_dir], headers=_PAGE_HEADERS, include_in_schema=False
+        path="/web", directories=[web_dir], after_request=with_headers, include_in_schema=False
     )
 
 

@@ -1,11 +1,10 @@
 """Server-sent events as answers."""
 
 from collections.abc import AsyncIterator
-from typing import Any
 
-from litestar import Request
-from litestar.datastructures import State
 from litestar.response import Stream
+
+from muster.api.plane import AnyRequest
 
 
 def event_stream(frames: AsyncIterator[bytes]) -> Stream:
@@ -17,6 +16,6 @@ def event_stream(frames: AsyncIterator[bytes]) -> Stream:
     )
 
 
-def last_event_id(request: Request[Any, Any, State]) -> str | None:
+def last_event_id(request: AnyRequest) -> str | None:
     """Return where the reader was: the browser sends the header by itself, others may ask by query."""
     return request.headers.get("last-event-id") or request.query_params.get("after") or None

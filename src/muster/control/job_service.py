@@ -84,12 +84,16 @@ class JobService:
         self._class_of: OrderedDict[SessionId, str] = OrderedDict()
         self._classes: tuple[float, list[CapabilityClass]] = (float("-inf"), [])
         self._listener: asyncio.Task[None] | None = None
+        self._closing = False
 
     async def start(self) -> None:
         if self._listener is None:
             self._listener = asyncio.create_task(self._listen(), name="wake-ups")
 
     async def stop(self) -> None:
+        """Let go of everybody who waits for work: they ask again, and find us gone or back."""
+        self._closing = True
+        self._wakeups.wake_all()
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
@@ -216,7 +220,7 @@ class JobService:
                 settlements = ()
                 refused += claimed.refused
                 left_s = deadline_s - self._clock.monotonic_s()
-                if woken is None or claimed.jobs or not claimed.session_known or left_s <= 0:
+                if woken is None or claimed.jobs or not claimed.session_known or left_s <= 0 or self._closing:
                     if class_id is not None and claimed.jobs and (passed_on or (woken and woken.done())):
                         self._wakeups.wake(class_id)
                     return ClaimReply(jobs=claimed.jobs, refused=refused, session_known=claimed.session_known)

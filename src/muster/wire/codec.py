@@ -27,7 +27,7 @@ def decode(data: bytes, kind: type[T]) -> T:
         return decoder.decode(data)  # type: ignore[no-any-return]
     except msgspec.ValidationError as error:
         raise invalid(error) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"the body is not JSON: {error}") from None
 
 

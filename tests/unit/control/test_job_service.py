@@ -1,4 +1,5 @@
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ async def test_an_id_of_ones_own_makes_the_submit_repeatable(plane: PlaneUnderTe
     ],
 )
 async def test_what_does_not_fit_is_refused_and_nothing_is_stored(
-    plane: PlaneUnderTest, fields: dict[str, object], field: str
+    plane: PlaneUnderTest, fields: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
         await plane.submit(**fields)
@@ -235,9 +236,18 @@ async def test_a_lost_wake_up_costs_a_look_and_nothing_else(
 ) -> None:
     monkeypatch.setattr("muster.control.job_service._LOOK_AGAIN_S", 0.01)
     await plane.open_session()
-    await plane.jobs.stop()  # nobody listens to the bus
+    assert plane.jobs._listener is not None
+    plane.jobs._listener.cancel()  # nobody listens to the bus
     waiting = asyncio.create_task(plane.claim(wait_s=30))
     await eventually(lambda: plane.jobs.waiters == 1)
     job_id = await plane.submit()
     reply = await asyncio.wait_for(waiting, 5)
     assert [job.spec.job_id for job in reply.jobs] == [job_id]
+
+
+async def test_a_stop_lets_go_of_those_who_wait(plane: PlaneUnderTest) -> None:
+    await plane.open_session()
+    waiting = asyncio.create_task(plane.claim(wait_s=30))
+    await eventually(lambda: plane.jobs.waiters == 1)
+    await plane.jobs.stop()
+    assert (await asyncio.wait_for(waiting, 5)).jobs == ()

@@ -32,7 +32,7 @@ def test_what_does_not_fit_names_the_field(body: bytes, field: str | None) -> No
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b'{"inner": "\xff"}'])
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b'{"inner": "\xff"}', b"[" * 5000])
 def test_what_is_not_json_is_said_to_be_so(body: bytes) -> None:
     with pytest.raises(InvalidInput):
         decode(body, Outer)
