@@ -1,0 +1,76 @@
+"""The store on Valkey (or Redis from 7.0 on): jobs, node records, the event log and the bus.
+
+What has to be atomic is a Lua script under `lua/`; `lua/lib/base.lua` describes every key.
+"""
+
+from muster.clock import Clock
+from muster.stores import rules
+from muster.stores.valkey.bus import ValkeyBus
+from muster.stores.valkey.index import ValkeyIndex
+from muster.stores.valkey.log import ValkeyLog
+from muster.stores.valkey.nodes import ValkeyNodes
+from muster.stores.valkey.queue import ValkeyQueue
+from muster.stores.valkey.server import Server
+from muster.stores.valkey.upkeep import ValkeyUpkeep
+
+
+class ValkeyJobs(ValkeyQueue, ValkeyIndex, ValkeyUpkeep):
+    """The three faces of the one job store."""
+
+    def __init__(self, server: Server, *, result_bytes_max: int, class_keep_s: float) -> None:
+        ValkeyQueue.__init__(self, server, result_bytes_max=result_bytes_max)
+        ValkeyIndex.__init__(self, server)
+        ValkeyUpkeep.__init__(self, server, class_keep_s=class_keep_s)
+
+
+class ValkeyStore:
+    """`jobs` is JobQueue, JobIndex and JobUpkeep in one; `nodes`, `log` and `bus` are the other ports."""
+
+    def __init__(self, server: Server, *, result_bytes_max: int, class_keep_s: float) -> None:
+        self._server = server
+        self.jobs = ValkeyJobs(server, result_bytes_max=result_bytes_max, class_keep_s=class_keep_s)
+        self.nodes = ValkeyNodes(server)
+        self.log = ValkeyLog(server)
+        self.bus = ValkeyBus(server)
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        prefix: str = "muster",
+        clock: Clock | None = None,
+        call_timeout_s: float = 5.0,
+        connections_max: int = 64,
+        avoid_s: float = rules.AVOID_S,
+        class_keep_s: float = rules.CLASS_KEEP_S,
+        result_bytes_max: int = rules.RESULT_BYTES_MAX,
+        event_log_entries_max: int = rules.EVENT_LOG_ENTRIES_MAX,
+    ) -> "ValkeyStore":
+        """Connect to valkey://, redis://, rediss:// or unix:// and make sure that somebody answers.
+
+        Without a `clock` the server's own is the time of leases, so that control planes need not agree about it.
+        Raises SetupError for a URL that does not fit, StoreUnavailable when nobody answers.
+        """
+        server = Server(
+            url,
+            prefix=prefix,
+            clock=clock,
+            call_timeout_s=call_timeout_s,
+            connections_max=connections_max,
+            event_log_entries_max=event_log_entries_max,
+            avoid_s=avoid_s,
+        )
+        store = cls(server, result_bytes_max=result_bytes_max, class_keep_s=class_keep_s)
+        try:
+            await store.ping()
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def ping(self) -> None:
+        await self._server.execute("PING")
+
+    async def close(self) -> None:
+        await self._server.close()

@@ -1,0 +1,51 @@
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from muster.domain.event import Event, LoggedEvent
+from muster.errors import InvalidInput
+from muster.stores.valkey.server import Server
+
+_ID = re.compile(r"\d{1,19}(-\d{1,19})?\Z")
+_EVENTS_PER_CALL = 500
+
+_event = msgspec.json.Decoder(Event)
+
+
+class ValkeyLog:
+    """An EventLog: one capped stream, to which the scripts of the job store append as well."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._key = server.key("log")
+
+    async def append(self, events: Sequence[Event]) -> list[str]:
+        ids: list[str] = []
+        for start in range(0, len(events), _EVENTS_PER_CALL):
+            bodies = map(msgspec.json.encode, events[start : start + _EVENTS_PER_CALL])
+            ids += [entry_id.decode() for entry_id in await self._server.run("append", *bodies)]
+        return ids
+
+    async def read(self, after: str, limit: int, wait_s: float = 0.0) -> list[LoggedEvent]:
+        if not _ID.match(after):
+            raise InvalidInput(f"after must be an id of the log, got {after!r}", field="after")
+        command: tuple[Any, ...] = ("XREAD", "COUNT", limit)
+        streams = ("STREAMS", self._key, after)
+        if wait_s > 0:
+            found = await self._server.wait(wait_s, *command, "BLOCK", max(1, round(wait_s * 1000)), *streams)
+        else:
+            found = await self._server.execute(*command, *streams)
+        entries = found[0][1] if found else ()
+        return [LoggedEvent(id=entry_id.decode(), event=_event.decode(fields[b"e"])) for entry_id, fields in entries]
+
+    async def newest_id(self) -> str:
+        return _first_id(await self._server.execute("XREVRANGE", self._key, "+", "-", "COUNT", 1))
+
+    async def oldest_id(self) -> str:
+        return _first_id(await self._server.execute("XRANGE", self._key, "-", "+", "COUNT", 1))
+
+
+def _first_id(entries: Sequence[tuple[bytes, Any]]) -> str:
+    return entries[0][0].decode() if entries else "0"

@@ -1,0 +1,21 @@
+-- Add signatures, each with the classes that can run it; guarded as add_class.lua is.
+--
+-- Arguments: `matched` as it was when the classes were read, then for each: signature, need as JSON, how many classes,
+--            those.
+-- Returns:   `matched` as it is now; -1: read the classes again.
+-- Reads:     matched
+-- Writes:    matched, signatures, able:*
+
+if (call('GET', key('matched')) or '0') ~= ARGV[A] then
+  return -1
+end
+local at = A + 1
+while at <= #ARGV do
+  local signature, classes = ARGV[at], tonumber(ARGV[at + 2])
+  call('HSETNX', key('signatures'), signature, ARGV[at + 1])
+  for n = 1, classes do
+    call('SADD', key('able:' .. signature), ARGV[at + 2 + n])
+  end
+  at = at + 3 + classes
+end
+return call('INCR', key('matched'))

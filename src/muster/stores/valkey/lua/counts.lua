@@ -1,0 +1,11 @@
+-- Count sorted sets.
+--
+-- Arguments: names of sets.
+-- Returns:   how many members each has.
+-- Reads:     those sets
+
+local reply = {}
+for at = A, #ARGV do
+  reply[at - A + 1] = call('ZCARD', key(ARGV[at]))
+end
+return reply

@@ -1,0 +1,6 @@
+-- Read what a new class or signature has to be matched against.
+--
+-- Returns:   {`matched`, {class, capability as JSON…}, {signature, need as JSON…}}
+-- Reads:     matched, classes, signatures
+
+return { tonumber(call('GET', key('matched')) or 0), call('HGETALL', key('classes')), call('HGETALL', key('signatures')) }

@@ -1,0 +1,147 @@
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from muster.domain.capability import Capability
+from muster.domain.job import JobSpec, Settlement
+from muster.ids import JobId, SessionId, WorkerId
+from muster.jobs import matching
+from muster.ports import Claimed, Renewed, Submitted
+from muster.stores import rules
+from muster.stores.valkey.matchmaker import Matchmaker
+from muster.stores.valkey.rows import claimed_of, settlement_args, submit_args
+from muster.stores.valkey.server import Server
+from muster.wire import ProgressReport, encode
+
+_JOBS_PER_CALL = 250  # a script keeps everybody else waiting: a few milliseconds at most
+_BYTES_PER_CALL = 4_194_304
+_CLAIM_BYTES_MAX = 16_777_216
+
+
+class ValkeyQueue:
+    """A JobQueue. Nearly all of it is in the scripts."""
+
+    def __init__(self, server: Server, *, result_bytes_max: int) -> None:
+        self._server = server
+        self._matchmaker = Matchmaker(server)
+        self._result_bytes_max = result_bytes_max
+
+    async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
+        submitted = []
+        for part in _submit_calls(specs):
+            created = await self._submit(part)
+            submitted += [
+                Submitted(job_id=spec.job_id, created=new) for (spec, _), new in zip(part, created, strict=True)
+            ]
+        return submitted
+
+    async def _submit(self, part: Sequence[tuple[JobSpec, Sequence[Any]]]) -> list[bool]:
+        args = [value for _, fields in part for value in fields]
+        while True:
+            done, *reply = await self._server.run("submit", len(part), *args)
+            if done:
+                return [bool(new) for new in reply]
+            unknown = {name.decode() for name in reply}
+            # Each round adds what was missing; only a purge at the same moment makes another one necessary.
+            await self._matchmaker.add_signatures(
+                {fields[0]: matching.normalised(spec.need) for spec, fields in part if fields[0] in unknown}
+            )
+
+    async def open_session(
+        self, session_id: SessionId, worker_id: WorkerId, capability: Capability, lease_s: float
+    ) -> None:
+        class_id = matching.class_id(capability)
+        while not await self._server.run("open_session", session_id, worker_id, class_id, _ms(lease_s)):
+            await self._matchmaker.add_class(class_id, capability)
+
+    async def claim(
+        self,
+        session_id: SessionId,
+        worker_id: WorkerId,
+        want: int,
+        done: Sequence[Settlement] = (),
+        *,
+        lease_s: float,
+        mark_idle: bool = False,
+    ) -> Claimed:
+        refused: list[JobId] = []
+        *before, last = list(_slices(done)) or [done]
+        for part in before:
+            refused += (await self._claim(session_id, worker_id, 0, part, lease_s, mark_idle=False)).refused
+        claimed = await self._claim(session_id, worker_id, want, last, lease_s, mark_idle=mark_idle)
+        if not refused:
+            return claimed
+        return Claimed(jobs=claimed.jobs, refused=(*refused, *claimed.refused), session_known=claimed.session_known)
+
+    async def _claim(
+        self,
+        session_id: SessionId,
+        worker_id: WorkerId,
+        want: int,
+        done: Sequence[Settlement],
+        lease_s: float,
+        *,
+        mark_idle: bool,
+    ) -> Claimed:
+        known, refused, *jobs = await self._server.run(
+            "claim",
+            session_id,
+            worker_id,
+            want,
+            _ms(lease_s),
+            int(mark_idle),
+            _CLAIM_BYTES_MAX,
+            len(done),
+            *settlement_args(self._bounded(done)),
+        )
+        return Claimed(jobs=tuple(claimed_of(jobs)), refused=_ids(refused), session_known=bool(known))
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        accepted: list[bool] = []
+        for part in _slices(settlements):
+            accepted += map(bool, await self._server.run("settle", len(part), *settlement_args(self._bounded(part))))
+        return accepted
+
+    async def renew(
+        self, session_id: SessionId, held: Sequence[tuple[JobId, int]], *, lease_s: float, grace_s: float
+    ) -> Renewed:
+        flat = [value for pair in held for value in pair]
+        known, lost, returned = await self._server.run("renew", session_id, _ms(lease_s), _ms(grace_s), *flat)
+        return Renewed(lost=_ids(lost), returned=_ids(returned), session_known=bool(known))
+
+    async def record_progress(self, session_id: SessionId, reports: Sequence[ProgressReport]) -> list[JobId]:
+        flat = [value for report in reports for value in (report.job_id, report.attempt, encode(report.progress))]
+        return list(_ids(await self._server.run("progress", session_id, *flat)))
+
+    async def close_session(self, session_id: SessionId) -> list[JobId]:
+        return list(_ids(await self._server.run("close_session", session_id)))
+
+    def _bounded(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+        return [rules.bounded(settlement, self._result_bytes_max) for settlement in settlements]
+
+
+def _submit_calls(specs: Sequence[JobSpec]) -> Iterator[list[tuple[JobSpec, Sequence[Any]]]]:
+    """Cut a submit into calls that are bounded in jobs and bytes."""
+    part: list[tuple[JobSpec, Sequence[Any]]] = []
+    size = 0
+    for spec in specs:
+        fields = submit_args(spec)
+        if part and (len(part) == _JOBS_PER_CALL or size + len(fields[-1]) > _BYTES_PER_CALL):
+            yield part
+            part, size = [], 0
+        part.append((spec, fields))
+        size += len(fields[-1])
+    if part:
+        yield part
+
+
+def _slices(settlements: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:
+    for start in range(0, len(settlements), _JOBS_PER_CALL):
+        yield settlements[start : start + _JOBS_PER_CALL]
+
+
+def _ids(reply: Sequence[bytes]) -> tuple[JobId, ...]:
+    return tuple(JobId(name.decode()) for name in reply)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
