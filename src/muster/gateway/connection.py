@@ -13,11 +13,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muster.errors import InvalidInput, MusterError, QueueFull
 from muster.gateway.exchange import Exchange
-from muster.gateway.framing import MalformedRequest, RequestReader, decoded
+from muster.gateway.framing import MalformedRequest, RequestReader
 from muster.gateway.gateway import Gateway, Path
 from muster.gateway.guest import Guests
 from muster.gateway.reply import Reply
-from muster.gateway.request import Request, header
+from muster.gateway.request import Request
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -91,12 +91,12 @@ class Connection(asyncio.Protocol):
         if self._refused:
             return
         reader = self._reader
-        if self._in_request or not reader.buffered:  # the pieces of a slow head are no activity
+        if self._in_request or not reader.buffer:  # the pieces of a slow head are no activity
             self._activity += 1
         reader.push(data)
         if self._in_request or not self._answering:
             self._advance()
-        elif reader.buffered > self._gateway.limits.pipelined_bytes_max and not self._reading_paused:
+        elif len(reader.buffer) > self._gateway.limits.pipelined_bytes_max and not self._reading_paused:
             self._reading_paused = True
             self.transport.pause_reading()
 
@@ -177,7 +177,7 @@ class Connection(asyncio.Protocol):
         if head is None:
             return False
         self._in_request = True
-        self._path = self._gateway.path_of(reader.path)
+        self._path = self._gateway.path_of(reader)
         if self._path is None:
             return self._give_to_guest(head)
         return self._welcome(self._path)
@@ -189,7 +189,7 @@ class Connection(asyncio.Protocol):
         if problem is not None:
             self._turn_away(path, problem)
             return False
-        if not reader.complete and not reader.buffered and header(reader.headers, b"expect") == b"100-continue":
+        if not reader.complete and not reader.buffer and reader.headers.get(b"expect", b"").lower() == b"100-continue":
             self.transport.write(_CONTINUE)
         return True
 
@@ -199,7 +199,7 @@ class Connection(asyncio.Protocol):
         correlation_id = self._gateway.correlation_id(reader.headers)
         request = Request(
             method=reader.method,
-            path=decoded(reader.path),
+            path=reader.path,
             headers=reader.headers,
             body=reader.take_body(),
             http_1_0=reader.http_1_0,
@@ -281,7 +281,7 @@ class Connection(asyncio.Protocol):
             return
         elif self._refused or self.transport.is_closing() or (self._in_request and self._path is None):
             self.transport.abort()  # the guest may have begun its answer: nothing can be said any more
-        elif self._in_request or self._reader.buffered:
+        elif self._in_request or self._reader.buffer:
             self._refuse(RequestTimeout("the rest of the request did not come in time"))
         else:
             self.transport.close()
@@ -295,7 +295,7 @@ class Connection(asyncio.Protocol):
             return limits.body_idle_timeout_s
         if self._answering:
             return math.inf  # an exchange has its own deadlines, the guest its own reasons
-        return limits.head_timeout_s if self._reader.buffered else limits.keepalive_idle_s
+        return limits.head_timeout_s if self._reader.buffer else limits.keepalive_idle_s
 
     def shut_down(self) -> None:
         """Close now, or after the answer being given."""

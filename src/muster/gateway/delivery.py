@@ -10,47 +10,33 @@ _HELD_BYTES_MAX = 65_536  # of a line that has not ended; a longer one goes on i
 class Delivery:
     """Nothing has been sent until `began`; until then another answer may still be prepared."""
 
-    __slots__ = (
-        "_by_line",
-        "_chunked",
-        "_headers",
-        "_held",
-        "_http_1_0",
-        "_length",
-        "_streamed",
-        "_transport",
-        "began",
-        "bytes_sent",
-        "keep_alive",
-        "status",
-    )
+    began = False
+    bytes_sent = 0
+    status = 0
+    _lines = b""
+    _length: int | None = None
+    _held = b""
+    _chunked = False
+    _streamed = False
+    _by_line = False
 
     def __init__(self, transport: asyncio.Transport, *, http_1_0: bool, keep_alive: bool) -> None:
         self._transport = transport
         self._http_1_0 = http_1_0
         self.keep_alive = keep_alive
-        self.began = False
-        self.bytes_sent = 0
-        self.status = 0
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._length: int | None = None
-        self._held = b""
-        self._chunked = False
-        self._streamed = False
-        self._by_line = False
 
     def prepare(
         self,
         status: int,
-        headers: list[tuple[bytes, bytes]],
+        lines: bytes,
         *,
-        length: int | None = None,
-        streamed: bool = False,
-        by_line: bool = False,
+        length: int | None,
+        streamed: bool,
+        by_line: bool,
     ) -> None:
         """`by_line` holds back the piece of a line that is not whole, so that an error can follow at any time."""
         self.status = status
-        self._headers = headers
+        self._lines = lines
         self._length = length
         self._held = b""
         self._streamed = streamed
@@ -98,7 +84,7 @@ class Delivery:
         if self._length is None and self._http_1_0:
             self.keep_alive = False  # the end of the body is the end of the connection
         return render_head(
-            self.status, self._headers, length=self._length, chunked=self._chunked, keep_alive=self.keep_alive
+            self.status, self._lines, length=self._length, chunked=self._chunked, keep_alive=self.keep_alive
         )
 
     def _whole_lines(self, data: bytes) -> bytes:

@@ -14,7 +14,7 @@ from muster.gateway.call import Call, with_model
 from muster.gateway.delivery import Delivery
 from muster.gateway.relay import Relay
 from muster.gateway.reply import JSON, NDJSON, Reply
-from muster.gateway.request import Request
+from muster.gateway.request import Request, forwarded
 from muster.gateway.shape import error_frame, error_reply
 from muster.gateway.translate_answer import Translation, error_text, loaded, translation
 from muster.gateway.translate_request import translate
@@ -43,54 +43,30 @@ class Client(Protocol):
 class Exchange:
     """One request and the attempts to have it answered. It is the Asker of the connection it waits for."""
 
-    __slots__ = (
-        "_attempt_s",
-        "_attempts",
-        "_candidate",
-        "_delivery",
-        "_end_seen",
-        "_endpoint",
-        "_engine_error",
-        "_first_byte_s",
-        "_forwarded",
-        "_head",
-        "_heard",
-        "_over",
-        "_paused",
-        "_question",
-        "_quiet_since_s",
-        "_relay",
-        "_request",
-        "_started_s",
-        "_translation",
-        "_tried",
-        "_upstream",
-        "call",
-        "client",
-    )
+    # What most requests never change stands here once, not in each of them.
+    _attempts = 0
+    _tried: frozenset[str] = frozenset()
+    _candidate: Candidate | None = None
+    _endpoint: Endpoint | None = None
+    _upstream: UpstreamConnection | None = None
+    _question = b""
+    _head: AnswerHead | None = None
+    _translation: Translation | None = None
+    _engine_error: list[bytes] | None = None  # collected, to be told in the other dialect
+    _end_seen = True  # false: the answer ends with the connection, and its last line has not come
+    _first_byte_s: float | None = None
+    _quiet_since_s = 0.0
+    _heard = False
+    _paused = False
+    _over = False
 
     def __init__(self, relay: Relay, call: Call, request: Request, client: Client) -> None:
         self.call = call
         self.client = client
         self._relay = relay
         self._request = request
-        self._forwarded = request.forwarded()
         self._delivery = Delivery(client.transport, http_1_0=request.http_1_0, keep_alive=request.keep_alive)
-        self._started_s = self._attempt_s = self._quiet_since_s = relay.clock.monotonic_s()
-        self._first_byte_s: float | None = None
-        self._attempts = 0
-        self._tried: frozenset[str] = frozenset()
-        self._candidate: Candidate | None = None
-        self._endpoint: Endpoint | None = None
-        self._upstream: UpstreamConnection | None = None
-        self._question = b""
-        self._head: AnswerHead | None = None
-        self._translation: Translation | None = None
-        self._engine_error: list[bytes] | None = None
-        self._end_seen = True
-        self._heard = False
-        self._paused = False
-        self._over = False
+        self._started_s = self._attempt_s = relay.clock.monotonic_s()
 
     def start(self) -> None:
         self.client.exchange = self
@@ -112,10 +88,6 @@ class Exchange:
         call = self.call
         self._candidate = candidate
         self._attempts += 1
-        self._tried |= {candidate.key}
-        self._head = self._engine_error = None
-        if self._attempts > 1:
-            self._attempt_s = self._relay.clock.monotonic_s()
         try:
             path, body = self._translated(candidate)
             endpoint = self._endpoint = self._relay.upstreams.endpoint(candidate.url)
@@ -133,7 +105,7 @@ class Exchange:
             path.encode(),
             endpoint.host_header,
             len(body),
-            self._forwarded,
+            forwarded(self._request.headers),
             self._request.correlation_id,
             body,
         )
@@ -146,7 +118,7 @@ class Exchange:
     def _translated(self, candidate: Candidate) -> tuple[str, bytes]:
         """Return path and body for this worker; without a path the body is the answer already."""
         call = self.call
-        model = candidate.model(call.model)
+        model = candidate.models.get(call.model) or candidate.model(call.model)
         name = call.model if model is None else model.name
         if call.dialect in candidate.dialects:
             self._translation = None
@@ -170,7 +142,7 @@ class Exchange:
                 self._move_on(UpstreamFailed(f"{self._worker} {why}"), "connect")
             return
         if self._over or attempt != self._attempts:
-            endpoint.keep(connection)
+            endpoint.give_back(connection)
         else:
             self._ask(connection)
 
@@ -179,6 +151,8 @@ class Exchange:
         connection.ask(self, self._question)
 
     def _another(self) -> Candidate | None:
+        """Reserve a worker that has not been tried."""
+        self._tried |= {self._worker}
         if self._attempts >= self._relay.limits.attempts_max:
             return None
         try:
@@ -192,8 +166,13 @@ class Exchange:
         if candidate is None:
             self.fail(error)
         else:
-            self._leave()
-            self._attempt(candidate)
+            self._change_to(candidate)
+
+    def _change_to(self, candidate: Candidate) -> None:
+        self._leave()
+        self._head = self._engine_error = None
+        self._attempt_s = self._relay.clock.monotonic_s()
+        self._attempt(candidate)
 
     def _leave(self) -> None:
         """Let go of the worker and of what is asked of it."""
@@ -216,27 +195,26 @@ class Exchange:
             candidate = self._another()
             self._relay.usage.upstream_failed(self._worker, f"status_{head.status}")
             if candidate is not None:
-                self._leave()
-                self._attempt(candidate)
+                self._change_to(candidate)
                 return
         if self._translation is not None and head.status >= _FIRST_ERROR:
             self._engine_error = []
             return
-        headers = [
-            *(head.headers if self._translation is None else [(b"content-type", self._translation.content_type)]),
-            (b"x-muster-worker", self._worker.encode()),
-            (b"x-correlation-id", self._request.correlation_id),
-        ]
-        if head.status in _TRY_LATER and all(name != b"retry-after" for name, _ in headers):
-            headers.append((b"retry-after", b"1"))
-        if self._translation is None:
-            streamed = head.content_type.startswith(_STREAMS)
-            self._delivery.prepare(
-                head.status, headers, length=head.length, streamed=streamed, by_line=streamed and not head.encoded
-            )
-            self._end_seen = not (streamed and head.ends_with_connection)
-        else:
-            self._delivery.prepare(head.status, headers, length=None, streamed=self.call.stream, by_line=False)
+        lines = b"x-muster-worker: %b\r\nx-correlation-id: %b\r\n" % (
+            self._worker.encode(),
+            self._request.correlation_id,
+        )
+        if self._translation is not None:
+            lines += b"content-type: %b\r\n" % self._translation.content_type
+            self._delivery.prepare(head.status, lines, length=None, streamed=self.call.stream, by_line=False)
+            return
+        if head.status in _TRY_LATER and not head.retry_after:
+            lines += b"retry-after: 1\r\n"
+        streamed = head.content_type.startswith(_STREAMS)
+        by_line = streamed and not head.encoded
+        self._delivery.prepare(head.status, head.lines + lines, length=head.length, streamed=streamed, by_line=by_line)
+        if streamed and head.ends_with_connection:
+            self._end_seen = False
 
     def answer_continued(self, data: bytes) -> None:
         self._heard = True
@@ -270,10 +248,11 @@ class Exchange:
         except MusterError as error:
             self._broken(error, "answer")
             return
-        if not self._delivery.began:
-            self._note_first_byte()
+        now_s = self._relay.clock.monotonic_s()
+        if self._first_byte_s is None:
+            self._first_byte_s = now_s - self._started_s
         self._delivery.end(data)
-        self._close(self._delivery.status)
+        self._close(self._delivery.status, now_s=now_s)
 
     def answer_lost(self, reason: str) -> None:
         upstream, self._upstream = self._upstream, None
@@ -348,19 +327,19 @@ class Exchange:
     def _reply(self, reply: Reply, error: str | None = None) -> None:
         """Answer in our own words; nothing of the engine's has been sent."""
         delivery = self._delivery
-        headers = [(b"content-type", reply.content_type), *reply.headers]
+        lines = reply.all_lines
         if self._candidate is not None:
-            headers.append((b"x-muster-worker", self._worker.encode()))
-        headers.append((b"x-correlation-id", self._request.correlation_id))
-        delivery.prepare(reply.status, headers, length=len(reply.body), streamed=False, by_line=False)
+            lines += b"x-muster-worker: %b\r\n" % self._worker.encode()
+        lines += b"x-correlation-id: %b\r\n" % self._request.correlation_id
+        delivery.prepare(reply.status, lines, length=len(reply.body), streamed=False, by_line=False)
         delivery.end(reply.body)
         self._close(reply.status, error)
 
-    def _close(self, status: int, error: str | None = None) -> None:
+    def _close(self, status: int, error: str | None = None, *, now_s: float | None = None) -> None:
         self._over = True
+        relay = self._relay
         worker = self._worker
         self._leave()
-        relay = self._relay
         relay.active.discard(self)
         self.client.exchange = None
         relay.record(
@@ -371,7 +350,7 @@ class Exchange:
                 worker=worker,
                 attempts=self._attempts,
                 first_byte_s=self._first_byte_s,
-                duration_s=relay.clock.monotonic_s() - self._started_s,
+                duration_s=(relay.clock.monotonic_s() if now_s is None else now_s) - self._started_s,
                 bytes_sent=self._delivery.bytes_sent,
                 error=error,
             )

@@ -29,15 +29,15 @@ class RequestReader:
     """Read one request after another: push(), read_head(), read_body() until `complete`, and again."""
 
     __slots__ = (
-        "_buffer",
+        "_fields",
         "_head_bytes_max",
         "_parser",
         "_problem",
-        "_remaining",
         "_searched",
         "_tail",
         "body_bytes",
         "body_parts",
+        "buffer",
         "chunked",
         "complete",
         "head_done",
@@ -46,40 +46,33 @@ class RequestReader:
         "keep_alive",
         "keep_body",
         "method",
+        "remaining",
         "url",
     )
 
     def __init__(self, head_bytes_max: int) -> None:
         self._head_bytes_max = head_bytes_max
         self._parser = httptools.HttpRequestParser(self)
-        self._buffer = b""
+        self._searched = 0
+        self.buffer = b""  # what has come and not been read
+        self.url = b""
+        self.method = b""
+        self.headers: dict[bytes, bytes] = {}  # names in lower case; of a repeated one the last
+        self.http_1_0 = False
+        self.keep_alive = True
         self._clear()
 
     def _clear(self) -> None:
-        self._searched = 0
-        self._remaining = 0
+        self._fields: list[tuple[bytes, bytes]] = []
         self._tail = b""
         self._problem: MalformedRequest | None = None  # found within a callback, where raising would lose its text
-        self.url = b""
-        self.method = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.http_1_0 = False
-        self.keep_alive = True
         self.chunked = False
-        self.keep_body = True
+        self.remaining = 0  # what is still to come of a body of known length
         self.head_done = False
         self.complete = False
+        self.keep_body = True
         self.body_parts: list[bytes] = []
         self.body_bytes = 0
-
-    @property
-    def buffered(self) -> int:
-        return len(self._buffer)
-
-    @property
-    def content_length(self) -> int:
-        """What is still to come of a body of known length."""
-        return self._remaining
 
     @property
     def path(self) -> bytes:
@@ -87,22 +80,22 @@ class RequestReader:
         url = self.url if self.url.startswith(b"/") else _path_of_absolute(self.url)
         return url.partition(b"?")[0]
 
-    def take_body(self) -> bytes:
-        parts, self.body_parts = self.body_parts, []
-        return b"".join(parts)
-
     def push(self, data: bytes) -> None:
-        self._buffer = self._buffer + data if self._buffer else data
+        self.buffer = self.buffer + data if self.buffer else data
 
     def take_rest(self) -> bytes:
-        rest, self._buffer = self._buffer, b""
+        rest, self.buffer = self.buffer, b""
         return rest
+
+    def take_body(self) -> bytes:
+        parts, self.body_parts = self.body_parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_head(self) -> bytes | None:
         """Parse the next head once it is complete and return its raw bytes."""
-        buffer = self._buffer
-        if buffer[:1] in {b"\r", b"\n"}:  # a robust server ignores empty lines before a request (RFC 9112, 2.2)
-            buffer = self._buffer = buffer.lstrip(b"\r\n")
+        buffer = self.buffer
+        if buffer.startswith((b"\r", b"\n")):  # empty lines before a request are ignored (RFC 9112, 2.2)
+            buffer = self.buffer = buffer.lstrip(b"\r\n")
             self._searched = 0
         found = buffer.find(_HEAD_END, self._searched)
         end = len(buffer) if found < 0 else found + 4
@@ -111,9 +104,10 @@ class RequestReader:
         if found < 0:
             self._searched = max(0, end - 3)
             return None
-        head, rest = buffer[:end], buffer[end:]
+        head = buffer[:end]
+        self.buffer = buffer[end:]
+        self._searched = 0
         self._clear()
-        self._buffer = rest
         self._feed(head)
         if not self.head_done:
             raise MalformedRequest("this is not an HTTP/1.1 request")
@@ -121,20 +115,21 @@ class RequestReader:
 
     def read_body(self) -> bytes:
         """Take what has come of this request's body; returns the raw bytes, framing included."""
-        buffer = self._buffer
+        buffer = self.buffer
         if self.complete or not buffer:
             return b""
         if self.chunked:
             return self._read_chunks()
-        part = buffer if len(buffer) <= self._remaining else buffer[: self._remaining]
-        self._buffer = buffer[len(part) :]
-        self._remaining -= len(part)
+        size, wanted = len(buffer), self.remaining
+        part = buffer if size <= wanted else buffer[:wanted]
+        self.buffer = b"" if size <= wanted else buffer[wanted:]
+        self.remaining -= len(part)
         self._feed(part)
         return part
 
     def _read_chunks(self) -> bytes:
         """Feed up to each empty line: the message can end nowhere else."""
-        window = self._tail + self._buffer  # an empty line may lie across two reads
+        window = self._tail + self.buffer  # an empty line may lie across two reads
         start = position = len(self._tail)
         while not self.complete and position < len(window):
             found = window.find(_HEAD_END, max(0, position - 3))
@@ -142,7 +137,7 @@ class RequestReader:
             self._feed(window[position:end])
             position = end
         self._tail = window[max(0, position - 3) : position]
-        self._buffer = window[position:]
+        self.buffer = window[position:]
         return window[start:position]
 
     def _feed(self, data: bytes) -> None:
@@ -159,31 +154,36 @@ class RequestReader:
     # --- called by llhttp --------------------------------------------------------------------------------------------
 
     def on_url(self, url: bytes) -> None:
-        self.url += url
+        self.url = url  # whole, as a head is fed in one piece
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.head_done:  # a trailer; nothing that was decided by the head may change
-            return
-        name = name.lower()
-        if name == b"content-length":
-            self._remaining = int(value)
-        elif name == b"transfer-encoding":
-            self.chunked = True
-            if value.lower() != b"chunked":
-                self._problem = MalformedRequest("the only Transfer-Encoding understood is chunked")
-        self.headers.append((name, value))
+        self._fields.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
-        version = parser.get_http_version()
-        if version not in {"1.1", "1.0"}:
-            self._problem = MalformedRequest(f"HTTP/{version} is not spoken here")
-        self.http_1_0 = version == "1.0"
-        if self.http_1_0 and self.chunked:  # a proxy before us may have framed it otherwise (RFC 9112, 6.1)
-            self._problem = MalformedRequest("HTTP/1.0 has no Transfer-Encoding")
+        headers = self.headers = dict(self._fields)
+        self._fields = []  # trailers go here, and nowhere else: nothing that the head has decided may change
         self.method = parser.get_method()
-        self.keep_alive = parser.should_keep_alive() and not self.http_1_0
+        self.keep_alive = parser.should_keep_alive()
+        self.http_1_0 = False
         self.head_done = True
+        if b"content-length" in headers:
+            self.remaining = int(headers[b"content-length"])
+        elif b"transfer-encoding" in headers:
+            self.chunked = True
+            if headers[b"transfer-encoding"].lower() != b"chunked":
+                self._problem = MalformedRequest("the only Transfer-Encoding understood is chunked")
+        version = parser.get_http_version()
+        if version != "1.1":
+            self._old_version(version)
+
+    def _old_version(self, version: str) -> None:
+        self.http_1_0 = True
+        self.keep_alive = False
+        if version != "1.0":
+            self._problem = MalformedRequest(f"HTTP/{version} is not spoken here")
+        elif self.chunked:  # a proxy before us may have framed it otherwise (RFC 9112, 6.1)
+            self._problem = MalformedRequest("HTTP/1.0 has no Transfer-Encoding")
 
     def on_body(self, body: bytes) -> None:
         self.body_bytes += len(body)

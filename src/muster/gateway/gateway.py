@@ -11,7 +11,7 @@ from muster.gateway import ollama, openai
 from muster.gateway.call import Call
 from muster.gateway.catalog import find, offered
 from muster.gateway.exchange import Client, Exchange
-from muster.gateway.framing import RequestReader
+from muster.gateway.framing import RequestReader, decoded
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.relay import Relay
 from muster.gateway.reply import Reply
@@ -26,6 +26,7 @@ from muster.ports import FleetView
 _GET = (b"GET", b"HEAD")
 _POST = (b"POST",)
 _MODEL = openai.MODELS + "/"
+_MODEL_BYTES = _MODEL.encode()
 
 
 class MethodNotAllowed(InvalidInput):
@@ -73,7 +74,7 @@ class Gateway:
         self._authenticate = authenticate
         self._usage = Usage()
         self._router = Router(fleet, strategy=strategy, rng=rng, clock=clock)
-        self._upstreams = Upstreams(self.limits, clock)
+        self._upstreams = Upstreams(self.limits)
         self._relay = Relay(
             router=self._router,
             upstreams=self._upstreams,
@@ -88,12 +89,13 @@ class Gateway:
     # --- what the connection asks ------------------------------------------------------------------------------------
 
     @staticmethod
-    def path_of(path: bytes) -> Path | None:
+    def path_of(reader: RequestReader) -> Path | None:
         """Return None when somebody else serves this path."""
-        found = _PATHS.get(path)
-        if found is None and path.startswith(_MODEL.encode()) and len(path) > len(_MODEL):
-            return _ONE_MODEL
-        return found
+        found = _PATHS.get(reader.url)
+        if found is not None:
+            return found
+        path = reader.path
+        return _ONE_MODEL if path.startswith(_MODEL_BYTES) and path != _MODEL_BYTES else _PATHS.get(path)
 
     def refusal(self, path: Path, reader: RequestReader) -> MusterError | None:
         """Judge by the head alone, before a body is waited for."""
@@ -102,8 +104,8 @@ class Gateway:
             return MethodNotAllowed(f"{path.name} takes {allowed}, not {reader.method.decode('latin-1')}")
         if not self._authenticate(bearer_token(reader.headers)):
             return Unauthorized("send the token of this Muster as `Authorization: Bearer …`")
-        if reader.content_length > self.limits.body_bytes_max:
-            return self.too_large(reader.content_length)
+        if reader.remaining > self.limits.body_bytes_max:
+            return self.too_large(reader.remaining)
         return None
 
     def too_large(self, size: int) -> MusterError:
@@ -114,12 +116,12 @@ class Gateway:
         self._relay.record(Finished(path=path.name, status=problem.http_status, error=problem.code))
         reply = error_reply(path.dialect, problem)
         if isinstance(problem, MethodNotAllowed):
-            reply.headers += ((b"allow", b", ".join(path.methods)),)
+            reply.lines += b"allow: %b\r\n" % b", ".join(path.methods)
         elif isinstance(problem, Unauthorized):
-            reply.headers += ((b"www-authenticate", b"Bearer"),)
+            reply.lines += b"www-authenticate: Bearer\r\n"
         return reply
 
-    def correlation_id(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+    def correlation_id(self, headers: dict[bytes, bytes]) -> bytes:
         given = correlation_id(headers)
         if given is not None:
             return given
@@ -164,7 +166,9 @@ class Gateway:
                 return Reply.json(ollama.tags(models))
             case ollama.PS:
                 return Reply.json(ollama.ps(models))
-        wanted = ollama.parse_show(request.body) if path.name == ollama.SHOW else request.path.removeprefix(_MODEL)
+        wanted = (
+            ollama.parse_show(request.body) if path.name == ollama.SHOW else decoded(request.path).removeprefix(_MODEL)
+        )
         model = find(models, wanted)
         if model is None:
             raise ModelNotFound(f'model "{wanted}" not found, try pulling it first', field="model")

@@ -1,4 +1,4 @@
-"""A request as the gateway gets it: parsed, its body whole."""
+"""What the gateway reads in the head of a request."""
 
 import re
 
@@ -12,39 +12,35 @@ _WITHHELD = frozenset({b"x-api-key", b"x-auth-token", b"x-correlation-id"})
 
 
 class Request(Struct, kw_only=True):
+    """A request whose body has come whole."""
+
     method: bytes
-    path: str
-    headers: list[tuple[bytes, bytes]]  # names in lower case
+    path: bytes
+    headers: dict[bytes, bytes]  # names in lower case
     body: bytes
     http_1_0: bool
     keep_alive: bool
     correlation_id: bytes
 
-    def forwarded(self) -> bytes:
-        return b"".join(
-            [
-                b"%b: %b\r\n" % (name, value)
-                for name, value in self.headers
-                if name in _FORWARDED or (name.startswith(b"x-") and name not in _WITHHELD)
-            ]
-        )
+
+def forwarded(headers: dict[bytes, bytes]) -> bytes:
+    return b"".join(
+        [
+            b"%b: %b\r\n" % (name, value)
+            for name, value in headers.items()
+            if name in _FORWARDED or (name.startswith(b"x-") and name not in _WITHHELD)
+        ]
+    )
 
 
-def header(headers: list[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
-    for name, value in headers:
-        if name == wanted:
-            return value
-    return None
-
-
-def correlation_id(headers: list[tuple[bytes, bytes]]) -> bytes | None:
+def correlation_id(headers: dict[bytes, bytes]) -> bytes | None:
     """Take over the caller's, if it is one that is safe to repeat in headers and logs."""
-    given = header(headers, b"x-correlation-id")
+    given = headers.get(b"x-correlation-id")
     return given if given is not None and _SAFE_ID.match(given) else None
 
 
-def bearer_token(headers: list[tuple[bytes, bytes]]) -> str | None:
-    value = header(headers, b"authorization")
+def bearer_token(headers: dict[bytes, bytes]) -> str | None:
+    value = headers.get(b"authorization")
     if value is None:
         return None
     scheme, _, token = value.partition(b" ")

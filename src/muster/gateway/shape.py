@@ -12,20 +12,20 @@ _TRY_LATER = frozenset({429, 503})
 
 
 def error_reply(dialect: Dialect, problem: MusterError, model: str = "") -> Reply:
-    headers: list[tuple[bytes, bytes]] = []
+    lines = b""
     if problem.http_status in _TRY_LATER:
         wait_s = _RETRY_AFTER_S if problem.retry_after_s is None else max(1, round(problem.retry_after_s))
-        headers.append((b"retry-after", b"%d" % wait_s))
+        lines = b"retry-after: %d\r\n" % wait_s
     content: dict[str, Any]
     if dialect is Dialect.OPENAI:
         if isinstance(problem, UpstreamTimeout):
-            headers.append((b"x-should-retry", b"false"))  # work was done for it; twice as much would not help
+            lines += b"x-should-retry: false\r\n"  # work was done for it; twice as much would not help
         content = openai.error(problem)
     else:
         content = ollama.error(
             ollama.model_not_found(problem, model) if isinstance(problem, ModelNotFound) else problem
         )
-    return Reply.json(content, status=problem.http_status, headers=tuple(headers))
+    return Reply.json(content, status=problem.http_status, lines=lines)
 
 
 def error_frame(dialect: Dialect, problem: MusterError) -> bytes:

@@ -7,46 +7,46 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from muster.clock import Clock
 from muster.errors import UpstreamFailed
 from muster.gateway.limits import GatewayLimits
 
 _FIRST_FINAL_STATUS = 200
-_HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer", b"upgrade"}
+# The framing to the caller is ours, and what concerns one connection ends with it.
+_NOT_PASSED_ON = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class AnswerHead:
-    """What an engine says before its answer. `headers` are those for the caller, without the framing."""
+    """What an engine says before its answer; `lines` are the header lines for the caller."""
 
-    __slots__ = ("chunked", "content_type", "encoded", "headers", "length", "status")
+    __slots__ = ("chunked", "content_type", "encoded", "length", "lines", "retry_after", "status")
 
-    def __init__(self) -> None:
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.length: int | None = None
-        self.chunked = False
-        self.content_type = b""
-        self.encoded = False
+    def __init__(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
+        named = dict(fields)
+        length = named.get(b"content-length")
+        self.status = status
+        self.length = None if length is None else int(length)
+        self.chunked = b"transfer-encoding" in named
+        self.content_type = named.get(b"content-type", b"")
+        self.encoded = b"content-encoding" in named
+        self.retry_after = b"retry-after" in named
+        self.lines = b"".join([b"%b: %b\r\n" % field for field in fields if field[0] not in _NOT_PASSED_ON])
 
     @property
     def ends_with_connection(self) -> bool:
         return self.length is None and not self.chunked
-
-    def add(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name == b"content-length":
-            self.length = int(value)
-        elif name == b"transfer-encoding":
-            self.chunked = True
-        elif name not in _HOP_BY_HOP:
-            if name == b"content-type":
-                self.content_type = value
-            elif name == b"content-encoding":
-                self.encoded = True
-            self.headers.append((name, value))
 
 
 class Asker(Protocol):
@@ -65,13 +65,12 @@ class UpstreamConnection(asyncio.Protocol):
         "_announced",
         "_asker",
         "_complete",
+        "_fields",
         "_head",
         "_head_bytes",
-        "_head_done",
         "_keep",
         "_parser",
         "_parts",
-        "_surplus",
         "endpoint",
         "idle_since_s",
         "transport",
@@ -83,19 +82,18 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(self, endpoint: "Endpoint") -> None:
         self.endpoint = endpoint
         self.used = False  # has carried an answer before, so it may have died since
-        self.idle_since_s = 0.0
+        self.idle_since_s: float | None = None
         self._asker: Asker | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._clear()
 
     def _clear(self) -> None:
-        self._head = AnswerHead()
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._head: AnswerHead | None = None
         self._head_bytes = 0
-        self._head_done = False
         self._announced = False
         self._complete = False
         self._keep = False
-        self._surplus = False
         self._parts: list[bytes] = []
 
     def ask(self, asker: Asker, request: bytes) -> None:
@@ -133,7 +131,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._lose("sent a malformed answer")
             return
         if not self._announced:
-            if not self._head_done:
+            if self._head is None:
                 self._head_bytes += len(data)
                 if self._head_bytes > self.endpoint.limits.head_bytes_max:
                     self._lose("sent too long a head")
@@ -142,27 +140,21 @@ class UpstreamConnection(asyncio.Protocol):
             asker.answer_began(self._head)
             if self._asker is not asker:
                 return
+        parts = self._parts
         if self._complete:
-            self._end(asker)
-        elif self._parts:
-            parts, self._parts = self._parts, []
+            self._asker = None
+            self.endpoint.give_back(self, usable=self._keep)
+            asker.answer_ended(parts[0] if len(parts) == 1 else b"".join(parts))
+        elif parts:
+            self._parts = []
             asker.answer_continued(parts[0] if len(parts) == 1 else b"".join(parts))
-
-    def _end(self, asker: Asker) -> None:
-        self._asker = None
-        if self._keep and not self._surplus:
-            self.used = True
-            self.endpoint.keep(self)
-        else:
-            self.transport.abort()
-        asker.answer_ended(b"".join(self._parts))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.endpoint.forget(self)
         asker = self._asker
         if asker is None:
             return
-        if exc is None and self._announced and self._head.ends_with_connection:
+        if exc is None and self._head is not None and self._head.ends_with_connection:
             self._asker = None
             asker.answer_ended(b"")
         else:
@@ -176,39 +168,35 @@ class UpstreamConnection(asyncio.Protocol):
 
     # --- called by llhttp --------------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        if self._complete:
-            self._surplus = True
-
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._head_done:  # trailers are not passed on
-            self._head.add(name, value)
+        self._fields.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        self._head.status = self._parser.get_status_code()
-        self._head_done = True
+        if self._complete:  # an answer that nobody asked for follows
+            self._keep = False
+            return
+        status = self._parser.get_status_code()
+        if status >= _FIRST_FINAL_STATUS:  # before it may come 100 Continue or 103 Early Hints
+            self._head = AnswerHead(status, self._fields)
+        self._fields = []  # trailers are not passed on
 
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)
 
     def on_message_complete(self) -> None:
-        if self._head.status < _FIRST_FINAL_STATUS:  # 100 Continue, 103 Early Hints: the answer is still to come
-            self._head = AnswerHead()
-            self._head_done = False
-            return
-        self._complete = True
-        self._keep = self._parser.should_keep_alive()  # llhttp knows it only within this callback
+        if self._head is not None and not self._complete:
+            self._complete = True
+            self._keep = self._parser.should_keep_alive()  # llhttp knows it only within this callback
 
 
 class Endpoint:
     """An engine's address and the connections to it."""
 
-    __slots__ = ("_clock", "_idle", "host", "host_header", "limits", "open", "path", "port", "ssl")
+    __slots__ = ("_idle", "host", "host_header", "limits", "open", "path", "port", "ssl")
 
-    def __init__(self, url: str, limits: GatewayLimits, clock: Clock) -> None:
+    def __init__(self, url: str, limits: GatewayLimits) -> None:
         parts = urlsplit(url)
         self.limits = limits
-        self._clock = clock
         self.host = parts.hostname or ""
         self.port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 80)
         self.ssl = ssl.create_default_context() if parts.scheme == "https" else None
@@ -233,9 +221,10 @@ class Endpoint:
             )
         return connection
 
-    def keep(self, connection: UpstreamConnection) -> None:
-        if len(self._idle) < self.limits.upstream_idle_max and not connection.transport.is_closing():
-            connection.idle_since_s = self._clock.monotonic_s()
+    def give_back(self, connection: UpstreamConnection, *, usable: bool = True) -> None:
+        if usable and len(self._idle) < self.limits.upstream_idle_max and not connection.transport.is_closing():
+            connection.used = True
+            connection.idle_since_s = None
             self._idle.append(connection)
         else:
             connection.transport.abort()
@@ -246,18 +235,23 @@ class Endpoint:
             self._idle.remove(connection)
 
     def sweep(self, now_s: float) -> None:
-        oldest_s = now_s - self.limits.upstream_idle_s
-        for connection in [c for c in self._idle if c.idle_since_s < oldest_s]:
-            connection.transport.close()
-        self._idle = [c for c in self._idle if c.idle_since_s >= oldest_s]
+        """Close what has been idle for too long, counted from the first look at it."""
+        kept = []
+        for connection in self._idle:
+            if connection.idle_since_s is None:
+                connection.idle_since_s = now_s
+            if now_s - connection.idle_since_s > self.limits.upstream_idle_s:
+                connection.transport.close()
+            else:
+                kept.append(connection)
+        self._idle = kept
 
 
 class Upstreams:
     """All endpoints; one that has no connection left is forgotten, as services come and go with their ports."""
 
-    def __init__(self, limits: GatewayLimits, clock: Clock) -> None:
+    def __init__(self, limits: GatewayLimits) -> None:
         self._limits = limits
-        self._clock = clock
         self._endpoints: dict[str, Endpoint] = {}
 
     def endpoint(self, url: str) -> Endpoint:
@@ -265,7 +259,7 @@ class Upstreams:
         endpoint = self._endpoints.get(url)
         if endpoint is None:
             try:
-                endpoint = self._endpoints[url] = Endpoint(url, self._limits, self._clock)
+                endpoint = self._endpoints[url] = Endpoint(url, self._limits)
             except ValueError as error:
                 raise UpstreamFailed(f"{url!r} is no address that can be asked: {error}") from error
         return endpoint

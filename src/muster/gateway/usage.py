@@ -70,8 +70,7 @@ class Metric(Struct, frozen=True, kw_only=True):
 class Usage:
     def __init__(self) -> None:
         self.requests: dict[tuple[str, int], int] = {}
-        self.first_byte: dict[str, Histogram] = {}
-        self.duration: dict[str, Histogram] = {}
+        self.times: dict[str, tuple[Histogram, Histogram]] = {}  # by model: to the first byte, to the end
         self.upstream_failures: dict[tuple[str, str], int] = {}
         self.bytes_sent = 0
 
@@ -82,13 +81,11 @@ class Usage:
         if record.first_byte_s is None:
             return
         # Only a model that was served gets a series of its own: invented names must not fill the memory.
-        model = record.model
-        first_byte = self.first_byte.get(model)
-        if first_byte is None:
-            first_byte = self.first_byte[model] = Histogram()
-            self.duration[model] = Histogram()
-        first_byte.observe(record.first_byte_s)
-        self.duration[model].observe(record.duration_s)
+        times = self.times.get(record.model)
+        if times is None:
+            times = self.times[record.model] = (Histogram(), Histogram())
+        times[0].observe(record.first_byte_s)
+        times[1].observe(record.duration_s)
 
     def upstream_failed(self, worker: str, reason: str) -> None:
         key = (worker, reason)
@@ -129,8 +126,10 @@ class Usage:
             kind="counter",
             samples=[Sample("", {}, self.bytes_sent)],
         )
-        yield _histograms("muster_gateway_first_byte_seconds", "Time to the first byte, by model.", self.first_byte)
-        yield _histograms("muster_gateway_duration_seconds", "Time to the end of the answer, by model.", self.duration)
+        first_byte = {model: times[0] for model, times in self.times.items()}
+        duration = {model: times[1] for model, times in self.times.items()}
+        yield _histograms("muster_gateway_first_byte_seconds", "Time to the first byte, by model.", first_byte)
+        yield _histograms("muster_gateway_duration_seconds", "Time to the end of the answer, by model.", duration)
 
 
 def _histograms(name: str, text: str, by_model: dict[str, Histogram]) -> Metric:
