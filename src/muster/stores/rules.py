@@ -1,9 +1,12 @@
 """What every store holds to, whatever keeps the data."""
 
+import re
+
 import msgspec
 from msgspec import UNSET, Raw
 
 from muster.domain.job import JobError, JobStatus, Settlement
+from muster.errors import InvalidInput
 from muster.jobs.lifecycle import JobSignal
 
 WAKE_TOPIC = "wake"  # the bus topic under which a class id says that there is work for it
@@ -23,6 +26,16 @@ EVENT_KINDS: dict[JobSignal, str] = {
     JobSignal.TIMED_OUT: "job_timeout",
     JobSignal.CANCELLED: "job_cancelled",
 }
+
+
+_LOG_ID = re.compile(r"\d{1,19}(-\d{1,19})?\Z")
+
+
+def check_log_id(value: str) -> str:
+    """Accept an id of the event log, also one that is long gone; "0" is before the first."""
+    if not _LOG_ID.match(value):
+        raise InvalidInput(f"after must be an id of the event log, got {value!r}", field="after")
+    return value
 
 
 def bounded(settlement: Settlement, result_bytes_max: int) -> Settlement:

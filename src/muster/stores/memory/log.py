@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from muster.domain.event import Event, LoggedEvent
-from muster.errors import InvalidInput
+from muster.stores import rules
 
 
 class MemoryLog:
@@ -27,15 +27,14 @@ class MemoryLog:
         return [self.add(event) for event in events]
 
     async def read(self, after: str, limit: int, wait_s: float = 0.0) -> list[LoggedEvent]:
-        if not after.isdecimal():
-            raise InvalidInput(f"after must be an id of the log, got {after!r}", field="after")
-        if wait_s > 0 and int(after) >= self._last:
+        seen = int(rules.check_log_id(after).partition("-")[0])
+        if wait_s > 0 and seen >= self._last:
             try:
                 async with asyncio.timeout(wait_s):  # not wait_for: before 3.12 it can swallow a cancellation
                     await self._grown.wait()
             except TimeoutError:
                 return []
-        known = max(0, int(after) - (self._last - len(self._entries)))
+        known = min(max(0, seen - (self._last - len(self._entries))), len(self._entries))
         return list(islice(self._entries, known, known + limit))
 
     async def newest_id(self) -> str:

@@ -1,14 +1,12 @@
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from muster.domain.event import Event, LoggedEvent
-from muster.errors import InvalidInput
+from muster.stores import rules
 from muster.stores.valkey.server import Server
 
-_ID = re.compile(r"\d{1,19}(-\d{1,19})?\Z")
 _EVENTS_PER_CALL = 500
 
 _event = msgspec.json.Decoder(Event)
@@ -29,10 +27,8 @@ class ValkeyLog:
         return ids
 
     async def read(self, after: str, limit: int, wait_s: float = 0.0) -> list[LoggedEvent]:
-        if not _ID.match(after):
-            raise InvalidInput(f"after must be an id of the log, got {after!r}", field="after")
         command: tuple[Any, ...] = ("XREAD", "COUNT", limit)
-        streams = ("STREAMS", self._key, after)
+        streams = ("STREAMS", self._key, rules.check_log_id(after))
         if wait_s > 0:
             found = await self._server.wait(wait_s, *command, "BLOCK", max(1, round(wait_s * 1000)), *streams)
         else:
