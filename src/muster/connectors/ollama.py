@@ -1,0 +1,82 @@
+"""An Ollama server that runs already: its own lists say more than OpenAI's; jobs go by its `/v1`."""
+
+import asyncio
+from datetime import datetime
+
+from msgspec import Struct, field
+
+from muster.connectors.openai import OpenAIConnector
+from muster.domain.model import Model
+from muster.domain.service import Dialect, Service
+
+
+class _Details(Struct):
+    family: str | None = None
+    parameter_size: str | None = None
+    quantization_level: str | None = None
+    context_length: int | None = None
+
+
+class _Tag(Struct):
+    name: str
+    size: int | None = None
+    digest: str | None = None
+    modified_at: datetime | None = None
+    details: _Details = field(default_factory=_Details)
+    capabilities: tuple[str, ...] = ()
+
+
+class _Tags(Struct):
+    models: tuple[_Tag, ...]
+
+
+class _Resident(Struct):
+    name: str
+    context_length: int | None = None
+
+
+class _Residents(Struct):
+    models: tuple[_Resident, ...]
+
+
+class _Version(Struct):
+    version: str
+
+
+class OllamaConnector(OpenAIConnector):
+    name = "ollama"
+    provides = ("ollama", "openai")
+
+    async def _state(self, base: str) -> Service:
+        _, tags, residents = await asyncio.gather(
+            self._engine.read(f"{base}/api/version", _Version),
+            self._engine.read(f"{base}/api/tags", _Tags),
+            self._engine.read(f"{base}/api/ps", _Residents),
+        )
+        resident = {model.name: model for model in residents.models}
+        return self._service(
+            base,
+            dialects=(Dialect.OLLAMA, Dialect.OPENAI),
+            models=tuple(_model(tag, resident.get(tag.name)) for tag in tags.models),
+        )
+
+
+def _model(tag: _Tag, resident: _Resident | None) -> Model:
+    details = tag.details
+    return Model(
+        name=tag.name,
+        resident=resident is not None,
+        size_bytes=tag.size,
+        digest=tag.digest,
+        family=details.family,
+        parameter_size=details.parameter_size,
+        quantization=details.quantization_level,
+        context_length=(resident and resident.context_length) or details.context_length,
+        capabilities=tag.capabilities or _usual_capabilities(details.family),
+        modified_at_ms=None if tag.modified_at is None else round(tag.modified_at.timestamp() * 1000),
+    )
+
+
+def _usual_capabilities(family: str | None) -> tuple[str, ...]:
+    """Stand in for what older servers do not say; they embed with any model, and write with all but BERT's kin."""
+    return ("embedding",) if "bert" in (family or "") else ("completion", "embedding")

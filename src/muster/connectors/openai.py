@@ -1,0 +1,142 @@
+"""Chats, completions and embeddings as jobs, on any server that speaks OpenAI's API."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal
+
+import aiohttp
+from msgspec import Struct
+
+from muster.connectors.engine import Engine, EngineLimits
+from muster.connectors.openai_answer import Assembly
+from muster.connectors.openai_request import PATHS, Kind, OpenAIRequest, read_request
+from muster.domain.job import ClaimedJob, Progress
+from muster.domain.model import Model, canonical_model_name
+from muster.domain.service import Dialect, Service, ServiceStatus
+from muster.errors import InvalidInput, ModelNotFound, MusterError, UpstreamFailed
+from muster.ports import ReportProgress
+
+_REPORT_EVERY_S = 0.25
+
+
+class Entry(Struct):
+    id: str
+    owned_by: str | None = None
+    max_model_len: int | None = None  # vLLM's
+
+
+class Listing(Struct):
+    """`/v1/models`."""
+
+    object: Literal["list"]
+    data: list[Entry]
+
+
+class OpenAIConnector:
+    """Knows the server's state by its list of models alone; those that know more derive from this."""
+
+    name = "openai"
+    provides: tuple[str, ...] = ("openai",)
+    needs_service = True
+
+    def __init__(self, session: aiohttp.ClientSession, limits: EngineLimits | None = None) -> None:
+        self._engine = Engine(session, limits)
+        self._vetted: set[str] = set()  # addresses that are no Muster, as long as they answer
+
+    async def probe(self, url: str) -> Service:
+        base = base_url(url)
+        try:
+            if base not in self._vetted:
+                await self._refuse_muster(base)
+            service = await self._state(base)
+        except MusterError:
+            self._forget(base)
+            raise
+        self._vetted.add(base)
+        return service
+
+    async def _refuse_muster(self, base: str) -> None:
+        """Keep a gateway from taking itself for a model server: requests would go round in circles."""
+        look = await self._engine.look(f"{base}/version")
+        if isinstance(look.value, dict) and look.value.get("name") == "muster":
+            raise UpstreamFailed(f"{base} is a Muster, not a model server: attach the servers behind it")
+
+    async def _state(self, base: str) -> Service:
+        listing = await self._engine.read(f"{base}/v1/models", Listing)
+        return self._service(base, models=tuple(read_model(entry) for entry in listing.data))
+
+    def _forget(self, base: str) -> None:
+        """Something else may answer there the next time."""
+        self._vetted.discard(base)
+
+    @staticmethod
+    def check(payload: Any) -> None:
+        read_request(payload)
+
+    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress) -> Any:
+        request = read_request(job.spec.payload)
+        if service is None or service.url is None:
+            raise UpstreamFailed(f"no {self.name} server runs here at present")
+        url = base_url(service.url) + PATHS[request.kind]
+        body = request.body | {"model": choose_model(request, service)}
+        if request.kind is Kind.EMBEDDING:
+            return await self._engine.ask(url, body)
+        assembly = Assembly(request.kind)
+        streamed = body | {"stream": True, "stream_options": {"include_usage": True}}
+        await self._engine.stream(url, streamed, _reporting(assembly, request, report))
+        if not assembly.finished:
+            raise UpstreamFailed(f"{url} ended its answer too early, after {assembly.pieces} tokens")
+        return assembly.result()
+
+    def _service(self, url: str, **known: Any) -> Service:
+        facts = {"status": ServiceStatus.RUNNING, "dialects": (Dialect.OPENAI,)} | known
+        return Service(name=self.name, connector=self.name, url=url, **facts)
+
+
+def base_url(url: str) -> str:
+    """Return the address below which `/v1` and the server's own paths lie, whichever of the two was given."""
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def choose_model(request: OpenAIRequest, service: Service) -> str:
+    """Return the server's own name of the model; one that it lacks is refused, as some servers answer with another."""
+    have = {canonical_model_name(model.name): model.name for model in service.models}
+    if request.model is not None:
+        if have and canonical_model_name(request.model) not in have:
+            raise ModelNotFound(
+                f"{service.name} does not have the model {request.model}; it has {', '.join(have)}",
+                field="payload.model",
+            )
+        return have.get(canonical_model_name(request.model), request.model)
+    fit = [model.name for model in service.models if request.capability in model.capabilities]
+    if len(fit) == 1:
+        return fit[0]
+    found = f"{service.name} has several: {', '.join(fit)}" if fit else f"{service.name} offers none for this"
+    raise InvalidInput(f"payload.model must say which model: {found}", field="payload.model")
+
+
+def read_model(entry: Entry) -> Model:
+    capability = "embedding" if _embeds(entry.id) else "completion"
+    return Model(name=entry.id, context_length=entry.max_model_len, capabilities=(capability,))
+
+
+def _embeds(name: str) -> bool:
+    """Guess by the name, for the list of models does not tell."""
+    folded = name.casefold()
+    return any(part in folded for part in ("embed", "bge-", "e5-", "gte-", "minilm"))
+
+
+def _reporting(assembly: Assembly, request: OpenAIRequest, report: ReportProgress) -> Callable[[dict[str, Any]], bool]:
+    now_s = asyncio.get_running_loop().time
+    next_report_s = now_s()
+
+    def take(chunk: dict[str, Any]) -> bool:
+        nonlocal next_report_s
+        brought = assembly.add(chunk)
+        if brought and now_s() >= next_report_s:
+            next_report_s = now_s() + _REPORT_EVERY_S
+            fraction = min(1.0, assembly.pieces / request.tokens_max) if request.tokens_max else None
+            report(Progress(fraction=fraction, message=f"{assembly.pieces} tokens"))
+        return brought
+
+    return take
