@@ -56,8 +56,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str, Meta(description="valkey://, redis:// or rediss:// of an outside store; empty: an embedded Valkey.")
     ] = ""
     model: Annotated[
-        str, Meta(description="What `muster up` serves: a built-in name, a .gguf file, a directory, or `none`.")
-    ] = "smollm2-135m"
+        str,
+        Meta(
+            description="The model that this node serves: a built-in name, a .gguf file, a directory, or `none`. "
+            "Empty: `muster up` serves smollm2-135m unless a model server already runs, `muster agent` none."
+        ),
+    ] = ""
     model_slots: Annotated[int, Meta(ge=1, le=64, description="Parallel requests of the model server `up` starts.")] = 4
     model_context_tokens: Annotated[
         int, Meta(ge=256, le=1_048_576, description="Context of each slot of the model server that `up` starts.")

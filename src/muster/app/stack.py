@@ -1,6 +1,7 @@
 """Start in order, stop in reverse, each stop with a deadline."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -8,25 +9,33 @@ from muster.ports import Lifecycle
 
 log = structlog.get_logger()
 
+Stop = Callable[[], Awaitable[None]]
+
 
 class Stack:
-    """A Lifecycle made of Lifecycles. A start that fails stops what has been started."""
+    """What has been started, and how each part is stopped."""
 
     def __init__(self, stop_timeout_s: float) -> None:
         self._stop_timeout_s = stop_timeout_s
-        self._started: list[Lifecycle] = []
+        self._stops: list[Stop] = []
 
     async def start(self, service: Lifecycle) -> None:
-        self._started.append(service)
+        """Remember the stop first: a start that fails halfway has something to give back."""
+        self._stops.append(service.stop)
         await service.start()
 
+    def add(self, stop: Stop) -> None:
+        self._stops.append(stop)
+
     async def stop(self) -> None:
-        while self._started:
-            service = self._started.pop()
+        while self._stops:
+            stop = self._stops.pop()
             try:
                 async with asyncio.timeout(self._stop_timeout_s):
-                    await service.stop()
+                    await stop()
             except TimeoutError:
-                log.warning("stop_took_too_long", service=type(service).__name__, timeout_s=self._stop_timeout_s)
+                log.warning(
+                    "stop_took_too_long", what=getattr(stop, "__qualname__", repr(stop)), timeout_s=self._stop_timeout_s
+                )
             except Exception:
-                log.exception("stop_failed", service=type(service).__name__)
+                log.exception("stop_failed", what=getattr(stop, "__qualname__", repr(stop)))

@@ -44,7 +44,7 @@ _SESSIONS_MAX = 50_000
 _CLASSES_FRESH_S = 1.0
 _BUS_RETRY_S = 0.5
 
-PayloadCheck = Callable[[Any], None]
+PayloadCheck = Callable[[Any], object]  # raises InvalidInput naming the field
 
 
 class JobStores(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,219 @@
+"""The control plane put together: which adapter serves which port."""
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import structlog
+
+import muster
+from muster.api.asgi import build_app
+from muster.api.plane import Plane
+from muster.api.state import GatewayFigures, Scenery
+from muster.app.process import StateFile, make_data_dir
+from muster.app.stack import Stack
+from muster.control.fleet import Fleet
+from muster.control.ingest import Ingest
+from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
+from muster.control.recorder import Recorder
+from muster.control.sweep import Sweep
+from muster.errors import SetupError
+from muster.events.hub import Hub, HubLimits
+from muster.gateway.front import Front
+from muster.gateway.gateway import Gateway
+from muster.gateway.limits import GatewayLimits
+from muster.gateway.usage import Metric, Sample
+from muster.jobs.retry import RetryPolicy
+from muster.links.memory import MemoryLink
+from muster.placement.scores import Strategy
+from muster.registry.book import NodeBook
+from muster.registry.lateness import Limits
+from muster.settings import Settings
+from muster.stores.embedded import DataDirLock, EmbeddedValkey
+from muster.stores.valkey import ValkeyStore
+from muster.system import SystemClock, system_rng
+
+log = structlog.get_logger()
+
+Progress = Callable[[str, float | None], None]
+
+_STOP_MARGIN_S = 5.0
+WEB_DIR = Path(muster.__file__).parent / "web"
+
+
+class ControlPlane:
+    """A Lifecycle; once started, `addresses` say where it listens and `link` serves an agent in this process."""
+
+    def __init__(self, settings: Settings, payload_checks: Mapping[str, PayloadCheck], progress: Progress) -> None:
+        self._settings = settings
+        self._payload_checks = payload_checks
+        self._progress = progress
+        self._clock = SystemClock()
+        self._rng = system_rng()
+        self._stack = Stack(settings.stop_timeout_s + _STOP_MARGIN_S)
+        self._front: Front | None = None
+        self.link: MemoryLink | None = None
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        return list(self._front.addresses) if self._front else []
+
+    async def start(self) -> None:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.stop()
+            raise
+
+    async def stop(self) -> None:
+        await self._stack.stop()
+
+    async def _start(self) -> None:
+        settings = self._settings
+        make_data_dir(settings.data_path)
+        await self._stack.start(DataDirLock(settings.data_path))
+        store = await self._open_store()
+        recorder = Recorder(store.nodes, store.log)
+        fleet = Fleet(self._book(), recorder, self._clock)
+        fleet.load(await store.nodes.load())
+        policy = RetryPolicy(base_s=settings.job_retry_base_s, max_s=settings.job_retry_max_s)
+        jobs = JobService(
+            JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs),
+            store.bus,
+            self._clock,
+            self._rng,
+            lease_s=settings.job_lease_s,
+            retry_policy=policy,
+            payload_bytes_max=settings.job_payload_bytes_max,
+            payload_checks=self._payload_checks,
+        )
+        gateway = self._gateway(fleet)
+        scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
+        hub = Hub(
+            store.log,
+            store.bus,
+            scenery,
+            self._clock,
+            HubLimits(reader_bytes_max=settings.stream_buffer_bytes_max),
+            progress_topic=PROGRESS_TOPIC,
+        )
+        fleet.on_change(hub.nodes_changed)
+        sweep = Sweep(
+            fleet,
+            store.jobs,
+            store.jobs,
+            self._clock,
+            self._rng,
+            every_s=settings.job_sweep_s,
+            retry_policy=policy,
+            retention_s=settings.job_retention_s,
+            ended_max=settings.jobs_ended_max,
+        )
+        plane = Plane(
+            fleet=fleet,
+            ingest=Ingest(fleet, recorder, self._clock, link="http"),
+            jobs=jobs,
+            events=store.log,
+            hub=hub,
+            scenery=scenery,
+            clock=self._clock,
+            metrics=lambda: _metrics(gateway, recorder),
+            web_dir=WEB_DIR,
+            token=settings.token,
+            request_bytes_max=settings.request_bytes_max,
+        )
+        front = Front(gateway, build_app(plane), settings.listen_addresses)
+        # The hub and the job service stop before the front: they end the streams and waits that would hold it up.
+        for service in (recorder, _Draining(front, settings.stop_timeout_s), sweep, jobs, hub):
+            await self._stack.start(service)
+        self._front = front
+        self.link = MemoryLink(Ingest(fleet, recorder, self._clock, link="memory"), jobs)
+        await self._stack.start(StateFile(settings.data_path, lambda: self.addresses))
+
+    async def _open_store(self) -> ValkeyStore:
+        url = self._settings.valkey_url
+        if not url:
+            self._progress("starting the embedded Valkey", None)
+            embedded = EmbeddedValkey(self._settings.data_path)
+            await self._stack.start(embedded)
+            url = embedded.url
+        store = await ValkeyStore.open(
+            url,
+            result_bytes_max=self._settings.job_result_bytes_max,
+            event_log_entries_max=self._settings.event_log_entries_max,
+        )
+        self._stack.add(store.close)
+        return store
+
+    def _book(self) -> NodeBook:
+        settings = self._settings
+        limits = Limits(
+            late_intervals=settings.late_intervals,
+            stale_after_s=settings.stale_after_s or None,
+            dead_after_s=settings.dead_after_s or None,
+        )
+        return NodeBook(limits, forget_after_s=settings.forget_after_s, nodes_max=settings.nodes_max)
+
+    def _gateway(self, fleet: Fleet) -> Gateway:
+        settings = self._settings
+        limits = GatewayLimits(
+            body_bytes_max=settings.request_bytes_max,
+            connections_max=settings.connections_max,
+            connect_timeout_s=settings.connect_timeout_s,
+            first_byte_timeout_s=settings.first_byte_timeout_s,
+            idle_timeout_s=settings.idle_timeout_s,
+            attempts_max=settings.gateway_attempts_max,
+        )
+        return Gateway(
+            fleet,
+            clock=self._clock,
+            rng=self._rng,
+            authenticate=_authenticator(settings.token),
+            strategy=Strategy(settings.strategy),
+            limits=limits,
+        )
+
+
+def _authenticator(token: str) -> Callable[[str | None], bool]:
+    if not token:
+        return lambda _: True
+    wanted = token.encode()
+    return lambda shown: shown is not None and secrets.compare_digest(shown.encode(), wanted)
+
+
+class _Draining:
+    """The front as a Lifecycle: its stop lets streams end for a while."""
+
+    def __init__(self, front: Front, drain_s: float) -> None:
+        self._front = front
+        self._drain_s = drain_s
+
+    async def start(self) -> None:
+        try:
+            await self._front.start()
+        except OSError as error:
+            raise SetupError(
+                f"{error.strerror or error}",
+                next_step="stop what uses that port (`muster doctor` names it), or listen elsewhere: "
+                "--listen 127.0.0.1:8091",
+            ) from None
+
+    async def stop(self) -> None:
+        await self._front.stop(self._drain_s)
+
+
+def _figures(gateway: Gateway) -> GatewayFigures:
+    stats = gateway.stats()
+    return GatewayFigures(
+        in_flight=stats.in_flight, requests_total=stats.requests_total, errors_total=stats.errors_total
+    )
+
+
+def _metrics(gateway: Gateway, recorder: Recorder) -> Iterator[Metric]:
+    yield from gateway.metrics()
+    yield Metric(
+        name="muster_events_dropped_total",
+        help="Facts that were not kept because the store was away for too long.",
+        kind="counter",
+        samples=[Sample("", {}, recorder.events_dropped)],
+    )
