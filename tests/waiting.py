@@ -4,13 +4,17 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
 _POLL_S = 0.01
 
 
+@overload
+async def eventually(check: Callable[[], Awaitable[T]], timeout_s: float = 10.0) -> T: ...
+@overload
+async def eventually(check: Callable[[], T], timeout_s: float = 10.0) -> T: ...
 async def eventually(check: Callable[[], T | Awaitable[T]], timeout_s: float = 10.0) -> T:
     """Return the first truthy value of `check`; fail with its last value or error at the deadline."""
     deadline = time.monotonic() + timeout_s

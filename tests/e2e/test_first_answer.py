@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import ollama
@@ -14,7 +15,7 @@ from tests.muster_process import ControlPlane
 from tests.waiting import eventually_sync
 
 MODEL = "smollm2-135m"
-QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
+QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_openai_client_gets_a_true_answer(serving: ControlPlane) -> None:
         model=MODEL,
         messages=QUESTION,
         max_tokens=30,
-        temperature=0,  # type: ignore[arg-type]  # plain dicts do
+        temperature=0,
     )
     assert "Paris" in (answer.choices[0].message.content or "")
     assert answer.usage is not None
@@ -60,12 +61,12 @@ def test_openai_client_gets_a_true_answer(serving: ControlPlane) -> None:
 
 
 def test_openai_client_streams(serving: ControlPlane) -> None:
-    stream = openai_client(serving).chat.completions.create(
+    stream: Iterable[Any] = openai_client(serving).chat.completions.create(
         model=MODEL,
         messages=QUESTION,
         max_tokens=30,
         temperature=0,
-        stream=True,  # type: ignore[call-overload]  # as above
+        stream=True,
     )
     pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
     assert "Paris" in "".join(pieces)
@@ -94,7 +95,7 @@ def test_ollama_client_lists_shows_and_generates(serving: ControlPlane) -> None:
 
 def test_an_unknown_model_is_refused_in_each_dialect(serving: ControlPlane) -> None:
     with pytest.raises(openai.NotFoundError):
-        openai_client(serving).chat.completions.create(model="gpt-17", messages=QUESTION)  # type: ignore[arg-type]  # as above
+        openai_client(serving).chat.completions.create(model="gpt-17", messages=QUESTION)
     with pytest.raises(ollama.ResponseError, match="not found"):
         ollama.Client(host=serving.url).chat(model="gpt-17", messages=QUESTION)
 
