@@ -28,6 +28,8 @@ def events(
         return
     for event in past:
         _print_event(event, as_json=as_json)
+    if not past and not follow_on:
+        console().print("No events yet.")
     if follow_on:
         for message in follow(client, "/api/events/stream", after=past[-1]["id"] if past else after):
             _print_event(json.loads(message.data), as_json=as_json)

@@ -134,7 +134,9 @@ class _Display:
 def _say_accepted(accepted: Row) -> None:
     known = "" if accepted.get("created", True) else " (this id was known; nothing was changed)"
     console().print(f"{accepted['job_id']} is {accepted['job']['status']}{known}", markup=False)
-    console().print(f"How it goes: muster job show {accepted['job_id']}", markup=False, style="dim")
+    waits_for_nobody = accepted["job"]["status"] == JobStatus.UNWORKABLE
+    next_step = "Nobody can run it yet; why: muster job explain" if waits_for_nobody else "How it goes: muster job show"
+    console().print(f"{next_step} {accepted['job_id']}", markup=False, style="dim")
 
 
 def _payload(text: str | None) -> Any:

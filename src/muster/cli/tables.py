@@ -46,7 +46,8 @@ def show_rows(rows: Sequence[Row], columns: Sequence[Column], *, empty: str, not
 
     out = console()
     if not rows:
-        out.print(empty, markup=False)
+        if empty:
+            out.print(empty, markup=False)
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for column in columns:

@@ -43,7 +43,7 @@ def up(
     from muster.app import run_up
 
     with StartupDisplay() as display:
-        code = run_up(settings, display.progress)
+        code = run_up(settings, display.progress, display.ready)
     raise typer.Exit(code)
 
 
