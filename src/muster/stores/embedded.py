@@ -15,7 +15,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import psutil
 import structlog
@@ -44,33 +43,31 @@ class DataDirLock:
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
-        self._file: IO[str] | None = None
+        self._descriptor: int | None = None  # not a file object, which would let go when it is forgotten
 
     async def start(self) -> None:
-        if self._file is not None:
+        if self._descriptor is not None:
             return
         with _setup_errors(self._data_dir):
             self._data_dir.mkdir(parents=True, exist_ok=True)
-            file = (self._data_dir / "muster.lock").open("a+")
+            descriptor = os.open(self._data_dir / "muster.lock", os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                file.close()
+                holder = os.read(descriptor, 20).decode() or "unknown"
+                os.close(descriptor)
                 raise SetupError(
                     f"another Muster (pid {holder}) uses {self._data_dir}",
                     next_step=f"`muster status` says what it does, `muster down` stops it; or {_ELSEWHERE}",
                 ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-        self._file = file
+            os.truncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+        self._descriptor = descriptor
 
     async def stop(self) -> None:
-        if self._file is not None:
-            self._file.close()  # the file stays: to remove it would let two hold locks on different files
-            self._file = None
+        if self._descriptor is not None:
+            os.close(self._descriptor)  # the file stays: to remove it would let two hold locks on different files
+            self._descriptor = None
 
 
 class EmbeddedValkey:
