@@ -15,7 +15,7 @@ from muster.domain.node import Health, Node, Phase
 from muster.domain.worker import Worker
 from muster.errors import InvalidInput, NodeNotFound, QueueFull
 from muster.ids import NodeId, WorkerId, check_name, check_node_id, worker_id
-from muster.registry.boots import Boots, Standing
+from muster.registry.boots import RETIRED_MAX, Boots, Standing
 from muster.registry.changes import changes, node_event
 from muster.registry.effects import DropNode, Effect, SaveNode
 from muster.registry.health import ALIVE, Signal, next_health
@@ -26,6 +26,7 @@ __all__ = ["DropNode", "Effect", "Emit", "Heard", "NodeBook", "SaveNode", "Verdi
 
 _CONFLICT_EVERY_MS = 60_000
 _FULL_RETRY_S = 30.0
+_INTERVAL_UNKNOWN_S = 30.0
 _NEVER_HEARD = -1  # the seq of a boot before its first heartbeat
 _OF_AGENT = {
     Health.HEALTHY: Signal.HEARD_HEALTHY,
@@ -148,14 +149,18 @@ class NodeBook:
         return Heard(Verdict.KNOWN, self._take(entry, message, link, now_ms))
 
     def deregistered(self, node_id: NodeId, boot_id: str, reason: str, now_ms: int) -> list[Effect]:
-        """Let a node go that stopped cleanly; the word of a boot that is not the current one means nothing."""
+        """Let a node go that stopped cleanly.
+
+        The word of a retired boot means nothing. That of a boot never heard counts: it is the newest one, and its
+        first messages were lost or are still on the way.
+        """
         entry = self._entries.get(node_id)
-        if entry is None or entry.node.boot_id != boot_id:
+        if entry is None:
+            self._remember_left(node_id, (boot_id,), _INTERVAL_UNKNOWN_S, now_ms)
             return []
-        window_ms = self._limits.late_after_ms(entry.node.heartbeat_interval_s)
-        self._left[node_id] = _Left((*entry.boots.retired_ids, boot_id), until_ms=now_ms + window_ms)
-        if len(self._left) > self._nodes_max:
-            del self._left[next(iter(self._left))]
+        if entry.boots.is_retired(boot_id):
+            return []
+        self._remember_left(node_id, (*entry.boots.retired_ids, boot_id), entry.node.heartbeat_interval_s, now_ms)
         return self._drop(entry, "node_deregistered", reason, now_ms)
 
     def link_changed(self, node_id: NodeId, link: str, now_ms: int, *, connected: bool) -> list[Effect]:
@@ -306,6 +311,13 @@ class NodeBook:
         if entry is None:
             raise NodeNotFound(f"no node {node_id!r} is known", field="node_id")
         return entry
+
+    def _remember_left(self, node_id: NodeId, boot_ids: tuple[str, ...], interval_s: float, now_ms: int) -> None:
+        known = self._left.pop(node_id, None)
+        gone = tuple(dict.fromkeys((*known.boot_ids, *boot_ids) if known else boot_ids))
+        self._left[node_id] = _Left(gone[-RETIRED_MAX:], until_ms=now_ms + self._limits.late_after_ms(interval_s))
+        if len(self._left) > self._nodes_max:
+            del self._left[next(iter(self._left))]
 
     def _has_left(self, node_id: NodeId, boot_id: str, now_ms: int) -> bool:
         left = self._left.get(node_id)

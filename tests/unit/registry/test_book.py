@@ -1,5 +1,4 @@
 import pytest
-from tests.unit.registry.makers import NODE, book, events, facts, heartbeat, kinds, registration, worker
 
 from muster.domain.node import Health, Node, Phase
 from muster.domain.worker import WorkerStatus
@@ -7,6 +6,7 @@ from muster.errors import InvalidInput, NodeNotFound, QueueFull
 from muster.ids import NodeId
 from muster.registry.book import DropNode, Effect, NodeBook, SaveNode, Verdict
 from muster.registry.lateness import Limits
+from tests.unit.registry.makers import NODE, book, events, facts, heartbeat, kinds, registration, worker
 
 HOUR_MS = 3_600_000
 
@@ -250,6 +250,22 @@ def test_a_departed_boot_that_talks_on_after_all_comes_back() -> None:
     assert nodes.heard(heartbeat(8), "http", 35_000).verdict is Verdict.IGNORED_OLD
     nodes.tick(35_001)
     assert nodes.heard(heartbeat(9), "http", 35_001).verdict is Verdict.CREATED
+
+
+def test_a_boot_never_heard_takes_the_node_with_it_and_a_live_one_returns() -> None:
+    nodes = living()
+    assert kinds(nodes.deregistered(NODE, "boot-b", "stopped", 5_000)) == ["node_deregistered"]
+    assert nodes.heard(heartbeat(1, "boot-b"), "http", 6_000).verdict is Verdict.IGNORED_OLD
+    assert nodes.heard(heartbeat(2), "http", 10_000).verdict is Verdict.CREATED
+
+
+def test_a_goodbye_that_overtakes_the_greeting_is_remembered() -> None:
+    nodes = book()
+    assert nodes.deregistered(NODE, "boot-a", "stopped", 0) == []
+    assert nodes.deregistered(NODE, "boot-b", "stopped", 1) == []
+    for boot_id in ("boot-a", "boot-b"):
+        assert nodes.registered(registration(boot_id=boot_id), "http", 90_001) == []
+    assert nodes.heard(heartbeat(1), "http", 90_002).verdict is Verdict.CREATED
 
 
 def test_what_is_remembered_of_departed_nodes_is_bounded() -> None:

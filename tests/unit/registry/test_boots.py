@@ -1,9 +1,8 @@
 """A node with an interval of 10 s: the window in which a boot counts as heard is 30 s."""
 
-from tests.unit.registry.makers import facts
-
 from muster.domain.node import Health, Node
 from muster.registry.boots import RETIRED_MAX, Boots, Standing
+from tests.unit.registry.makers import facts
 
 WINDOW_MS = 30_000
 

@@ -1,12 +1,12 @@
 import msgspec
 import pytest
-from tests.unit.registry.makers import NODE, events, facts, kinds, service, worker
 
 from muster.domain.node import Health, Node, Phase, Resources
 from muster.domain.service import ServiceStatus
 from muster.domain.worker import WorkerStatus
 from muster.ids import JobId
 from muster.registry.changes import changes
+from tests.unit.registry.makers import NODE, events, facts, kinds, service, worker
 
 BEFORE = Node(
     facts=facts(),
