@@ -1,9 +1,12 @@
 """An answer on its way to the caller: the head goes with the first byte, the framing is ours, streams go by lines."""
 
 import asyncio
+import socket
+import struct
 
 from muster.gateway.reply import render_head
 
+_NO_LINGERING = struct.pack("ii", 1, 0)
 _HELD_BYTES_MAX = 65_536  # of a line that has not ended; a longer one goes on in pieces
 
 
@@ -75,8 +78,8 @@ class Delivery:
         if self._streamed and self._length is None:
             self._held = b""
             self.end(frame)
-        elif self._http_1_0:
-            self._transport.abort()  # a closed connection would be a regular end
+        elif self._http_1_0 and self._length is None:
+            _reset(self._transport)
 
     def _begin(self) -> bytes:
         self.began = True
@@ -98,3 +101,11 @@ class Delivery:
             return data
         self._held = data[end:]
         return data[:end]
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Break the connection rather than close it, where its close would be the regular end of a body."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None and not transport.is_closing():
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+    transport.abort()

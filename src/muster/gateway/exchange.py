@@ -89,8 +89,11 @@ class Exchange:
         self._candidate = candidate
         self._attempts += 1
         try:
-            path, body = self._translated(candidate)
             endpoint = self._endpoint = self._relay.upstreams.endpoint(candidate.url)
+            path, body = self._translated(candidate)
+        except UpstreamFailed as error:
+            self._move_on(error, "url")
+            return
         except MusterError as error:
             self.fail(error)
             return

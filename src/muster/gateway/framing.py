@@ -5,6 +5,7 @@ last chunk with its trailers). The parser is fed in slices that end at these pla
 requests is known exactly, and the raw bytes of any request can be given to another protocol unchanged.
 """
 
+import re
 from urllib.parse import unquote
 
 import httptools
@@ -12,6 +13,7 @@ import httptools
 from muster.errors import InvalidInput
 
 _HEAD_END = b"\r\n\r\n"
+_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:[^\r\n]*", re.IGNORECASE)
 
 
 class MalformedRequest(InvalidInput):
@@ -108,9 +110,25 @@ class RequestReader:
         self.buffer = buffer[end:]
         self._searched = 0
         self._clear()
-        self._feed(head)
+        if self._feed(head):
+            head = self._ignore_upgrade(head)
         if not self.head_done:
             raise MalformedRequest("this is not an HTTP/1.1 request")
+        return head
+
+    def _ignore_upgrade(self, head: bytes) -> bytes:
+        """Drop the wish for any other protocol than WebSocket, as servers may (RFC 9110, 7.8).
+
+        llhttp takes what follows such a head for the other protocol, even a body of known length.
+        """
+        headers = self.headers
+        has_body = b"content-length" in headers or b"transfer-encoding" in headers
+        if headers.get(b"upgrade", b"").lower() == b"websocket" and not has_body:
+            return head
+        head = _UPGRADE.sub(b"", head)
+        self._clear()
+        if self._feed(head):
+            raise MalformedRequest("CONNECT is not spoken here")
         return head
 
     def read_body(self) -> bytes:
@@ -140,16 +158,18 @@ class RequestReader:
         self.buffer = window[position:]
         return window[start:position]
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes) -> bool:
+        """Return whether another protocol is to follow."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # The parser now expects the other protocol; whether to speak it is for the one who answers to say.
-            self._parser = httptools.HttpRequestParser(self)
+            self._parser = httptools.HttpRequestParser(self)  # the old one waits for the other protocol
+            return True
         except httptools.HttpParserError as error:
             raise self._problem or MalformedRequest(f"malformed request: {error}") from error
         if self._problem is not None:
             raise self._problem
+        return False
 
     # --- called by llhttp --------------------------------------------------------------------------------------------
 

@@ -46,8 +46,9 @@ class Router:
         eligibility = choices.eligibility
         if tried:
             eligibility = self._eligible(Wish(model=model, capability=capability, dialects=dialects, exclude=tried))
+        else:
+            choices.turn += 1
         candidate = pick(eligibility, self.in_flight, self._strategy, choices.turn, self._rng)
-        choices.turn += 1
         self.in_flight[candidate.key] = self.in_flight.get(candidate.key, 0) + 1
         return candidate
 

@@ -181,7 +181,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._fields = []  # trailers are not passed on
 
     def on_body(self, body: bytes) -> None:
-        self._parts.append(body)
+        if not self._complete:
+            self._parts.append(body)
 
     def on_message_complete(self) -> None:
         if self._head is not None and not self._complete:

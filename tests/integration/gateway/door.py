@@ -1,0 +1,116 @@
+"""The gateway behind a real port, with a small web application for all that is not its own."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from muster.gateway import Finished, Front, Gateway, GatewayLimits
+from muster.placement.scores import Strategy
+from muster.system import SystemClock
+from tests.integration.gateway.fleet import FleetTwin
+from tests.integration.gateway.wire import Wire
+
+STOP_S = 2.0
+
+
+async def web(scope: Any, receive: Any, send: Any) -> None:
+    """Echo a body, stream, fail, and speak WebSocket."""
+    if scope["type"] == "lifespan":
+        await _live(receive, send)
+    elif scope["type"] == "websocket":
+        await _echo_messages(receive, send)
+    elif scope["path"] == "/fail":
+        raise ValueError("on purpose")
+    elif scope["path"] == "/early":
+        await _answer(send, 413, b"early")
+    elif scope["path"] == "/ticks":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(3):
+            await send({"type": "http.response.body", "body": b"%d;" % number, "more_body": True})
+            await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    else:
+        await _answer(send, 200, scope["path"].encode() + b"|" + await _body(receive))
+
+
+async def _live(receive: Any, send: Any) -> None:
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+async def _body(receive: Any) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body
+
+
+async def _answer(send: Any, status: int, body: bytes) -> None:
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _echo_messages(receive: Any, send: Any) -> None:
+    while (message := await receive())["type"] != "websocket.disconnect":
+        if message["type"] == "websocket.connect":
+            await send({"type": "websocket.accept"})
+        else:
+            await send({"type": "websocket.send", "text": message["text"]})
+
+
+class Door:
+    def __init__(self, front: Front, gateway: Gateway, finished: list[Finished]) -> None:
+        self.front = front
+        self.gateway = gateway
+        self.finished = finished
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.front.addresses[0]
+
+    @property
+    def url(self) -> str:
+        host, port = self.address
+        return f"http://{host}:{port}"
+
+    async def wire(self) -> Wire:
+        return await Wire.open(self.address)
+
+    @property
+    def reserved(self) -> dict[str, int]:
+        return self.gateway.stats().in_flight_by_worker
+
+
+@asynccontextmanager
+async def opened(
+    fleet: FleetTwin,
+    *,
+    limits: GatewayLimits | None = None,
+    strategy: Strategy = Strategy.ROUND_ROBIN,
+    authenticate: Callable[[str | None], bool] = lambda _: True,
+    app: Any = web,
+) -> AsyncIterator[Door]:
+    finished: list[Finished] = []
+    gateway = Gateway(
+        fleet,
+        clock=SystemClock(),
+        rng=random.Random(7),
+        authenticate=authenticate,
+        strategy=strategy,
+        limits=limits,
+        on_finished=finished.append,
+    )
+    front = Front(gateway, app, [("127.0.0.1", 0)])
+    await front.start()
+    try:
+        yield Door(front, gateway, finished)
+    finally:
+        await front.stop(STOP_S)
