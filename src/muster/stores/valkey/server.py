@@ -87,9 +87,9 @@ class Server:
                 while True:
                     try:
                         return await send(*command)
-                    except (AuthenticationError, AuthorizationError) as error:
-                        raise StoreUnavailable(f"the store refuses us: {error}") from None
                     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+                        if _is_refusal(error) or _is_refusal(error.__cause__):
+                            raise StoreUnavailable(f"the store refuses us: {error}") from None
                         problem = error
                     await asyncio.sleep(pause_s)
                     pause_s = min(2 * pause_s, _BACKOFF_S_MAX)
@@ -107,6 +107,10 @@ class Server:
 
 def unavailable(error: RedisError | OSError) -> StoreUnavailable:
     return StoreUnavailable(f"the connection to the store was lost: {error}")
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    return isinstance(error, AuthenticationError | AuthorizationError)
 
 
 def _client(url: str, connections_max: int, call_timeout_s: float, *, read_timeout_s: float | None) -> Redis:
