@@ -16,7 +16,7 @@ from tests.sim.worlds import small
 def test_every_rule_holds_whatever_goes_wrong(seed: int) -> None:
     report = run(small(seed))
     assert report.ok, render(report)
-    assert sum(report.jobs.values()) == 120
+    assert sum(report.jobs.values()) == 100
     assert set(report.jobs) <= {"completed", "failed", "timeout", "cancelled"}
 
 
@@ -58,7 +58,7 @@ def test_in_a_calm_world_nothing_goes_wrong_but_jobs_themselves() -> None:
     )
 
 
-def test_a_thousand_nodes_beat_for_an_hour() -> None:
-    report = run(large_fleet(1))
+def test_a_large_fleet_beats_for_an_hour() -> None:
+    report = run(large_fleet(1, nodes=300))
     assert report.ok, render(report)
-    assert report.faults["heartbeats"] > 350_000
+    assert report.faults["heartbeats"] > 100_000
