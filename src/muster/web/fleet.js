@@ -1,0 +1,187 @@
+// Nodes as cards: how each is, what it has, what it is doing right now.
+
+import { computed, html, signal } from "./view.js";
+import { state } from "./state.js";
+import { Badge, Meter, ProgressBar } from "./badge.js";
+import { Ago, counted, duration, percent, readable, share } from "./format.js";
+import { HealthFilter, NothingMatches, nodeIds } from "./filter.js";
+import { jobHref } from "./drawer.js";
+
+const CARDS_PER_PAGE = 60;
+/** From here on memory is drawn as a warning, in percent. */
+const MEMORY_HIGH = 95;
+const MODELS_SHOWN = 3;
+
+const page = signal(0);
+const pages = computed(() => Math.max(1, Math.ceil(nodeIds.value.length / CARDS_PER_PAGE)));
+const shownPage = computed(() => Math.min(page.value, pages.value - 1));
+
+/** @param {number | null | undefined} used @param {number | null | undefined} total */
+const ratio = (used, total) => (used == null || !total ? null : (100 * used) / total);
+
+/** Shorter, as the maker is clear from the rest. @param {string | null} name */
+const gpuName = (name) => (name ?? "unknown GPU").replace(/^NVIDIA (GeForce )?/, "");
+
+/** @param {{machine: Machine}} props */
+function Notices({ machine: m }) {
+  const notices = [];
+  if (m.draining) notices.push(html`<p class="notice">draining: finishes what it has, takes no new work</p>`);
+  if (m.late && m.health_status !== "dead") notices.push(html`<p class="notice">late: heartbeats overdue, takes no new work</p>`);
+  if (m.reason) notices.push(html`<p class="notice ${m.health_status === "dead" ? "bad" : ""}">${m.reason}</p>`);
+  return notices;
+}
+
+/** @param {{machine: Machine}} props */
+function Host({ machine: { resources: r, cpu_cores: cores } }) {
+  return html`<div class="host">
+    <span title=${cores ? counted(cores, "core") : undefined}>CPU</span>
+    <${Meter} label="CPU" value=${r?.cpu_percent} text=${percent(r?.cpu_percent)} />
+    <span>Memory</span>
+    <${Meter} label="Memory" value=${ratio(r?.memory_used_mb, r?.memory_total_mb)} high=${MEMORY_HIGH}
+      text=${share(r?.memory_used_mb, r?.memory_total_mb)} />
+  </div>`;
+}
+
+/** @param {{gpu: Gpu}} props */
+function GpuRow({ gpu }) {
+  const name = `GPU ${gpu.index}`;
+  const title = gpu.power_w == null ? gpu.name : `${gpu.name}, ${Math.round(gpu.power_w)} W`;
+  return html`<li title=${title}>
+    <span>${gpu.index}</span>
+    <${Meter} label="${name} utilisation" value=${gpu.utilization_percent} text=${percent(gpu.utilization_percent)} />
+    <${Meter} label="${name} memory" value=${ratio(gpu.memory_used_mb, gpu.memory_total_mb)} high=${MEMORY_HIGH}
+      text=${share(gpu.memory_used_mb, gpu.memory_total_mb)} />
+    <span class="figure ${gpu.temperature_c == null ? "quiet" : ""}">
+      ${gpu.temperature_c == null ? "? °C" : `${Math.round(gpu.temperature_c)} °C`}
+    </span>
+  </li>`;
+}
+
+/** @param {{machine: Machine}} props */
+function Gpus({ machine: { gpus, gpu_count: count } }) {
+  if (!gpus.length) return count ? html`<p class="quiet">${counted(count, "GPU")}, figures unknown</p>` : null;
+  const names = gpus.map((gpu) => gpuName(gpu.name));
+  const kinds = [...new Set(names)].map((kind) => `${names.filter((name) => name === kind).length} × ${kind}`);
+  const simulated = gpus.some((gpu) => gpu.simulated);
+  return html`<section class="gpus">
+    <h4>
+      ${kinds.join(", ")}
+      ${simulated && html` <span class="tag" title="not a real card: for trying things out">simulated</span>`}
+    </h4>
+    <div class="columns" aria-hidden="true"><span></span><span>use</span><span>memory</span><span></span></div>
+    <ul>${gpus.map((gpu) => html`<${GpuRow} key=${gpu.index} gpu=${gpu} />`)}</ul>
+  </section>`;
+}
+
+/** @param {{service: Service}} props */
+function ServiceRow({ service: s }) {
+  // Where some are only on disk, those in memory are said to be loaded.
+  const mixed = s.models.some((model) => model.resident === false);
+  const models = s.models.map((model) => (mixed && model.resident ? `${model.name} (loaded)` : model.name));
+  const more = models.length - MODELS_SHOWN;
+  return html`<li>
+    <div class="line" title=${s.url}>
+      <${Badge} of="service" word=${s.status} bare=${s.status === "running"} />
+      <b>${s.name}</b>
+      ${s.connector !== s.name && html`<span class="quiet">${s.connector}</span>`}
+      ${s.restarts > 0 && html`<span class="tag">${counted(s.restarts, "restart")}</span>`}
+      ${s.slots != null && html`<span class="end">${s.slots_busy ?? "?"} of ${counted(s.slots, "slot")} busy</span>`}
+    </div>
+    ${models.length > 0 &&
+    html`<p class="models" title=${models.join("\n")}>
+      ${models.slice(0, MODELS_SHOWN).join(", ")}${more > 0 && ` and ${more} more`}
+    </p>`}
+    ${s.error && html`<p class="error-text">${s.error}</p>`}
+  </li>`;
+}
+
+/** What a worker does with one job; draws anew with that job alone. @param {{id: string}} props */
+function CurrentJob({ id }) {
+  const job = state.job(id);
+  const done = job?.progress?.fraction;
+  return html`<a class="current" href=${jobHref(id)} title=${job?.progress?.message ?? id}>
+    <span class="line"><span>${job?.service_required ?? id}</span>
+      <span class="figure end">${done == null ? "" : percent(done * 100)}</span></span>
+    <${ProgressBar} progress=${job?.progress ?? null} />
+  </a>`;
+}
+
+/** @param {{worker: Worker, name: string}} props */
+function WorkerCell({ worker: w, name }) {
+  const connectors = Object.entries(w.connector_statuses ?? {}).map(([connector, status]) => `${connector}: ${status}`);
+  const title = [w.worker_id, `${w.jobs_completed} completed, ${w.jobs_failed} failed`, ...connectors].join("\n");
+  return html`<li title=${title}>
+    <div class="line"><${Badge} of="worker" word=${w.status} />
+      <span class="quiet cut">${name}${w.slots > 1 && ` · ${w.current_jobs.length} of ${w.slots} slots`}</span></div>
+    ${w.current_jobs.map((id) => html`<${CurrentJob} key=${id} id=${id} />`)}
+  </li>`;
+}
+
+/** @param {{id: string}} props */
+function Card({ id }) {
+  const node = state.nodes.get(id)?.value;
+  if (!node) return null;
+  const { machine: m, workers } = node;
+  const gone = !m.connected || m.health_status === "dead";
+  const labels = Object.entries(m.labels ?? {}).map(([name, value]) => `${name}=${value}`);
+  const facts = [m.hostname !== m.machine_id && m.hostname, m.pool && `pool ${m.pool}`, m.link, m.version && `v${m.version}`,
+    m.uptime_seconds > 0 && !gone && `up ${duration(m.uptime_seconds * 1000)}`, ...labels].filter(Boolean);
+  return html`<article class="card ${gone ? "gone" : ""}" data-node=${id} aria-labelledby="node-${id}">
+    <header>
+      <h3 id="node-${id}">${id}</h3>
+      <span class="tag" title="phase: ${m.phase}">${readable(m.status)}</span>
+      <span class="end"><${Badge} of="health" word=${m.health_status} /></span>
+    </header>
+    <p class="facts"><span title=${facts.join("\n")}>${facts.join(" · ")}</span>
+      <span class="seen">seen <${Ago} at=${m.last_seen} /></span></p>
+    <${Notices} machine=${m} />
+    <div class="figures">
+      ${gone && html`<p class="quiet">last known figures</p>`}
+      <${Host} machine=${m} />
+      <${Gpus} machine=${m} />
+    </div>
+    ${m.service_details.length > 0 &&
+    html`<ul class="services" aria-label="Services">
+      ${m.service_details.map((service) => html`<${ServiceRow} key=${service.name} service=${service} />`)}
+    </ul>`}
+    ${workers.length > 0 &&
+    html`<ul class="workers" aria-label="Workers">
+      ${workers.map((worker) => html`<${WorkerCell} key=${worker.worker_id} worker=${worker}
+        name=${worker.worker_id.replace(`${id}-`, "")} />`)}
+    </ul>`}
+  </article>`;
+}
+
+function Pager() {
+  if (pages.value === 1) return null;
+  const turn = (/** @type {number} */ by) => () => {
+    page.value = shownPage.value + by;
+    document.getElementById("fleet")?.scrollIntoView();
+  };
+  const first = shownPage.value * CARDS_PER_PAGE;
+  const last = Math.min(first + CARDS_PER_PAGE, nodeIds.value.length);
+  return html`<nav class="pager" aria-label="Pages of nodes">
+    <button disabled=${shownPage.value === 0} onClick=${turn(-1)}>Previous</button>
+    <span>${first + 1}–${last} of ${nodeIds.value.length}</span>
+    <button disabled=${shownPage.value === pages.value - 1} onClick=${turn(1)}>Next</button>
+  </nav>`;
+}
+
+function Cards() {
+  const first = shownPage.value * CARDS_PER_PAGE;
+  const shown = nodeIds.value.slice(first, first + CARDS_PER_PAGE);
+  if (shown.length) return html`<div class="cards">${shown.map((id) => html`<${Card} key=${id} id=${id} />`)}</div>`;
+  if (state.nodeIds.value.length) return html`<${NothingMatches} what="node" />`;
+  return html`<div class="empty">
+    <p>No node has registered yet.</p>
+    <p>Start an agent on any machine: <code>muster agent</code> with <code>MUSTER_CONTROL_PLANE=${location.origin}</code></p>
+  </div>`;
+}
+
+export function Fleet() {
+  return html`<section id="fleet" aria-labelledby="fleet-title">
+    <header class="bar"><h2 id="fleet-title">Nodes</h2><${HealthFilter} /></header>
+    <${Cards} />
+    <${Pager} />
+  </section>`;
+}

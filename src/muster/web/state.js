@@ -1,0 +1,233 @@
+// The fleet as the server last told it. Deltas carry an entity's whole state, so applying one twice is harmless.
+
+import { batch, computed, signal } from "./view.js";
+import { JOB_ACTIVE, JOB_TERMINAL } from "./vocabulary.js";
+
+/** @typedef {{machine: Machine, workers: Worker[]}} Node */
+/** @typedef {"waiting" | "running" | "failed" | "finished"} Lane */
+
+/** How many jobs of a lane are kept; the server's own counts speak of the others. @type {Record<Lane, number>} */
+export const LANE_LIMITS = { waiting: 2000, running: 2000, failed: 200, finished: 200 };
+/** Messages kept for the next frame, which a hidden page may never draw. */
+const MAX_INBOX = 5000;
+const HIDDEN_FLUSH_MS = 250;
+
+const byName = new Intl.Collator(undefined, { numeric: true }).compare;
+
+/** @returns {Record<Lane, number>} */
+const noJobs = () => ({ waiting: 0, running: 0, failed: 0, finished: 0 });
+
+/** @param {string} status @returns {Lane} */
+export function laneOf(status) {
+  if (JOB_ACTIVE.has(status)) return "running";
+  if (!JOB_TERMINAL.has(status)) return "waiting";
+  return status === "completed" || status === "cancelled" ? "finished" : "failed";
+}
+
+/** Priority (of the workflow, if it has one), then first come; equals stay as the server listed them. @param {Job} a @param {Job} b */
+const inQueueOrder = (a, b) =>
+  (b.workflow_priority ?? b.priority) - (a.workflow_priority ?? a.priority) || a.created_at - b.created_at;
+
+/** @param {Job} a @param {Job} b */
+const newestEndFirst = (a, b) => (b.completed_at ?? 0) - (a.completed_at ?? 0);
+/** @param {Job} a @param {Job} b */
+const newestStartFirst = (a, b) => (b.started_at ?? 0) - (a.started_at ?? 0);
+
+/** @type {Record<Lane, (a: Job, b: Job) => number>} */
+const LANE_ORDER = {
+  waiting: inQueueOrder,
+  running: newestStartFirst,
+  failed: newestEndFirst,
+  finished: newestEndFirst,
+};
+
+export class FleetState {
+  /** @type {Map<string, Signal<Node>>} */
+  nodes = new Map();
+  /** In order of their names. */
+  nodeIds = signal(/** @type {string[]} */ ([]));
+  /** @type {Map<string, Signal<Job>>} */
+  jobs = new Map();
+  stats = signal(/** @type {SystemStats | null} */ (null));
+  /** Jobs by lane in the whole fleet: the server's figure, moved along by each job that changes. */
+  jobCounts = signal(noJobs());
+  #jobsChanged = signal(0);
+  /** @type {MonitorMessage[]} */
+  #inbox = [];
+  #flushDue = false;
+
+  lanes = computed(() => {
+    this.#jobsChanged.value;
+    return this.#sortIntoLanes();
+  });
+
+  /** Keep a message for the next frame, so that a burst is drawn once. @param {MonitorMessage} message */
+  receive(message) {
+    this.#inbox.push(message);
+    if (this.#inbox.length >= MAX_INBOX) {
+      this.flush();
+    } else if (!this.#flushDue) {
+      this.#flushDue = true;
+      const flush = () => this.flush();
+      if (document.hidden) setTimeout(flush, HIDDEN_FLUSH_MS);
+      else requestAnimationFrame(flush);
+    }
+  }
+
+  flush() {
+    const messages = this.#inbox;
+    this.#inbox = [];
+    this.#flushDue = false;
+    batch(() => {
+      for (const message of messages) this.apply(message);
+      if (this.jobs.size > LANE_LIMITS.finished) this.#dropSurplus();
+    });
+  }
+
+  /** @param {MonitorMessage} message */
+  apply(message) {
+    switch (message.type) {
+      case "full_state_snapshot":
+        return this.#replace(message.data);
+      case "machine_update":
+        return this.#putNode({ machine: message.machine, workers: message.workers });
+      case "machine_removed":
+        return this.#removeNode(message.machine_id);
+      case "job_update":
+        return this.#putJob(message.job);
+      case "job_progress":
+        return this.#putProgress(message);
+      case "system_stats":
+        return this.#putStats(message.data);
+      default:
+        return undefined; // of the connection only, or of a newer server
+    }
+  }
+
+  /** One job, if it is kept; who asks while drawing is told when it comes or changes. @param {string} id */
+  job(id) {
+    const known = this.jobs.get(id);
+    if (!known) this.lanes.value;
+    return known?.value;
+  }
+
+  /**
+   * Take in what the events did not tell and return what contradicts them. One look may fall between two events: only
+   * what two looks find is a fault.
+   * @param {MonitorState} data
+   */
+  reconcile({ jobs, system_stats: stats }) {
+    /** @type {Set<string>} */
+    const found = new Set();
+    batch(() => {
+      // A snapshot holds the head of a long queue, and who can run a job changes without an event of the job.
+      for (const job of [...jobs.pending, ...jobs.active]) {
+        const known = this.jobs.get(job.job_id)?.peek();
+        if (!known || (laneOf(known.status) === "waiting" && laneOf(job.status) === "waiting")) this.#putJob(job);
+      }
+      this.#putStats(stats);
+    });
+    if (stats.total_machines !== this.nodes.size) found.add(`${this.nodes.size} nodes here, ${stats.total_machines} there`);
+    this.#compare("running", jobs.active, stats.jobs.assigned + stats.jobs.in_progress, found);
+    this.#compare("waiting", jobs.pending, stats.jobs.pending, found);
+    return found;
+  }
+
+  /** @param {Lane} lane @param {Job[]} theirs @param {number} total @param {Set<string>} found */
+  #compare(lane, theirs, total, found) {
+    const ids = new Set(theirs.map((job) => job.job_id));
+    const complete = ids.size === total;
+    for (const job of this.lanes.peek()[lane]) {
+      const id = job.peek().job_id;
+      if (complete && !ids.delete(id)) found.add(`${id} is not ${lane} there`);
+    }
+    if (complete) for (const id of ids) found.add(`${id} is ${lane} there`);
+  }
+
+  /** @param {MonitorState} data */
+  #replace(data) {
+    /** @type {Map<string, Worker[]>} */
+    const workers = new Map(data.machines.map((machine) => [machine.machine_id, []]));
+    for (const worker of data.workers) workers.get(worker.machine_id)?.push(worker);
+    for (const id of this.nodes.keys()) if (!workers.has(id)) this.#removeNode(id);
+    for (const machine of data.machines) this.#putNode({ machine, workers: workers.get(machine.machine_id) ?? [] });
+
+    const before = this.jobs;
+    this.jobs = new Map();
+    for (const job of Object.values(data.jobs).flat()) {
+      const known = before.get(job.job_id) ?? signal(job);
+      known.value = job;
+      this.jobs.set(job.job_id, known);
+    }
+    this.#jobsChanged.value += 1;
+    this.#putStats(data.system_stats);
+  }
+
+  /** @param {Node} node */
+  #putNode(node) {
+    const id = node.machine.machine_id;
+    const known = this.nodes.get(id);
+    if (known) {
+      known.value = node;
+    } else {
+      this.nodes.set(id, signal(node));
+      this.nodeIds.value = [...this.nodes.keys()].sort(byName);
+    }
+  }
+
+  /** @param {string} id */
+  #removeNode(id) {
+    if (this.nodes.delete(id)) this.nodeIds.value = this.nodeIds.peek().filter((other) => other !== id);
+  }
+
+  /** @param {Job} job */
+  #putJob(job) {
+    const known = this.jobs.get(job.job_id);
+    const before = known?.peek().status;
+    if (known) known.value = job;
+    else this.jobs.set(job.job_id, signal(job));
+    if (before === job.status) return;
+    const counts = { ...this.jobCounts.peek() };
+    if (before) counts[laneOf(before)] -= 1;
+    counts[laneOf(job.status)] += 1;
+    this.jobCounts.value = counts;
+    this.#jobsChanged.value += 1;
+  }
+
+  /** @param {Extract<MonitorMessage, {type: "job_progress"}>} message */
+  #putProgress({ job_id, progress }) {
+    const known = this.jobs.get(job_id)?.peek();
+    // Progress is coalesced and may come after the end that it led to: it never brings a job back.
+    if (known && laneOf(known.status) === "running") this.#putJob({ ...known, status: "in_progress", progress });
+  }
+
+  /** @param {SystemStats} stats */
+  #putStats(stats) {
+    this.stats.value = stats;
+    const counts = noJobs();
+    for (const [status, count] of Object.entries(stats.jobs)) counts[laneOf(status)] += count;
+    this.jobCounts.value = counts;
+  }
+
+  #sortIntoLanes() {
+    /** @type {Record<Lane, Signal<Job>[]>} */
+    const lanes = { waiting: [], running: [], failed: [], finished: [] };
+    for (const job of this.jobs.values()) lanes[laneOf(job.peek().status)].push(job);
+    for (const lane of /** @type {Lane[]} */ (Object.keys(lanes))) {
+      lanes[lane].sort((a, b) => LANE_ORDER[lane](a.peek(), b.peek()));
+    }
+    return lanes;
+  }
+
+  #dropSurplus() {
+    const lanes = this.#sortIntoLanes();
+    for (const lane of /** @type {Lane[]} */ (Object.keys(lanes))) {
+      for (const job of lanes[lane].slice(LANE_LIMITS[lane])) {
+        this.jobs.delete(job.peek().job_id);
+        this.#jobsChanged.value += 1;
+      }
+    }
+  }
+}
+
+export const state = new FleetState();

@@ -1,0 +1,155 @@
+// What the control plane sends to the monitor. Absent figures are null: unknown is not zero. Times are ms since the epoch.
+
+type Health = import("../../src/muster/web/vocabulary.js").Health;
+type Phase = import("../../src/muster/web/vocabulary.js").Phase;
+type WorkerStatus = import("../../src/muster/web/vocabulary.js").WorkerStatus;
+type ServiceStatus = import("../../src/muster/web/vocabulary.js").ServiceStatus;
+type JobStatus = import("../../src/muster/web/vocabulary.js").JobStatus;
+type Signal<T> = import("@preact/signals-core").Signal<T>;
+
+interface Gpu {
+  index: number;
+  name: string | null;
+  memory_total_mb: number | null;
+  memory_used_mb: number | null;
+  utilization_percent: number | null;
+  temperature_c: number | null;
+  power_w: number | null;
+  simulated: boolean;
+}
+
+interface Resources {
+  memory_total_mb: number | null;
+  memory_used_mb: number | null;
+  cpu_percent: number | null;
+  disk_total_mb: number | null;
+  disk_free_mb: number | null;
+}
+
+interface Service {
+  name: string;
+  connector: string;
+  status: ServiceStatus;
+  url: string | null;
+  models: { name: string; resident: boolean | null }[];
+  slots: number | null;
+  slots_busy: number | null;
+  managed: boolean;
+  error: string | null;
+  restarts: number;
+}
+
+interface Machine {
+  machine_id: string;
+  status: string;
+  phase: Phase;
+  health_status: Health;
+  reason: string | null;
+  connected: boolean;
+  draining: boolean;
+  late: boolean;
+  last_seen: number | null;
+  uptime_seconds: number;
+  hostname: string | null;
+  link: string;
+  version: string | null;
+  labels: Record<string, string>;
+  pool: string | null;
+  gpu_count: number;
+  gpu_model: string | null;
+  gpus: Gpu[];
+  cpu_cores: number | null;
+  resources: Resources;
+  service_details: Service[];
+  models: string[];
+}
+
+interface Worker {
+  worker_id: string;
+  machine_id: string;
+  status: WorkerStatus;
+  slots: number;
+  gpu_index: number | null;
+  connector_statuses: Record<string, string>;
+  current_jobs: string[];
+  jobs_completed: number;
+  jobs_failed: number;
+}
+
+interface Progress {
+  fraction: number | null;
+  message: string | null;
+}
+
+interface JobError {
+  code: string;
+  message: string;
+}
+
+interface Job {
+  job_id: string;
+  service_required: string;
+  priority: number;
+  status: JobStatus;
+  worker_id: string | null;
+  attempt: number;
+  retry_count: number;
+  max_retries: number;
+  timeout_s: number;
+  created_at: number;
+  started_at: number | null;
+  completed_at: number | null;
+  next_attempt_at: number | null;
+  progress: Progress | null;
+  error: JobError | null;
+  workflow_id: string | null;
+  workflow_priority: number | null;
+  workflow_datetime: number | null;
+  step_number: number | null;
+  customer_id: string | null;
+}
+
+/** A job as GET /api/jobs/{id} shows it. */
+interface FullJob extends Job {
+  payload: unknown;
+  requirements: unknown;
+  result: unknown;
+}
+
+interface Mismatch {
+  requirement: string;
+  text: string;
+}
+
+interface Explanation {
+  summary: string;
+  position: number | null;
+  can_run: unknown[];
+  candidates: { class_id: string; sessions: number; mismatches: Mismatch[] }[];
+}
+
+interface SystemStats {
+  version: string;
+  total_machines: number;
+  /** Those that nobody can run count as pending. */
+  jobs: Record<Exclude<JobStatus, "unworkable">, number>;
+  gateway: { in_flight: number; requests_total: number; errors_total: number };
+}
+
+/** At most 50 jobs in each list; the counts in the statistics are whole. */
+interface MonitorState {
+  machines: Machine[];
+  workers: Worker[];
+  jobs: { pending: Job[]; active: Job[]; completed: Job[]; failed: Job[] };
+  system_stats: SystemStats;
+}
+
+type MonitorMessage =
+  | { type: "connected"; timestamp: number }
+  | { type: "full_state_snapshot"; data: MonitorState; timestamp: number }
+  | { type: "machine_update"; machine: Machine; workers: Worker[] }
+  | { type: "machine_removed"; machine_id: string }
+  | { type: "job_update"; job: Job }
+  | { type: "job_progress"; job_id: string; progress: Progress }
+  | { type: "system_stats"; data: SystemStats }
+  | { type: "resync"; reason: string };
