@@ -1,0 +1,309 @@
+"""The agent: one node of the fleet, from coming up to going away."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+from msgspec import Struct
+
+from muster.agent.attach import Attachments, Discovery, Identify
+from muster.agent.board import ServiceBoard
+from muster.agent.commands import CommandDesk
+from muster.agent.config import AgentConfig
+from muster.agent.crew import Crew
+from muster.agent.gpus import Gpus, SimulatedGpus
+from muster.agent.heartbeat import Pulse
+from muster.agent.identity import describe, local_address
+from muster.agent.outbox import Outbox
+from muster.agent.sampler import NodeState, Sampler
+from muster.agent.startup import Step, run_steps
+from muster.agent.supervisor import HealthCheck, Provisions, Supervisor
+from muster.agent.surroundings import Surroundings
+from muster.agent.template import instances, models_of
+from muster.clock import Clock, Rng
+from muster.domain.node import Phase
+from muster.errors import MusterError, UpstreamFailed
+from muster.ids import new_id
+from muster.ports import Connector, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink
+from muster.wire import Deregistration, Heartbeat, HeartbeatReply, Registration
+
+log = structlog.get_logger()
+
+FetchModel = Callable[[str], Awaitable[Path]]
+
+_GOODBYE_S = 5.0
+
+
+class Devices(Struct, frozen=True, kw_only=True):
+    """What reads this machine; `simulated_gpus` stands in where GPUs are asked for and none is found."""
+
+    gpus: GpuProbe
+    simulated_gpus: SimulatedGpus
+    host: HostProbe
+
+
+class Backends(Struct, frozen=True, kw_only=True):
+    """How services are driven, found, checked and given their models."""
+
+    connectors: Mapping[str, Connector]
+    identify: Identify
+    usual_ports: Mapping[str, int]
+    check_health: HealthCheck
+    fetch_model: FetchModel
+
+
+class Agent:
+    """A Lifecycle. Once `start` returns the node is ready, whether the control plane was reached or not."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        nodes: NodeLink,
+        jobs: JobLink,
+        devices: Devices,
+        backends: Backends,
+        clock: Clock,
+        rng: Rng,
+        data_dir: Path,
+    ) -> None:
+        self._config = config
+        self._nodes = nodes
+        self._backends = backends
+        self._clock = clock
+        self._data_dir = data_dir
+        self._boot_id = new_id("boot", clock.now_ms(), rng)
+        address = config.address or local_address(config.control_plane)
+        self._state = NodeState(describe(config, address, ()))
+        self._outbox = Outbox(config.node_id, clock, self._hurry)
+        self._board = ServiceBoard()
+        self._around = Surroundings(
+            address=address,
+            connectors=backends.connectors,
+            board=self._board,
+            outbox=self._outbox,
+            clock=clock,
+            rng=rng,
+            look_every_s=config.look_every_s,
+        )
+        self._gpus = Gpus(devices.gpus, devices.simulated_gpus, None if config.num_gpus == "auto" else config.num_gpus)
+        self._crew = Crew(
+            config, jobs, self._gpus, devices.host, self._state.facts.cpu_cores or 0, self._around, self._hurry
+        )
+        self._desk = CommandDesk(
+            {"drain": self._drain, "resume": self._resume, "status": self._status, "shutdown": self._shut_down},
+            self._outbox,
+        )
+        interval_s = config.heartbeat_interval_s
+        self._sampler = Sampler(
+            self._state, self._boot_id, interval_s, devices.host, self._gpus, self._board, self._crew
+        )
+        self._pulse = Pulse(
+            config.node_id,
+            nodes,
+            self._registration,
+            self._sample,
+            self._outbox,
+            self._hear,
+            clock,
+            rng,
+            interval_s=interval_s,
+        )
+        self._attachments = Attachments(config.attach, self._around)
+        self._running: list[Lifecycle] = []  # in the order of their start
+        self._startup: asyncio.Task[None] | None = None
+        self._stop_asked = asyncio.Event()
+        self._stop_reason = "stopped"
+        self._superseded = False
+        self._models: dict[str, str] = {}
+        self._missing_models: dict[str, str] = {}
+        self._board.on_change(self._hurry)
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        if self._startup is not None:
+            return
+        self._startup = asyncio.create_task(self._come_up(), name="startup")
+        try:
+            await asyncio.wait([self._startup])
+        except asyncio.CancelledError:
+            self._startup.cancel()
+            raise
+        if not self._startup.cancelled():
+            self._startup.result()
+
+    async def stop(self) -> None:
+        """Finish or give back the jobs, stop the services, say goodbye."""
+        if self._startup is None or self._state.phase in {Phase.STOPPING, Phase.OFFLINE}:
+            return
+        self._startup.cancel()
+        await asyncio.gather(self._startup, return_exceptions=True)
+        self._outbox.add("node_stopping", reason=self._stop_reason)
+        self._enter(Phase.STOPPING)
+        for lifecycle in (*reversed(self._running), self._desk):
+            await _stop(lifecycle)
+        await self._pulse.stop()
+        await self._say_goodbye()
+        self._state.phase = Phase.OFFLINE
+
+    async def run_until_stopped(self) -> None:
+        """Start, wait until somebody asks to stop (`request_stop`, or the command `shutdown`), stop."""
+        try:
+            await self.start()
+            await self._stop_asked.wait()
+        finally:
+            await self.stop()
+
+    def request_stop(self, reason: str = "stopped") -> None:
+        self._stop_reason = reason
+        self._stop_asked.set()
+
+    async def _come_up(self) -> None:
+        started_s = self._clock.monotonic_s()
+        steps = [
+            Step("identify", Phase.STARTING, self._identify),
+            Step("read_devices", Phase.STARTING, self._read_devices),
+            Step("join_fleet", Phase.STARTING, self._join_fleet),
+            Step("fetch_models", Phase.CONFIGURING, self._fetch_models),
+            Step("start_services", Phase.CONFIGURING, self._start_services),
+            Step("attach_services", Phase.CONFIGURING, self._attach_services),
+            Step("start_workers", Phase.CONFIGURING, self._start_workers),
+        ]
+        self._state.problems = await run_steps(steps, self._outbox, self._clock, self._enter)
+        self._outbox.add("node_ready", took_s=round(self._clock.monotonic_s() - started_s, 2))
+        self._enter(Phase.READY)
+
+    async def _run(self, lifecycle: Lifecycle) -> None:
+        self._running.append(lifecycle)  # first: what was half started is to be stopped as well
+        await lifecycle.start()
+
+    async def _say_goodbye(self) -> None:
+        message = Deregistration(node_id=self._config.node_id, boot_id=self._boot_id, reason=self._stop_reason)
+        try:
+            async with asyncio.timeout(_GOODBYE_S):
+                await self._pulse.beat_now()
+                await self._nodes.deregister(message)
+        except (MusterError, TimeoutError) as error:
+            log.warning("not_deregistered", node_id=self._config.node_id, error=str(error))
+
+    # --- the steps of coming up --------------------------------------------------------------------------------------
+
+    async def _identify(self) -> dict[str, Any]:
+        return {"boot_id": self._boot_id, "address": self._around.address}
+
+    async def _read_devices(self) -> dict[str, Any]:
+        found = await self._gpus.take_stock()
+        inventory = self._gpus.inventory
+        self._state.facts = describe(self._config, self._around.address, inventory)
+        wanted, simulated = self._config.num_gpus, sum(gpu.simulated for gpu in inventory)
+        if wanted not in {"auto", found}:
+            self._outbox.add("gpu_count_mismatch", wanted=wanted, found=found, used=len(inventory), simulated=simulated)
+        return {"gpus": [gpu.name for gpu in inventory], "simulated": simulated}
+
+    async def _join_fleet(self) -> dict[str, Any]:
+        await self._pulse.start()
+        return {}
+
+    async def _fetch_models(self) -> dict[str, Any]:
+        names = dict.fromkeys(name for template in self._config.services for name in models_of(template))
+        for name in names:
+            try:
+                self._models[name] = str(await self._backends.fetch_model(name))
+            except (MusterError, OSError) as error:
+                self._missing_models[name] = str(error)
+        if self._missing_models:
+            raise UpstreamFailed("; ".join(f"{name}: {why}" for name, why in self._missing_models.items()))
+        return {"models": self._models}
+
+    async def _start_services(self) -> dict[str, Any]:
+        provisions = Provisions(
+            data_dir=self._data_dir,
+            models=self._models,
+            missing_models=self._missing_models,
+            check_health=self._backends.check_health,
+        )
+        planned = instances(self._config.services, [gpu.index for gpu in self._gpus.inventory])
+        await self._run(Supervisor(planned, provisions, self._around))
+        return {"services": {service.name: service.status.value for service in self._board.services()}}
+
+    async def _attach_services(self) -> dict[str, Any]:
+        await self._run(self._attachments)
+        if self._config.discover:
+            backends, config = self._backends, self._config
+            every_s = config.discover_every_s
+            await self._run(
+                Discovery(
+                    backends.identify,
+                    backends.usual_ports,
+                    config.ignored_ports,
+                    self._attachments,
+                    self._around,
+                    every_s=every_s,
+                )
+            )
+        return {"services": [service.name for service in self._board.services() if not service.managed]}
+
+    async def _start_workers(self) -> dict[str, Any]:
+        await self._run(self._crew)
+        return {"workers": [worker.worker_id for worker in self._crew.records()]}
+
+    # --- talking to the control plane --------------------------------------------------------------------------------
+
+    def _registration(self) -> Registration:
+        return Registration(
+            facts=self._state.facts,
+            boot_id=self._boot_id,
+            heartbeat_interval_s=self._config.heartbeat_interval_s,
+            phase=self._state.phase,
+        )
+
+    async def _sample(self) -> Heartbeat:
+        return await self._sampler.sample(self._desk.done)
+
+    def _hear(self, heartbeat: Heartbeat, reply: HeartbeatReply) -> None:
+        self._desk.acknowledged(heartbeat.commands_done)
+        if reply.superseded and not self._superseded:
+            log.error("node_id_taken", node_id=self._config.node_id, next_step="give one of the two agents its own id")
+        self._superseded = reply.superseded
+        self._crew.hold("node id is taken", held=reply.superseded)
+        self._crew.hold("drained by the control plane", held=reply.draining)
+        if not reply.superseded:
+            self._desk.take(reply.commands)
+
+    def _enter(self, phase: Phase) -> None:
+        self._state.phase = phase
+        self._hurry()
+
+    def _hurry(self) -> None:
+        self._pulse.hurry()
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    async def _drain(self, _: dict[str, Any]) -> None:
+        self._crew.hold("drained by command", held=True)
+
+    async def _resume(self, _: dict[str, Any]) -> None:
+        self._crew.hold("drained by command", held=False)
+
+    async def _status(self, _: dict[str, Any]) -> dict[str, Any]:
+        heartbeat = await self._sampler.sample()
+        return {
+            "phase": heartbeat.phase.value,
+            "status": heartbeat.status.value,
+            "reason": heartbeat.reason,
+            "workers": {worker.worker_id: worker.status.value for worker in heartbeat.workers},
+            "services": {service.name: service.status.value for service in heartbeat.services},
+        }
+
+    async def _shut_down(self, args: dict[str, Any]) -> None:
+        self.request_stop(str(args.get("reason") or "shutdown by command"))
+
+
+async def _stop(lifecycle: Lifecycle | CommandDesk) -> None:
+    """Stop one; a fault in it must not leave the others running."""
+    try:
+        await lifecycle.stop()
+    except Exception:
+        log.exception("stop_failed", what=type(lifecycle).__name__)

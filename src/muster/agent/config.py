@@ -1,0 +1,54 @@
+"""What an agent is told: parsed and checked by others, plain values here."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from muster.ids import NodeId
+
+
+class ServiceTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A service to run, once for the node or once for each GPU.
+
+    `command` and `env` may use the placeholders of `muster.agent.template`. Without `port` a free one is taken; with
+    it the first instance has that port and the others those that follow. `health` is a path that must answer 200 before
+    the connector looks at the service.
+    """
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    connector: str
+    command: Annotated[tuple[str, ...], Meta(min_length=1)]
+    per: Literal["node", "gpu"] = "node"
+    health: Annotated[str, Meta(pattern="^/")] | None = None
+    port: Annotated[int, Meta(ge=1, le=65_000)] | None = None
+    slots: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    start_timeout_s: Annotated[float, Meta(gt=0)] = 120.0
+    stop_timeout_s: Annotated[float, Meta(gt=0)] = 10.0
+    restarts_max: Annotated[int, Meta(ge=0)] = 5
+
+
+class AgentConfig(Struct, frozen=True, kw_only=True):
+    """`attach` are (connector, url) of services that run already; `ignored_ports` are never looked at by discovery."""
+
+    node_id: NodeId
+    control_plane: str = ""  # its URL; empty: in this process
+    node_type: str | None = None
+    address: str | None = None
+    instance_id: str | None = None
+    nebula_ip: str | None = None
+    public_ip: str | None = None
+    region: str | None = None
+    az: str | None = None
+    pool: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    heartbeat_interval_s: float = 10.0
+    num_gpus: int | Literal["auto"] = "auto"
+    worker_slots: int = 1
+    attach: tuple[tuple[str, str], ...] = ()
+    discover: bool = True
+    ignored_ports: frozenset[int] = frozenset()
+    services: tuple[ServiceTemplate, ...] = ()
+    stop_timeout_s: float = 10.0
+    look_every_s: float = 5.0  # at services
+    discover_every_s: float = 30.0

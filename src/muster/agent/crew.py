@@ -1,0 +1,82 @@
+"""The workers of a node: one for each GPU, or one when there is none."""
+
+import asyncio
+from collections.abc import Callable
+
+from muster.agent.config import AgentConfig
+from muster.agent.gpus import Gpus
+from muster.agent.offer import Means, make_offer
+from muster.agent.surroundings import Surroundings
+from muster.agent.worker import Worker
+from muster.domain.worker import Worker as WorkerRecord
+from muster.ports import HostProbe, JobLink
+
+
+class Crew:
+    """A Lifecycle; the GPUs must be known when it starts."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        jobs: JobLink,
+        gpus: Gpus,
+        host: HostProbe,
+        cpu_cores: int,
+        around: Surroundings,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._jobs = jobs
+        self._gpus = gpus
+        self._host = host
+        self._cpu_cores = cpu_cores
+        self._around = around
+        self._on_change = on_change
+        self._crew: list[tuple[Worker, Means]] = []
+        self._holds: set[str] = set()
+        around.board.on_change(self._offer)
+
+    async def start(self) -> None:
+        memory_total_mb = self._host.read().memory_total_mb
+        for index, gpu in enumerate(self._gpus.inventory or (None,)):
+            worker = Worker(
+                self._config.node_id,
+                index,
+                self._jobs,
+                self._around.clock,
+                self._around.rng,
+                slots=self._config.worker_slots,
+                gpu_index=None if gpu is None else gpu.index,
+                stop_timeout_s=self._config.stop_timeout_s,
+                on_change=self._on_change,
+            )
+            means = Means(
+                gpu=gpu, cpu_cores=self._cpu_cores, memory_total_mb=memory_total_mb, labels=self._config.labels
+            )
+            self._crew.append((worker, means))
+            worker.hold(held=bool(self._holds))
+        self._offer()
+        await asyncio.gather(*(worker.start() for worker, _ in self._crew))
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(worker.stop() for worker, _ in self._crew))
+
+    def hold(self, reason: str, *, held: bool) -> None:
+        """Take no new jobs as long as any reason holds."""
+        if held:
+            self._holds.add(reason)
+        else:
+            self._holds.discard(reason)
+        for worker, _ in self._crew:
+            worker.hold(held=bool(self._holds))
+
+    def records(self) -> list[WorkerRecord]:
+        return [worker.record() for worker, _ in self._crew]
+
+    def refusal(self) -> str | None:
+        return next((worker.refusal for worker, _ in self._crew if worker.refusal), None)
+
+    def _offer(self) -> None:
+        services = self._around.board.services()
+        for worker, means in self._crew:
+            worker.offer(make_offer(self._around.connectors, services, means))

@@ -1,0 +1,124 @@
+"""The node file: TOML that says what a machine is and which services it runs."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from muster.agent import template
+from muster.agent.config import ServiceTemplate
+from muster.errors import InvalidInput, SetupError
+
+T = TypeVar("T", bound=Struct)
+
+_SECTIONS = ("node", "service")
+
+
+class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[node]`; None where the file says nothing."""
+
+    id: str | None = None
+    control_plane: str | None = None
+    gpus: int | str | None = None
+    node_type: str | None = None
+    address: str | None = None
+    region: str | None = None
+    az: str | None = None
+    pool: str | None = None
+    labels: dict[str, str] = {}
+    heartbeat_interval_s: float | None = None
+    worker_slots: int | None = None
+    attach: dict[str, str] = {}
+    discover: bool | None = None
+
+
+class NodeFile(Struct, frozen=True, kw_only=True):
+    node: NodeSection = NodeSection()
+    services: tuple[ServiceTemplate, ...] = ()
+
+
+def load_node_file(path: Path) -> NodeFile:
+    """SetupError names the file, the line and the nearest known key."""
+    try:
+        text = path.read_text()
+        values = tomllib.loads(text)
+    except OSError as error:
+        raise SetupError(f"cannot read {path}: {error.strerror}", next_step="check the path and its rights") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path} is not TOML: {error}", next_step="correct that line") from None
+    reader = _Reader(path, text.splitlines())
+    reader.check_names(values, _SECTIONS, "", 0)
+    node = reader.read(values.get("node", {}), NodeSection, "node", 0)
+    services = tuple(
+        reader.read_service(entry, number) for number, entry in enumerate(_as_list(values.get("service", [])))
+    )
+    reader.check_distinct(services)
+    return NodeFile(node=node, services=services)
+
+
+class _Reader:
+    def __init__(self, path: Path, lines: list[str]) -> None:
+        self._path = path
+        self._lines = lines
+
+    def read_service(self, entry: Any, number: int) -> ServiceTemplate:
+        found = self.read(entry, ServiceTemplate, "service", number)
+        try:
+            template.check(found)
+        except InvalidInput as error:
+            raise self._error(error.message, "service", number, error.field or "command") from None
+        return found
+
+    def read(self, entry: Any, kind: type[T], section: str, number: int) -> T:
+        if not isinstance(entry, Mapping):
+            raise self._error(f"{section} must be a table", section, number, section)
+        self.check_names(entry, kind.__struct_fields__, section, number)
+        try:
+            return msgspec.convert(entry, kind)
+        except msgspec.ValidationError as error:
+            text, _, place = str(error).partition(" - at `$.")
+            named = re.search(r"field `([^`]+)`", text)
+            key = re.split(r"[.\[`]", place)[0] or (named.group(1) if named else "")
+            raise self._error(f"{key}: {text}" if place else text, section, number, key) from None
+
+    def check_names(self, entry: Mapping[str, Any], known: tuple[str, ...], section: str, number: int) -> None:
+        for key in entry:
+            if key not in known:
+                nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+                where = f"[{section}]" if section else "the file"
+                raise self._error(
+                    f"unknown key {key} in {where}; the nearest known one is {nearest}", section, number, key
+                )
+
+    def check_distinct(self, services: tuple[ServiceTemplate, ...]) -> None:
+        names = [service.name for service in services]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise self._error(f"two services are named {name}", "service", number, "name")
+
+    def _error(self, problem: str, section: str, number: int, key: str) -> SetupError:
+        line = self._line(section, number, key)
+        place = f"{self._path}, line {line}" if line else str(self._path)
+        return SetupError(f"{place}: {problem}", next_step="correct that line")
+
+    def _line(self, section: str, number: int, key: str) -> int | None:
+        """Return the line of a key, else of its section's head. TOML's own reader does not tell lines."""
+        head = re.compile(rf"\s*\[\[?\s*{re.escape(section)}\b") if section else None
+        wanted = re.compile(rf"\s*(\[\[?\s*)?[\"']?{re.escape(key)}\b")
+        seen, start = -1, None if head else 0
+        for at, line in enumerate(self._lines):
+            if head and head.match(line):
+                seen += not re.match(rf"\s*\[\[?\s*{re.escape(section)}\s*\.", line)
+                start = at + 1 if seen == number and start is None else start
+            if start is not None and wanted.match(line):
+                return at + 1
+        return start
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

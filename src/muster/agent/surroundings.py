@@ -1,0 +1,22 @@
+"""What all that runs on a node has around it."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from muster.agent.board import ServiceBoard
+from muster.agent.outbox import Outbox
+from muster.clock import Clock, Rng
+from muster.ports import Connector
+
+
+class Surroundings(Struct, frozen=True, kw_only=True):
+    """`address` is the host under which others reach this node, and where its own services listen."""
+
+    address: str
+    connectors: Mapping[str, Connector]
+    board: ServiceBoard
+    outbox: Outbox
+    clock: Clock
+    rng: Rng
+    look_every_s: float

@@ -1,0 +1,74 @@
+"""From a template to what is really started: instances and filled-in placeholders.
+
+`{python}` this interpreter · `{host}` where the service must listen · `{port}` its port · `{gpu}` index of its GPU ·
+`{index}` number of the instance · `{model:NAME}` path of a fetched model. Other braces are left alone.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from msgspec import Struct
+
+from muster.agent.config import ServiceTemplate
+from muster.errors import InvalidInput
+
+PLACEHOLDERS = ("python", "host", "port", "gpu", "index", "model:NAME")
+
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)(?::([^{}]+))?\}")
+
+
+class Instance(Struct, frozen=True, kw_only=True):
+    """One process to be: `llama` for the node, or `llama-gpu0`, `llama-gpu1` and so on."""
+
+    name: str
+    template: ServiceTemplate
+    index: int = 0
+    gpu_index: int | None = None
+
+    @property
+    def port(self) -> int | None:
+        return None if self.template.port is None else self.template.port + self.index
+
+
+def instances(templates: Iterable[ServiceTemplate], gpu_indices: Sequence[int]) -> list[Instance]:
+    found = []
+    for template in templates:
+        if template.per == "node":
+            found.append(Instance(name=template.name, template=template))
+        else:
+            found += [
+                Instance(name=f"{template.name}-gpu{gpu}", template=template, index=index, gpu_index=gpu)
+                for index, gpu in enumerate(gpu_indices)
+            ]
+    return found
+
+
+def models_of(template: ServiceTemplate) -> list[str]:
+    """Return the names of the models that must be there before it starts."""
+    return list(dict.fromkeys(argument for name, argument in _placeholders(template) if name == "model"))
+
+
+def check(template: ServiceTemplate) -> None:
+    """Raise InvalidInput naming a placeholder that nobody could fill in."""
+    known = {name.partition(":")[0] for name in PLACEHOLDERS}
+    for name, argument in _placeholders(template):
+        if name not in known or (name == "model") != bool(argument):
+            shown = f"{name}:{argument}" if argument else name
+            known_ones = " ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+            raise InvalidInput(f"{{{shown}}} cannot be filled in; known are {known_ones}", field="command")
+        if name == "gpu" and template.per != "gpu":
+            raise InvalidInput('{gpu} needs per = "gpu"', field="command")
+
+
+def fill(text: str, values: Mapping[str, str], models: Mapping[str, str]) -> str:
+    def put(match: re.Match[str]) -> str:
+        name, argument = match.groups()
+        return models[argument] if name == "model" else values[name]
+
+    return _PLACEHOLDER.sub(put, text)
+
+
+def _placeholders(template: ServiceTemplate) -> Iterator[tuple[str, str]]:
+    for text in (*template.command, *template.env.values()):
+        for match in _PLACEHOLDER.finditer(text):
+            yield match.group(1), match.group(2) or ""

@@ -1,0 +1,135 @@
+"""A control plane for nodes that notes what it hears, and agents to talk to it."""
+
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from tests.unit.agent.connectors import FakeConnector
+from tests.unit.agent.queues import FakeQueue, WireLink
+from tests.unit.agent.virtual_time import LoopClock
+
+from muster.agent.agent import Agent, Backends, Devices
+from muster.agent.config import AgentConfig
+from muster.domain.event import Event
+from muster.domain.gpu import Gpu
+from muster.domain.node import Resources
+from muster.domain.service import Service
+from muster.errors import ModelNotFound, UpstreamFailed
+from muster.ids import NodeId
+from muster.wire import (
+    AgentEvents,
+    Deregistration,
+    Heartbeat,
+    HeartbeatReply,
+    Registration,
+    RegistrationReply,
+    decode,
+    encode,
+)
+
+NODE = NodeId("gpu-1")
+
+
+class FakePlane:
+    """A NodeLink. `trouble` is asked before each call; `reply` is what heartbeats get."""
+
+    def __init__(self) -> None:
+        self.registrations: list[Registration] = []
+        self.heartbeats: list[Heartbeat] = []
+        self.beat_at_s: list[float] = []
+        self.events: list[Event] = []
+        self.gone: list[Deregistration] = []
+        self.reply = HeartbeatReply(next_heartbeat_ms=10_000)
+        self.once: list[HeartbeatReply] = []
+        self.trouble: Callable[[str], Awaitable[None]] | None = None
+
+    async def _hear(self, name: str, message: Any) -> Any:
+        if self.trouble is not None:
+            await self.trouble(name)
+        return decode(encode(message), type(message))
+
+    async def register(self, message: Registration) -> RegistrationReply:
+        self.registrations.append(await self._hear("register", message))
+        return RegistrationReply(node_id=message.facts.node_id, next_heartbeat_ms=10_000)
+
+    async def heartbeat(self, message: Heartbeat) -> HeartbeatReply:
+        self.heartbeats.append(await self._hear("heartbeat", message))
+        self.beat_at_s.append(LoopClock().monotonic_s())
+        return self.once.pop(0) if self.once else self.reply
+
+    async def report_events(self, message: AgentEvents) -> None:
+        self.events += (await self._hear("events", message)).events
+
+    async def deregister(self, message: Deregistration) -> None:
+        self.gone.append(await self._hear("deregister", message))
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]
+
+    def told(self, kind: str) -> list[dict[str, Any]]:
+        return [event.data for event in self.events if event.kind == kind]
+
+
+class FakeGpus:
+    def __init__(self, *gpus: Gpu) -> None:
+        self.gpus = gpus
+        self.error: Exception | None = None
+
+    async def read(self) -> tuple[Gpu, ...]:
+        if self.error is not None:
+            raise self.error
+        return self.gpus
+
+
+def gpu(index: int, **more: Any) -> Gpu:
+    return Gpu(index=index, name="RTX 4090", memory_total_mb=24_564, memory_used_mb=1_000, **more)
+
+
+def simulated_gpus(count: int) -> FakeGpus:
+    return FakeGpus(*(gpu(index, simulated=True) for index in range(count)))
+
+
+class FakeHost:
+    def read(self) -> Resources:
+        return Resources(memory_total_mb=64_000, memory_used_mb=8_000, cpu_percent=None)
+
+
+async def nothing_there(_: str) -> Service | None:
+    return None
+
+
+async def no_model(name: str) -> Path:
+    raise ModelNotFound(f"no model {name!r}")
+
+
+async def healthy(_: str) -> None:
+    return None
+
+
+async def unhealthy(url: str) -> None:
+    raise UpstreamFailed(f"{url} answered 503")
+
+
+def agent(
+    plane: FakePlane, queue: FakeQueue, data_dir: Path, *, gpus: FakeGpus | None = None, **more: Any
+) -> Agent:
+    connectors: dict[str, FakeConnector] = more.pop("connectors", {"work": FakeConnector()})
+    backends = {
+        "connectors": connectors,
+        "identify": nothing_there,
+        "usual_ports": {},
+        "check_health": healthy,
+        "fetch_model": no_model,
+    }
+    backends |= {name: more.pop(name) for name in list(more) if name in backends}
+    return Agent(
+        AgentConfig(node_id=NODE, **({"address": "127.0.0.1", "stop_timeout_s": 1.0} | more)),
+        plane,
+        WireLink(queue),
+        Devices(gpus=gpus or FakeGpus(), simulated_gpus=simulated_gpus, host=FakeHost()),
+        Backends(**backends),  # type: ignore[arg-type]  # as given by the test
+        LoopClock(),
+        random.Random(1),
+        data_dir,
+    )
