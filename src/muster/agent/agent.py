@@ -142,8 +142,8 @@ class Agent:
         await asyncio.gather(self._startup, return_exceptions=True)
         self._outbox.add("node_stopping", reason=self._stop_reason)
         self._enter(Phase.STOPPING)
-        for lifecycle in (*reversed(self._running), self._desk):
-            await _stop(lifecycle)
+        for stop in (*(lifecycle.stop for lifecycle in reversed(self._running)), self._desk.stop):
+            await _carried_through(stop)
         await self._pulse.stop()
         await self._say_goodbye()
         self._state.phase = Phase.OFFLINE
@@ -152,9 +152,13 @@ class Agent:
         """Start, wait until somebody asks to stop (`request_stop`, or the command `shutdown`), stop."""
         try:
             await self.start()
-            await self._stop_asked.wait()
+            await self.stop_requested()
         finally:
             await self.stop()
+
+    async def stop_requested(self) -> None:
+        """Wait until `request_stop`, or the command `shutdown`."""
+        await self._stop_asked.wait()
 
     def request_stop(self, reason: str = "stopped") -> None:
         self._stop_reason = reason
@@ -301,9 +305,9 @@ class Agent:
         self.request_stop(str(args.get("reason") or "shutdown by command"))
 
 
-async def _stop(lifecycle: Lifecycle | CommandDesk) -> None:
+async def _carried_through(stop: Callable[[], Awaitable[None]]) -> None:
     """Stop one; a fault in it must not leave the others running."""
     try:
-        await lifecycle.stop()
+        await stop()
     except Exception:
-        log.exception("stop_failed", what=type(lifecycle).__name__)
+        log.exception("stop_failed", what=repr(stop))
