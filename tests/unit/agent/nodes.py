@@ -5,10 +5,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from tests.unit.agent.connectors import FakeConnector
-from tests.unit.agent.queues import FakeQueue, WireLink
-from tests.unit.agent.virtual_time import LoopClock
-
 from muster.agent.agent import Agent, Backends, Devices
 from muster.agent.config import AgentConfig
 from muster.domain.event import Event
@@ -27,6 +23,9 @@ from muster.wire import (
     decode,
     encode,
 )
+from tests.unit.agent.connectors import FakeConnector
+from tests.unit.agent.queues import FakeQueue, WireLink
+from tests.unit.agent.virtual_time import LoopClock
 
 NODE = NodeId("gpu-1")
 
@@ -111,11 +110,9 @@ async def unhealthy(url: str) -> None:
     raise UpstreamFailed(f"{url} answered 503")
 
 
-def agent(
-    plane: FakePlane, queue: FakeQueue, data_dir: Path, *, gpus: FakeGpus | None = None, **more: Any
-) -> Agent:
+def agent(plane: FakePlane, queue: FakeQueue, data_dir: Path, *, gpus: FakeGpus | None = None, **more: Any) -> Agent:
     connectors: dict[str, FakeConnector] = more.pop("connectors", {"work": FakeConnector()})
-    backends = {
+    backends: dict[str, Any] = {
         "connectors": connectors,
         "identify": nothing_there,
         "usual_ports": {},
@@ -123,12 +120,13 @@ def agent(
         "fetch_model": no_model,
     }
     backends |= {name: more.pop(name) for name in list(more) if name in backends}
+    config: dict[str, Any] = {"address": "127.0.0.1", "stop_timeout_s": 1.0} | more
     return Agent(
-        AgentConfig(node_id=NODE, **({"address": "127.0.0.1", "stop_timeout_s": 1.0} | more)),
+        AgentConfig(node_id=NODE, **config),
         plane,
         WireLink(queue),
         Devices(gpus=gpus or FakeGpus(), simulated_gpus=simulated_gpus, host=FakeHost()),
-        Backends(**backends),  # type: ignore[arg-type]  # as given by the test
+        Backends(**backends),
         LoopClock(),
         random.Random(1),
         data_dir,
