@@ -11,17 +11,20 @@ import psutil
 
 from muster.cli.client import Client, Unreachable
 from muster.cli.running import Running, find_running, process_of
+from muster.domain.node import Phase
 from muster.errors import SetupError
 from muster.settings import Settings
 
 START_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 600.0  # a model may have to be fetched over a slow line
 STOP_MARGIN_S = 15.0  # beyond the time that running work is given: services, store, log
 _LOOK_EVERY_S = 0.1
 _LOG_LINES = 15
+_COMING_UP = frozenset({Phase.STARTING, Phase.CONFIGURING})
 
 
 def start(settings: Settings, flags: Mapping[str, str | None]) -> Running:
-    """Start `muster up` in the background and return once it answers; SetupError shows the end of its log."""
+    """Start `muster up` in the background and return once it listens; SetupError shows the end of its log."""
     log = settings.data_path / "logs" / "muster.log"
     child = _spawn(log, {f"MUSTER_{name.upper()}": value for name, value in flags.items() if value is not None})
     deadline = time.monotonic() + START_TIMEOUT_S
@@ -37,6 +40,23 @@ def start(settings: Settings, flags: Mapping[str, str | None]) -> Running:
         f"it did not answer within {START_TIMEOUT_S:g} s and was stopped:\n{_last_lines(log)}",
         next_step=f"see all of it in {log}",
     )
+
+
+def wait_until_ready(running: Running, settings: Settings) -> list[str] | None:
+    """Wait until this machine's own agent has come up; return the models it serves, None when it takes too long."""
+    client = Client(running.url, settings.token)
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process_of(running) is None:
+            raise SetupError(
+                f"it ended while it started:\n{_last_lines(Path(running.log or os.devnull))}",
+                next_step=f"see all of it in {running.log}",
+            )
+        own = [node for node in client.get("/api/v1/nodes", limit=1000) if node["link"] == "memory"]
+        if own and own[0]["phase"] not in _COMING_UP:
+            return [model["name"] for model in client.get("/api/v1/models")]
+        time.sleep(_LOOK_EVERY_S)
+    return None
 
 
 def stop(running: Running, settings: Settings) -> None:

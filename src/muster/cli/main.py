@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 import typer
@@ -52,13 +53,25 @@ app.add_typer(job, name="job", rich_help_panel="Work")
 def main() -> None:
     try:
         app(prog_name="muster")
-    except MusterError as error:
+    except Exception as error:
         if os.environ.get("MUSTER_DEBUG"):
             raise
-        print(f"muster: {error.message}", file=sys.stderr)
-        if next_step := getattr(error, "next_step", None):
+        problem, next_step = _explain(error)
+        print(f"muster: {problem}", file=sys.stderr)
+        if next_step:
             print(f"Next: {next_step}", file=sys.stderr)
         sys.exit(1)
+
+
+def _explain(error: Exception) -> tuple[str, str | None]:
+    if isinstance(error, MusterError):
+        return error.message, getattr(error, "next_step", None)
+    *_, place = traceback.walk_tb(error.__traceback__)
+    where = f"{place[0].f_code.co_filename}:{place[1]}"
+    return (
+        f"something broke that should not: {type(error).__name__}: {error} ({where})",
+        "MUSTER_DEBUG=1 before the command shows how it came to this; please report it",
+    )
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -7,6 +8,7 @@ from muster.cli.options import Attach, DataDir, Gpus, Listen, Model, NodeIdOptio
 from muster.cli.running import Running, find_running
 from muster.cli.startup import StartupDisplay, welcome
 from muster.cli.tables import console
+from muster.settings import Settings
 
 
 def up(
@@ -32,19 +34,26 @@ def up(
     if running:
         _say_running(running)
         return
-    served = None if settings.model == "none" else settings.model
     if detach:
-        with console(stderr=True).status("starting ..."):
-            running = detached.start(settings, flags)
-        for line in welcome(running.urls, served):
-            print(line)
-        print(f"It runs in the background (pid {running.pid}, log {running.log}); stop it with: .venv/bin/muster down")
+        _detach(settings, flags)
         return
     from muster.app import run_up
 
     with StartupDisplay() as display:
         code = run_up(settings, display.progress, display.ready)
     raise typer.Exit(code)
+
+
+def _detach(settings: Settings, flags: Mapping[str, str | None]) -> None:
+    with console(stderr=True).status("starting ...") as shown:
+        running = detached.start(settings, flags)
+        shown.update("getting this machine ready; the first time a model is fetched ...")
+        models = detached.wait_until_ready(running, settings)
+    for line in welcome(running.urls, models[0] if models else None):
+        print(line)
+    if models is None:
+        print("This machine is not ready yet; `muster status` says when it is.")
+    print(f"It runs in the background (pid {running.pid}, log {running.log}); stop it with: .venv/bin/muster down")
 
 
 def _say_running(running: Running) -> None:

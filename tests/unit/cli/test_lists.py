@@ -168,3 +168,14 @@ def test_a_traceback_is_shown_only_when_asked_for(cli: Cli, monkeypatch: pytest.
     monkeypatch.setenv("MUSTER_DEBUG", "1")
     with pytest.raises(Exception, match="no control plane answers"):
         cli("nodes")
+
+
+def test_a_fault_of_ours_is_a_sentence_too(plane: StubPlane, cli: Cli) -> None:
+    plane.on("GET", "/api/v1/nodes", Reply([{"unexpected": True}]))
+
+    outcome = cli("nodes")
+
+    assert outcome.code == 1
+    assert "something broke that should not: KeyError: 'node_id' (" in outcome.err
+    assert "MUSTER_DEBUG=1" in outcome.err
+    assert "Traceback" not in outcome.err
