@@ -91,12 +91,12 @@ class Connection(asyncio.Protocol):
         if self._refused:
             return
         reader = self._reader
-        if self._in_request or not reader.buffer:  # the pieces of a slow head are no activity
+        if self._in_request or not reader.pending:  # the pieces of a slow head are no activity
             self._activity += 1
         reader.push(data)
         if self._in_request or not self._answering:
             self._advance()
-        elif len(reader.buffer) > self._gateway.limits.pipelined_bytes_max and not self._reading_paused:
+        elif reader.pending > self._gateway.limits.pipelined_bytes_max and not self._reading_paused:
             self._reading_paused = True
             self.transport.pause_reading()
 
@@ -155,29 +155,30 @@ class Connection(asyncio.Protocol):
             return False
         reader = self._reader
         raw = reader.read_body()
-        if self._path is None:
+        path = self._path
+        if path is None:
             if raw and self._guest is not None:
                 self._guest.data_received(raw)
         elif reader.body_bytes > self._gateway.limits.body_bytes_max:
-            self._turn_away(self._path, self._gateway.too_large(reader.body_bytes))
+            self._turn_away(path, self._gateway.too_large(reader.body_bytes))
             return False
         if not reader.complete:
             return False
         self._in_request = False
-        if self._path is not None:
-            self._serve(self._path)
-        return not self._answering
+        if path is not None:
+            self._serve(path)
+        return reader.pending > 0
 
     def _begin(self) -> bool:
         """Read a head and decide whose request it is; return whether its body is to be read."""
-        if self._answering or self._write_paused or self.transport.is_closing():
-            return False
         reader = self._reader
+        if self._answering or self._write_paused or not reader.pending or self.transport.is_closing():
+            return False
         head = reader.read_head()
         if head is None:
             return False
         self._in_request = True
-        self._path = self._gateway.path_of(reader)
+        self._path = self._gateway.find(reader.url)
         if self._path is None:
             return self._give_to_guest(head)
         return self._welcome(self._path)
@@ -189,7 +190,7 @@ class Connection(asyncio.Protocol):
         if problem is not None:
             self._turn_away(path, problem)
             return False
-        if not reader.complete and not reader.buffer and reader.headers.get(b"expect", b"").lower() == b"100-continue":
+        if not reader.complete and not reader.pending and reader.headers.get(b"expect", b"").lower() == b"100-continue":
             self.transport.write(_CONTINUE)
         return True
 
@@ -199,7 +200,7 @@ class Connection(asyncio.Protocol):
         correlation_id = self._gateway.correlation_id(reader.headers)
         request = Request(
             method=reader.method,
-            path=reader.path,
+            url=reader.url,
             headers=reader.headers,
             body=reader.take_body(),
             http_1_0=reader.http_1_0,
@@ -281,7 +282,7 @@ class Connection(asyncio.Protocol):
             return
         elif self._refused or self.transport.is_closing() or (self._in_request and self._path is None):
             self.transport.abort()  # the guest may have begun its answer: nothing can be said any more
-        elif self._in_request or self._reader.buffer:
+        elif self._in_request or self._reader.pending:
             self._refuse(RequestTimeout("the rest of the request did not come in time"))
         else:
             self.transport.close()
@@ -295,7 +296,7 @@ class Connection(asyncio.Protocol):
             return limits.body_idle_timeout_s
         if self._answering:
             return math.inf  # an exchange has its own deadlines, the guest its own reasons
-        return limits.head_timeout_s if self._reader.buffer else limits.keepalive_idle_s
+        return limits.head_timeout_s if self._reader.pending else limits.keepalive_idle_s
 
     def shut_down(self) -> None:
         """Close now, or after the answer being given."""

@@ -22,13 +22,14 @@ from muster.gateway.upstream import AnswerHead, Endpoint, UpstreamConnection
 from muster.gateway.usage import CLIENT_GONE, Finished
 from muster.placement.candidate import Candidate
 
+# Who can serve a caller of each dialect.
+SPOKEN_BY = {Dialect.OPENAI: openai.SPOKEN_BY, Dialect.OLLAMA: ollama.SPOKEN_BY}
 # The engine says that it cannot now, not that the request is wrong: another may.
 _TRY_ANOTHER = frozenset({429, 502, 503, 504})
 _TRY_LATER = frozenset({429, 503})
 _FIRST_ERROR = 400
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
 _END_MARKS = (b"[DONE]", b'"done":true', b'"done": true')
-_SPOKEN_BY = {Dialect.OPENAI: openai.SPOKEN_BY, Dialect.OLLAMA: ollama.SPOKEN_BY}
 
 
 class Client(Protocol):
@@ -82,7 +83,7 @@ class Exchange:
 
     def _reserve(self) -> Candidate:
         call = self.call
-        return self._relay.router.reserve(call.model, call.capability, _SPOKEN_BY[call.dialect], self._tried)
+        return self._relay.router.reserve(call.model, call.capability, SPOKEN_BY[call.dialect], self._tried)
 
     def _attempt(self, candidate: Candidate) -> None:
         call = self.call

@@ -6,7 +6,6 @@ requests is known exactly, and the raw bytes of any request can be given to anot
 """
 
 import re
-from urllib.parse import unquote
 
 import httptools
 
@@ -31,15 +30,17 @@ class RequestReader:
     """Read one request after another: push(), read_head(), read_body() until `complete`, and again."""
 
     __slots__ = (
+        "_at",
+        "_buffer",
         "_fields",
         "_head_bytes_max",
         "_parser",
         "_problem",
         "_searched",
         "_tail",
+        "_upgrading",
         "body_bytes",
         "body_parts",
-        "buffer",
         "chunked",
         "complete",
         "head_done",
@@ -55,8 +56,10 @@ class RequestReader:
     def __init__(self, head_bytes_max: int) -> None:
         self._head_bytes_max = head_bytes_max
         self._parser = httptools.HttpRequestParser(self)
+        self._buffer = b""
+        self._upgrading = False
+        self._at = 0  # what lies before it in the buffer has been read
         self._searched = 0
-        self.buffer = b""  # what has come and not been read
         self.url = b""
         self.method = b""
         self.headers: dict[bytes, bytes] = {}  # names in lower case; of a repeated one the last
@@ -77,16 +80,22 @@ class RequestReader:
         self.body_bytes = 0
 
     @property
-    def path(self) -> bytes:
-        """The path without query, as it stands in the request line."""
-        url = self.url if self.url.startswith(b"/") else _path_of_absolute(self.url)
-        return url.partition(b"?")[0]
+    def pending(self) -> int:
+        """How many bytes have come and not been read."""
+        return len(self._buffer) - self._at
 
     def push(self, data: bytes) -> None:
-        self.buffer = self.buffer + data if self.buffer else data
+        if self._at == len(self._buffer):
+            self._buffer = data
+            self._searched = 0
+        else:
+            self._buffer = self._buffer[self._at :] + data
+            self._searched = max(0, self._searched - self._at)
+        self._at = 0
 
     def take_rest(self) -> bytes:
-        rest, self.buffer = self.buffer, b""
+        rest, self._buffer = self._buffer[self._at :], b""
+        self._at = self._searched = 0
         return rest
 
     def take_body(self) -> bytes:
@@ -95,26 +104,38 @@ class RequestReader:
 
     def read_head(self) -> bytes | None:
         """Parse the next head once it is complete and return its raw bytes."""
-        buffer = self.buffer
-        if buffer.startswith((b"\r", b"\n")):  # empty lines before a request are ignored (RFC 9112, 2.2)
-            buffer = self.buffer = buffer.lstrip(b"\r\n")
-            self._searched = 0
-        found = buffer.find(_HEAD_END, self._searched)
+        buffer, start = self._buffer, self._at
+        while buffer.startswith((b"\r", b"\n"), start):  # empty lines before a request are ignored (RFC 9112, 2.2)
+            start += 1
+        found = buffer.find(_HEAD_END, max(start, self._searched))
         end = len(buffer) if found < 0 else found + 4
-        if end > self._head_bytes_max:
+        if end - start > self._head_bytes_max:
             raise HeadTooLarge(f"the head of a request may have {self._head_bytes_max} bytes")
         if found < 0:
-            self._searched = max(0, end - 3)
+            self._at = start
+            self._searched = max(start, end - 3)
             return None
-        head = buffer[:end]
-        self.buffer = buffer[end:]
-        self._searched = 0
-        self._clear()
-        if self._feed(head):
+        head = buffer[start:end]
+        self._at = end
+        self._begin(head)
+        if self._upgrading:
             head = self._ignore_upgrade(head)
+        return head
+
+    def _begin(self, head: bytes) -> None:
+        self._clear()
+        self._upgrading = self._feed(head)
         if not self.head_done:
             raise MalformedRequest("this is not an HTTP/1.1 request")
-        return head
+        headers = self.headers
+        if b"content-length" in headers:
+            self.remaining = int(headers[b"content-length"])
+        elif b"transfer-encoding" in headers:
+            self.chunked = True
+            if headers[b"transfer-encoding"].lower() != b"chunked":
+                raise MalformedRequest("the only Transfer-Encoding understood is chunked")
+            if self.http_1_0:  # a proxy before us may have framed it otherwise (RFC 9112, 6.1)
+                raise MalformedRequest("HTTP/1.0 has no Transfer-Encoding")
 
     def _ignore_upgrade(self, head: bytes) -> bytes:
         """Drop the wish for any other protocol than WebSocket, as servers may (RFC 9110, 7.8).
@@ -126,28 +147,27 @@ class RequestReader:
         if headers.get(b"upgrade", b"").lower() == b"websocket" and not has_body:
             return head
         head = _UPGRADE.sub(b"", head)
-        self._clear()
-        if self._feed(head):
+        self._begin(head)
+        if self._upgrading:
             raise MalformedRequest("CONNECT is not spoken here")
         return head
 
     def read_body(self) -> bytes:
         """Take what has come of this request's body; returns the raw bytes, framing included."""
-        buffer = self.buffer
-        if self.complete or not buffer:
+        buffer, start = self._buffer, self._at
+        if self.complete or start == len(buffer):
             return b""
         if self.chunked:
             return self._read_chunks()
-        size, wanted = len(buffer), self.remaining
-        part = buffer if size <= wanted else buffer[:wanted]
-        self.buffer = b"" if size <= wanted else buffer[wanted:]
+        part = buffer[start : start + self.remaining]
+        self._at = start + len(part)
         self.remaining -= len(part)
         self._feed(part)
         return part
 
     def _read_chunks(self) -> bytes:
         """Feed up to each empty line: the message can end nowhere else."""
-        window = self._tail + self.buffer  # an empty line may lie across two reads
+        window = self._tail + self._buffer[self._at :]  # an empty line may lie across two reads
         start = position = len(self._tail)
         while not self.complete and position < len(window):
             found = window.find(_HEAD_END, max(0, position - 3))
@@ -155,7 +175,7 @@ class RequestReader:
             self._feed(window[position:end])
             position = end
         self._tail = window[max(0, position - 3) : position]
-        self.buffer = window[position:]
+        self._at += position - start
         return window[start:position]
 
     def _feed(self, data: bytes) -> bool:
@@ -181,29 +201,18 @@ class RequestReader:
 
     def on_headers_complete(self) -> None:
         parser = self._parser
-        headers = self.headers = dict(self._fields)
+        self.headers = dict(self._fields)
         self._fields = []  # trailers go here, and nowhere else: nothing that the head has decided may change
         self.method = parser.get_method()
         self.keep_alive = parser.should_keep_alive()
         self.http_1_0 = False
         self.head_done = True
-        if b"content-length" in headers:
-            self.remaining = int(headers[b"content-length"])
-        elif b"transfer-encoding" in headers:
-            self.chunked = True
-            if headers[b"transfer-encoding"].lower() != b"chunked":
-                self._problem = MalformedRequest("the only Transfer-Encoding understood is chunked")
         version = parser.get_http_version()
         if version != "1.1":
-            self._old_version(version)
-
-    def _old_version(self, version: str) -> None:
-        self.http_1_0 = True
-        self.keep_alive = False
-        if version != "1.0":
-            self._problem = MalformedRequest(f"HTTP/{version} is not spoken here")
-        elif self.chunked:  # a proxy before us may have framed it otherwise (RFC 9112, 6.1)
-            self._problem = MalformedRequest("HTTP/1.0 has no Transfer-Encoding")
+            self.http_1_0 = True
+            self.keep_alive = False
+            if version != "1.0":
+                self._problem = MalformedRequest(f"HTTP/{version} is not spoken here")
 
     def on_body(self, body: bytes) -> None:
         self.body_bytes += len(body)
@@ -214,13 +223,11 @@ class RequestReader:
         self.complete = True
 
 
-def _path_of_absolute(url: bytes) -> bytes:
-    """Reduce the absolute form, which proxies use, to the path (RFC 9112, 3.2.2)."""
-    try:
-        return httptools.parse_url(url).path or b"/"
-    except httptools.HttpParserInvalidURLError:
-        return url
-
-
-def decoded(path: bytes) -> str:
-    return unquote(path.decode("latin-1"), errors="replace")
+def path_of(url: bytes) -> bytes:
+    """Return the path without query; proxies send the absolute form (RFC 9112, 3.2.2)."""
+    if not url.startswith(b"/"):
+        try:
+            url = httptools.parse_url(url).path or b"/"
+        except httptools.HttpParserInvalidURLError:
+            return url
+    return url.partition(b"?")[0]

@@ -1,6 +1,7 @@
 """The door to the models of the fleet, in OpenAI's and Ollama's dialects, without the sockets."""
 
 from collections.abc import Callable, Iterator
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -10,8 +11,8 @@ from muster.errors import InvalidInput, ModelNotFound, MusterError, PayloadTooLa
 from muster.gateway import ollama, openai
 from muster.gateway.call import Call
 from muster.gateway.catalog import find, offered
-from muster.gateway.exchange import Client, Exchange
-from muster.gateway.framing import RequestReader, decoded
+from muster.gateway.exchange import SPOKEN_BY, Client, Exchange
+from muster.gateway.framing import RequestReader, path_of
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.relay import Relay
 from muster.gateway.reply import Reply
@@ -34,21 +35,31 @@ class MethodNotAllowed(InvalidInput):
     http_status = 405
 
 
+Parse = Callable[[str, bytes], Call]
+
+
 class Path(Struct, frozen=True):
-    """A path of the gateway: whose dialect it is, and what may be done with it."""
+    """A path of the gateway: whose dialect it is and what may be done with it; `parse` for those that ask a model."""
 
     name: str
     dialect: Dialect
     methods: tuple[bytes, ...]
+    parse: Parse | None = None
 
 
 _PATHS = {
     path.name.encode(): path
     for path in (
-        *(Path(name, Dialect.OPENAI, _POST) for name in (openai.CHAT, openai.COMPLETIONS, openai.EMBEDDINGS)),
-        *(Path(name, Dialect.OLLAMA, _POST) for name in (ollama.CHAT, ollama.GENERATE, ollama.EMBED)),
-        *(Path(name, Dialect.OLLAMA, _POST) for name in (ollama.EMBEDDINGS, ollama.SHOW)),
+        *(
+            Path(name, Dialect.OPENAI, _POST, openai.parse)
+            for name in (openai.CHAT, openai.COMPLETIONS, openai.EMBEDDINGS)
+        ),
+        *(
+            Path(name, Dialect.OLLAMA, _POST, ollama.parse)
+            for name in (ollama.CHAT, ollama.GENERATE, ollama.EMBED, ollama.EMBEDDINGS)
+        ),
         *(Path(name, Dialect.OLLAMA, _GET) for name in (ollama.TAGS, ollama.PS, ollama.VERSION)),
+        Path(ollama.SHOW, Dialect.OLLAMA, _POST),
         Path(openai.MODELS, Dialect.OPENAI, _GET),
     )
 }
@@ -89,12 +100,12 @@ class Gateway:
     # --- what the connection asks ------------------------------------------------------------------------------------
 
     @staticmethod
-    def path_of(reader: RequestReader) -> Path | None:
+    def find(url: bytes) -> Path | None:
         """Return None when somebody else serves this path."""
-        found = _PATHS.get(reader.url)
+        found = _PATHS.get(url)
         if found is not None:
             return found
-        path = reader.path
+        path = path_of(url)
         return _ONE_MODEL if path.startswith(_MODEL_BYTES) and path != _MODEL_BYTES else _PATHS.get(path)
 
     def refusal(self, path: Path, reader: RequestReader) -> MusterError | None:
@@ -131,34 +142,21 @@ class Gateway:
     def serve(self, path: Path, request: Request, client: Client) -> Reply | None:
         """Return the answer, or None when it will come through an exchange."""
         try:
-            reply = self._serve(path, request, client)
+            if path.parse is None:
+                reply = self._tell(path, request)
+            else:
+                Exchange(self._relay, path.parse(path.name, request.body), request, client).start()
+                return None
         except MusterError as problem:
             return self.refuse(path, problem)
-        if reply is not None:
-            self._relay.record(Finished(path=path.name, status=reply.status, bytes_sent=len(reply.body)))
+        self._relay.record(Finished(path=path.name, status=reply.status, bytes_sent=len(reply.body)))
         return reply
-
-    def _serve(self, path: Path, request: Request, client: Client) -> Reply | None:
-        match path.name:
-            case openai.CHAT | openai.COMPLETIONS | openai.EMBEDDINGS:
-                call = openai.parse(path.name, request.body)
-            case ollama.CHAT | ollama.GENERATE | ollama.EMBED | ollama.EMBEDDINGS:
-                call = ollama.parse(path.name, request.body)
-            case _:
-                return self._tell(path, request)
-        self._begin(call, request, client)
-        return None
-
-    def _begin(self, call: Call, request: Request, client: Client) -> None:
-        Exchange(self._relay, call, request, client).start()
 
     def _tell(self, path: Path, request: Request) -> Reply:
         """Answer from the fleet as last seen."""
         if path.name == ollama.VERSION:
             return Reply.json({"version": ollama.COMPATIBLE_VERSION})
-        models = offered(
-            self._fleet.candidates(), openai.SPOKEN_BY if path.dialect is Dialect.OPENAI else ollama.SPOKEN_BY
-        )
+        models = offered(self._fleet.candidates(), SPOKEN_BY[path.dialect])
         match path.name:
             case openai.MODELS:
                 return Reply.json(openai.model_list(models))
@@ -166,9 +164,7 @@ class Gateway:
                 return Reply.json(ollama.tags(models))
             case ollama.PS:
                 return Reply.json(ollama.ps(models))
-        wanted = (
-            ollama.parse_show(request.body) if path.name == ollama.SHOW else decoded(request.path).removeprefix(_MODEL)
-        )
+        wanted = ollama.parse_show(request.body) if path.name == ollama.SHOW else _model_in(request.url)
         model = find(models, wanted)
         if model is None:
             raise ModelNotFound(f'model "{wanted}" not found, try pulling it first', field="model")
@@ -195,3 +191,7 @@ class Gateway:
 
     def metrics(self) -> Iterator[Metric]:
         return self._usage.metrics(self._router.in_flight)
+
+
+def _model_in(url: bytes) -> str:
+    return unquote(path_of(url).decode("latin-1"), errors="replace").removeprefix(_MODEL)

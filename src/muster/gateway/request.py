@@ -15,7 +15,7 @@ class Request(Struct, kw_only=True):
     """A request whose body has come whole."""
 
     method: bytes
-    path: bytes
+    url: bytes
     headers: dict[bytes, bytes]  # names in lower case
     body: bytes
     http_1_0: bool
@@ -43,5 +43,4 @@ def bearer_token(headers: dict[bytes, bytes]) -> str | None:
     value = headers.get(b"authorization")
     if value is None:
         return None
-    scheme, _, token = value.partition(b" ")
-    return token.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
+    return value[7:].strip().decode("latin-1") if value[:7].lower() == b"bearer " else None

@@ -214,7 +214,9 @@ async def ollama(asked: Asked) -> None:
     elif asked.json.get("stream", True):
         asked.head(content_type="application/x-ndjson")
         for token in TOKENS:
-            asked.line({"model": asked.json["model"], "message": {"role": "assistant", "content": token}, "done": False})
+            asked.line(
+                {"model": asked.json["model"], "message": {"role": "assistant", "content": token}, "done": False}
+            )
         asked.line({"model": asked.json["model"], "message": {"role": "assistant", "content": ""}, "done": True})
         asked.last_chunk()
     else:

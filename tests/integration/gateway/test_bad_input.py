@@ -124,7 +124,9 @@ async def test_a_token_is_asked_for_before_the_body_is_read(engine: Engine):
         answer = await asked(door, post("/v1/chat/completions", chat(), "Authorization: bearer secret"))
         assert answer.status == 200
 
-    assert "authorization" not in engine.requests[0].headers, "the token of this Muster is none of the engine's business"
+    assert "authorization" not in engine.requests[0].headers, (
+        "the token of this Muster is none of the engine's business"
+    )
 
 
 @pytest.mark.parametrize(

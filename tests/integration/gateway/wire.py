@@ -86,7 +86,9 @@ def post_chunked(path: str, content: object, *, pieces: int = 3) -> bytes:
     step = max(1, len(body) // pieces)
     parts = [body[start : start + step] for start in range(0, len(body), step)]
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
-    return f"POST {path} HTTP/1.1\r\nhost: muster\r\ntransfer-encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n"
+    return (
+        f"POST {path} HTTP/1.1\r\nhost: muster\r\ntransfer-encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n"
+    )
 
 
 def get(path: str, *headers: str, method: str = "GET", version: str = "1.1") -> bytes:
