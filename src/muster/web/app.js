@@ -41,6 +41,7 @@ function Totals() {
   const t = totals.value;
   const jobs = state.jobCounts.value;
   const gateway = state.stats.value?.gateway;
+  if (!gateway) return null;
   return html`<dl class="totals">
     <${Total} name="nodes healthy" value=${t.healthy} note="of ${t.nodes}" />
     <${Total} name="workers busy" value=${t.busy} note="of ${t.workers}" />
@@ -48,39 +49,39 @@ function Totals() {
     <${Total} name="models" value=${t.models} />
     <${Total} name="jobs running" value=${jobs.running.toLocaleString()} note="· ${jobs.waiting.toLocaleString()} waiting" />
     <${Total} name="jobs failed" value=${jobs.failed.toLocaleString()} note="· ${jobs.finished.toLocaleString()} finished" />
-    <${Total} name="gateway in flight" value=${gateway?.in_flight ?? "–"}
-      note=${gateway && `· ${counted(gateway.requests_total, "request")}, ${counted(gateway.errors_total, "error")}`} />
+    <${Total} name="gateway in flight" value=${gateway.in_flight}
+      note="· ${counted(gateway.requests_total, "request")}, ${counted(gateway.errors_total, "error")}" />
   </dl>`;
 }
 
-/** @returns {[string, string, string]} tone, words, and more on hover */
+/** @returns {{tone: string, words: string, next?: string, title?: string}} */
 function connectionWords() {
   const c = stream.connection.value;
   switch (c.kind) {
     case "connecting":
-      return ["quiet", "connecting …", ""];
+      return { tone: "quiet", words: "connecting …" };
     case "snapshot":
-      return ["busy", "snapshot …", "connected; waiting for the state of the fleet"];
+      return { tone: "busy", words: "snapshot …", title: "connected; waiting for the state of the fleet" };
     case "live":
-      return ["good", "live", `last heard ${clockTime(stream.lastHeard.value ?? Date.now())}`];
+      return { tone: "good", words: "live", title: `last heard ${clockTime(stream.lastHeard.value ?? Date.now())}` };
     case "refused":
-      return ["warn", "token needed", c.reason];
+      return { tone: "warn", words: "token needed", title: c.reason };
     case "away": {
       now.value; // counts down
       const seconds = c.retryAt === null ? 0 : Math.ceil((c.retryAt - Date.now()) / 1000);
       const next = seconds > 0 ? `reconnecting in ${seconds} s …` : "reconnecting …";
-      return ["bad", `server away since ${clockTime(c.since)}, ${next}`, c.reason];
+      return { tone: "bad", words: `server away since ${clockTime(c.since)}`, next, title: c.reason };
     }
   }
 }
 
 function Connection() {
-  const [tone, words, title] = connectionWords();
+  const { tone, words, next, title } = connectionWords();
   return html`<div class="connection ${tone}" title=${title}>
-    <span class="light" aria-hidden="true"></span><span>${words}</span>
-    ${stream.connection.value.kind === "away" && html`<button onClick=${() => stream.retry()}>Now</button>`}
-  </div>
-  <span class="for-readers" role="status">${stream.connection.value.kind === "away" ? "server away" : words}</span>`;
+    <span class="light" aria-hidden="true"></span>
+    <div><span role="status">${words}</span>${next && html`<small>${next}</small>`}</div>
+    ${next && html`<button onClick=${() => stream.retry()}>Now</button>`}
+  </div>`;
 }
 
 /** @param {{reason: string}} props */
@@ -134,7 +135,7 @@ function App() {
   return html`<header class="top">
       <h1><a href="#/">Muster</a> <span class="quiet">${state.stats.value?.version}</span></h1>
       <${Connection} />
-      <${TextFilter} />
+      ${state.stats.value && html`<${TextFilter} />`}
       <${Totals} />
     </header>
     <${Updated} />

@@ -11,9 +11,9 @@ const MAX_JSON_CHARS = 20_000;
 const EXPLAIN_EVERY_MS = 5_000;
 
 /** @param {string} id */
-export const jobHref = (id) => `#/jobs/${encodeURIComponent(id)}`;
+export const jobHref = (id) => `#/jobs/${id}`; // ids are made of letters, digits and ._:-
 
-const fromAddress = () => (location.hash.startsWith("#/jobs/") ? decodeURIComponent(location.hash.slice(7)) : null);
+const fromAddress = () => (location.hash.startsWith("#/jobs/") ? location.hash.slice(7) : null);
 
 export const openJobId = signal(fromAddress());
 addEventListener("hashchange", () => (openJobId.value = fromAddress()));
@@ -51,7 +51,7 @@ function Json({ title, value }) {
   </section>`;
 }
 
-/** @param {{job: Job}} props */
+/** The server's own words, asked for again while they may change. @param {{job: Job}} props */
 function Explanation({ job }) {
   const [answer, setAnswer] = useState(/** @type {Answer<Explanation>} */ ({}));
   useEffect(() => {
@@ -67,10 +67,9 @@ function Explanation({ job }) {
       stop();
     };
   }, [job.job_id, job.status, job.attempt]);
-  if (answer.error) return html`<section><h3>Why it is here</h3><p class="error-text">${answer.error}</p></section>`;
-  if (!answer.value) return null;
+  if (!answer.value) return answer.error && html`<p class="error-text">${answer.error}</p>`;
   const { summary, position, can_run: canRun, candidates } = answer.value;
-  return html`<section class="why"><h3>${laneOf(job.status) === "waiting" ? "Why it waits" : "Why it is here"}</h3>
+  return html`<section class="why"><h3>Why it waits</h3>
     <p>${summary}</p>
     <p class="quiet">
       ${job.status === "pending" && position != null && (position ? `${counted(position, "job")} before it. ` : "First in line. ")}
@@ -148,7 +147,7 @@ function Body({ id, live }) {
         <span class="figure">${job.progress?.fraction == null ? "" : percent(job.progress.fraction * 100)}</span></p>
       <p class="quiet">${job.progress?.message}</p>`}
     ${job.error && html`<section class="failure"><h3>${job.error.code}</h3><p>${job.error.message}</p></section>`}
-    ${(lane === "waiting" || lane === "running") && html`<${Explanation} key=${id} job=${job} />`}
+    ${lane === "waiting" && html`<${Explanation} key=${id} job=${job} />`}
     <${Facts} job=${job} />
     ${answer.error && html`<p class="error-text">${answer.error}</p>`}
     <${Json} title="Result" value=${full?.result} />

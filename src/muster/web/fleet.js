@@ -180,7 +180,7 @@ function Cards() {
 
 export function Fleet() {
   return html`<section id="fleet" aria-labelledby="fleet-title">
-    <header class="bar"><h2 id="fleet-title">Nodes</h2><${HealthFilter} /></header>
+    <header class="heading"><h2 id="fleet-title">Nodes</h2><${HealthFilter} /></header>
     <${Cards} />
     <${Pager} />
   </section>`;

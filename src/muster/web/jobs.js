@@ -93,7 +93,7 @@ function LaneList({ lane, title, none }) {
 
 export function Jobs() {
   return html`<section id="jobs" aria-labelledby="jobs-title">
-    <header class="bar"><h2 id="jobs-title">Jobs</h2></header>
+    <header class="heading"><h2 id="jobs-title">Jobs</h2></header>
     ${LANES.map((lane) => html`<${LaneList} key=${lane.lane} ...${lane} />`)}
   </section>`;
 }

@@ -40,6 +40,7 @@ const LANE_ORDER = {
   failed: newestEndFirst,
   finished: newestEndFirst,
 };
+const LANES = /** @type {Lane[]} */ (Object.keys(LANE_ORDER));
 
 export class FleetState {
   /** @type {Map<string, Signal<Node>>} */
@@ -58,7 +59,11 @@ export class FleetState {
 
   lanes = computed(() => {
     this.#jobsChanged.value;
-    return this.#sortIntoLanes();
+    /** @type {Record<Lane, Signal<Job>[]>} */
+    const lanes = { waiting: [], running: [], failed: [], finished: [] };
+    for (const job of this.jobs.values()) lanes[laneOf(job.peek().status)].push(job);
+    for (const lane of LANES) lanes[lane].sort((a, b) => LANE_ORDER[lane](a.peek(), b.peek()));
+    return lanes;
   });
 
   /** Keep a message for the next frame, so that a burst is drawn once. @param {MonitorMessage} message */
@@ -80,7 +85,7 @@ export class FleetState {
     this.#flushDue = false;
     batch(() => {
       for (const message of messages) this.apply(message);
-      if (this.jobs.size > LANE_LIMITS.finished) this.#dropSurplus();
+      this.#dropSurplus();
     });
   }
 
@@ -209,24 +214,11 @@ export class FleetState {
     this.jobCounts.value = counts;
   }
 
-  #sortIntoLanes() {
-    /** @type {Record<Lane, Signal<Job>[]>} */
-    const lanes = { waiting: [], running: [], failed: [], finished: [] };
-    for (const job of this.jobs.values()) lanes[laneOf(job.peek().status)].push(job);
-    for (const lane of /** @type {Lane[]} */ (Object.keys(lanes))) {
-      lanes[lane].sort((a, b) => LANE_ORDER[lane](a.peek(), b.peek()));
-    }
-    return lanes;
-  }
-
   #dropSurplus() {
-    const lanes = this.#sortIntoLanes();
-    for (const lane of /** @type {Lane[]} */ (Object.keys(lanes))) {
-      for (const job of lanes[lane].slice(LANE_LIMITS[lane])) {
-        this.jobs.delete(job.peek().job_id);
-        this.#jobsChanged.value += 1;
-      }
-    }
+    const lanes = this.lanes.peek();
+    const surplus = LANES.flatMap((lane) => lanes[lane].slice(LANE_LIMITS[lane]));
+    for (const job of surplus) this.jobs.delete(job.peek().job_id);
+    if (surplus.length) this.#jobsChanged.value += 1;
   }
 }
 

@@ -1,0 +1,101 @@
+"""The page against the real API and hub: the scripted server of the other tests could be wrong about either."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
+
+from muster.domain.gpu import Gpu
+from muster.domain.job import JobStatus, Progress, Requirements, encode_result
+from muster.domain.worker import Worker, WorkerStatus
+from muster.errors import MusterError
+from muster.ids import JobId, SessionId, WorkerId
+from muster.wire import Outcome, OutcomeKind, ProgressReport, ProgressReports
+from tests.e2e.monitor.conftest import Watched
+from tests.e2e.monitor.test_live import card, lane
+from tests.integration.api.conftest import Served, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def served() -> AsyncIterator[Served]:
+    async with serving() as served:
+        yield served
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(browser: Browser, served: Served) -> AsyncIterator[Page]:
+    context = await browser.new_context(viewport={"width": 1440, "height": 960})
+    watched = Watched(await context.new_page())
+    await watched.page.goto(served.url)
+    await expect(watched.page.locator(".connection")).to_have_text("live")
+    yield watched.page
+    surprises = watched.surprises
+    await context.close()
+    assert not surprises
+
+
+async def test_nodes_of_the_registry_are_shown_live(page: Page, served: Served) -> None:
+    card_in_it = Gpu(index=0, name="NVIDIA L4", memory_total_mb=23_034, memory_used_mb=2_048, utilization_percent=12.0)
+    busy = Worker(worker_id=WorkerId("n1-worker-0"), index=0, status=WorkerStatus.BUSY, current_jobs=(JobId("job-1"),))
+    await served.plane.heartbeat("n1", gpus=(card_in_it,))
+    await expect(card(page, "n1")).to_contain_text("2.0 / 22 GB")
+    await expect(card(page, "n1")).to_contain_text("idle")
+    await served.plane.heartbeat("n1", seq=2, gpus=(card_in_it,), workers=(busy,))
+    await expect(card(page, "n1")).to_contain_text("busy")
+    served.plane.clock.advance(45)
+    served.plane.fleet.tick()
+    await expect(card(page, "n1")).to_contain_text("stale")
+    await served.client.delete("/api/v1/nodes/n1")
+    await expect(page.locator(".card")).to_have_count(0)
+
+
+async def test_a_job_of_the_queue_is_shown_from_submit_to_result(page: Page, served: Served) -> None:
+    plane = served.plane
+    job_id = await plane.submit("job-1", payload={"steps": 3}, requirements=Requirements(models=("flux-dev",)))
+    await plane.open_session(models=("sdxl",))
+    await page.locator(f'[data-job="{job_id}"]').click()
+    drawer = page.get_by_role("dialog")
+    await expect(drawer).to_contain_text("Why it waits")
+    await expect(drawer).to_contain_text((await plane.jobs.explain(job_id)).summary)
+    await expect(drawer).to_contain_text('"steps": 3')
+
+    await plane.open_session("s2", "n2", models=("flux-dev",))
+    await plane.claim("s2", "n2")
+    await expect(lane(page, "running")).to_contain_text("n2-worker-0")
+    report = ProgressReport(job_id=job_id, attempt=1, progress=Progress(fraction=0.4, message="step 2 of 5"))
+    await plane.jobs.report_progress(ProgressReports(session_id=SessionId("s2"), reports=(report,)))
+    await expect(lane(page, "running")).to_contain_text("step 2 of 5")
+    await expect(lane(page, "running")).to_contain_text("40 %")
+
+    done = Outcome(job_id=job_id, attempt=1, kind=OutcomeKind.COMPLETED, result=encode_result({"image": "fox.png"}))
+    await plane.claim("s2", "n2", want=0, done=(done,))
+    await expect(drawer).to_contain_text("fox.png")
+    await expect(lane(page, "finished")).to_contain_text("job-1")
+
+
+async def test_cancel_and_retry_reach_the_queue(page: Page, served: Served) -> None:
+    job_id = await served.plane.submit("job-1")
+    await page.locator(f'[data-job="{job_id}"]').click()
+    drawer = page.get_by_role("dialog")
+    await drawer.get_by_role("button", name="Cancel job").click()
+    await drawer.get_by_role("button", name="Yes, cancel it").click()
+    await expect(drawer.get_by_role("button", name="Retry job")).to_be_visible()
+    assert await served.plane.status(job_id) is JobStatus.CANCELLED
+    await drawer.get_by_role("button", name="Retry job").click()
+    await expect(lane(page, "waiting")).to_contain_text("job-1")
+    with pytest.raises(MusterError):
+        await served.plane.jobs.retry(job_id)
+
+
+async def test_after_more_changes_than_the_hub_tells_one_by_one_the_page_has_the_servers_state(
+    page: Page, served: Served
+) -> None:
+    for number in range(120):
+        await served.plane.submit(f"job-{number}", priority=number % 3)
+    await expect(lane(page, "waiting").locator(".count")).to_have_text("120")
+    first = [job.job_id for job in (await served.plane.jobs.waiting(25)).jobs]
+    await expect(lane(page, "waiting").locator("code")).to_have_text(list(first))
+    await expect(page.locator(".connection")).to_have_text("live")
