@@ -1,13 +1,15 @@
 """The three ways to run: the control plane, an agent, or both in one process."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import structlog
 
 from muster.app.control_plane import ControlPlane, Progress
 from muster.app.logs import configure_logs
-from muster.app.process import run, url_of
+from muster.app.node import UP_MODEL, LocalNode
+from muster.app.process import make_data_dir, run, url_of
 from muster.connectors.catalog import PAYLOAD_CHECKS
 from muster.settings import Settings
 
@@ -31,11 +33,55 @@ def run_server(settings: Settings, progress: Progress | None = None) -> int:
 
 
 def run_up(settings: Settings, progress: Progress | None = None, ready: Ready | None = None) -> int:
-    raise NotImplementedError
+    """Run the control plane and an agent of this machine in one process, until a signal."""
+    configure_logs(settings.log_level)
+    tell = progress or _log_progress
+
+    async def main(stopping: asyncio.Event) -> None:
+        plane = ControlPlane(settings, PAYLOAD_CHECKS, tell)
+        await plane.start()
+        node = LocalNode(settings, tell, plane.link, default_model=UP_MODEL)
+        try:
+            await _until(stopping, node.start())
+            if not stopping.is_set() and ready is not None:
+                ready([url_of(address) for address in plane.addresses], next(iter(plane.models), None))
+            await stopping.wait()
+        finally:
+            await node.stop()
+            await plane.stop()
+
+    return run(main)
 
 
 def run_agent(settings: Settings, progress: Progress | None = None) -> int:
-    raise NotImplementedError
+    """Run an agent until a signal, or until it is told to shut down."""
+    configure_logs(settings.log_level)
+
+    async def main(stopping: asyncio.Event) -> None:
+        make_data_dir(settings.data_path)
+        node = LocalNode(settings, progress or _log_progress)
+        try:
+            await _until(stopping, node.start())
+            await _until(stopping, node.told_to_stop())
+        finally:
+            await node.stop()
+
+    return run(main)
+
+
+async def _until(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Await `work`, but no longer than until somebody asks to stop."""
+    task = asyncio.ensure_future(work)
+    stop = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+    for future in (task, stop):
+        if not future.done():
+            future.cancel()
+    await asyncio.gather(stop, return_exceptions=True)
+    if not task.cancelled() and task.done():
+        task.result()
+    else:
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _log_progress(message: str, fraction: float | None) -> None:

@@ -1,0 +1,182 @@
+"""A node put together: settings and node file become an agent with its links, connectors and devices."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import aiohttp
+
+from muster.agent.agent import Agent, Backends, Devices
+from muster.agent.artifacts import ArtifactCache
+from muster.agent.attach import Identify
+from muster.agent.config import AgentConfig, ServiceTemplate
+from muster.agent.health import HttpHealth
+from muster.agent.identity import choose_node_id
+from muster.agent.node_file import NodeFile, load_node_file
+from muster.connectors.catalog import USUAL_PORTS, all_connectors, identify
+from muster.devices.host import PsutilHost
+from muster.devices.nvml import NvmlProbe
+from muster.devices.simulated import SimulatedGpus
+from muster.domain.service import Service
+from muster.links.http.agent_side import HttpLink
+from muster.ports import JobLink, NodeLink
+from muster.settings import Settings, parse_pairs
+from muster.system import SystemClock, system_rng
+
+NO_MODEL = "none"
+UP_MODEL = "smollm2-135m"
+
+Progress = Callable[[str, float | None], None]
+
+
+class Links(NodeLink, JobLink, Protocol):
+    """Both ways of an agent in one."""
+
+
+T = TypeVar("T")
+
+
+def agent_config(
+    settings: Settings, file: NodeFile, services: tuple[ServiceTemplate, ...], *, control_plane: str
+) -> AgentConfig:
+    """Merge what the person set over what the node file says."""
+    node = file.node
+    gpus = _given(settings, "num_gpus", None if node.gpus is None else str(node.gpus))
+    return AgentConfig(
+        node_id=choose_node_id(
+            settings.node_id or node.id or "", settings.machine_id, settings.instance_id, socket.gethostname()
+        ),
+        control_plane=control_plane,
+        node_type=settings.node_type or node.node_type,
+        address=settings.address or node.address,
+        instance_id=settings.instance_id or None,
+        nebula_ip=settings.nebula_ip or None,
+        public_ip=settings.public_ip or None,
+        region=settings.region or node.region,
+        az=settings.az or node.az,
+        pool=settings.pool or node.pool,
+        labels=node.labels | dict(parse_pairs(settings.labels, "labels")),
+        heartbeat_interval_s=_given(settings, "heartbeat_interval_s", node.heartbeat_interval_s),
+        num_gpus="auto" if gpus == "auto" else int(gpus),
+        worker_slots=_given(settings, "worker_slots", node.worker_slots),
+        attach=(*node.attach.items(), *parse_pairs(settings.attach, "attach")),
+        discover=_given(settings, "discover", node.discover),
+        ignored_ports=frozenset(port for _, port in settings.listen_addresses),
+        services=(*file.services, *services),
+        stop_timeout_s=settings.stop_timeout_s,
+    )
+
+
+def _given(settings: Settings, name: str, from_file: T | None) -> T:
+    """Return a setting, or what the node file says where the person left the default."""
+    value: T = getattr(settings, name)
+    return from_file if from_file is not None and value == getattr(Settings(), name) else value
+
+
+def model_service(settings: Settings, model: str) -> ServiceTemplate:
+    """llama.cpp's server for one model; `muster.connectors.llamacpp.serve` says what the words mean."""
+    return ServiceTemplate(
+        name="llama",
+        connector="llamacpp",
+        command=(
+            "{python}",
+            "-m",
+            "muster.connectors.llamacpp.serve",
+            "--host",
+            "{host}",
+            "--port",
+            "{port}",
+            "--model",
+            f"{{model:{model}}}",
+            "--slots",
+            str(settings.model_slots),
+            "--ctx-per-slot",
+            str(settings.model_context_tokens),
+        ),
+        slots=settings.model_slots,
+    )
+
+
+class LocalNode:
+    """A Lifecycle: the agent of this machine. `links` are those of this process; None: HTTP, as the settings say."""
+
+    def __init__(
+        self, settings: Settings, progress: Progress, links: Links | None = None, *, default_model: str = NO_MODEL
+    ) -> None:
+        self._settings = settings
+        self._progress = progress
+        self._links = links
+        self._default_model = default_model
+        self._session: aiohttp.ClientSession | None = None
+        self.agent: Agent | None = None
+
+    async def start(self) -> None:
+        """Return once the node is ready; what failed on the way is on its record, with the reason."""
+        settings = self._settings
+        file = load_node_file(Path(settings.node_file).expanduser()) if settings.node_file else NodeFile()
+        self._session = session = aiohttp.ClientSession()
+
+        async def identify_at(url: str) -> Service | None:
+            return await identify(session, url)
+
+        model = await self._model_to_serve(file, identify_at)
+        config = agent_config(
+            settings,
+            file,
+            (model_service(settings, model),) if model else (),
+            control_plane="" if self._links else _given(settings, "control_plane", file.node.control_plane),
+        )
+        link = self._links or HttpLink(config.control_plane, session, settings.token or None)
+        cache = ArtifactCache(Path(settings.artifact_dir).expanduser())
+        self.agent = Agent(
+            config,
+            link,
+            link,
+            Devices(gpus=NvmlProbe(), simulated_gpus=SimulatedGpus, host=PsutilHost(settings.data_path)),
+            Backends(
+                connectors=all_connectors(session, system_rng()),
+                identify=identify_at,
+                usual_ports=USUAL_PORTS,
+                check_health=HttpHealth(session).check,
+                fetch_model=lambda name: self._fetch(cache, name),
+            ),
+            SystemClock(),
+            system_rng(),
+            settings.data_path,
+        )
+        await self.agent.start()
+
+    async def stop(self) -> None:
+        if self.agent is not None:
+            await self.agent.stop()
+        if self._session is not None:
+            await self._session.close()
+
+    async def told_to_stop(self) -> None:
+        """Wait until the control plane says so."""
+        if self.agent is not None:
+            await self.agent.stop_requested()
+
+    async def _fetch(self, cache: ArtifactCache, model: str) -> Path:
+        def tell(done_bytes: int, total_bytes: int) -> None:
+            self._progress(f"fetching {model}", done_bytes / total_bytes if total_bytes else None)
+
+        return (await cache.fetch(model, tell)).path
+
+    async def _model_to_serve(self, file: NodeFile, identify_at: Identify) -> str | None:
+        """Return the model asked for; without one the default, unless this machine already has a server of its own."""
+        settings = self._settings
+        model = settings.model or self._default_model
+        if model == NO_MODEL:
+            return None
+        if settings.model:
+            return model
+        if file.services or file.node.attach or settings.attach:
+            return None
+        own = {port for _, port in settings.listen_addresses}
+        for port in set(USUAL_PORTS.values()) - own if settings.discover else ():
+            if (found := await identify_at(f"http://127.0.0.1:{port}")) is not None:
+                self._progress(f"found {found.connector} at port {port}: no model server of our own is needed", None)
+                return None
+        return model
