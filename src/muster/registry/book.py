@@ -59,10 +59,10 @@ class _Entry(Struct):
 
 
 class _Left(Struct, frozen=True):
-    """The boots of a node that left: messages of theirs still on the way must not bring it back."""
+    """The boots of a node that left: what they sent before must neither bring it back nor retire its next boot."""
 
     boot_ids: tuple[str, ...]
-    until_ms: int
+    ignored_until_ms: int  # what is heard of them later was not merely late
 
 
 class NodeBook:
@@ -203,7 +203,8 @@ class NodeBook:
         effects: list[Effect] = []
         for entry in [entry for entry in self._entries.values() if entry.due_ms < now_ms]:
             effects += self._silent(entry, now_ms)
-        for node_id in [node_id for node_id, left in self._left.items() if left.until_ms < now_ms]:
+        old_ms = now_ms - self._forget_after_ms
+        for node_id in [node_id for node_id, left in self._left.items() if left.ignored_until_ms < old_ms]:
             del self._left[node_id]
         return effects
 
@@ -315,13 +316,13 @@ class NodeBook:
     def _remember_left(self, node_id: NodeId, boot_ids: tuple[str, ...], interval_s: float, now_ms: int) -> None:
         known = self._left.pop(node_id, None)
         gone = tuple(dict.fromkeys((*known.boot_ids, *boot_ids) if known else boot_ids))
-        self._left[node_id] = _Left(gone[-RETIRED_MAX:], until_ms=now_ms + self._limits.late_after_ms(interval_s))
+        self._left[node_id] = _Left(gone[-RETIRED_MAX:], now_ms + self._limits.late_after_ms(interval_s))
         if len(self._left) > self._nodes_max:
             del self._left[next(iter(self._left))]
 
     def _has_left(self, node_id: NodeId, boot_id: str, now_ms: int) -> bool:
         left = self._left.get(node_id)
-        return left is not None and boot_id in left.boot_ids and now_ms <= left.until_ms
+        return left is not None and boot_id in left.boot_ids and now_ms <= left.ignored_until_ms
 
     def _own_workers(
         self, entry: _Entry, workers: tuple[Worker, ...], now_ms: int

@@ -238,9 +238,18 @@ def test_messages_still_on_the_way_do_not_bring_a_departed_node_back() -> None:
 def test_a_departed_node_that_starts_again_is_welcome_and_its_past_stays_retired() -> None:
     nodes = living()
     nodes.deregistered(NODE, "boot-a", "stopped", 5_000)
-    assert kinds(nodes.registered(registration(boot_id="boot-b"), "http", 6_000)) == ["node_registered"]
+    nodes.tick(HOUR_MS)
+    assert kinds(nodes.registered(registration(boot_id="boot-b"), "http", HOUR_MS)) == ["node_registered"]
     assert record(nodes).retired_boot_ids == ("boot-a",)
-    assert nodes.heard(heartbeat(9, "boot-a"), "http", 7_000).verdict is Verdict.IGNORED_OLD
+    assert nodes.heard(heartbeat(9, "boot-a"), "http", HOUR_MS + 1).verdict is Verdict.IGNORED_OLD
+
+
+def test_the_past_of_a_departed_node_is_forgotten_in_time() -> None:
+    nodes = living()
+    nodes.deregistered(NODE, "boot-a", "stopped", 5_000)
+    nodes.tick(2 * HOUR_MS)
+    nodes.registered(registration(boot_id="boot-b"), "http", 2 * HOUR_MS)
+    assert record(nodes).retired_boot_ids == ()
 
 
 def test_a_departed_boot_that_talks_on_after_all_comes_back() -> None:
