@@ -24,7 +24,8 @@ USUAL_PORTS: Mapping[str, int] = {"ollama": 11434, "llamacpp": 8080, "vllm": 800
 
 # By the service that a job asks for: what a submit can refuse without a server at hand.
 PAYLOAD_CHECKS: Mapping[str, Callable[[Any], None]] = {
-    kind.name: kind.check for kind in (SimulationConnector, *_OF_SERVERS)
+    SimulationConnector.name: SimulationConnector.check,
+    **{kind.name: kind.check for kind in _OF_SERVERS},
 }
 
 

@@ -4,6 +4,7 @@ SIGTERM ends it with code 0. What keeps it from starting is one sentence on stde
 """
 
 import argparse
+import math
 import os
 import signal
 import socket
@@ -80,6 +81,7 @@ def _positive(text: str) -> int:
 
 
 def _import_engine() -> Any:
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # after an abort it would start a debugger, if there is one
     try:
         import xllamacpp  # noqa: PLC0415 - an extra: its absence has an answer of its own
     except ImportError as error:
@@ -127,7 +129,9 @@ def _parameters(engine: Any, options: argparse.Namespace, facts: dict[str, Any])
         wanted.n_gpu_layers = options.gpu_layers
     if options.embedding:
         wanted.embedding = True
-        wanted.n_batch = wanted.n_ubatch = min(options.ctx_per_slot, _EMBEDDING_TOKENS_MAX)
+        # llama.cpp shares a batch evenly among the slots when it measures what it needs, and aborts on a remainder.
+        each = math.ceil(min(options.ctx_per_slot, _EMBEDDING_TOKENS_MAX) / options.slots)
+        wanted.n_batch = wanted.n_ubatch = each * options.slots
         if f"{facts.get('general.architecture')}.pooling_type" not in facts:  # one made for embeddings knows its own
             wanted.pooling_type = engine.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     return wanted
