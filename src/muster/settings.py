@@ -126,6 +126,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def data_path(self) -> Path:
         return Path(self.data_dir).expanduser().resolve()
 
+    @property
+    def artifact_path(self) -> Path:
+        return Path(self.artifact_dir).expanduser().resolve()
+
+    @property
+    def node_path(self) -> Path | None:
+        return Path(self.node_file).expanduser().resolve() if self.node_file else None
+
 
 def parse_address(text: str) -> tuple[str, int]:
     host, separator, port = text.strip().rpartition(":")

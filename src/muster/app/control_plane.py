@@ -194,7 +194,6 @@ class _Draining:
 
     def __init__(self, front: Front, drain_s: float) -> None:
         self._front = front
-        self._candidates = fleet.candidates
         self._drain_s = drain_s
 
     async def start(self) -> None:

@@ -114,7 +114,7 @@ class LocalNode:
     async def start(self) -> None:
         """Return once the node is ready; what failed on the way is on its record, with the reason."""
         settings = self._settings
-        file = load_node_file(Path(settings.node_file).expanduser()) if settings.node_file else NodeFile()
+        file = load_node_file(settings.node_path) if settings.node_path else NodeFile()
         self._session = session = aiohttp.ClientSession()
 
         async def identify_at(url: str) -> Service | None:
@@ -128,7 +128,7 @@ class LocalNode:
             control_plane="" if self._links else _given(settings, "control_plane", file.node.control_plane),
         )
         link = self._links or HttpLink(config.control_plane, session, settings.token or None)
-        cache = ArtifactCache(Path(settings.artifact_dir).expanduser())
+        cache = ArtifactCache(settings.artifact_path)
         self.agent = Agent(
             config,
             link,
