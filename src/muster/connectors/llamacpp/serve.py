@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         server = engine.Server(_parameters(engine, options, facts))
     except RuntimeError:
         _check_port(options.host, options.port)  # somebody may have taken it meanwhile
-        _fail(Exit.BAD_MODEL, f"llama.cpp cannot load {options.model}; what it says of that stands above")
+        _fail(Exit.BAD_MODEL, f"llama.cpp cannot load {options.model}; its own lines beside this one say why")
     _say(f"serving {options.alias or options.model.stem} at {server.listening_address}")
     for sig in (signal.SIGTERM, signal.SIGINT):  # until here they end the process as ever: it loads, nobody is served
         signal.signal(sig, _stop)
