@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 Action = Callable[[dict[str, Any]], Awaitable[Any]]
 
-_KNOWN_MAX = 1000
+KNOWN_MAX = 1000
 
 
 class CommandDesk:
@@ -32,7 +32,7 @@ class CommandDesk:
             if command.command_id in self._known:
                 continue
             self._known[command.command_id] = None
-            if len(self._known) > _KNOWN_MAX:
+            if len(self._known) > KNOWN_MAX:
                 self._known.popitem(last=False)
             task = asyncio.create_task(self._carry_out(command), name=f"command {command.command}")
             self._running.add(task)

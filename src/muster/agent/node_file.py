@@ -108,16 +108,15 @@ class _Reader:
 
     def _line(self, section: str, number: int, key: str) -> int | None:
         """Return the line of a key, else of its section's head. TOML's own reader does not tell lines."""
-        head = re.compile(rf"\s*\[\[?\s*{re.escape(section)}\b") if section else None
-        wanted = re.compile(rf"\s*(\[\[?\s*)?[\"']?{re.escape(key)}\b")
-        seen, start = -1, None if head else 0
-        for at, line in enumerate(self._lines):
-            if head and head.match(line):
-                seen += not re.match(rf"\s*\[\[?\s*{re.escape(section)}\s*\.", line)
-                start = at + 1 if seen == number and start is None else start
-            if start is not None and wanted.match(line):
-                return at + 1
-        return start
+        wanted = re.compile(rf"\s*(\[+\s*({section}\s*\.\s*)?)?[\"']?{re.escape(key)}\b")
+        heads = [at for at, line in enumerate(self._lines) if section and re.match(rf"\s*\[+\s*{section}\s*\]", line)]
+        if section and number >= len(heads):
+            return None
+        begin = heads[number] if section else 0
+        end = heads[number + 1] if section and number + 1 < len(heads) else len(self._lines)
+        found = (at for at in range(begin, end) if wanted.match(self._lines[at]))
+        at = next(found, begin if section else None)
+        return None if at is None else at + 1
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+
+from muster.agent.node_file import NodeFile, load_node_file
+from muster.errors import SetupError
+
+WHOLE = """
+[node]
+id = "basic-machine-local"
+control_plane = "http://127.0.0.1:8090"
+gpus = "auto"
+labels = { zone = "a" }
+attach = { ollama = "http://127.0.0.1:11434" }
+
+[[service]]
+name = "llama"
+connector = "llamacpp"
+per = "gpu"
+command = ["{python}", "-m", "serve", "--port", "{port}", "--model", "{model:smollm2-135m}"]
+health = "/health"
+
+[[service]]
+name = "comfyui"
+connector = "comfyui"
+command = ["comfy"]
+port = 8188
+[service.env]
+HF_HOME = "/cache"
+"""
+
+
+def load(tmp_path: Path, text: str) -> NodeFile:
+    path = tmp_path / "node.toml"
+    path.write_text(text)
+    return load_node_file(path)
+
+
+def test_a_node_file_says_what_a_machine_is_and_runs(tmp_path: Path) -> None:
+    found = load(tmp_path, WHOLE)
+    assert (found.node.id, found.node.gpus, found.node.labels) == ("basic-machine-local", "auto", {"zone": "a"})
+    llama, comfyui = found.services
+    assert (llama.name, llama.per, llama.health) == ("llama", "gpu", "/health")
+    assert (comfyui.port, comfyui.env) == (8188, {"HF_HOME": "/cache"})
+
+
+def test_an_empty_file_asks_for_nothing(tmp_path: Path) -> None:
+    assert load(tmp_path, "") == NodeFile()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "problem"),
+    [
+        ('pus = "auto"', 'puz = "auto"', 5, "unknown key gpuz in [node]; the nearest known one is gpus"),
+        ('health = "/health"', 'helth = "/"', 14, "unknown key helth in [service]; the nearest known one is health"),
+        ("port = 8188", 'port = "8188"', 20, "port: Expected `int | null`, got `str`"),
+        ("port = 8188", "port = 0", 20, "port: Expected `int` >= 1"),
+        ('per = "gpu"', 'per = "core"', 12, "per: Invalid enum value 'core'"),
+        ('command = ["comfy"]', "command = []", 19, "command: Expected `array` of length >= 1"),
+        ('command = ["comfy"]', 'command = ["{prot}"]', 19, "{prot} cannot be filled in"),
+        ('name = "comfyui"', 'name = "llama"', 17, "two services are named llama"),
+        ('connector = "comfyui"\n', "", 16, "Object missing required field `connector`"),
+        ('[[service]]\nname = "comfyui"', '[[servce]]\nname = "comfyui"', 16, "unknown key servce in the file"),
+        ('HF_HOME = "/cache"', "HF_HOME = 3", 21, "env: Expected `str`, got `int`"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, line: int, problem: str) -> None:
+    assert old in WHOLE
+    with pytest.raises(SetupError) as caught:
+        load(tmp_path, WHOLE.replace(old, new))
+    assert caught.value.message.startswith(f"{tmp_path / 'node.toml'}, line {line}: ")
+    assert problem in caught.value.message
+
+
+def test_a_section_that_is_no_table_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="node must be a table"):
+        load(tmp_path, "node = 3")
+
+
+def test_what_is_no_toml_or_no_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="is not TOML"):
+        load(tmp_path, "[node\n")
+    with pytest.raises(SetupError, match="cannot read"):
+        load_node_file(tmp_path / "missing.toml")
