@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ollama
@@ -25,8 +25,16 @@ def serving(muster: ControlPlane) -> ControlPlane:
     return muster
 
 
-def openai_client(muster: ControlPlane) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{muster.url}/v1", api_key="none", max_retries=0)
+@pytest.fixture
+def openai_client(serving: ControlPlane) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{serving.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def ollama_client(serving: ControlPlane) -> Iterator[ollama.Client]:
+    with ollama.Client(host=serving.url) as client:
+        yield client
 
 
 def cli(muster: ControlPlane, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,8 +56,8 @@ def cli_json(muster: ControlPlane, *arguments: str) -> Any:
     return json.loads(ran.stdout)
 
 
-def test_openai_client_gets_a_true_answer(serving: ControlPlane) -> None:
-    answer = openai_client(serving).chat.completions.create(
+def test_openai_client_gets_a_true_answer(openai_client: openai.OpenAI) -> None:
+    answer = openai_client.chat.completions.create(
         model=MODEL,
         messages=QUESTION,
         max_tokens=30,
@@ -60,8 +68,8 @@ def test_openai_client_gets_a_true_answer(serving: ControlPlane) -> None:
     assert answer.usage.completion_tokens > 0
 
 
-def test_openai_client_streams(serving: ControlPlane) -> None:
-    stream: Iterable[Any] = openai_client(serving).chat.completions.create(
+def test_openai_client_streams(openai_client: openai.OpenAI) -> None:
+    stream: Iterable[Any] = openai_client.chat.completions.create(
         model=MODEL,
         messages=QUESTION,
         max_tokens=30,
@@ -73,31 +81,31 @@ def test_openai_client_streams(serving: ControlPlane) -> None:
     assert len(pieces) > 2
 
 
-def test_ollama_client_chats_and_streams(serving: ControlPlane) -> None:
-    client = ollama.Client(host=serving.url)
+def test_ollama_client_chats_and_streams(ollama_client: ollama.Client) -> None:
     options = {"temperature": 0, "num_predict": 30}
-    whole = client.chat(model=MODEL, messages=QUESTION, options=options)
+    whole = ollama_client.chat(model=MODEL, messages=QUESTION, options=options)
     assert "Paris" in (whole.message.content or "")
     assert whole.done
-    pieces = list(client.chat(model=MODEL, messages=QUESTION, options=options, stream=True))
+    pieces = list(ollama_client.chat(model=MODEL, messages=QUESTION, options=options, stream=True))
     assert "Paris" in "".join(piece.message.content or "" for piece in pieces)
     assert [piece.done for piece in pieces].count(True) == 1
     assert pieces[-1].eval_count
 
 
-def test_ollama_client_lists_shows_and_generates(serving: ControlPlane) -> None:
-    client = ollama.Client(host=serving.url)
-    assert any((model.model or "").startswith(MODEL) for model in client.list().models)
-    assert client.show(MODEL).capabilities
-    assert any((model.model or "").startswith(MODEL) for model in client.ps().models)
-    assert client.generate(model=MODEL, prompt="Say hello.", options={"num_predict": 8}).response
+def test_ollama_client_lists_shows_and_generates(ollama_client: ollama.Client) -> None:
+    assert any((model.model or "").startswith(MODEL) for model in ollama_client.list().models)
+    assert ollama_client.show(MODEL).capabilities
+    assert any((model.model or "").startswith(MODEL) for model in ollama_client.ps().models)
+    assert ollama_client.generate(model=MODEL, prompt="Say hello.", options={"num_predict": 8}).response
 
 
-def test_an_unknown_model_is_refused_in_each_dialect(serving: ControlPlane) -> None:
+def test_an_unknown_model_is_refused_in_each_dialect(
+    openai_client: openai.OpenAI, ollama_client: ollama.Client
+) -> None:
     with pytest.raises(openai.NotFoundError):
-        openai_client(serving).chat.completions.create(model="gpt-17", messages=QUESTION)
+        openai_client.chat.completions.create(model="gpt-17", messages=QUESTION)
     with pytest.raises(ollama.ResponseError, match="not found"):
-        ollama.Client(host=serving.url).chat(model="gpt-17", messages=QUESTION)
+        ollama_client.chat(model="gpt-17", messages=QUESTION)
 
 
 def test_a_queued_job_runs_and_is_waited_for(serving: ControlPlane) -> None:
