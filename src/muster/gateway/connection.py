@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         if self._refused:
             return
         reader = self._reader
-        if self._in_request or not reader.pending:  # the pieces of a slow head are no activity
+        if self._in_request or not reader.buffer:  # the pieces of a slow head are no activity
             self._activity += 1
         reader.push(data)
         if self._in_request or not self._answering:
@@ -145,7 +145,11 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
         finally:
             self._advancing = False
-        if self._reading_paused and not self._answering and not self.transport.is_closing():
+        if self._reading_paused and not self._answering:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
             self._reading_paused = False
             self.transport.resume_reading()
 
@@ -167,12 +171,12 @@ class Connection(asyncio.Protocol):
         self._in_request = False
         if path is not None:
             self._serve(path)
-        return reader.pending > 0
+        return bool(reader.buffer)
 
     def _begin(self) -> bool:
         """Read a head and decide whose request it is; return whether its body is to be read."""
         reader = self._reader
-        if self._answering or self._write_paused or not reader.pending or self.transport.is_closing():
+        if self._answering or self._write_paused or not reader.buffer or self.transport.is_closing():
             return False
         head = reader.read_head()
         if head is None:
@@ -190,7 +194,7 @@ class Connection(asyncio.Protocol):
         if problem is not None:
             self._turn_away(path, problem)
             return False
-        if not reader.complete and not reader.pending and reader.headers.get(b"expect", b"").lower() == b"100-continue":
+        if not reader.complete and not reader.buffer and reader.headers.get(b"expect", b"").lower() == b"100-continue":
             self.transport.write(_CONTINUE)
         return True
 
@@ -219,8 +223,10 @@ class Connection(asyncio.Protocol):
         self._activity += 1
         if self._stopping or not keep_alive:
             self.transport.close()
-        else:
+        elif self._reader.buffer:
             self._advance()
+        elif self._reading_paused:
+            self._read_on()
 
     # --- the guest ---------------------------------------------------------------------------------------------------
 
@@ -282,7 +288,7 @@ class Connection(asyncio.Protocol):
             return
         elif self._refused or self.transport.is_closing() or (self._in_request and self._path is None):
             self.transport.abort()  # the guest may have begun its answer: nothing can be said any more
-        elif self._in_request or self._reader.pending:
+        elif self._in_request or self._reader.buffer:
             self._refuse(RequestTimeout("the rest of the request did not come in time"))
         else:
             self.transport.close()
@@ -296,7 +302,7 @@ class Connection(asyncio.Protocol):
             return limits.body_idle_timeout_s
         if self._answering:
             return math.inf  # an exchange has its own deadlines, the guest its own reasons
-        return limits.head_timeout_s if self._reader.pending else limits.keepalive_idle_s
+        return limits.head_timeout_s if self._reader.buffer else limits.keepalive_idle_s
 
     def shut_down(self) -> None:
         """Close now, or after the answer being given."""

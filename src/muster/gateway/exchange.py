@@ -48,6 +48,7 @@ class Exchange:
     _attempts = 0
     _tried: frozenset[str] = frozenset()
     _candidate: Candidate | None = None
+    _worker = ""  # its key
     _endpoint: Endpoint | None = None
     _upstream: UpstreamConnection | None = None
     _question = b""
@@ -72,8 +73,9 @@ class Exchange:
     def start(self) -> None:
         self.client.exchange = self
         self._relay.active.add(self)
+        call = self.call
         try:
-            candidate = self._reserve()
+            candidate = self._relay.router.reserve(call.model, call.capability, SPOKEN_BY[call.dialect])
         except MusterError as error:
             self.fail(error)
         else:
@@ -81,13 +83,10 @@ class Exchange:
 
     # --- attempts ----------------------------------------------------------------------------------------------------
 
-    def _reserve(self) -> Candidate:
-        call = self.call
-        return self._relay.router.reserve(call.model, call.capability, SPOKEN_BY[call.dialect], self._tried)
-
     def _attempt(self, candidate: Candidate) -> None:
         call = self.call
         self._candidate = candidate
+        self._worker = candidate.key
         self._attempts += 1
         try:
             endpoint = self._endpoint = self._relay.upstreams.endpoint(candidate.url)
@@ -160,7 +159,8 @@ class Exchange:
         if self._attempts >= self._relay.limits.attempts_max:
             return None
         try:
-            return self._reserve()
+            call = self.call
+            return self._relay.router.reserve(call.model, call.capability, SPOKEN_BY[call.dialect], self._tried)
         except MusterError:  # why nobody else can be asked matters less than why this one failed
             return None
 
@@ -187,10 +187,6 @@ class Exchange:
         if candidate is not None:
             self._relay.router.release(candidate)
 
-    @property
-    def _worker(self) -> str:
-        return "" if self._candidate is None else self._candidate.key
-
     # --- the answer, as Asker ----------------------------------------------------------------------------------------
 
     def answer_began(self, head: AnswerHead) -> None:
@@ -212,11 +208,13 @@ class Exchange:
             lines += b"content-type: %b\r\n" % self._translation.content_type
             self._delivery.prepare(head.status, lines, length=None, streamed=self.call.stream, by_line=False)
             return
-        if head.status in _TRY_LATER and not head.retry_after:
+        if head.status in _TRY_LATER and not head.fields.retry_after:
             lines += b"retry-after: 1\r\n"
-        streamed = head.content_type.startswith(_STREAMS)
-        by_line = streamed and not head.encoded
-        self._delivery.prepare(head.status, head.lines + lines, length=head.length, streamed=streamed, by_line=by_line)
+        streamed = head.fields.content_type.startswith(_STREAMS)
+        by_line = streamed and not head.fields.encoded
+        self._delivery.prepare(
+            head.status, head.fields.lines + lines, length=head.length, streamed=streamed, by_line=by_line
+        )
         if streamed and head.ends_with_connection:
             self._end_seen = False
 
@@ -342,21 +340,21 @@ class Exchange:
     def _close(self, status: int, error: str | None = None, *, now_s: float | None = None) -> None:
         self._over = True
         relay = self._relay
-        worker = self._worker
         self._leave()
         relay.active.discard(self)
         self.client.exchange = None
+        ended_s = relay.clock.monotonic_s() if now_s is None else now_s
         relay.record(
             Finished(
-                path=self.call.path,
-                status=status,
-                model=self.call.model,
-                worker=worker,
-                attempts=self._attempts,
-                first_byte_s=self._first_byte_s,
-                duration_s=(relay.clock.monotonic_s() if now_s is None else now_s) - self._started_s,
-                bytes_sent=self._delivery.bytes_sent,
-                error=error,
+                self.call.path,
+                status,
+                self.call.model,
+                self._worker,
+                self._attempts,
+                self._first_byte_s,
+                ended_s - self._started_s,
+                self._delivery.bytes_sent,
+                error,
             )
         )
         if status != CLIENT_GONE:

@@ -31,16 +31,15 @@ class RequestReader:
 
     __slots__ = (
         "_at",
-        "_buffer",
         "_fields",
         "_head_bytes_max",
         "_parser",
         "_problem",
         "_searched",
         "_tail",
-        "_upgrading",
         "body_bytes",
         "body_parts",
+        "buffer",
         "chunked",
         "complete",
         "head_done",
@@ -56,9 +55,8 @@ class RequestReader:
     def __init__(self, head_bytes_max: int) -> None:
         self._head_bytes_max = head_bytes_max
         self._parser = httptools.HttpRequestParser(self)
-        self._buffer = b""
-        self._upgrading = False
-        self._at = 0  # what lies before it in the buffer has been read
+        self.buffer = b""  # empty when all has been read
+        self._at = 0  # what lies before it has been read
         self._searched = 0
         self.url = b""
         self.method = b""
@@ -82,21 +80,27 @@ class RequestReader:
     @property
     def pending(self) -> int:
         """How many bytes have come and not been read."""
-        return len(self._buffer) - self._at
+        return len(self.buffer) - self._at
 
     def push(self, data: bytes) -> None:
-        if self._at == len(self._buffer):
-            self._buffer = data
-            self._searched = 0
-        else:
-            self._buffer = self._buffer[self._at :] + data
+        if self.buffer:
+            self.buffer = self.buffer[self._at :] + data
             self._searched = max(0, self._searched - self._at)
-        self._at = 0
+            self._at = 0
+        else:
+            self.buffer = data
 
     def take_rest(self) -> bytes:
-        rest, self._buffer = self._buffer[self._at :], b""
-        self._at = self._searched = 0
+        rest = self.buffer[self._at :]
+        self._consume(len(self.buffer))
         return rest
+
+    def _consume(self, end: int) -> None:
+        if end == len(self.buffer):
+            self.buffer = b""
+            self._at = self._searched = 0
+        else:
+            self._at = end
 
     def take_body(self) -> bytes:
         parts, self.body_parts = self.body_parts, []
@@ -104,7 +108,7 @@ class RequestReader:
 
     def read_head(self) -> bytes | None:
         """Parse the next head once it is complete and return its raw bytes."""
-        buffer, start = self._buffer, self._at
+        buffer, start = self.buffer, self._at
         while buffer.startswith((b"\r", b"\n"), start):  # empty lines before a request are ignored (RFC 9112, 2.2)
             start += 1
         found = buffer.find(_HEAD_END, max(start, self._searched))
@@ -112,30 +116,17 @@ class RequestReader:
         if end - start > self._head_bytes_max:
             raise HeadTooLarge(f"the head of a request may have {self._head_bytes_max} bytes")
         if found < 0:
-            self._at = start
+            self._consume(start)
             self._searched = max(start, end - 3)
             return None
         head = buffer[start:end]
-        self._at = end
-        self._begin(head)
-        if self._upgrading:
-            head = self._ignore_upgrade(head)
-        return head
-
-    def _begin(self, head: bytes) -> None:
+        self._consume(end)
         self._clear()
-        self._upgrading = self._feed(head)
+        if self._feed(head):
+            head = self._ignore_upgrade(head)
         if not self.head_done:
             raise MalformedRequest("this is not an HTTP/1.1 request")
-        headers = self.headers
-        if b"content-length" in headers:
-            self.remaining = int(headers[b"content-length"])
-        elif b"transfer-encoding" in headers:
-            self.chunked = True
-            if headers[b"transfer-encoding"].lower() != b"chunked":
-                raise MalformedRequest("the only Transfer-Encoding understood is chunked")
-            if self.http_1_0:  # a proxy before us may have framed it otherwise (RFC 9112, 6.1)
-                raise MalformedRequest("HTTP/1.0 has no Transfer-Encoding")
+        return head
 
     def _ignore_upgrade(self, head: bytes) -> bytes:
         """Drop the wish for any other protocol than WebSocket, as servers may (RFC 9110, 7.8).
@@ -147,27 +138,27 @@ class RequestReader:
         if headers.get(b"upgrade", b"").lower() == b"websocket" and not has_body:
             return head
         head = _UPGRADE.sub(b"", head)
-        self._begin(head)
-        if self._upgrading:
+        self._clear()
+        if self._feed(head):
             raise MalformedRequest("CONNECT is not spoken here")
         return head
 
     def read_body(self) -> bytes:
         """Take what has come of this request's body; returns the raw bytes, framing included."""
-        buffer, start = self._buffer, self._at
-        if self.complete or start == len(buffer):
+        buffer, start = self.buffer, self._at
+        if self.complete or not buffer:
             return b""
         if self.chunked:
             return self._read_chunks()
         part = buffer[start : start + self.remaining]
-        self._at = start + len(part)
+        self._consume(start + len(part))
         self.remaining -= len(part)
         self._feed(part)
         return part
 
     def _read_chunks(self) -> bytes:
         """Feed up to each empty line: the message can end nowhere else."""
-        window = self._tail + self._buffer[self._at :]  # an empty line may lie across two reads
+        window = self._tail + self.buffer[self._at :]  # an empty line may lie across two reads
         start = position = len(self._tail)
         while not self.complete and position < len(window):
             found = window.find(_HEAD_END, max(0, position - 3))
@@ -175,7 +166,7 @@ class RequestReader:
             self._feed(window[position:end])
             position = end
         self._tail = window[max(0, position - 3) : position]
-        self._at += position - start
+        self._consume(self._at + position - start)
         return window[start:position]
 
     def _feed(self, data: bytes) -> bool:
@@ -201,18 +192,26 @@ class RequestReader:
 
     def on_headers_complete(self) -> None:
         parser = self._parser
-        self.headers = dict(self._fields)
+        headers = self.headers = dict(self._fields)
         self._fields = []  # trailers go here, and nowhere else: nothing that the head has decided may change
         self.method = parser.get_method()
         self.keep_alive = parser.should_keep_alive()
         self.http_1_0 = False
         self.head_done = True
+        if b"content-length" in headers:
+            self.remaining = int(headers[b"content-length"])
+        elif b"transfer-encoding" in headers:
+            self.chunked = True
+            if headers[b"transfer-encoding"].lower() != b"chunked":
+                self._problem = MalformedRequest("the only Transfer-Encoding understood is chunked")
         version = parser.get_http_version()
         if version != "1.1":
             self.http_1_0 = True
             self.keep_alive = False
             if version != "1.0":
                 self._problem = MalformedRequest(f"HTTP/{version} is not spoken here")
+            elif self.chunked:  # a proxy before us may have framed it otherwise (RFC 9112, 6.1)
+                self._problem = MalformedRequest("HTTP/1.0 has no Transfer-Encoding")
 
     def on_body(self, body: bytes) -> None:
         self.body_bytes += len(body)

@@ -5,9 +5,9 @@ import re
 from msgspec import Struct
 
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
-# Of the caller's headers an engine gets these and those that begin with x-; no credentials, no cookies, and no
-# accept-encoding: what is compressed can be neither translated nor ended with an error.
-_FORWARDED = frozenset({b"accept", b"user-agent", b"traceparent", b"tracestate"})
+# Of the caller's headers an engine gets those that begin so: no credentials, no cookies, and no accept-encoding, as
+# what is compressed can be neither translated nor ended with an error.
+_FORWARDED = (b"x-", b"traceparent", b"tracestate")
 _WITHHELD = frozenset({b"x-api-key", b"x-auth-token", b"x-correlation-id"})
 
 
@@ -24,12 +24,9 @@ class Request(Struct, kw_only=True):
 
 
 def forwarded(headers: dict[bytes, bytes]) -> bytes:
-    return b"".join(
-        [
-            b"%b: %b\r\n" % (name, value)
-            for name, value in headers.items()
-            if name in _FORWARDED or (name.startswith(b"x-") and name not in _WITHHELD)
-        ]
+    names = [name for name in headers if name.startswith(_FORWARDED)]
+    return (
+        b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in names if name not in _WITHHELD]) if names else b""
     )
 
 

@@ -42,7 +42,9 @@ class Router:
         self, model: str, capability: str, dialects: frozenset[Dialect], tried: frozenset[str] = _NOTHING_TRIED
     ) -> Candidate:
         """Raise ModelNotFound or NoWorker, with the reasons of every candidate, when there is none."""
-        choices = self._choices(model, capability, dialects)
+        choices = self._known.get((model, capability, dialects))
+        if choices is None or choices.version != self._fleet.version:
+            choices = self._renewed(choices, model, capability, dialects)
         eligibility = choices.eligibility
         if tried:
             eligibility = self._eligible(Wish(model=model, capability=capability, dialects=dialects, exclude=tried))
@@ -59,15 +61,14 @@ class Router:
         else:
             del self.in_flight[candidate.key]
 
-    def _choices(self, model: str, capability: str, dialects: frozenset[Dialect]) -> _Choices:
+    def _renewed(self, known: _Choices | None, model: str, capability: str, dialects: frozenset[Dialect]) -> _Choices:
         """Heartbeats of a large fleet change its version all the time: old choices may serve while new ones cost."""
         key = (model, capability, dialects)
         version = self._fleet.version
-        known = self._known.get(key)
-        if known is not None and (known.version == version or self._clock.monotonic_s() < known.rebuild_after_s):
+        started_s = self._clock.monotonic_s()
+        if known is not None and started_s < known.rebuild_after_s:
             return known
         self._known.pop(key, None)
-        started_s = self._clock.monotonic_s()
         eligibility = self._eligible(Wish(model=model, capability=capability, dialects=dialects))
         ended_s = self._clock.monotonic_s()
         if len(self._known) >= _WISHES_MAX:

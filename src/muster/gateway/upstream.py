@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from functools import lru_cache
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
@@ -15,7 +16,6 @@ _FIRST_FINAL_STATUS = 200
 _NOT_PASSED_ON = frozenset(
     {
         b"connection",
-        b"content-length",
         b"keep-alive",
         b"proxy-authenticate",
         b"proxy-connection",
@@ -28,25 +28,36 @@ _NOT_PASSED_ON = frozenset(
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class AnswerHead:
-    """What an engine says before its answer; `lines` are the header lines for the caller."""
+class Fields:
+    """The header fields of an answer, but for its length; `lines` are those for the caller."""
 
-    __slots__ = ("chunked", "content_type", "encoded", "length", "lines", "retry_after", "status")
+    __slots__ = ("chunked", "content_type", "encoded", "lines", "retry_after")
 
-    def __init__(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, fields: tuple[tuple[bytes, bytes], ...]) -> None:
         named = dict(fields)
-        length = named.get(b"content-length")
-        self.status = status
-        self.length = None if length is None else int(length)
         self.chunked = b"transfer-encoding" in named
         self.content_type = named.get(b"content-type", b"")
         self.encoded = b"content-encoding" in named
         self.retry_after = b"retry-after" in named
         self.lines = b"".join([b"%b: %b\r\n" % field for field in fields if field[0] not in _NOT_PASSED_ON])
 
+
+_fields = lru_cache(maxsize=256)(Fields)  # an engine says the same before every answer
+
+
+class AnswerHead:
+    """What an engine says before its answer."""
+
+    __slots__ = ("fields", "length", "status")
+
+    def __init__(self, status: int, length: int | None, fields: Fields) -> None:
+        self.status = status
+        self.length = length
+        self.fields = fields
+
     @property
     def ends_with_connection(self) -> bool:
-        return self.length is None and not self.chunked
+        return self.length is None and not self.fields.chunked
 
 
 class Asker(Protocol):
@@ -69,6 +80,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_head",
         "_head_bytes",
         "_keep",
+        "_length",
         "_parser",
         "_parts",
         "endpoint",
@@ -89,6 +101,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _clear(self) -> None:
         self._fields: list[tuple[bytes, bytes]] = []
+        self._length: int | None = None
         self._head: AnswerHead | None = None
         self._head_bytes = 0
         self._announced = False
@@ -169,7 +182,11 @@ class UpstreamConnection(asyncio.Protocol):
     # --- called by llhttp --------------------------------------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name.lower(), value))
+        name = name.lower()
+        if name == b"content-length":
+            self._length = int(value)
+        else:
+            self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._complete:  # an answer that nobody asked for follows
@@ -177,7 +194,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         status = self._parser.get_status_code()
         if status >= _FIRST_FINAL_STATUS:  # before it may come 100 Continue or 103 Early Hints
-            self._head = AnswerHead(status, self._fields)
+            self._head = AnswerHead(status, self._length, _fields(tuple(self._fields)))
         self._fields = []  # trailers are not passed on
 
     def on_body(self, body: bytes) -> None:

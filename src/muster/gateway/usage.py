@@ -29,7 +29,7 @@ class Histogram:
             yield ("+Inf" if bound is None else repr(bound)), count
 
 
-class Finished(Struct, frozen=True, kw_only=True):
+class Finished(Struct, frozen=True):
     """One request that has ended, however it did."""
 
     path: str
@@ -67,10 +67,20 @@ class Metric(Struct, frozen=True, kw_only=True):
     samples: list[Sample] = field(default_factory=list)
 
 
+class _Times:
+    """How long the answers of one model took to their first byte and to their end."""
+
+    __slots__ = ("duration", "first_byte")
+
+    def __init__(self) -> None:
+        self.first_byte = Histogram()
+        self.duration = Histogram()
+
+
 class Usage:
     def __init__(self) -> None:
         self.requests: dict[tuple[str, int], int] = {}
-        self.times: dict[str, tuple[Histogram, Histogram]] = {}  # by model: to the first byte, to the end
+        self.times: dict[str, _Times] = {}  # by model
         self.upstream_failures: dict[tuple[str, str], int] = {}
         self.bytes_sent = 0
 
@@ -83,9 +93,9 @@ class Usage:
         # Only a model that was served gets a series of its own: invented names must not fill the memory.
         times = self.times.get(record.model)
         if times is None:
-            times = self.times[record.model] = (Histogram(), Histogram())
-        times[0].observe(record.first_byte_s)
-        times[1].observe(record.duration_s)
+            times = self.times[record.model] = _Times()
+        times.first_byte.observe(record.first_byte_s)
+        times.duration.observe(record.duration_s)
 
     def upstream_failed(self, worker: str, reason: str) -> None:
         key = (worker, reason)
@@ -126,8 +136,8 @@ class Usage:
             kind="counter",
             samples=[Sample("", {}, self.bytes_sent)],
         )
-        first_byte = {model: times[0] for model, times in self.times.items()}
-        duration = {model: times[1] for model, times in self.times.items()}
+        first_byte = {model: times.first_byte for model, times in self.times.items()}
+        duration = {model: times.duration for model, times in self.times.items()}
         yield _histograms("muster_gateway_first_byte_seconds", "Time to the first byte, by model.", first_byte)
         yield _histograms("muster_gateway_duration_seconds", "Time to the end of the answer, by model.", duration)
 
