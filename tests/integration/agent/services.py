@@ -1,0 +1,129 @@
+"""Small servers as services, and all that a supervisor needs to run them."""
+
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from muster.agent.board import ServiceBoard
+from muster.agent.config import ServiceTemplate
+from muster.agent.health import HttpHealth
+from muster.agent.outbox import Outbox
+from muster.agent.supervisor import Provisions, Supervisor
+from muster.agent.surroundings import Surroundings
+from muster.agent.template import instances
+from muster.domain.job import ClaimedJob
+from muster.domain.model import Model
+from muster.domain.service import Service, ServiceStatus
+from muster.errors import UpstreamFailed
+from muster.ids import NodeId
+from muster.ports import ReportProgress
+from muster.system import SystemClock
+
+# Serves GET; /crash ends it, /hang makes it deaf, /env shows its environment, /fork leaves a child behind.
+SERVER = """
+import http.server, json, os, subprocess, sys, threading, time
+print("serving on", sys.argv[1], flush=True)
+deaf = threading.Event()
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/crash":
+            print("about to crash", flush=True)
+            os._exit(3)
+        if self.path == "/hang":
+            deaf.set()
+        if deaf.is_set():
+            self.send_response(503); self.end_headers(); return
+        body = b"ok"
+        if self.path == "/env":
+            body = json.dumps(dict(os.environ)).encode()
+        if self.path == "/fork":
+            body = str(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid).encode()
+        self.send_response(200); self.end_headers(); self.wfile.write(body)
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+class WebConnector:
+    """Drives the servers above."""
+
+    name = "web"
+    provides = ("web",)
+    needs_service = True
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def probe(self, url: str) -> Service:
+        try:
+            async with self._session.get(url) as response:
+                if response.status != 200:
+                    raise UpstreamFailed(f"{url} answered {response.status}")
+        except aiohttp.ClientError as error:
+            raise UpstreamFailed(f"{url}: {type(error).__name__}") from None
+        return Service(
+            name="web", connector="web", status=ServiceStatus.RUNNING, url=url, models=(Model(name="m"),), slots=2
+        )
+
+    def check(self, payload: Any) -> None:
+        pass
+
+    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress) -> Any:
+        assert service is not None
+        async with self._session.get(f"{service.url}{job.spec.payload}") as response:
+            return await response.text()
+
+
+def web(name: str = "web", *command: str, **more: Any) -> ServiceTemplate:
+    return ServiceTemplate(
+        name=name,
+        connector="web",
+        command=command or (sys.executable, "-c", SERVER, "{port}"),
+        **({"stop_timeout_s": 5.0, "start_timeout_s": 30.0} | more),
+    )  # fmt: skip
+
+
+class Site:
+    """A supervisor with its board and what it has told."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, data_dir: Path, *templates: ServiceTemplate, **more: Any
+    ) -> None:
+        clock = SystemClock()
+        self.session = session
+        self.data_dir = data_dir
+        self.board = ServiceBoard()
+        self.outbox = Outbox(NodeId("gpu-1"), clock)
+        around = Surroundings(
+            address="127.0.0.1",
+            connectors={"web": WebConnector(session)},
+            board=self.board,
+            outbox=self.outbox,
+            clock=clock,
+            rng=random.Random(1),
+            look_every_s=0.05,
+        )
+        provisions = Provisions(
+            data_dir=data_dir,
+            models=more.get("models", {}),
+            missing_models=more.get("missing_models", {}),
+            check_health=HttpHealth(session).check,
+        )
+        self.supervisor = Supervisor(instances(templates, more.get("gpus", ())), provisions, around)
+
+    def service(self, name: str = "web") -> Service:
+        found = {service.name: service for service in self.board.services()}
+        return found[name]
+
+    def told(self, kind: str) -> list[dict[str, Any]]:
+        return [event.data for event in self.outbox.batch(500) if event.kind == kind]
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.outbox.batch(500)]
+
+    async def get(self, path: str, name: str = "web") -> str:
+        async with self.session.get(f"{self.service(name).url}{path}") as response:
+            return await response.text()
