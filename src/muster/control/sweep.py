@@ -55,15 +55,22 @@ class Sweep:
             self._task = None
 
     async def _run(self) -> None:
+        told = ""
         while True:
             await asyncio.sleep(self._every_s)
+            problem = ""
             try:
                 self._fleet.tick()
                 await self.sweep_jobs()
             except MusterError as error:
-                log.warning("sweep_interrupted", error=error.message)
-            except Exception:
-                log.exception("sweep_failed")  # the next one must come: without it nothing is ever given back
+                problem = error.message
+                if problem != told:
+                    log.warning("sweep_interrupted", error=problem)
+            except Exception as error:  # the next sweep must come: nothing is given back without it
+                problem = repr(error)
+                if problem != told:
+                    log.exception("sweep_failed")
+            told = problem
 
     async def sweep_jobs(self) -> None:
         while leases := await self._upkeep.overdue(_BATCH):
