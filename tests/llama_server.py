@@ -27,7 +27,7 @@ class LlamaServer:
             *(sys.executable, "-m", "muster.connectors.llamacpp.serve"),
             *("--model", str(model), "--alias", alias, "--port", str(self.port)),
             *("--slots", str(slots), "--ctx-per-slot", "2048", "--threads", "1"),
-            *(["--embedding"] if embedding else []),
+            "--embedding" if embedding else "--no-embedding",
         ]
         tie = die_with_parent()
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=tie)  # noqa: PLW1509 - one call

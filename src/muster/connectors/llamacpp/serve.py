@@ -67,7 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slots", type=_positive, default=4, help="parallel requests")
     parser.add_argument("--ctx-per-slot", type=_positive, default=4096, help="tokens of context for each slot")
     parser.add_argument("--threads", type=_positive, help="by default as many as there are cores")
-    parser.add_argument("--embedding", action="store_true", help="offer embeddings too")
+    parser.add_argument(
+        "--embedding",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="offer embeddings too: chats lose nothing",
+    )
     parser.add_argument("--gpu-layers", type=int, help="layers kept on the GPU; by default as many as fit")
     parser.add_argument("--verbose", action="store_true", help="say more than errors")
     return parser
