@@ -7,18 +7,23 @@ import msgspec
 import pytest
 
 from muster.control.recorder import Recorder
-from muster.domain.job import JobSpec, JobStatus, Lease, Settlement, encode_result
-from muster.domain.node import Health, Node
-from muster.ids import JobId, SessionId, WorkerId
+from muster.domain.job import ACTIVE, Job, JobSpec, JobStatus, Lease, Settlement, encode_result
+from muster.domain.node import Health, Node, NodeFacts
+from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.placement import filters
-from muster.ports import Claimed, Submitted
+from muster.placement.candidate import Candidate
+from muster.placement.choose import Decision, choose
+from muster.placement.wish import Wish
+from muster.ports import Claimed, JobPage, Renewed, Submitted
 from muster.registry.book import Effect, Heard, NodeBook, Verdict
 from muster.registry.boots import Boots, Standing
 from muster.sim import checkers, ledger, people, worker
 from muster.sim.report import render
+from muster.sim.scenario import large_fleet
 from muster.sim.watched import JobStore
-from muster.sim.world import World
+from muster.sim.world import TAKEN_IN, World, run
 from muster.stores.memory.jobs import MemoryJobs
+from muster.wire import Heartbeat
 from tests.sim.worlds import ROUGH, small
 
 Patch = pytest.MonkeyPatch
@@ -126,10 +131,73 @@ class KeepsLeasesOfTheClosed(Bent):
         return []
 
 
+class LosesAtSubmit(Bent):
+    async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
+        kept = [spec for spec in specs if spec.job_id != "job-7"]
+        await self.straight.submit(kept)
+        return [Submitted(job_id=spec.job_id, created=True) for spec in specs]
+
+
+class RepeatsTokens(ClaimsBent):
+    async def claim(self, *args: Any, **more: Any) -> Claimed:
+        claimed = await super().claim(*args, **more)
+        return msgspec.structs.replace(
+            claimed, jobs=tuple(msgspec.structs.replace(job, attempt=1) for job in claimed.jobs)
+        )
+
+
+class ForgetsTokens(Bent):
+    """Counts attempts from the start again when a job ends."""
+
+    async def get(self, job_ids: Sequence[JobId]) -> list[Any]:
+        return [job and self._bent(job) for job in await self.straight.get(job_ids)]
+
+    def _bent(self, job: Job) -> Job:
+        return (
+            job
+            if job.state.status in ACTIVE
+            else Job(spec=job.spec, state=msgspec.structs.replace(job.state, attempt=0))
+        )
+
+
+class DeniesSettling(Bent):
+    async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        return [not accepted for accepted in await self.straight.settle(settlements)]
+
+
+class BlamesOthers(Bent):
+    async def overdue(self, limit: int) -> list[Lease]:
+        leases = await self.straight.overdue(limit)
+        return [msgspec.structs.replace(lease, session_id=SessionId("somebody")) for lease in leases]
+
+
+class CallsAllLost(Bent):
+    async def renew(self, session_id: SessionId, held: Sequence[tuple[JobId, int]], **more: Any) -> Renewed:
+        renewed = await self.straight.renew(session_id, held, **more)
+        return msgspec.structs.replace(renewed, lost=tuple(job_id for job_id, _ in held))
+
+
+class MiscountsJobs(Bent):
+    async def counts(self) -> dict[JobStatus, int]:
+        return {status: count + 1 for status, count in (await self.straight.counts()).items()}
+
+
+class ListsHalf(Bent):
+    async def page(self, *args: Any) -> JobPage:
+        page = await self.straight.page(*args)
+        return msgspec.structs.replace(page, jobs=page.jobs[::2])
+
+
 STORES: list[tuple[type[Bent], str]] = [
     (ForgetsAJob, ledger.NOTHING_LOST),
     (NeverGivesUpOnAnybody, ledger.NOTHING_LOST),
     (KeepsLeasesOfTheClosed, ledger.NOTHING_LOST),
+    (LosesAtSubmit, ledger.NOTHING_LOST),
+    (RepeatsTokens, ledger.FENCE),
+    (ForgetsTokens, ledger.FENCE),
+    (DeniesSettling, ledger.FENCE),
+    (BlamesOthers, ledger.LEASE_HOLDS),
+    (CallsAllLost, ledger.LEASE_HOLDS),
     (CountsLateOutcomes, ledger.FENCE),
     (RefusesGoodOutcomes, ledger.FENCE),
     (MixesUpResults, ledger.FENCE),
@@ -139,6 +207,8 @@ STORES: list[tuple[type[Bent], str]] = [
     (WithholdsWork, ledger.ORDER),
     (IgnoresPriority, ledger.ORDER),
     (EndsLeasesEarly, ledger.LEASE_HOLDS),
+    (MiscountsJobs, people.LISTS_AGREE),
+    (ListsHalf, people.LISTS_AGREE),
     (MakesJobsTwice, ledger.ONE_END),
     (ChangesEnds, ledger.ONE_END),
 ]
@@ -163,11 +233,30 @@ def test_work_for_those_who_cannot_do_it_is_found_out(monkeypatch: Patch) -> Non
     assert ledger.FIT in broken_rules(World(small(3)))
 
 
-def test_an_end_missing_in_the_log_is_found_out(monkeypatch: Patch) -> None:
+@pytest.mark.parametrize(("kind", "rule"), [("job_timeout", ledger.ONE_END), ("job_claimed", ledger.ONE_LEASE)])
+def test_a_gap_in_the_log_is_found_out(monkeypatch: Patch, kind: str, rule: str) -> None:
     world = World(small(3))
     write = world.store.log.add
-    monkeypatch.setattr(world.store.log, "add", lambda event: write(event) if event.kind != "job_timeout" else "")
-    assert ledger.ONE_END in broken_rules(world)
+    monkeypatch.setattr(world.store.log, "add", lambda event: "" if event.kind == kind else write(event))
+    assert rule in broken_rules(world)
+
+
+def test_a_node_out_of_nowhere_is_found_out() -> None:
+    world = World(small(3))
+    ghost = Heartbeat(facts=NodeFacts(node_id=NodeId("ghost")), boot_id="boot", seq=1, heartbeat_interval_s=3600.0)
+    world.timeline.after(
+        700_000, lambda: world.network.call("ghost", lambda plane: plane.heartbeat(ghost), ignore, ignore)
+    )
+    assert checkers.ONE_RECORD in broken_rules(world)
+
+
+def test_a_job_that_nobody_takes_in_is_found_out() -> None:
+    world = World(small(3, peace_hours=0.1))
+    world.network.cut.add(people.CALLER)
+    assert broken_rules(world) == {TAKEN_IN}
+
+
+def ignore(*_: object) -> None: ...
 
 
 def heard_unless_dead(book: NodeBook, *args: Any, hear: Callable[..., Heard] = NodeBook.heard) -> Heard:
@@ -199,7 +288,14 @@ def test_a_registry_that_breaks_a_rule_is_found_out(
     monkeypatch: Patch, owner: type, name: str, bent: Any, rule: str
 ) -> None:
     monkeypatch.setattr(owner, name, bent)
-    assert rule in broken_rules(World(small(3)))
+    faults = msgspec.structs.replace(ROUGH, node_away_s=(100, 300))
+    assert rule in broken_rules(World(small(3, faults=faults)))
+
+
+def test_a_registry_without_silence_is_found_out_in_a_world_of_heartbeats_too(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(NodeBook, "tick", silent)
+    report = run(large_fleet(1, nodes=50))
+    assert {violation.rule for violation in report.violations} == {checkers.SILENCE_SHOWS}
 
 
 def test_a_departed_node_that_an_old_message_brings_back_is_found_out(monkeypatch: Patch) -> None:
@@ -213,3 +309,13 @@ def test_a_placement_without_one_of_its_filters_is_found_out(monkeypatch: Patch,
     monkeypatch.setattr(filters, "FILTERS", tuple(rule for rule in filters.FILTERS if rule is not missing))
     world = World(small(3, requests_per_minute=200.0, drains_per_hour=60.0))
     assert people.GOOD_CHOICE in broken_rules(world)
+
+
+def test_a_placement_that_chooses_the_worst_is_found_out(monkeypatch: Patch) -> None:
+    def choose_worst(wish: Wish, candidates: Sequence[Candidate], *args: Any) -> Decision:
+        decision = choose(wish, candidates, *args)
+        worst = [candidate for candidate in candidates if decision.ranked and candidate.key == decision.ranked[-1]]
+        return msgspec.structs.replace(decision, chosen=worst[0] if worst else None)
+
+    monkeypatch.setattr(people, "choose", choose_worst)
+    assert people.GOOD_CHOICE in broken_rules(World(small(3, requests_per_minute=100.0)))

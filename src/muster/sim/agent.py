@@ -82,7 +82,7 @@ class SimAgent:
             self._left_ms = self._around.timeline.now_ms()
 
     def living(self) -> Living:
-        return Living(self.node_id, self.boot_id, up=self.up, left_ms=self._left_ms, superseded=self._superseded)
+        return Living(self.node_id, self.boot_id, left_ms=self._left_ms, superseded=self._superseded)
 
     def _down(self) -> None:
         self.up = False

@@ -24,7 +24,6 @@ class Living(Struct, frozen=True):
 
     node_id: NodeId
     boot_id: str
-    up: bool
     left_ms: int | None = None  # when its goodbye was answered, until it boots again
     superseded: bool = False
 

@@ -121,7 +121,7 @@ class _Node:
         self._boot.beat()
 
     def living(self) -> Living:
-        return Living(self._facts.node_id, self._boot.boot_id, up=self._boot.alive, superseded=self._boot.superseded)
+        return Living(self._facts.node_id, self._boot.boot_id, superseded=self._boot.superseded)
 
 
 def run(scenario: Scenario) -> Report:

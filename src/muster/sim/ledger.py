@@ -160,9 +160,7 @@ class Ledger:
             state = entry.job.state
             running = state.status in ACTIVE and state.attempt == settlement.attempt
             if running is not counted:
-                told = (
-                    f"attempt {settlement.attempt} is {state.status}, settling it {'counted' if counted else 'failed'}"
-                )
+                told = f"attempt {settlement.attempt} of {state.attempt} ({state.status}), counted: {counted}"
                 self._findings.broken(FENCE, settlement.job_id, told)
             if counted and state.session_id is not None:
                 entry.ended_by = (state.session_id, state.attempt)

@@ -21,10 +21,13 @@ from muster.sim.scenario import Scenario
 from muster.sim.timeline import Timeline
 
 GOOD_CHOICE = "a request goes to a node that can take it"
+LISTS_AGREE = "lists and counts show what is there"
 
-_CALLER = "people"
+CALLER = "people"
 _RETRY_MS = 3_000
 _REVIVE_RATE = 0.3
+_LOOKS_PER_MINUTE = 2
+_PAGE = 30
 _REQUEST_S = (0.2, 20.0)
 _GPU_SIZES_GB = (None, None, 16.0)
 _ZONES = (None, None, "north")
@@ -65,6 +68,8 @@ class People:
             self._timeline.after(spread_ms(self._rng, (0, 0.8 * peace_s)), partial(self._drain, node_id))
         if self._scenario.requests_per_minute:
             self._request()
+        for _ in range(round(_LOOKS_PER_MINUTE * peace_s / 60)):
+            self._timeline.after(spread_ms(self._rng, (0, peace_s)), self._look)
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
@@ -90,7 +95,7 @@ class People:
         """Submit until it is heard; the id makes that safe."""
 
         def submit() -> None:
-            self._network.call(_CALLER, lambda plane: plane.submit([spec]), done, try_again)
+            self._network.call(CALLER, lambda plane: plane.submit([spec]), done, try_again)
 
         def done(_: object) -> None:
             self.unsubmitted -= 1
@@ -120,7 +125,28 @@ class People:
                 return  # it ended, or was revived, in the meantime
             self.counts[kind] += 1
 
-        self._network.call(_CALLER, serve, _ignore, _nothing)
+        self._network.call(CALLER, serve, _ignore, _nothing)
+
+    def _look(self) -> None:
+        """Count the jobs, page through them all, and ask why one of them waits."""
+
+        def serve(plane: Plane) -> None:
+            known = self._ledger.job_ids()
+            counted = sum(plane.counts().values())
+            if counted != len(known):
+                self._findings.broken(LISTS_AGREE, "store", f"counts {counted} jobs of {len(known)}")
+            page = plane.page(None, _PAGE)
+            listed = [job.job_id for job in page.jobs]
+            while page.next_cursor is not None:
+                page = plane.page(page.next_cursor, _PAGE)
+                listed += [job.job_id for job in page.jobs]
+            if sorted(listed) != sorted(known):
+                self._findings.broken(LISTS_AGREE, "store", f"lists {len(listed)} jobs of {len(known)}")
+            for job_id in self._ledger.with_status({JobStatus.PENDING})[:1]:
+                if not plane.explain(job_id).summary:
+                    self._findings.broken(LISTS_AGREE, job_id, "waits and nobody can say why")
+
+        self._network.call(CALLER, serve, _ignore, _nothing)
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
@@ -142,7 +168,7 @@ class People:
         def try_again() -> None:
             self._timeline.after(_RETRY_MS, lambda: self._set_draining(node_id, draining=draining))
 
-        self._network.call(_CALLER, serve, _ignore, try_again)
+        self._network.call(CALLER, serve, _ignore, try_again)
 
     # --- chat requests -----------------------------------------------------------------------------------------------
 

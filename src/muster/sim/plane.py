@@ -10,11 +10,12 @@ from muster.control.ingest import Ingest
 from muster.control.job_service import JobService, JobStores
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
-from muster.domain.job import Job, JobSpec
+from muster.domain.job import Job, JobSpec, JobStatus
 from muster.errors import StoreUnavailable
 from muster.ids import JobId, NodeId
+from muster.jobs.explain import Explanation
 from muster.jobs.retry import RetryPolicy
-from muster.ports import Submitted
+from muster.ports import JobPage, Submitted
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.sim.timeline import Timeline
@@ -127,6 +128,15 @@ class Plane:
 
     def retry(self, job_id: JobId) -> Job:
         return finish(self._service.retry(job_id))
+
+    def counts(self) -> dict[JobStatus, int]:
+        return finish(self._service.counts())
+
+    def page(self, cursor: str | None, limit: int) -> JobPage:
+        return finish(self._service.page(None, cursor, limit))
+
+    def explain(self, job_id: JobId) -> Explanation:
+        return finish(self._service.explain(job_id))
 
     def drain(self, node_id: NodeId, *, draining: bool) -> None:
         self.fleet.carry_out(self.fleet.book.set_draining(node_id, self._timeline.now_ms(), draining=draining))

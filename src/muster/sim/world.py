@@ -29,6 +29,8 @@ from muster.sim.watched import WatchedJobs
 from muster.sim.worker import Surroundings
 from muster.stores.memory import MemoryStore
 
+TAKEN_IN = "every job is taken in"
+
 _HOUR_MS = 3_600_000
 _SETTLE_MS = 120_000  # of peace before nodes are judged: longer than it takes to call a node dead
 
@@ -195,9 +197,7 @@ class World:
         log = finish(self.store.log.read("0", 1_000_000))
         self.ledger.audit(jobs, log)
         if self._people.unsubmitted:
-            self.findings.broken(
-                "every job is taken in", "people", f"still try to submit {self._people.unsubmitted} jobs"
-            )
+            self.findings.broken(TAKEN_IN, "people", f"still try to submit {self._people.unsubmitted} jobs")
 
     def _report(self) -> Report:
         faults = self._nemesis.counts + self.network.counts + self._people.counts
