@@ -3,7 +3,7 @@
 `missing` keeps `muster up` from working, `warn` is worth knowing, `ok` is as it should be.
 """
 
-import http.client
+import asyncio
 import importlib.metadata
 import os
 import platform
@@ -22,6 +22,7 @@ from msgspec import Struct
 from muster import __version__
 from muster.cli.running import find_running
 from muster.cli.tables import size
+from muster.domain.gpu import Gpu
 from muster.settings import Settings
 
 _TIMEOUT_S = 1.0
@@ -30,7 +31,7 @@ _GB = 10**9
 _DISK_NEEDED_BYTES = _GB // 5
 _DISK_WANTED_BYTES = 2 * _GB
 _MEMORY_WANTED_BYTES = _GB
-_HTTP_ERROR = 500
+_MIB = 2**20
 
 
 class Level(StrEnum):
@@ -134,16 +135,35 @@ def cached_models(settings: Settings) -> Iterator[Finding]:
 
 
 def model_servers(_: Settings) -> Iterator[Finding]:
-    usual = (("Ollama", 11434, "/api/version"), ("llama.cpp", 8080, "/health"), ("vLLM", 8000, "/health"))
-    found = [f"{name} at 127.0.0.1:{port}" for name, port, path in usual if _speaks_http(port, path)]
+    found = asyncio.run(_running_servers())
     yield Finding("running model servers", Level.OK, ", ".join(found) or "none (not needed)")
 
 
+async def _running_servers() -> list[str]:
+    import aiohttp
+
+    from muster.connectors.catalog import USUAL_PORTS, identify
+
+    async with aiohttp.ClientSession() as session:
+        urls = [f"http://127.0.0.1:{port}" for port in USUAL_PORTS.values()]
+        services = await asyncio.gather(*(identify(session, url) for url in urls))
+    return [
+        f"{service.connector} at {url} ({', '.join(model.name for model in service.models) or 'no models'})"
+        for url, service in zip(urls, services, strict=True)
+        if service
+    ]
+
+
 def gpus(_: Settings) -> Iterator[Finding]:
-    listing = _run(["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"])
-    yield Finding(
-        "GPUs", Level.OK, "; ".join(listing.splitlines()) if listing else "none found by nvidia-smi (not needed)"
-    )
+    from structlog.testing import capture_logs  # the probe says why it found nothing in its log
+
+    from muster.devices.nvml import NvmlProbe
+
+    with capture_logs() as said:
+        found = asyncio.run(NvmlProbe().read())
+    cards = [f"{gpu.name} ({_memory(gpu)})" for gpu in found]
+    why = next((str(entry["reason"]) for entry in said if "reason" in entry), "")
+    yield Finding("GPUs", Level.OK, ", ".join(cards) or f"none (not needed){': ' + why if why else ''}")
 
 
 def programs_of_tests(_: Settings) -> Iterator[Finding]:
@@ -160,6 +180,10 @@ def programs_of_tests(_: Settings) -> Iterator[Finding]:
 CHECKS: tuple[Callable[[Settings], Iterable[Finding]], ...] = (
     python, store, model_server, ports, folders, memory, cached_models, model_servers, gpus, programs_of_tests,
 )  # fmt: skip
+
+
+def _memory(gpu: Gpu) -> str:
+    return size(gpu.memory_total_mb * _MIB) or "" if gpu.memory_total_mb is not None else "memory unknown"
 
 
 def _run(command: list[str]) -> str | None:
@@ -199,14 +223,3 @@ def _holder(port: int) -> str:
     except psutil.Error:
         pass
     return "another program"
-
-
-def _speaks_http(port: int, path: str) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status < _HTTP_ERROR
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()

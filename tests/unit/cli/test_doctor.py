@@ -11,6 +11,9 @@ import pytest
 
 from muster.cli import checks
 from muster.cli.checks import Finding, Level
+from muster.connectors import catalog
+from muster.devices.nvml import NvmlProbe
+from muster.domain.gpu import Gpu
 from muster.settings import Settings, load_settings
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.stub_plane import Reply, StubPlane
@@ -84,12 +87,39 @@ def test_models_in_the_cache_are_named(tmp_path: Path) -> None:
     assert one(checks.cached_models(where)).found == "small.gguf (2.0 kB)"
 
 
-def test_a_server_that_speaks_http_is_told_from_one_that_does_not(plane: StubPlane) -> None:
-    plane.on("GET", "/health", Reply({"status": "ok"}))
-    assert checks._speaks_http(int(plane.url.rpartition(":")[2]), "/health")
+def test_a_model_server_that_runs_is_named_with_its_models(plane: StubPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    plane.on("GET", "/v1/models", Reply({"object": "list", "data": [{"id": "smollm2", "object": "model"}]}))
+    monkeypatch.setattr(catalog, "USUAL_PORTS", {"openai": int(plane.url.rpartition(":")[2])})
 
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        assert not checks._speaks_http(mute.getsockname()[1], "/health")
+    assert f"openai at {plane.url} (smollm2)" in one(checks.model_servers(settings())).found
+
+
+def test_a_machine_without_model_servers_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "USUAL_PORTS", {})
+
+    finding = one(checks.model_servers(settings()))
+    assert (finding.level, finding.found) == (Level.OK, "none (not needed)")
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (
+            (Gpu(index=0, name="L4", memory_total_mb=23_034), Gpu(index=1, name="T4")),
+            "L4 (24.2 GB), T4 (memory unknown)",
+        ),
+        ((), "none (not needed)"),
+    ],
+)
+def test_gpus_are_named_as_the_agent_sees_them(
+    monkeypatch: pytest.MonkeyPatch, found: tuple[Gpu, ...], text: str
+) -> None:
+    async def read(_: NvmlProbe) -> tuple[Gpu, ...]:
+        return found
+
+    monkeypatch.setattr(NvmlProbe, "read", read)
+
+    assert one(checks.gpus(settings())).found == text
 
 
 @pytest.mark.parametrize(
