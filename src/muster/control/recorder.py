@@ -45,7 +45,7 @@ class Recorder:
             if len(self._events) == _EVENTS_MAX:
                 self.events_dropped += 1
             self._events.append(event)
-            log.info(event.kind, key=event.key, **event.data)
+            log.info(event.kind, about=event.key, data=event.data)  # an agent may name its data as it likes
         self._wanted.set()
 
     async def start(self) -> None:
