@@ -9,6 +9,7 @@ import structlog
 
 from muster.agent.outbox import Outbox
 from muster.domain.command import Command
+from muster.errors import CommandNotFound, MusterError
 from muster.ids import CommandId
 
 log = structlog.get_logger()
@@ -55,14 +56,17 @@ class CommandDesk:
     async def _carry_out(self, command: Command) -> None:
         about = {"command_id": command.command_id, "command": command.command}
         log.info("command_received", **about, args=command.args)
-        action = self._actions.get(command.command)
+        action: Action = self._actions.get(command.command) or self._unknown
         try:
-            if action is None:
-                raise LookupError(f"unknown command; this agent knows {', '.join(sorted(self._actions))}")  # noqa: TRY301  # one way to fail
             result = await action(command.args)
+        except MusterError as error:
+            self._outbox.add("command_failed", **about, error=error.message)
         except Exception as error:
             log.exception("command_failed", **about)
             self._outbox.add("command_failed", **about, error=str(error))
         else:
             self._outbox.add("command_done", **about, result=result)
         self._done.append(command.command_id)
+
+    async def _unknown(self, _: dict[str, Any]) -> None:
+        raise CommandNotFound(f"unknown command; this agent knows {', '.join(sorted(self._actions))}")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,13 +26,17 @@ class LogFile:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def rotate_if_large(self) -> None:
-        """Copy and empty: the service holds the file open, and goes on at the new end of it."""
+        """Copy and empty: the service holds the file open, and goes on at the new end of it.
+
+        Where there is no room for a copy it is emptied all the same.
+        """
         if self.size() <= self._bytes_max:
             return
         for number in range(_KEPT - 1, 0, -1):
             if (older := self._older(number)).exists():
                 older.replace(self._older(number + 1))
-        shutil.copyfile(self.path, self._older(1))
+        with suppress(OSError):
+            shutil.copyfile(self.path, self._older(1))
         os.truncate(self.path, 0)
 
     def since(self, position: int, lines_max: int = 5) -> list[str]:

@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -20,11 +20,11 @@ _SECTIONS = ("node", "service")
 
 
 class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[node]`; None where the file says nothing."""
+    """`[node]`; None where the file says nothing. `attach` has the URL or URLs of each connector's services."""
 
     id: str | None = None
     control_plane: str | None = None
-    gpus: int | str | None = None
+    gpus: int | Literal["auto"] | None = None
     node_type: str | None = None
     address: str | None = None
     region: str | None = None
@@ -33,8 +33,17 @@ class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     labels: dict[str, str] = {}
     heartbeat_interval_s: float | None = None
     worker_slots: int | None = None
-    attach: dict[str, str] = {}
+    attach: dict[str, str | tuple[str, ...]] = {}
     discover: bool | None = None
+
+    @property
+    def attached(self) -> tuple[tuple[str, str], ...]:
+        """Return (connector, url) of each."""
+        return tuple(
+            (connector, url)
+            for connector, urls in self.attach.items()
+            for url in ((urls,) if isinstance(urls, str) else urls)
+        )
 
 
 class NodeFile(Struct, frozen=True, kw_only=True):

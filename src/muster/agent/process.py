@@ -68,6 +68,6 @@ def _inherited() -> dict[str, str]:
 
 
 def command_problem(error: OSError, command: Sequence[str]) -> str:
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and error.filename == command[0]:
         return f"there is no command {command[0]!r} on this machine"
-    return f"{command[0]!r} cannot be started: {error.strerror or error}"
+    return f"{command[0]!r} cannot be started: {error}"

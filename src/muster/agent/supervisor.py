@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -20,6 +21,8 @@ from muster.agent.surroundings import Surroundings
 from muster.agent.template import Instance, fill, models_of
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import UpstreamFailed
+
+log = structlog.get_logger()
 
 HealthCheck = Callable[[str], Awaitable[None]]  # raises UpstreamFailed unless a URL answers 200
 
@@ -61,12 +64,13 @@ class Supervised:
     async def start(self) -> None:
         """Return once it runs, has failed for good or takes longer than it may; it is kept up from then on."""
         if self._task is None:
-            self._task = asyncio.create_task(self._keep_up(), name=f"service {self._instance.name}")
+            self._task = asyncio.create_task(self._supervise(), name=f"service {self._instance.name}")
             waiting = asyncio.create_task(self._settled.wait())
-            await asyncio.wait(
-                [waiting, self._task], timeout=self._template.start_timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            waiting.cancel()
+            limit_s = self._template.start_timeout_s
+            try:
+                await asyncio.wait([waiting, self._task], timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
 
     async def stop(self) -> None:
         if self._task is None or self._task.done():
@@ -83,12 +87,22 @@ class Supervised:
 
     # --- keeping it up -----------------------------------------------------------------------------------------------
 
+    async def _supervise(self) -> None:
+        try:
+            await self._keep_up()
+        except Exception as error:
+            log.exception("supervisor_fault", service=self._instance.name)
+            self._give_up(f"a fault of the supervisor: {error}")
+
     async def _keep_up(self) -> None:
         if (obstacle := self._obstacle()) is not None:
             self._give_up(obstacle)
             return
         while True:
-            healthy_s, reason = await self._live()
+            try:
+                healthy_s, reason = await self._live()
+            except OSError as error:  # no such address, no room for the log
+                healthy_s, reason = 0.0, str(error)
             delay_s = self._restarts.next_delay_s(healthy_s)
             if delay_s is None:
                 self._give_up(reason)

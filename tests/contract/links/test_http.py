@@ -8,14 +8,14 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from tests.contract.links.planes import EXCHANGES, NODE, SESSION, WORKER, NotingPlane
-from tests.contract.links.served import Served
 
 from muster.errors import NotFound, Unauthorized, UpstreamFailed, UpstreamTimeout
 from muster.links.calls import CALLS
 from muster.links.http.agent_side import HttpLink
 from muster.links.http.control_side import PREFIX, handle
 from muster.wire import ClaimRequest, RegistrationReply
+from tests.contract.links.planes import EXCHANGES, NODE, SESSION, WORKER, NotingPlane
+from tests.contract.links.served import Served
 
 REGISTRATION = EXCHANGES[0][1]
 REGISTERED = RegistrationReply(node_id=NODE, next_heartbeat_ms=2500)
@@ -132,6 +132,22 @@ async def test_a_server_that_dies_during_a_call_is_a_failure(
 
     with pytest.raises(UpstreamFailed, match="cannot be reached"):
         await HttpLink(await stranger(die), session).claim(CLAIM)
+
+
+async def test_a_connection_that_was_closed_as_it_was_taken_is_not_a_failure(
+    session: aiohttp.ClientSession, stranger: Callable[[Answer], Awaitable[str]]
+) -> None:
+    seen: list[bytes] = []
+
+    async def die_once(request: web.Request) -> web.Response:
+        seen.append(await request.read())
+        assert request.transport is not None
+        if len(seen) == 1:
+            request.transport.abort()
+        return web.json_response({"node_id": "gpu-1", "next_heartbeat_ms": 2500})
+
+    assert await HttpLink(await stranger(die_once), session).register(REGISTRATION) == REGISTERED
+    assert seen[0] == seen[1]
 
 
 async def test_a_slow_server_is_given_up_at_the_deadline(

@@ -7,15 +7,15 @@ from typing import Any
 
 import aiohttp
 import pytest
-from tests.contract.links.planes import EXCHANGES, SESSION, WORKER, NotingPlane
-from tests.contract.links.served import Served
-from tests.waiting import eventually
 
 from muster.errors import InvalidInput, MusterError, QueueFull, StoreUnavailable, Unauthorized
 from muster.links.calls import CallingLink
 from muster.links.http.agent_side import HttpLink
 from muster.links.memory import MemoryLink
 from muster.wire import ClaimReply, ClaimRequest
+from tests.contract.links.planes import EXCHANGES, SESSION, WORKER, NotingPlane
+from tests.contract.links.served import Served
+from tests.waiting import eventually
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ id = "basic-machine-local"
 control_plane = "http://127.0.0.1:8090"
 gpus = "auto"
 labels = { zone = "a" }
-attach = { ollama = "http://127.0.0.1:11434" }
+attach = { ollama = "http://127.0.0.1:11434", openai = ["http://a:1", "http://b:2"] }
 
 [[service]]
 name = "llama"
@@ -39,6 +39,11 @@ def load(tmp_path: Path, text: str) -> NodeFile:
 def test_a_node_file_says_what_a_machine_is_and_runs(tmp_path: Path) -> None:
     found = load(tmp_path, WHOLE)
     assert (found.node.id, found.node.gpus, found.node.labels) == ("basic-machine-local", "auto", {"zone": "a"})
+    assert found.node.attached == (
+        ("ollama", "http://127.0.0.1:11434"),
+        ("openai", "http://a:1"),
+        ("openai", "http://b:2"),
+    )
     llama, comfyui = found.services
     assert (llama.name, llama.per, llama.health) == ("llama", "gpu", "/health")
     assert (comfyui.port, comfyui.env) == (8188, {"HF_HOME": "/cache"})

@@ -1,5 +1,6 @@
 """An agent's calls as HTTP requests."""
 
+import asyncio
 import http
 import json
 from typing import Any
@@ -22,6 +23,7 @@ from muster.wire import ClaimRequest, decode, encode
 _REPLY_BYTES_MAX = 64 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _SHOWN_CHARS = 200
+_NO_TIMEOUT = aiohttp.ClientTimeout()  # the deadline of the whole call counts
 
 
 class HttpLink(CallingLink):
@@ -39,28 +41,36 @@ class HttpLink(CallingLink):
 
     async def _call(self, call: Call[M, R], message: M) -> R:
         url = f"{self._base_url}{PREFIX}{call.name}"
-        deadline_s = self._timeout_s + (message.wait_s if isinstance(message, ClaimRequest) else 0.0)
+        wait_s = message.wait_s if isinstance(message, ClaimRequest) else 0.0
+        deadline_s = self._timeout_s + wait_s
+        data = encode(message)
         try:
-            async with self._session.post(
-                url,
-                data=encode(message),
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(total=deadline_s),
-                allow_redirects=False,
-            ) as response:
-                body = await _read(response, url)
+            async with asyncio.timeout(deadline_s):
+                try:
+                    status, body = await self._post(url, data)
+                except aiohttp.ServerDisconnectedError:
+                    if wait_s:
+                        raise
+                    # Most likely a connection that idled too long, closed as we took it; every call may be repeated.
+                    status, body = await self._post(url, data)
         except TimeoutError:
             raise UpstreamTimeout(f"{url} did not answer within {deadline_s:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamFailed(f"{url} cannot be reached: {str(error) or type(error).__name__}") from error
-        if response.status == http.HTTPStatus.NO_CONTENT:
+        if status == http.HTTPStatus.NO_CONTENT:
             body = b"null"
-        elif response.status != http.HTTPStatus.OK:
-            raise _error(url, response.status, body)
+        elif status != http.HTTPStatus.OK:
+            raise _error(url, status, body)
         try:
             return decode(body, call.reply)
         except InvalidInput as error:
             raise UpstreamFailed(f"{url} answered something else than was asked for: {error.message}") from None
+
+    async def _post(self, url: str, data: bytes) -> tuple[int, bytes]:
+        async with self._session.post(
+            url, data=data, headers=self._headers, timeout=_NO_TIMEOUT, allow_redirects=False
+        ) as response:
+            return response.status, await _read(response, url)
 
 
 async def _read(response: aiohttp.ClientResponse, url: str) -> bytes:
