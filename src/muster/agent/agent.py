@@ -24,6 +24,7 @@ from muster.agent.surroundings import Surroundings
 from muster.agent.template import instances, models_of
 from muster.clock import Clock, Rng
 from muster.domain.node import Phase
+from muster.domain.service import Service
 from muster.errors import MusterError, UpstreamFailed
 from muster.ids import new_id
 from muster.ports import Connector, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink
@@ -119,6 +120,10 @@ class Agent:
         self._models: dict[str, str] = {}
         self._missing_models: dict[str, str] = {}
         self._board.on_change(self._hurry)
+
+    @property
+    def services(self) -> list[Service]:
+        return list(self._board.services())
 
     # --- life --------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The control plane put together: which adapter serves which port."""
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import structlog
@@ -25,7 +25,6 @@ from muster.gateway.limits import GatewayLimits
 from muster.gateway.usage import Metric, Sample
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink
-from muster.placement.candidate import Candidate
 from muster.placement.scores import Strategy
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
@@ -53,17 +52,11 @@ class ControlPlane:
         self._rng = system_rng()
         self._stack = Stack(settings.stop_timeout_s + _STOP_MARGIN_S)
         self._front: Front | None = None
-        self._candidates: Callable[[], Sequence[Candidate]] = tuple
         self.link: MemoryLink | None = None
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
         return list(self._front.addresses) if self._front else []
-
-    @property
-    def models(self) -> list[str]:
-        """Names of the models that can be asked for now."""
-        return sorted({name for candidate in self._candidates() for name in candidate.models})
 
     async def start(self) -> None:
         try:
@@ -134,7 +127,6 @@ class ControlPlane:
         for service in (recorder, _Draining(front, settings.stop_timeout_s), sweep, jobs, hub):
             await self._stack.start(service)
         self._front = front
-        self._candidates = fleet.candidates
         self.link = MemoryLink(Ingest(fleet, recorder, self._clock, link="memory"), jobs)
         await self._stack.start(StateFile(settings.data_path, lambda: self.addresses))
 

@@ -1,7 +1,7 @@
 """A node put together: settings and node file become an agent with its links, connectors and devices."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -60,12 +60,18 @@ def agent_config(
         heartbeat_interval_s=_given(settings, "heartbeat_interval_s", node.heartbeat_interval_s),
         num_gpus="auto" if gpus == "auto" else int(gpus),
         worker_slots=_given(settings, "worker_slots", node.worker_slots),
-        attach=(*node.attach.items(), *parse_pairs(settings.attach, "attach")),
+        attach=(*_pairs(node.attach), *parse_pairs(settings.attach, "attach")),
         discover=_given(settings, "discover", node.discover),
         ignored_ports=frozenset(port for _, port in settings.listen_addresses),
         services=(*file.services, *services),
         stop_timeout_s=settings.stop_timeout_s,
     )
+
+
+def _pairs(attach: Mapping[str, str | tuple[str, ...]]) -> Iterator[tuple[str, str]]:
+    for connector, urls in attach.items():
+        for url in (urls,) if isinstance(urls, str) else urls:
+            yield connector, url
 
 
 def _given(settings: Settings, name: str, from_file: T | None) -> T:
@@ -152,6 +158,11 @@ class LocalNode:
             await self.agent.stop()
         if self._session is not None:
             await self._session.close()
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models that its services offer now."""
+        return [model.name for service in (self.agent.services if self.agent else ()) for model in service.models]
 
     async def told_to_stop(self) -> None:
         """Wait until the control plane says so."""

@@ -1,6 +1,7 @@
 """The three ways to run: the control plane, an agent, or both in one process."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def run_server(settings: Settings, progress: Progress | None = None) -> int:
 
 def run_up(settings: Settings, progress: Progress | None = None, ready: Ready | None = None) -> int:
     """Run the control plane and an agent of this machine in one process, until a signal."""
-    configure_logs(settings.log_level)
+    configure_logs("warning" if _is_watched(settings) else settings.log_level)
     tell = progress or _log_progress
 
     async def main(stopping: asyncio.Event) -> None:
@@ -44,7 +45,7 @@ def run_up(settings: Settings, progress: Progress | None = None, ready: Ready | 
         try:
             await _until(stopping, node.start())
             if not stopping.is_set() and ready is not None:
-                ready([url_of(address) for address in plane.addresses], next(iter(plane.models), None))
+                ready([url_of(address) for address in plane.addresses], next(iter(node.models), None))
             await stopping.wait()
         finally:
             await node.stop()
@@ -67,6 +68,11 @@ def run_agent(settings: Settings, progress: Progress | None = None) -> int:
             await node.stop()
 
     return run(main)
+
+
+def _is_watched(settings: Settings) -> bool:
+    """Whether a person sees the progress, who need not see every fact as well (`muster events` has them)."""
+    return sys.stderr.isatty() and settings.log_level == Settings().log_level
 
 
 async def _until(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
