@@ -25,7 +25,7 @@ from muster.agent.template import instances, models_of
 from muster.clock import Clock, Rng
 from muster.domain.node import Phase
 from muster.domain.service import Service
-from muster.errors import MusterError, UpstreamFailed
+from muster.errors import MusterError, SetupError, UpstreamFailed
 from muster.ids import new_id
 from muster.ports import Connector, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink
 from muster.wire import Deregistration, Heartbeat, HeartbeatReply, Registration
@@ -220,6 +220,8 @@ class Agent:
         for name in names:
             try:
                 self._models[name] = str(await self._backends.fetch_model(name))
+            except SetupError as error:
+                self._missing_models[name] = f"{error.message}: {error.next_step}"
             except (MusterError, OSError) as error:
                 self._missing_models[name] = str(error)
         if self._missing_models:

@@ -123,6 +123,18 @@ async def test_a_model_that_is_not_there_fails_its_service_and_nothing_else(tmp_
 
 
 @in_virtual_time
+async def test_why_a_model_cannot_be_fetched_is_told_with_what_to_do(tmp_path: Path) -> None:
+    async def fetch(_: str) -> Path:
+        raise SetupError("the disk is full", next_step="make room for 93 MB")
+
+    plane = FakePlane()
+    template = ServiceTemplate(name="llama", connector="work", command=("serve", "{model:smol}"))
+    async with running(plane, FakeQueue(), tmp_path, services=(template,), fetch_model=fetch):
+        await until(lambda: plane.heartbeats and plane.heartbeats[-1].phase is Phase.READY)
+        assert "the disk is full: make room for 93 MB" in (plane.heartbeats[-1].reason or "")
+
+
+@in_virtual_time
 async def test_a_node_comes_up_and_works_while_its_control_plane_is_away(tmp_path: Path) -> None:
     plane, queue = FakePlane(), FakeQueue([spec("a")])
 
