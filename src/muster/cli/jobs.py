@@ -113,6 +113,8 @@ def show_job(found: Row) -> None:
 
 
 def progress_in_words(found: Row) -> str | None:
+    if found["status"] == JobStatus.COMPLETED:
+        return None  # the last report before the end says nothing any more
     progress = found.get("progress") or {}
     fraction, message = progress.get("fraction"), progress.get("message")
     parts = [f"{fraction:.0%}" if fraction is not None else None, message]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _WIDTH_WITHOUT_TERMINAL = 200  # a pipe has no width; columns should not be cut for it
+_WHOLE_SECONDS_FROM = 10
 _STYLES = {
     "healthy": "green", "completed": "green", "idle": "green", "ok": "green", "yes": "green", "ready": "green",
     "degraded": "yellow", "stale": "yellow", "unworkable": "yellow", "draining": "yellow", "warn": "yellow",
@@ -92,7 +93,7 @@ def duration(seconds: float) -> str:
     for unit, size_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size_s:
             return f"{seconds / size_s:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{seconds:.0f} s" if seconds >= _WHOLE_SECONDS_FROM else f"{seconds:.1f} s"
 
 
 def size(count: float | None) -> str | None:

@@ -68,7 +68,7 @@ def fleet(plane: StubPlane) -> StubPlane:
         (("workers",), ["gpu-1-worker-0", "busy", "job-1", "7"]),
         (("models",), ["smollm2", "98.4 MB", "completion", "gpu-2: late by 40 s"]),
         (("jobs",), ["job-1", "failed", "25% step 1", "its worker fell silent", "2 failed", "--cursor c1"]),
-        (("job", "show", "job-1"), ["job-1", "4 (3 of 3 retries used)", "3 s", '{"a": 1}', "worker_lost"]),
+        (("job", "show", "job-1"), ["job-1", "4 (3 of 3 retries used)", "3.0 s", '{"a": 1}', "worker_lost"]),
     ],
 )
 def test_people_see_a_table(fleet: StubPlane, cli: Cli, command: tuple[str, ...], shown: list[str]) -> None:

@@ -23,14 +23,14 @@ def test_sizes_have_their_unit(count: float | None, words: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (2e5, "2 d")]
+    ("seconds", "words"), [(0.34, "0.3 s"), (12.3, "12 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (2e5, "2 d")]
 )
 def test_durations_are_rounded_to_what_matters(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
 def test_a_time_ahead_of_this_clock_is_now() -> None:
-    assert ago(int(time.time() * 1000) + 60_000) == "0 s ago"
+    assert ago(int(time.time() * 1000) + 60_000) == "0.0 s ago"
     assert ago(None) is None
 
 
