@@ -9,7 +9,8 @@ from msgspec import Raw, Struct
 from muster.domain.service import Dialect
 from muster.errors import InvalidInput
 
-_FIELD = re.compile(r"at `\$\.?([^`]*)`|field `([^`]+)`")
+_AT = re.compile(r"at `\$\.?([^`]*)`")
+_MISSING = re.compile(r"missing required field `([^`]+)`")
 T = TypeVar("T")
 
 _members = msgspec.json.Decoder(dict[str, Raw])
@@ -32,8 +33,8 @@ def decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        found = _FIELD.search(str(error))
-        field = next(filter(None, found.groups()), None) if found else None
+        found = [match[1] for match in (_AT.search(str(error)), _MISSING.search(str(error))) if match and match[1]]
+        field = ".".join(found) or None
         raise InvalidInput(f"the body is not what this path takes: {error}", field=field) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"the body is not valid JSON: {error}") from error

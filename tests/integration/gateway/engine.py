@@ -170,7 +170,7 @@ async def llama(asked: Asked) -> None:
 
 
 def stream_of(asked: Asked) -> list[object]:
-    """Return the role first, then the tokens, the reason of the end, the counts, and [DONE], as llama.cpp sends them."""
+    """Return the role first, then the tokens, the reason of the end, the counts, and [DONE], as llama.cpp does."""
     plain = asked.path == "/v1/completions"
     pieces: list[object] = [] if plain else [_chunk(asked, {"delta": {"role": "assistant", "content": None}})]
     pieces += [_chunk(asked, {"text": t} if plain else {"delta": {"content": t}}) for t in TOKENS]
@@ -214,9 +214,8 @@ async def ollama(asked: Asked) -> None:
     elif asked.json.get("stream", True):
         asked.head(content_type="application/x-ndjson")
         for token in TOKENS:
-            asked.line(
-                {"model": asked.json["model"], "message": {"role": "assistant", "content": token}, "done": False}
-            )
+            message = {"role": "assistant", "content": token}
+            asked.line({"model": asked.json["model"], "message": message, "done": False})
         asked.line({"model": asked.json["model"], "message": {"role": "assistant", "content": ""}, "done": True})
         asked.last_chunk()
     else:

@@ -174,7 +174,7 @@ async def test_ollama_generates(ollama_client: ollama.AsyncClient, engine: Engin
     assert whole.response == TEXT
     assert [message["role"] for message in engine.requests[0].json["messages"]] == ["system", "user"]
     raw = [piece async for piece in await ollama_client.generate(MODEL, "Once", raw=True, stream=True)]
-    assert "".join(piece.response for piece in raw) == TEXT
+    assert "".join(piece.response or "" for piece in raw) == TEXT
     assert engine.requests[1].path == "/v1/completions"
     assert engine.requests[1].json["prompt"] == "Once"
 

@@ -58,7 +58,7 @@ def text_of(answer: Answer) -> str:
 @DIALECTS
 @pytest.mark.parametrize("fault", [refuse, reset, head_then_reset, hang], ids=lambda fault: fault.__name__)
 async def test_a_failure_before_the_first_byte_is_hidden(
-    path: str, stream: bool, dialects: tuple[Dialect, ...], fault: Behaviour
+    path: str, *, stream: bool, dialects: tuple[Dialect, ...], fault: Behaviour
 ):
     async with Engine(fault) as bad, Engine(ollama) as good:
         fleet = FleetTwin(worker(bad.url, "a", dialects=dialects), worker(good.url, "b", dialects=dialects))
@@ -85,14 +85,17 @@ async def test_a_worker_that_is_gone_is_passed_over(path: str):
 
 
 async def test_when_all_have_failed_the_last_failure_is_told_with_the_workers_name():
-    async with Engine(reset) as one, Engine(reset) as two:
-        async with opened(FleetTwin(worker(one.url, "a"), worker(two.url, "b"))) as door:
-            answer = await asked(door, post("/v1/chat/completions", chat()))
-            assert answer.status == 502
-            assert answer.json["error"]["code"] == "upstream_failed"
-            assert "/llama" in answer.json["error"]["message"]
-            assert len(one.requests) == len(two.requests) == 1
-            assert door.reserved == {}
+    async with (
+        Engine(reset) as one,
+        Engine(reset) as two,
+        opened(FleetTwin(worker(one.url, "a"), worker(two.url, "b"))) as door,
+    ):
+        answer = await asked(door, post("/v1/chat/completions", chat()))
+        assert answer.status == 502
+        assert answer.json["error"]["code"] == "upstream_failed"
+        assert "/llama" in answer.json["error"]["message"]
+        assert len(one.requests) == len(two.requests) == 1
+        assert door.reserved == {}
 
 
 async def test_no_more_workers_are_tried_than_allowed():
@@ -118,9 +121,12 @@ async def test_an_engines_word_that_the_request_is_wrong_is_passed_on_and_nobody
     async def too_long(asked):
         asked.reply({"error": {"message": "exceeds the context", "n_ctx": 2048}}, 400)
 
-    async with Engine(too_long) as one, Engine(too_long) as two:
-        async with opened(FleetTwin(worker(one.url, "a"), worker(two.url, "b"))) as door:
-            answer = await asked(door, post(path, chat()))
+    async with (
+        Engine(too_long) as one,
+        Engine(too_long) as two,
+        opened(FleetTwin(worker(one.url, "a"), worker(two.url, "b"))) as door,
+    ):
+        answer = await asked(door, post(path, chat()))
     assert answer.status == 400
     assert len(one.requests) + len(two.requests) == 1
     if path == "/api/chat":
@@ -247,11 +253,14 @@ async def test_an_engine_that_does_not_speak_http_is_passed_over(answer: bytes):
     async def odd(asked):
         asked.raw(answer)
 
-    async with Engine(odd) as bad, Engine() as good:
-        async with opened(FleetTwin(worker(bad.url, "a"), worker(good.url, "b")), limits=SHORT) as door:
-            for _ in range(2):
-                assert (await asked(door, post("/v1/chat/completions", chat()))).status == 200
-            assert door.gateway.stats().upstream_failures_total == 1
+    async with (
+        Engine(odd) as bad,
+        Engine() as good,
+        opened(FleetTwin(worker(bad.url, "a"), worker(good.url, "b")), limits=SHORT) as door,
+    ):
+        for _ in range(2):
+            assert (await asked(door, post("/v1/chat/completions", chat()))).status == 200
+        assert door.gateway.stats().upstream_failures_total == 1
 
 
 async def test_interim_answers_are_passed_over_and_surplus_bytes_never_reach_anybody():

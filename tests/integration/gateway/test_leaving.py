@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import socket
+from typing import cast
 
 import pytest
 
@@ -136,7 +138,7 @@ async def test_a_caller_that_does_not_read_at_all_is_let_go(dialects):
     async with Engine(ticking) as engine:
         fleet = FleetTwin(worker(engine.url, dialects=dialects))
         async with opened(fleet, limits=GatewayLimits(idle_timeout_s=0.1)) as door, await door.wire() as wire:
-            wire.writer.transport.pause_reading()
+            cast("asyncio.Transport", wire.writer.transport).pause_reading()
             wire.send(post("/v1/chat/completions", chat(stream=True)))
             await eventually(lambda: engine.answering == 1)
             await eventually(lambda: engine.answering == 0)
@@ -177,8 +179,6 @@ async def test_idle_connections_to_engines_are_closed_before_the_engine_would(en
 
 async def test_small_writes_go_out_at_once(door, engine: Engine):
     """Nagle's algorithm would hold a token back until the one before it was acknowledged."""
-    import socket  # noqa: PLC0415 - a look at one option
-
     async with await door.wire() as wire:
         wire.send(post("/v1/chat/completions", chat()))
         await wire.answer()

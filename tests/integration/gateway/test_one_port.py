@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+from typing import cast
 
 import pytest
 import websockets
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muster.gateway import Front, GatewayLimits
 from tests.integration.gateway.door import Door, opened, web
@@ -106,7 +108,7 @@ async def test_an_upgrade_that_nobody_speaks_is_plain_http(door: Door):
 
 
 async def test_the_web_applications_keep_alive_timer_does_not_end_our_answer(engine: Engine):
-    """uvicorn arms a timer after its answer; a stream of ours on that connection must not be cut by it."""
+    """Uvicorn arms a timer after its answer; a stream of ours on that connection must not be cut by it."""
     gate = asyncio.Event()
 
     async def slow(asked):
@@ -124,7 +126,7 @@ async def test_the_web_applications_keep_alive_timer_does_not_end_our_answer(eng
         wire.send(post("/v1/chat/completions", chat(stream=True)))
         await wire.head()
         assert await wire.chunk() == b"data: one\n\n"
-        assert guest.timeout_keep_alive_task is None
+        assert cast("HttpToolsProtocol", guest).timeout_keep_alive_task is None
         gate.set()
         assert await wire.chunk() == b"data: [DONE]\n\n"
 
@@ -166,25 +168,28 @@ async def test_stop_lets_a_stream_end_and_closes_what_is_idle(engine: Engine):
         asked.last_chunk()
 
     engine.behaviour = slow
-    async with opened(FleetTwin(worker(engine.url))) as door:
-        async with await door.wire() as idle, await door.wire() as busy:
-            idle.send(get("/hello"))
-            await idle.answer()
-            busy.send(get("/hello"))
-            await busy.answer()
-            busy.send(post("/v1/chat/completions", chat(stream=True)))
-            await busy.head()
-            await busy.chunk()
-            address = door.address
-            stopping = asyncio.get_running_loop().create_task(door.front.stop(20))
-            assert await idle.rest() == b""
-            with pytest.raises(OSError):
-                await asyncio.open_connection(*address)
-            gate.set()
-            assert await busy.chunk() == b"data: [DONE]\n\n"
-            assert await busy.chunk() == b""
-            await stopping
-            assert await busy.rest() == b""
+    async with (
+        opened(FleetTwin(worker(engine.url))) as door,
+        await door.wire() as idle,
+        await door.wire() as busy,
+    ):
+        idle.send(get("/hello"))
+        await idle.answer()
+        busy.send(get("/hello"))
+        await busy.answer()
+        busy.send(post("/v1/chat/completions", chat(stream=True)))
+        await busy.head()
+        await busy.chunk()
+        address = door.address
+        stopping = asyncio.get_running_loop().create_task(door.front.stop(20))
+        assert await idle.rest() == b""
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*address)
+        gate.set()
+        assert await busy.chunk() == b"data: [DONE]\n\n"
+        assert await busy.chunk() == b""
+        await stopping
+        assert await busy.rest() == b""
 
 
 async def test_stop_ends_with_an_error_what_does_not_end_by_itself(engine: Engine):

@@ -38,7 +38,9 @@ async def test_body_status_and_type_are_the_engines_own(path: str, content: dict
 
 async def test_only_the_models_name_is_changed_when_the_engine_knows_it_by_another():
     async with Engine(ollama) as engine, opened(FleetTwin(worker(engine.url, dialects=BOTH))) as door:
-        body = b'{"z": 1.50, "model" :"minilm", "input":["\\u00e9"],  "extra":{"model":"minilm"}, "big":123456789012345678901}'
+        body = (
+            b'{"z": 1.50, "model" :"minilm", "input":["\\u00e9"],  "n":{"model":"minilm"}, "big":123456789012345678901}'
+        )
         async with aiohttp.ClientSession() as session, session.post(door.url + "/v1/embeddings", data=body) as answer:
             assert answer.status == 200
         sent = engine.requests[0].body
@@ -59,10 +61,13 @@ async def test_a_stream_arrives_whole_however_the_engine_cuts_it(size: int):
             await asked.written()
         asked.last_chunk()
 
-    async with Engine(torn) as engine, opened(FleetTwin(worker(engine.url))) as door:
-        async with aiohttp.ClientSession() as session:
-            async with session.post(door.url + "/v1/chat/completions", json=chat(stream=True)) as answer:
-                assert await answer.read() == b"".join(pieces)
+    async with (
+        Engine(torn) as engine,
+        opened(FleetTwin(worker(engine.url))) as door,
+        aiohttp.ClientSession() as session,
+        session.post(door.url + "/v1/chat/completions", json=chat(stream=True)) as answer,
+    ):
+        assert await answer.read() == b"".join(pieces)
 
 
 async def test_a_compressed_answer_passes_untouched():
@@ -74,8 +79,11 @@ async def test_a_compressed_answer_passes_untouched():
         asked.chunk(squeezed)
         asked.last_chunk()
 
-    async with Engine(compressed) as engine, opened(FleetTwin(worker(engine.url))) as door:
-        async with aiohttp.ClientSession(auto_decompress=False) as session:
-            async with session.post(door.url + "/v1/chat/completions", json=chat(stream=True)) as answer:
-                assert answer.headers["content-encoding"] == "x-odd"
-                assert await answer.read() == squeezed
+    async with (
+        Engine(compressed) as engine,
+        opened(FleetTwin(worker(engine.url))) as door,
+        aiohttp.ClientSession(auto_decompress=False) as session,
+        session.post(door.url + "/v1/chat/completions", json=chat(stream=True)) as answer,
+    ):
+        assert answer.headers["content-encoding"] == "x-odd"
+        assert await answer.read() == squeezed

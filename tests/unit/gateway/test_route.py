@@ -1,0 +1,122 @@
+from collections.abc import Sequence
+
+import pytest
+
+from muster.domain.model import Model
+from muster.domain.service import Dialect
+from muster.errors import ModelNotFound, NoWorker
+from muster.gateway import ollama, openai
+from muster.gateway.catalog import find, offered
+from muster.gateway.route import Router
+from muster.placement.candidate import Candidate
+from muster.placement.scores import Strategy
+from tests.chance import FixedChance
+from tests.clocks import ManualClock
+from tests.integration.gateway.fleet import BOTH, CHAT, EMBED, FleetTwin, worker
+
+
+class CountingFleet(FleetTwin):
+    """Looking at it takes time, as in a fleet of thousands."""
+
+    def __init__(self, clock: ManualClock, *candidates: Candidate) -> None:
+        super().__init__(*candidates)
+        self._clock = clock
+        self.looks = 0
+
+    def candidates(self) -> Sequence[Candidate]:
+        self.looks += 1
+        self._clock.advance(0.01)
+        return super().candidates()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+def router(fleet: FleetTwin, clock: ManualClock, strategy: Strategy = Strategy.LEAST_LOADED) -> Router:
+    return Router(fleet, strategy=strategy, rng=FixedChance(), clock=clock)
+
+
+A, B = worker("http://a", "a", slots=4), worker("http://b", "b", slots=4)
+
+
+def test_reservations_spread_by_our_own_counts_and_are_given_back(clock: ManualClock):
+    routes = router(FleetTwin(A, B), clock)
+    reserved = [routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY) for _ in range(4)]
+    assert sorted(candidate.key for candidate in reserved) == ["a/llama", "a/llama", "b/llama", "b/llama"]
+    assert routes.in_flight == {"a/llama": 2, "b/llama": 2}
+    for candidate in reserved:
+        routes.release(candidate)
+    assert routes.in_flight == {}
+
+
+def test_the_default_tag_is_the_same_model(clock: ManualClock):
+    routes = router(FleetTwin(A), clock)
+    assert routes.reserve("smollm2-135m:latest", "completion", openai.SPOKEN_BY) is A
+    assert routes.reserve("minilm", "embedding", openai.SPOKEN_BY) is A
+
+
+def test_who_has_been_tried_is_not_chosen_again(clock: ManualClock):
+    routes = router(FleetTwin(A, B), clock)
+    assert routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY, frozenset({"a/llama"})) is B
+    with pytest.raises(NoWorker):
+        routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY, frozenset({"a/llama", "b/llama"}))
+    assert routes.in_flight == {"b/llama": 1}
+
+
+def test_rotation_counts_first_choices_only(clock: ManualClock):
+    routes = router(FleetTwin(A, B), clock, Strategy.ROUND_ROBIN)
+    first = routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY)
+    routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY, frozenset({first.key}))
+    assert routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY) is not first
+
+
+def test_a_caller_of_ollamas_dialect_is_served_by_either_an_openai_caller_by_openais(clock: ManualClock):
+    only_ollama = worker("http://c", "c", dialects=(Dialect.OLLAMA,))
+    routes = router(FleetTwin(only_ollama), clock)
+    assert routes.reserve("smollm2-135m", "completion", ollama.SPOKEN_BY) is only_ollama
+    with pytest.raises(NoWorker):
+        routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY)
+
+
+def test_a_change_of_the_fleet_is_seen_at_once_and_an_unknown_model_is_not_remembered(clock: ManualClock):
+    fleet = FleetTwin()
+    routes = router(fleet, clock)
+    with pytest.raises(NoWorker):
+        routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY)
+    fleet.become(A)
+    assert routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY) is A
+    fleet.become(B)
+    assert routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY) is B
+    with pytest.raises(ModelNotFound):
+        routes.reserve("other", "completion", openai.SPOKEN_BY)
+    fleet.become(worker("http://a", "a", Model(name="other")))
+    assert routes.reserve("other", "completion", openai.SPOKEN_BY).key == "a/llama"
+
+
+def test_a_fleet_that_is_costly_to_look_at_is_looked_at_less_often_than_it_changes(clock: ManualClock):
+    fleet = CountingFleet(clock, A)
+    routes = router(fleet, clock)
+    for _ in range(50):
+        fleet.version += 1
+        routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY)
+    assert fleet.looks == 1
+    clock.advance(0.2)
+    routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY)
+    assert fleet.looks == 2
+
+
+def test_the_catalog_has_each_model_once_from_workers_that_take_work():
+    resident = Model(name="shared:latest", resident=True)
+    fleet = (
+        worker("http://a", "a", Model(name="shared"), CHAT),
+        worker("http://b", "b", resident, dialects=BOTH),
+        worker("http://c", "c", EMBED, draining=True),
+        worker("http://d", "d", Model(name="ollama-only"), dialects=(Dialect.OLLAMA,)),
+    )
+    assert offered(fleet, openai.SPOKEN_BY) == [resident, CHAT]
+    names = [model.name for model in offered(fleet, ollama.SPOKEN_BY)]
+    assert names == ["ollama-only", "shared:latest", "smollm2-135m"]
+    assert find(offered(fleet, openai.SPOKEN_BY), "shared") is resident
+    assert find([], "shared") is None
