@@ -105,7 +105,7 @@ def leaves(custom: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 def _service(wanted: str, capability: Capability) -> Iterator[Mismatch]:
     if wanted not in capability.services:
         found = ", ".join(capability.services) or "none"
-        text = f"needs the service {wanted}, {found} here"
+        text = f"needs the service {wanted}, offers {found}"
         yield Mismatch(requirement="service", wanted=wanted, found=capability.services, text=text)
 
 

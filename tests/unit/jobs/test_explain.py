@@ -29,7 +29,7 @@ def test_a_job_nobody_can_run_names_what_the_nearest_class_lacks():
     )
     assert summary([OTHER]) == (
         "nobody in the fleet can run it: the nearest class other falls short: "
-        "needs the service comfyui, ollama here; needs 24 GB of GPU memory, 0 here"
+        "needs the service comfyui, offers ollama; needs 24 GB of GPU memory, 0 here"
     )
 
 

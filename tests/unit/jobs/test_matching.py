@@ -38,10 +38,10 @@ def test_a_job_without_requirements_runs_wherever_its_service_is():
 def test_the_service_must_be_offered():
     assert match(need("ollama"), worker()) == (
         Mismatch(
-            requirement="service", wanted="ollama", found=("comfyui",), text="needs the service ollama, comfyui here"
+            requirement="service", wanted="ollama", found=("comfyui",), text="needs the service ollama, offers comfyui"
         ),
     )
-    assert text(need("ollama"), worker(services=())) == "needs the service ollama, none here"
+    assert text(need("ollama"), worker(services=())) == "needs the service ollama, offers none"
 
 
 def test_all_models_must_be_there_and_each_missing_one_is_named():
