@@ -1,8 +1,6 @@
-import sys
 from collections.abc import Mapping
 from typing import Annotated
 
-import msgspec
 import typer
 
 from muster.cli import detached
@@ -42,16 +40,8 @@ def up(
     from muster.app import run_up
 
     with StartupDisplay() as display:
-        code = run_up(_quieter(settings), display.progress, display.ready)
+        code = run_up(settings, display.progress, display.ready)
     raise typer.Exit(code)
-
-
-def _quieter(settings: Settings) -> Settings:
-    """On a terminal, the display says what goes on; only what went wrong is logged besides, unless asked for."""
-    default = Settings().log_level
-    if not sys.stderr.isatty() or settings.log_level != default:
-        return settings
-    return msgspec.structs.replace(settings, log_level="warning")
 
 
 def _detach(settings: Settings, flags: Mapping[str, str | None]) -> None:

@@ -1,4 +1,7 @@
-"""Muster in the background as a person has it: up, status, a second up, down; and what is said when it cannot start."""
+"""Muster in the background as a person has it: up, status, a second up, down; and what is said when it cannot start.
+
+What is said in the foreground is tested in tests/e2e/test_up_in_trouble.py.
+"""
 
 import json
 import os
@@ -77,11 +80,10 @@ def test_commands_find_it_and_work(muster: Muster) -> None:
     assert job["job_id"] in muster("events").stdout
 
 
-@pytest.mark.parametrize("detach", [["--detach"], []], ids=["background", "foreground"])
-def test_a_taken_port_is_named_with_a_next_step(muster: Muster, detach: list[str]) -> None:
+def test_a_taken_port_is_named_with_a_next_step(muster: Muster) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ran = muster("up", *detach, "--listen", f"127.0.0.1:{port}")
+        ran = muster("up", "--detach", "--listen", f"127.0.0.1:{port}")
 
     assert ran.returncode == 1
     assert str(port) in ran.stderr
@@ -89,22 +91,12 @@ def test_a_taken_port_is_named_with_a_next_step(muster: Muster, detach: list[str
     assert "Traceback" not in ran.stderr
 
 
-@pytest.mark.parametrize("detach", [["--detach"], []], ids=["background", "foreground"])
-def test_a_data_directory_that_cannot_be_is_named_with_a_next_step(
-    muster: Muster, tmp_path: Path, detach: list[str]
-) -> None:
+def test_a_data_directory_that_cannot_be_is_named_with_a_next_step(muster: Muster, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    ran = muster("up", *detach, "--data-dir", str(tmp_path / "file" / "data"))
+    ran = muster("up", "--detach", "--data-dir", str(tmp_path / "file" / "data"))
 
     assert ran.returncode == 1
     assert str(tmp_path / "file") in ran.stderr
     assert "Next:" in ran.stderr
     assert "Traceback" not in ran.stderr
-
-
-def test_an_open_address_without_a_token_is_refused(muster: Muster) -> None:
-    ran = muster("up", "--listen", "0.0.0.0:0")
-
-    assert ran.returncode == 1
-    assert "MUSTER_TOKEN" in ran.stderr
