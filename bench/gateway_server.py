@@ -1,6 +1,6 @@
 """Muster's gateway alone, on a fleet that does not change: what the gateway benchmark measures.
 
-python bench/gateway_server.py PORT UPSTREAM_URL... ; prints READY when it listens.
+python -m bench.gateway_server PORT UPSTREAM_URL... ; prints READY when it listens.
 """
 
 import asyncio
