@@ -1,6 +1,5 @@
 """Connectors that do as a test says."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,6 +9,7 @@ from muster.domain.model import Model
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import UpstreamFailed
 from muster.ports import ReportProgress
+from tests.unit.agent.virtual_time import time_passes
 
 Behaviour = Callable[[ClaimedJob, Service | None, ReportProgress], Awaitable[Any]]
 
@@ -21,7 +21,7 @@ async def echo(job: ClaimedJob, _: Service | None, __: ReportProgress) -> Any:
 async def take_payload_seconds(job: ClaimedJob, _: Service | None, report: ReportProgress) -> Any:
     """Run for as many seconds as the payload says, telling progress at each quarter."""
     for quarter in range(4):
-        await asyncio.sleep(job.spec.payload / 4)
+        await time_passes(job.spec.payload / 4)
         report(Progress(fraction=(quarter + 1) / 4))
     return job.spec.payload
 

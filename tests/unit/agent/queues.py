@@ -25,6 +25,7 @@ from muster.wire import (
     decode,
     encode,
 )
+from tests.unit.agent.virtual_time import time_passes
 
 T = TypeVar("T")
 
@@ -184,6 +185,6 @@ class Trouble:
         self.over = False
 
     async def __call__(self, _: str) -> None:
-        await asyncio.sleep(self._rng.random() * self._slow_s)
+        await time_passes(self._rng.random() * self._slow_s)
         if not self.over and self._rng.random() < self._share:
             raise self._rng.choice([UpstreamFailed("cut"), StoreUnavailable("the store is away")])

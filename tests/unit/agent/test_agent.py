@@ -20,7 +20,7 @@ from muster.wire import HeartbeatReply
 from tests.unit.agent.connectors import FakeConnector, take_payload_seconds
 from tests.unit.agent.nodes import FakeGpus, FakePlane, agent, gpu
 from tests.unit.agent.queues import FakeQueue, spec
-from tests.unit.agent.virtual_time import LoopClock, in_virtual_time, until
+from tests.unit.agent.virtual_time import LoopClock, in_virtual_time, time_passes, until
 
 
 @asynccontextmanager
@@ -205,7 +205,7 @@ async def test_services_at_usual_ports_are_found_when_they_come_and_their_going_
         chat.serve("http://127.0.0.1:9000", "smol")
         chat.serve("http://127.0.0.1:9001", "smol")  # the fleet's own gateway, say
         await until(lambda: plane.heartbeats[-1].services)
-        await asyncio.sleep(100)
+        await time_passes(100)
         assert [service.url for service in plane.heartbeats[-1].services] == ["http://127.0.0.1:9000"]
         chat.alive.clear()
         await until(lambda: plane.heartbeats[-1].services[0].status is ServiceStatus.STOPPED)
@@ -244,7 +244,7 @@ async def test_a_drain_by_command_holds_the_workers_until_a_resume(tmp_path: Pat
         await until(lambda: "command_done" in plane.kinds())
         assert plane.heartbeats[-1].workers[0].status is WorkerStatus.DRAINING
         queue.add(spec("a"))
-        await asyncio.sleep(60)
+        await time_passes(60)
         assert not queue.ended()
         plane.once.append(HeartbeatReply(next_heartbeat_ms=1000, commands=(command("resume", 2),)))
         await until(queue.ended)
@@ -256,9 +256,9 @@ async def test_a_drain_by_the_control_plane_holds_the_workers_as_long_as_it_last
     plane.reply = HeartbeatReply(next_heartbeat_ms=1000, draining=True)
     async with running(plane, queue, tmp_path):
         await until(lambda: plane.heartbeats and plane.heartbeats[-1].workers)
-        await asyncio.sleep(2)
+        await time_passes(2)
         queue.add(spec("a"))
-        await asyncio.sleep(60)
+        await time_passes(60)
         assert not queue.ended()
         plane.reply = HeartbeatReply(next_heartbeat_ms=1000)
         await until(queue.ended)
@@ -270,9 +270,9 @@ async def test_an_agent_whose_node_id_is_taken_claims_nothing(tmp_path: Path) ->
     plane.reply = HeartbeatReply(next_heartbeat_ms=1000, superseded=True, commands=(command("shutdown"),))
     async with running(plane, queue, tmp_path):
         await until(lambda: plane.heartbeats and plane.heartbeats[-1].workers)
-        await asyncio.sleep(2)
+        await time_passes(2)
         queue.add(spec("a"))
-        await asyncio.sleep(60)
+        await time_passes(60)
         assert not queue.ended()
         assert "command_done" not in plane.kinds()  # it was meant for the other one
         plane.reply = HeartbeatReply(next_heartbeat_ms=1000)

@@ -7,7 +7,7 @@ from muster.agent.outbox import Outbox
 from muster.domain.command import Command
 from muster.ids import CommandId
 from tests.unit.agent.nodes import NODE
-from tests.unit.agent.virtual_time import LoopClock, in_virtual_time
+from tests.unit.agent.virtual_time import LoopClock, in_virtual_time, time_passes
 
 
 def command(name: str, number: int = 1) -> Command:
@@ -29,9 +29,9 @@ async def test_a_command_is_carried_out_once_however_often_it_comes() -> None:
     outbox = Outbox(NODE, LoopClock())
     desk = CommandDesk({"note": note}, outbox)
     desk.take([command("note"), command("note")])
-    await asyncio.sleep(1)
+    await time_passes(1)
     desk.take([command("note")])
-    await asyncio.sleep(1)
+    await time_passes(1)
     assert seen == [{"n": 1}]
     assert told(outbox) == [("command_done", {"command_id": "command-1", "command": "note", "result": "noted"})]
     ended = desk.done
@@ -48,7 +48,7 @@ async def test_what_cannot_be_carried_out_is_told() -> None:
     outbox = Outbox(NODE, LoopClock())
     desk = CommandDesk({"fail": fail}, outbox)
     desk.take([command("fail", 1), command("dance", 2)])
-    await asyncio.sleep(1)
+    await time_passes(1)
     assert [(kind, data["error"]) for kind, data in told(outbox)] == [
         ("command_failed", "no such thing"),
         ("command_failed", "unknown command; this agent knows fail"),
@@ -75,6 +75,6 @@ async def test_a_stop_ends_commands_that_are_under_way() -> None:
 
     desk = CommandDesk({"hang": hang}, Outbox(NODE, LoopClock()))
     desk.take([command("hang")])
-    await asyncio.sleep(1)
+    await time_passes(1)
     await desk.stop()
     assert asyncio.all_tasks() == {asyncio.current_task()}

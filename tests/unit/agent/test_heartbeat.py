@@ -1,6 +1,5 @@
 """The pulse against a control plane that comes and goes, in virtual time."""
 
-import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator
@@ -13,7 +12,7 @@ from muster.domain.node import NodeFacts
 from muster.errors import InvalidInput, StoreUnavailable, UpstreamFailed
 from muster.wire import Heartbeat, HeartbeatReply, Registration
 from tests.unit.agent.nodes import NODE, FakePlane
-from tests.unit.agent.virtual_time import LoopClock, in_virtual_time, until
+from tests.unit.agent.virtual_time import LoopClock, in_virtual_time, time_passes, until
 
 FACTS = NodeFacts(node_id=NODE)
 
@@ -66,7 +65,7 @@ async def beating(plane: FakePlane, interval_s: float = 10.0) -> AsyncIterator[B
 async def test_a_node_registers_once_then_beats_at_its_interval() -> None:
     plane = FakePlane()
     async with beating(plane) as node:
-        await asyncio.sleep(101)
+        await time_passes(101)
         assert set(node.gaps_s()) == {10.0}
     assert len(plane.registrations) == 1
     assert [beat.seq for beat in plane.heartbeats] == list(range(1, 12))
@@ -76,13 +75,13 @@ async def test_a_node_registers_once_then_beats_at_its_interval() -> None:
 async def test_news_is_told_soon_but_a_flood_of_it_is_not_a_flood_of_heartbeats() -> None:
     plane = FakePlane()
     async with beating(plane) as node:
-        await asyncio.sleep(5)
+        await time_passes(5)
         node.pulse.hurry()
-        await asyncio.sleep(0.1)
+        await time_passes(0.1)
         assert len(plane.heartbeats) == 2
         for _ in range(1000):
             node.pulse.hurry()
-            await asyncio.sleep(0.01)
+            await time_passes(0.01)
     assert len(plane.heartbeats) <= 14
     assert min(node.gaps_s()) >= 1.0
 
@@ -92,10 +91,10 @@ async def test_the_control_plane_may_ask_for_more_frequent_heartbeats_not_for_fe
     plane = FakePlane()
     plane.reply = HeartbeatReply(next_heartbeat_ms=2000)
     async with beating(plane) as node:
-        await asyncio.sleep(20)
+        await time_passes(20)
         assert set(node.gaps_s()) == {2.0}
         plane.reply = HeartbeatReply(next_heartbeat_ms=600_000)
-        await asyncio.sleep(100)
+        await time_passes(100)
         assert set(node.gaps_s()) == {2.0, 10.0}
 
 
@@ -111,13 +110,13 @@ async def test_nobody_there_is_tried_for_ever_with_growing_pauses_then_registere
 
     plane.trouble = away
     async with beating(plane, interval_s=60.0):
-        await asyncio.sleep(3590)
+        await time_passes(3590)
         pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
         assert pauses[0] <= 1.0
         assert pauses[1] <= 2.0
         assert 22.5 <= max(pauses) <= 30.0
         assert not plane.heartbeats
-        await asyncio.sleep(60)
+        await time_passes(60)
     assert len(plane.registrations) == 1
     assert plane.heartbeats[0].seq == 1
 
@@ -132,7 +131,7 @@ async def test_after_a_cut_the_node_registers_again_and_the_newest_heartbeat_is_
 
     plane.trouble = cut
     async with beating(plane) as node:
-        await asyncio.sleep(150)
+        await time_passes(150)
         seqs = [beat.seq for beat in plane.heartbeats]
         assert seqs == sorted(set(seqs))
         assert len(seqs) >= 5
@@ -144,9 +143,9 @@ async def test_after_a_cut_the_node_registers_again_and_the_newest_heartbeat_is_
 async def test_a_control_plane_that_has_forgotten_the_node_is_registered_with_at_once() -> None:
     plane = FakePlane()
     async with beating(plane):
-        await asyncio.sleep(15)
+        await time_passes(15)
         plane.once.append(HeartbeatReply(next_heartbeat_ms=10_000, known=False))
-        await asyncio.sleep(10)
+        await time_passes(10)
         assert len(plane.registrations) == 2
 
 
@@ -179,7 +178,7 @@ async def test_events_that_are_refused_are_given_up_and_do_not_hold_up_others() 
     plane.trouble = refuse
     async with beating(plane) as node:
         node.outbox.add("odd_one")
-        await asyncio.sleep(5)
+        await time_passes(5)
         node.outbox.add("good_one")
         await until(lambda: plane.kinds() == ["good_one"])
     assert len(plane.registrations) == 1
@@ -202,7 +201,7 @@ async def test_too_many_events_cost_the_oldest_and_the_loss_is_told() -> None:
 async def test_a_fault_of_our_own_does_not_stop_the_pulse() -> None:
     plane = FakePlane()
     async with beating(plane) as node:
-        await asyncio.sleep(1)
+        await time_passes(1)
         node.fault = ZeroDivisionError("a bug")
-        await asyncio.sleep(60)
+        await time_passes(60)
     assert len(plane.heartbeats) > 5

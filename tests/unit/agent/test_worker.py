@@ -21,7 +21,7 @@ from muster.ports import JobLink, ReportProgress
 from muster.wire import ClaimReply, ClaimRequest, OutcomeKind, encode
 from tests.unit.agent.connectors import FakeConnector, take_payload_seconds
 from tests.unit.agent.queues import FakeQueue, Trouble, WireLink, spec
-from tests.unit.agent.virtual_time import LoopClock, in_virtual_time, until
+from tests.unit.agent.virtual_time import LoopClock, in_virtual_time, time_passes, until
 
 
 @asynccontextmanager
@@ -90,7 +90,7 @@ async def test_a_finished_job_is_told_at_once_while_a_claim_waits_for_more() -> 
 async def test_a_job_that_comes_while_the_worker_waits_is_run_at_once() -> None:
     queue = FakeQueue()
     async with working(WireLink(queue), FakeConnector()):
-        await asyncio.sleep(7)
+        await time_passes(7)
         started = LoopClock().monotonic_s()
         queue.add(spec("a"))
         await until(lambda: queue.settled)
@@ -101,7 +101,7 @@ async def test_a_job_that_comes_while_the_worker_waits_is_run_at_once() -> None:
 async def test_waiting_for_work_costs_few_calls() -> None:
     queue = FakeQueue()
     async with working(WireLink(queue), FakeConnector()):
-        await asyncio.sleep(200)
+        await time_passes(200)
     assert len(queue.claims) <= 11
 
 
@@ -115,7 +115,7 @@ async def test_a_control_plane_that_does_not_wait_is_not_hammered() -> None:
             return ClaimReply()
 
     async with working(Hasty(queue), FakeConnector()):
-        await asyncio.sleep(100)
+        await time_passes(100)
     assert len(queue.claims) < 80
 
 
@@ -263,7 +263,7 @@ async def test_progress_is_told_a_few_times_a_second_newest_first() -> None:
     async def chatty(_: ClaimedJob, __: Service | None, report: ReportProgress) -> None:
         for step in range(1000):
             report(Progress(fraction=step / 1000))
-            await asyncio.sleep(0.002)
+            await time_passes(0.002)
 
     queue = FakeQueue([spec("a")])
     async with working(WireLink(queue), FakeConnector(behaviour=chatty)):
@@ -278,7 +278,7 @@ async def test_a_job_that_takes_a_while_is_seen_to_run_though_its_connector_says
     queue = FakeQueue([spec("quick"), spec("slow", payload=1.0)])
 
     async def silent(job: ClaimedJob, *_: object) -> None:
-        await asyncio.sleep(job.spec.payload or 0)
+        await time_passes(job.spec.payload or 0)
 
     async with working(WireLink(queue), FakeConnector(behaviour=silent)):
         await until(lambda: len(queue.settled) == 2)
@@ -289,7 +289,7 @@ async def test_a_job_that_takes_a_while_is_seen_to_run_though_its_connector_says
 async def test_progress_that_could_not_be_told_is_told_later_unless_there_is_newer() -> None:
     async def halfway(_: ClaimedJob, __: Service | None, report: ReportProgress) -> None:
         report(Progress(fraction=0.5))
-        await asyncio.sleep(5)
+        await time_passes(5)
 
     async def trouble(call: str) -> None:
         if call == "report_progress" and LoopClock().monotonic_s() < 1002:
@@ -324,7 +324,7 @@ def test_a_lost_job_is_stopped_and_its_slot_is_free(by: str) -> None:
             await until(lambda: connector.running["a"])
             queue.lose("a", again=False)
             if by == "report_progress":
-                await asyncio.sleep(250)
+                await time_passes(250)
             await until(lambda: queue.settled)
         assert queue.ended() == ["b"]
         assert connector.running["a"] == 0
@@ -402,9 +402,9 @@ async def test_a_renewal_that_hangs_does_not_keep_the_next_from_being_tried() ->
 async def test_a_session_that_was_forgotten_is_opened_again() -> None:
     queue = FakeQueue()
     async with working(WireLink(queue), FakeConnector()):
-        await asyncio.sleep(5)
+        await time_passes(5)
         queue.forget_sessions()
-        await asyncio.sleep(2)
+        await time_passes(2)
         queue.add(spec("a"))
         await until(queue.ended)
     assert len(queue.capabilities) == 2
@@ -417,13 +417,13 @@ async def test_a_change_of_capability_is_told_and_no_change_is_not() -> None:
     painter = FakeConnector("paint", needs_service=True)
     both = {"work": connector, "paint": painter}
     async with working(WireLink(queue), connector) as worker:
-        await asyncio.sleep(1)
+        await time_passes(1)
         worker.offer(make_offer(both, (), Means()))
-        await asyncio.sleep(1)
+        await time_passes(1)
         assert [offered.services for offered in queue.capabilities] == [("work",)]
         service = Service(name="easel", connector="paint", status=ServiceStatus.RUNNING)
         worker.offer(make_offer(both, (service,), Means()))
-        await asyncio.sleep(1)
+        await time_passes(1)
         queue.add(spec("a", service="paint"))
         await until(queue.ended)
     assert [offered.services for offered in queue.capabilities] == [("work",), ("work", "paint")]
@@ -456,7 +456,7 @@ async def test_no_control_plane_is_waited_for_with_longer_and_longer_pauses() ->
     queue = FakeQueue([spec("a")])
     link = WireLink(queue, trouble)
     async with working(link, FakeConnector()) as worker:
-        await asyncio.sleep(299)
+        await time_passes(299)
         assert worker.record().status is WorkerStatus.STARTING
         assert len(link.calls) < 130
         await until(queue.ended, timeout_s=10)
@@ -485,7 +485,7 @@ async def test_a_held_worker_finishes_what_runs_and_claims_no_more() -> None:
         await until(lambda: worker.record().current_jobs)
         worker.hold(held=True)
         assert worker.record().status is WorkerStatus.DRAINING
-        await asyncio.sleep(100)
+        await time_passes(100)
         assert queue.ended() == ["a"]
         worker.hold(held=False)
         await until(lambda: len(queue.ended()) == 2)
@@ -496,7 +496,7 @@ async def test_a_job_that_reaches_a_held_worker_goes_back_unrun() -> None:
     queue = FakeQueue()
     connector = FakeConnector()
     async with working(WireLink(queue), connector) as worker:
-        await asyncio.sleep(1)
+        await time_passes(1)
         worker.hold(held=True)
         queue.add(spec("a"))
         await until(lambda: queue.ended(OutcomeKind.RETURNED))
@@ -540,7 +540,7 @@ async def test_a_stop_gives_up_on_a_connector_that_does_not_let_go() -> None:
     async def stubborn(*_: object) -> None:
         while True:
             with contextlib.suppress(asyncio.CancelledError):
-                return await asyncio.sleep(60)
+                return await time_passes(60)
 
     queue = FakeQueue([spec("a")])
     async with working(WireLink(queue), FakeConnector(behaviour=stubborn), stop_timeout_s=1) as worker:
@@ -581,7 +581,7 @@ def test_every_job_ends_once_and_no_slot_is_used_twice_whatever_the_link_does(se
 
         async with working(WireLink(queue, trouble), connector, slots=slots, stop_timeout_s=1.0) as worker:
             for _ in range(20):
-                await asyncio.sleep(rng.random() * 4)
+                await time_passes(rng.random() * 4)
                 match rng.randrange(5):
                     case 0 if queue.leases:
                         queue.lose(rng.choice(sorted(queue.leases)))
