@@ -20,6 +20,7 @@ READY_TIMEOUT_S = 600.0  # a model may have to be fetched over a slow line
 STOP_MARGIN_S = 15.0  # beyond the time that running work is given: services, store, log
 _LOOK_EVERY_S = 0.1
 _LOG_LINES = 15
+_LOG_BYTES_MAX = 16_777_216  # a larger one makes room for a new one at the next start
 _COMING_UP = frozenset({Phase.STARTING, Phase.CONFIGURING})
 
 
@@ -83,6 +84,8 @@ def stop(running: Running, settings: Settings) -> None:
 def _spawn(log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
+        if log.exists() and log.stat().st_size > _LOG_BYTES_MAX:
+            log.replace(log.with_suffix(".log.1"))
         output = log.open("ab")
     except OSError as error:
         raise SetupError(
