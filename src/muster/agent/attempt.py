@@ -8,6 +8,7 @@ from msgspec import Raw
 from muster.agent.offer import Tool
 from muster.domain.job import ClaimedJob, JobError, encode_result
 from muster.errors import MusterError
+from muster.jobs.retry import TIMED_OUT
 from muster.ports import ReportProgress
 from muster.wire import Outcome, OutcomeKind
 
@@ -36,7 +37,7 @@ async def run_attempt(job: ClaimedJob, tool: Tool | None, report: ReportProgress
         return _failed(job, "connector_error", "the connector gave up without saying why")
     except Exception as error:
         if isinstance(error, TimeoutError) and deadline.expired():
-            return _failed(job, "timed_out", f"attempt {job.attempt} took longer than {job.spec.timeout_s:g} s")
+            return _failed(job, TIMED_OUT, f"attempt {job.attempt} took longer than {job.spec.timeout_s:g} s")
         log.exception("connector_failed", job_id=job.spec.job_id, connector=tool.connector.name)
         return _failed(job, "connector_error", f"{type(error).__name__}: {error}")
     return _completed(job, result)

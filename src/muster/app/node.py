@@ -1,7 +1,7 @@
 """A node put together: settings and node file become an agent with its links, connectors and devices."""
 
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -60,18 +60,12 @@ def agent_config(
         heartbeat_interval_s=_given(settings, "heartbeat_interval_s", node.heartbeat_interval_s),
         num_gpus="auto" if gpus == "auto" else int(gpus),
         worker_slots=_given(settings, "worker_slots", node.worker_slots),
-        attach=(*_pairs(node.attach), *parse_pairs(settings.attach, "attach")),
+        attach=(*node.attached, *parse_pairs(settings.attach, "attach")),
         discover=_given(settings, "discover", node.discover),
         ignored_ports=frozenset(port for _, port in settings.listen_addresses),
         services=(*file.services, *services),
         stop_timeout_s=settings.stop_timeout_s,
     )
-
-
-def _pairs(attach: Mapping[str, str | tuple[str, ...]]) -> Iterator[tuple[str, str]]:
-    for connector, urls in attach.items():
-        for url in (urls,) if isinstance(urls, str) else urls:
-            yield connector, url
 
 
 def _given(settings: Settings, name: str, from_file: T | None) -> T:

@@ -7,6 +7,9 @@ from muster.domain.job import JobError, JobSpec, JobStatus, Lease, Settlement
 from muster.ids import JobId, WorkerId
 
 
+TIMED_OUT = "timed_out"  # an attempt over its time, whether the worker or the store noticed first
+
+
 class RetryPolicy(Struct, frozen=True, kw_only=True):
     """Wait `base_s`, then `factor` times as long each time, `max_s` at most; `jitter` is the share left to chance."""
 
@@ -44,7 +47,8 @@ def settle_failure(
     if error.retriable and retry_count < spec.max_retries:
         wait_s = delay_s(policy, retry_count, rng)
         return _again(spec.job_id, attempt, worker_id, error, now_ms + round(wait_s * 1000))
-    return Settlement(job_id=spec.job_id, attempt=attempt, status=JobStatus.FAILED, error=error)
+    status = JobStatus.TIMEOUT if error.code == TIMED_OUT else JobStatus.FAILED
+    return Settlement(job_id=spec.job_id, attempt=attempt, status=status, error=error)
 
 
 def settle_lease(lease: Lease, policy: RetryPolicy, now_ms: int, rng: Rng) -> Settlement:
@@ -56,7 +60,7 @@ def settle_lease(lease: Lease, policy: RetryPolicy, now_ms: int, rng: Rng) -> Se
         if again:  # the fault was not the job's: no reason to wait
             return _again(spec.job_id, lease.attempt, lease.worker_id, error, None)
         return Settlement(job_id=spec.job_id, attempt=lease.attempt, status=JobStatus.FAILED, error=error)
-    error = JobError(code="timed_out", message=f"attempt {lease.attempt} took longer than {spec.timeout_s:g} s")
+    error = JobError(code=TIMED_OUT, message=f"attempt {lease.attempt} took longer than {spec.timeout_s:g} s")
     if again:
         wait_s = delay_s(policy, lease.retry_count, rng)
         return _again(spec.job_id, lease.attempt, lease.worker_id, error, now_ms + round(wait_s * 1000))

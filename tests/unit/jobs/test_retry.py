@@ -5,7 +5,15 @@ from msgspec import UNSET
 
 from muster.domain.job import JobError, JobStatus, Settlement, encode_result
 from muster.ids import JobId
-from muster.jobs.retry import RetryPolicy, delay_s, settle_failure, settle_lease, settle_returned, settle_success
+from muster.jobs.retry import (
+    TIMED_OUT,
+    RetryPolicy,
+    delay_s,
+    settle_failure,
+    settle_lease,
+    settle_returned,
+    settle_success,
+)
 from tests.chance import FixedChance
 from tests.unit.jobs.makers import WORKER, lease, spec
 
@@ -101,3 +109,8 @@ def test_a_success_carries_its_result_if_it_has_one():
         job_id=JobId("job-1"), attempt=3, status=JobStatus.COMPLETED, result=encode_result({"x": 1})
     )
     assert settle_success(JobId("job-1"), 3, UNSET).result is UNSET
+
+
+def test_a_worker_that_notices_the_time_first_ends_the_job_as_the_store_would():
+    late = JobError(code=TIMED_OUT, message="took longer than 5 s")
+    assert fail(late, max_retries=0).status is JobStatus.TIMEOUT
