@@ -61,15 +61,13 @@ class Delivery:
     def end(self, data: bytes) -> None:
         if self._held:
             data = self._held + data
-        head = b""
         if not self.began:
             self._length = len(data)  # it is all there
-            head = self._begin()
-        if self._chunked:
+            data = self._begin() + data
+        elif self._chunked:
             data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
-        data = head + data
-        self.bytes_sent += len(data)
         if data:
+            self.bytes_sent += len(data)
             self._transport.write(data)
 
     def break_off(self, frame: bytes) -> None:

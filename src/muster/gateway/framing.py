@@ -84,11 +84,10 @@ class RequestReader:
 
     def push(self, data: bytes) -> None:
         if self.buffer:
-            self.buffer = self.buffer[self._at :] + data
             self._searched = max(0, self._searched - self._at)
+            data = self.buffer[self._at :] + data
             self._at = 0
-        else:
-            self.buffer = data
+        self.buffer = data
 
     def take_rest(self) -> bytes:
         rest = self.buffer[self._at :]
@@ -120,7 +119,11 @@ class RequestReader:
             self._searched = max(start, end - 3)
             return None
         head = buffer[start:end]
-        self._consume(end)
+        if end == len(buffer):
+            self.buffer = b""
+            self._at = self._searched = 0
+        else:
+            self._at = end
         self._clear()
         if self._feed(head):
             head = self._ignore_upgrade(head)
@@ -150,8 +153,14 @@ class RequestReader:
             return b""
         if self.chunked:
             return self._read_chunks()
-        part = buffer[start : start + self.remaining]
-        self._consume(start + len(part))
+        end = start + self.remaining
+        if end < len(buffer):
+            part = buffer[start:end]
+            self._at = end
+        else:
+            part = buffer[start:]
+            self.buffer = b""
+            self._at = self._searched = 0
         self.remaining -= len(part)
         self._feed(part)
         return part

@@ -16,7 +16,7 @@ from muster.gateway.framing import RequestReader, path_of
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.relay import Relay
 from muster.gateway.reply import Reply
-from muster.gateway.request import Request, bearer_token, correlation_id
+from muster.gateway.request import SAFE_ID, Request, bearer_token
 from muster.gateway.route import Router
 from muster.gateway.shape import error_reply
 from muster.gateway.upstream import Upstreams
@@ -133,8 +133,8 @@ class Gateway:
         return reply
 
     def correlation_id(self, headers: dict[bytes, bytes]) -> bytes:
-        given = correlation_id(headers)
-        if given is not None:
+        given = headers.get(b"x-correlation-id")
+        if given is not None and SAFE_ID.match(given):
             return given
         self._requests += 1
         return b"req-%08x-%08x" % (self._boot, self._requests)

@@ -4,7 +4,8 @@ import re
 
 from msgspec import Struct
 
-_SAFE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+# A caller's own id is taken over if it is one that is safe to repeat in headers and logs.
+SAFE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 # Of the caller's headers an engine gets those that begin so: no credentials, no cookies, and no accept-encoding, as
 # what is compressed can be neither translated nor ended with an error.
 _FORWARDED = (b"x-", b"traceparent", b"tracestate")
@@ -28,12 +29,6 @@ def forwarded(headers: dict[bytes, bytes]) -> bytes:
     return (
         b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in names if name not in _WITHHELD]) if names else b""
     )
-
-
-def correlation_id(headers: dict[bytes, bytes]) -> bytes | None:
-    """Take over the caller's, if it is one that is safe to repeat in headers and logs."""
-    given = headers.get(b"x-correlation-id")
-    return given if given is not None and _SAFE_ID.match(given) else None
 
 
 def bearer_token(headers: dict[bytes, bytes]) -> str | None:

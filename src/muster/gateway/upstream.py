@@ -156,7 +156,10 @@ class UpstreamConnection(asyncio.Protocol):
         parts = self._parts
         if self._complete:
             self._asker = None
-            self.endpoint.give_back(self, usable=self._keep)
+            if self._keep:
+                self.endpoint.give_back(self)
+            else:
+                self.transport.abort()
             asker.answer_ended(parts[0] if len(parts) == 1 else b"".join(parts))
         elif parts:
             self._parts = []
@@ -239,8 +242,8 @@ class Endpoint:
             )
         return connection
 
-    def give_back(self, connection: UpstreamConnection, *, usable: bool = True) -> None:
-        if usable and len(self._idle) < self.limits.upstream_idle_max and not connection.transport.is_closing():
+    def give_back(self, connection: UpstreamConnection) -> None:
+        if len(self._idle) < self.limits.upstream_idle_max:
             connection.used = True
             connection.idle_since_s = None
             self._idle.append(connection)

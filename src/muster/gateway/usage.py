@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import accumulate
 
 from msgspec import Struct, field
 
@@ -10,23 +11,16 @@ CLIENT_GONE = 499  # the caller left before the answer was complete; the number 
 _FIRST_ERROR = 400
 
 
-class Histogram:
-    __slots__ = ("counts", "total_s")
+class _Times:
+    """How long the answers of one model took to their first byte and to their end: counts by bucket, and sums."""
+
+    __slots__ = ("duration", "duration_s", "first_byte", "first_byte_s")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(_BUCKETS_S) + 1)
-        self.total_s = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(_BUCKETS_S, seconds)] += 1
-        self.total_s += seconds
-
-    def cumulative(self) -> Iterator[tuple[str, int]]:
-        """Pairs of upper bound and count up to it, as Prometheus has them."""
-        count = 0
-        for bound, more in zip((*_BUCKETS_S, None), self.counts, strict=True):
-            count += more
-            yield ("+Inf" if bound is None else repr(bound)), count
+        self.first_byte = [0] * (len(_BUCKETS_S) + 1)
+        self.first_byte_s = 0.0
+        self.duration = [0] * (len(_BUCKETS_S) + 1)
+        self.duration_s = 0.0
 
 
 class Finished(Struct, frozen=True):
@@ -67,16 +61,6 @@ class Metric(Struct, frozen=True, kw_only=True):
     samples: list[Sample] = field(default_factory=list)
 
 
-class _Times:
-    """How long the answers of one model took to their first byte and to their end."""
-
-    __slots__ = ("duration", "first_byte")
-
-    def __init__(self) -> None:
-        self.first_byte = Histogram()
-        self.duration = Histogram()
-
-
 class Usage:
     def __init__(self) -> None:
         self.requests: dict[tuple[str, int], int] = {}
@@ -94,8 +78,10 @@ class Usage:
         times = self.times.get(record.model)
         if times is None:
             times = self.times[record.model] = _Times()
-        times.first_byte.observe(record.first_byte_s)
-        times.duration.observe(record.duration_s)
+        times.first_byte[bisect_left(_BUCKETS_S, record.first_byte_s)] += 1
+        times.first_byte_s += record.first_byte_s
+        times.duration[bisect_left(_BUCKETS_S, record.duration_s)] += 1
+        times.duration_s += record.duration_s
 
     def upstream_failed(self, worker: str, reason: str) -> None:
         key = (worker, reason)
@@ -136,17 +122,19 @@ class Usage:
             kind="counter",
             samples=[Sample("", {}, self.bytes_sent)],
         )
-        first_byte = {model: times.first_byte for model, times in self.times.items()}
-        duration = {model: times.duration for model, times in self.times.items()}
+        first_byte = {model: (times.first_byte, times.first_byte_s) for model, times in self.times.items()}
+        duration = {model: (times.duration, times.duration_s) for model, times in self.times.items()}
         yield _histograms("muster_gateway_first_byte_seconds", "Time to the first byte, by model.", first_byte)
         yield _histograms("muster_gateway_duration_seconds", "Time to the end of the answer, by model.", duration)
 
 
-def _histograms(name: str, text: str, by_model: dict[str, Histogram]) -> Metric:
+def _histograms(name: str, text: str, by_model: dict[str, tuple[list[int], float]]) -> Metric:
+    """Render buckets as Prometheus has them: each counts all that is not above its bound."""
     metric = Metric(name=name, help=text, kind="histogram")
-    for model, histogram in by_model.items():
-        for bound, count in histogram.cumulative():
+    bounds = [*map(repr, _BUCKETS_S), "+Inf"]
+    for model, (counts, total_s) in by_model.items():
+        for bound, count in zip(bounds, accumulate(counts), strict=True):
             metric.samples.append(Sample("_bucket", {"model": model, "le": bound}, count))
-        metric.samples.append(Sample("_sum", {"model": model}, histogram.total_s))
-        metric.samples.append(Sample("_count", {"model": model}, sum(histogram.counts)))
+        metric.samples.append(Sample("_sum", {"model": model}, total_s))
+        metric.samples.append(Sample("_count", {"model": model}, sum(counts)))
     return metric
