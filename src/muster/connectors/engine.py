@@ -28,6 +28,7 @@ _SERVER_ERROR = 500
 _TRY_AGAIN = frozenset({408, 425, 429})
 _REFUSALS: dict[int, type[MusterError]] = {401: Unauthorized, 403: Forbidden, 404: NotFound, 413: PayloadTooLarge}
 _EXCERPT_CHARS = 500
+_TOO_LARGE = "too large to process"  # llama.cpp of an embedding's input, with status 500
 
 # An engine keeps one thread for each open connection, idle ones too; a job's or a look's connection is not worth one.
 _HEADERS = {"Connection": "close", "Content-Type": "application/json"}
@@ -139,6 +140,8 @@ class Engine:
 def refusal(status: int, value: Any, body: bytes = b"") -> MusterError:
     """Say what an engine's error means for the job: its own fault, or worth another try."""
     text = error_text(value) or body[:_EXCERPT_CHARS].decode(errors="replace").strip() or "no reason given"
+    if _TOO_LARGE in text:
+        return PayloadTooLarge(f"the model server refused this job: {text}")
     if status in _TRY_AGAIN or (status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED):
         return UpstreamFailed(f"the model server answered {status}: {text}")
     return _REFUSALS.get(status, InvalidInput)(f"the model server refused this job ({status}): {text}")

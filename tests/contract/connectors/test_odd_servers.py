@@ -1,6 +1,7 @@
 """What connectors make of servers that fail, mislead, hang or are something else."""
 
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -190,6 +191,40 @@ async def test_an_event_without_end_is_cut_off(session: aiohttp.ClientSession) -
 
     with pytest.raises(UpstreamFailed, match="an event of more than"):
         await run_chat(session, _sends(then=never_end_the_line))
+
+
+async def test_an_embedding_that_is_no_object_is_the_engines_fault(session: aiohttp.ClientSession) -> None:
+    async with serving(v1__embeddings=[1.0, 2.0]) as url:
+        service = Service(
+            name="odd", connector="openai", status=ServiceStatus.RUNNING, url=url, models=(Model(name="m"),)
+        )
+        with pytest.raises(UpstreamFailed, match="not a JSON object"):
+            await OpenAIConnector(session).run(claimed({"model": "m", "input": "hi"}), service, unheard)
+
+
+async def test_a_machine_that_does_not_answer_is_not_waited_for(session: aiohttp.ClientSession) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        host, port = full.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for caller in waiting:
+            caller.settimeout(0)
+            caller.connect_ex((host, port))
+        service = Service(name="odd", connector="openai", status=ServiceStatus.RUNNING, url=f"http://{host}:{port}")
+        connector = OpenAIConnector(session, EngineLimits(connect_s=0.2))
+        with pytest.raises(UpstreamTimeout, match="cannot connect"):
+            await connector.run(claimed(CHAT), service, unheard)
+        for caller in waiting:
+            caller.close()
+
+
+async def test_a_look_that_never_ends_is_cut_off(session: aiohttp.ClientSession) -> None:
+    async def talk_for_ever(response: web.StreamResponse) -> None:
+        while True:
+            await response.write(b" " * 100_000)
+
+    async with serving(version={}, v1__models=_sends(then=talk_for_ever)) as url:
+        with pytest.raises(UpstreamFailed, match="more than"):
+            await OpenAIConnector(session, EngineLimits(look_s=30.0)).probe(url)
 
 
 async def test_a_service_that_is_away_is_worth_another_try(session: aiohttp.ClientSession) -> None:

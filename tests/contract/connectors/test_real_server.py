@@ -18,7 +18,7 @@ from muster.connectors.vllm import VllmConnector
 from muster.domain.job import Progress
 from muster.domain.model import Model
 from muster.domain.service import Service, ServiceStatus
-from muster.errors import InvalidInput, ModelNotFound, UpstreamFailed, UpstreamTimeout
+from muster.errors import InvalidInput, ModelNotFound, PayloadTooLarge, UpstreamFailed, UpstreamTimeout
 from tests.contract.connectors.makers import claimed, unheard
 from tests.llama_server import LlamaServer, start_llama_server
 from tests.waiting import eventually
@@ -121,6 +121,13 @@ async def test_too_long_a_prompt_is_the_jobs_own_fault(connector: OpenAIConnecto
     with pytest.raises(InvalidInput, match="exceeds the available context size") as refused:
         await connector.run(claimed({"prompt": "the " * 3000}), service_of(llama), unheard)
     assert not refused.value.retriable
+
+
+async def test_too_long_an_input_of_an_embedding_is_the_jobs_own_fault(
+    connector: OpenAIConnector, llama: LlamaServer
+) -> None:
+    with pytest.raises(PayloadTooLarge, match="too large to process"):
+        await connector.run(claimed({"input": "the " * 3000}), service_of(llama), unheard)
 
 
 async def test_an_option_that_the_engine_refuses_is_the_jobs_own_fault(

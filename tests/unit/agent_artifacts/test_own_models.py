@@ -56,6 +56,19 @@ async def test_of_several_models_one_must_be_named(cache: ArtifactCache, tmp_pat
     assert [file.name for file in own_models(str(tmp_path / "models"))] == ["a", "b"]
 
 
+async def test_a_file_that_cannot_be_read_is_named(
+    cache: ArtifactCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path / "m.gguf")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(SetupError, match=r"cannot read the model .*: Permission denied"):
+        await cache.fetch(str(path))
+
+
 async def test_a_folder_without_models_is_refused(cache: ArtifactCache, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"has no \.gguf files"):
         await cache.fetch(str(tmp_path))
