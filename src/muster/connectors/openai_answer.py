@@ -82,8 +82,9 @@ class _Choice:
         self.finish_reason = part.finish_reason or self.finish_reason
         self._text += part.text or ""
         for key, value in (part.logprobs or {}).items():
-            known = self._logprobs.get(key)
-            self._logprobs[key] = known + value if isinstance(known, list) and isinstance(value, list) else value
+            known = self._logprobs.setdefault(key, value)
+            if known is not value and isinstance(known, list) and isinstance(value, list):
+                known.extend(value)
         return self._add_delta(part.delta or {}) or bool(part.text)
 
     def _add_delta(self, delta: Json) -> bool:
