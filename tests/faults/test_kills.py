@@ -37,7 +37,7 @@ def all_events(plane: ControlPlane) -> list[dict[str, Any]]:
 
 def completions(plane: ControlPlane) -> Counter[str]:
     done = [event for event in all_events(plane) if event["kind"] == "job_completed"]
-    return Counter(job_id for event in done for job_id in event["ids"])
+    return Counter(job_id for event in done for job_id in event["ids"] or [event["key"]])
 
 
 def assert_each_completed_once(plane: ControlPlane, job_ids: list[str]) -> None:
