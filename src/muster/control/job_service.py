@@ -169,17 +169,17 @@ class JobService:
         if not any(job.state.status is JobStatus.PENDING for job in jobs):
             return list(jobs)
         classes = [(entry.class_id, entry.capability, entry.sessions) for entry in await self.classes()]
-        verdicts: dict[str, bool] = {}
-        shown = []
-        for job in jobs:
-            if job.state.status is JobStatus.PENDING:
-                signature = matching.signature(job.spec.need)
-                if signature not in verdicts:
-                    verdicts[signature] = explain.is_unworkable(job.spec.need, classes)
-                if verdicts[signature]:
-                    job = Job(spec=job.spec, state=_with_status(job.state, JobStatus.UNWORKABLE))  # noqa: PLW2901
-            shown.append(job)
-        return shown
+        unworkable: dict[str, bool] = {}  # by signature: many jobs share a few needs
+
+        def shown(job: Job) -> Job:
+            if job.state.status is not JobStatus.PENDING:
+                return job
+            signature = matching.signature(job.spec.need)
+            if signature not in unworkable:
+                unworkable[signature] = explain.is_unworkable(job.spec.need, classes)
+            return Job(spec=job.spec, state=_unworkable(job.state)) if unworkable[signature] else job
+
+        return [shown(job) for job in jobs]
 
     # --- for workers --------------------------------------------------------------------------------------------------
 
@@ -294,5 +294,5 @@ class JobService:
             self._wakeups.wake_all()
 
 
-def _with_status(state: JobState, status: JobStatus) -> JobState:
-    return msgspec.structs.replace(state, status=status)
+def _unworkable(state: JobState) -> JobState:
+    return msgspec.structs.replace(state, status=JobStatus.UNWORKABLE)
