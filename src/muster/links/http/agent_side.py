@@ -3,10 +3,11 @@
 import asyncio
 import http
 import json
-from typing import Any
+from typing import Any, TypeGuard
 
 import aiohttp
 
+from muster import errors
 from muster.errors import (
     Forbidden,
     InvalidInput,
@@ -105,14 +106,9 @@ def _again(kind: type[MusterError], message: str, told: dict[str, Any]) -> Muste
     return error
 
 
-def _subclasses(kind: type[MusterError]) -> list[type[MusterError]]:
-    return [found for direct in kind.__subclasses__() for found in (direct, *_subclasses(direct))]
+def _is_told(kind: object) -> TypeGuard[type[MusterError]]:
+    """Whether a control plane may answer with this error; what only a person at the keyboard can mend, it does not."""
+    return isinstance(kind, type) and issubclass(kind, MusterError) and kind not in (MusterError, SetupError)
 
 
-# A fault inside the control plane (`internal_error`) is left out: to an agent it is a failure that may pass.
-_CLASSES = {kind.code: kind for kind in _subclasses(MusterError) if not issubclass(kind, SetupError)}
-# A proxy in between refuses in its own words.
-_BY_STATUS: dict[int, type[MusterError]] = {
-    http.HTTPStatus.UNAUTHORIZED: Unauthorized,
-    http.HTTPStatus.FORBIDDEN: Forbidden,
-}
+_CLASSES = {kind.code: kind for kind in vars(errors).values() if _is_told(kind)}
