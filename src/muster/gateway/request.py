@@ -9,7 +9,23 @@ SAFE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 # Of the caller's headers an engine gets those that begin so: no credentials, no cookies, and no accept-encoding, as
 # what is compressed can be neither translated nor ended with an error.
 _FORWARDED = (b"x-", b"traceparent", b"tracestate")
-_WITHHELD = frozenset({b"x-api-key", b"x-auth-token", b"x-correlation-id"})
+_USUAL = frozenset(
+    {
+        b"accept",
+        b"accept-encoding",
+        b"accept-language",
+        b"authorization",
+        b"connection",
+        b"content-length",
+        b"content-type",
+        b"cookie",
+        b"host",
+        b"user-agent",
+        b"x-api-key",
+        b"x-auth-token",
+        b"x-correlation-id",  # ours goes instead
+    }
+)
 
 
 class Request(Struct, kw_only=True):
@@ -25,10 +41,11 @@ class Request(Struct, kw_only=True):
 
 
 def forwarded(headers: dict[bytes, bytes]) -> bytes:
-    names = [name for name in headers if name.startswith(_FORWARDED)]
-    return (
-        b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in names if name not in _WITHHELD]) if names else b""
-    )
+    """Return the header lines for the engine; mostly there is none, which a set tells at once."""
+    names = headers.keys() - _USUAL
+    if not names:
+        return b""
+    return b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in sorted(names) if name.startswith(_FORWARDED)])
 
 
 def bearer_token(headers: dict[bytes, bytes]) -> str | None:

@@ -2,6 +2,7 @@
 
 from muster.clock import Clock, Rng
 from muster.domain.service import Dialect
+from muster.errors import InvalidInput, ModelNotFound
 from muster.placement.candidate import Candidate
 from muster.placement.choose import Eligibility, eligible, pick
 from muster.placement.refusal import no_candidate_error
@@ -41,7 +42,7 @@ class Router:
     def reserve(
         self, model: str, capability: str, dialects: frozenset[Dialect], tried: frozenset[str] = _NOTHING_TRIED
     ) -> Candidate:
-        """Raise ModelNotFound or NoWorker, with the reasons of every candidate, when there is none."""
+        """Raise ModelNotFound, InvalidInput or NoWorker, with the reasons of every candidate, when there is none."""
         choices = self._known.get((model, capability, dialects))
         if choices is None or choices.version != self._fleet.version:
             choices = self._renewed(choices, model, capability, dialects)
@@ -80,7 +81,11 @@ class Router:
         return choices
 
     def _eligible(self, wish: Wish) -> Eligibility:
-        eligibility = eligible(wish, self._fleet.candidates())
-        if not eligibility.candidates:
-            raise no_candidate_error(wish, eligibility.rejections)
-        return eligibility
+        fleet = self._fleet.candidates()
+        eligibility = eligible(wish, fleet)
+        if eligibility.candidates:
+            return eligibility
+        error = no_candidate_error(wish, eligibility.rejections)
+        if isinstance(error, ModelNotFound) and any(candidate.model(wish.model or "") for candidate in fleet):
+            raise InvalidInput(error.message, field="model")  # it is there, and not for this use
+        raise error

@@ -4,7 +4,7 @@ import pytest
 
 from muster.domain.model import Model
 from muster.domain.service import Dialect
-from muster.errors import ModelNotFound, NoWorker
+from muster.errors import InvalidInput, ModelNotFound, NoWorker
 from muster.gateway import ollama, openai
 from muster.gateway.catalog import find, offered
 from muster.gateway.route import Router
@@ -78,6 +78,13 @@ def test_a_caller_of_ollamas_dialect_is_served_by_either_an_openai_caller_by_ope
     assert routes.reserve("smollm2-135m", "completion", ollama.SPOKEN_BY) is only_ollama
     with pytest.raises(NoWorker):
         routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY)
+
+
+def test_a_model_that_is_there_for_another_use_is_no_missing_model(clock: ManualClock):
+    routes = router(FleetTwin(A), clock)
+    with pytest.raises(InvalidInput, match="does not offer embedding") as problem:
+        routes.reserve("smollm2-135m", "embedding", openai.SPOKEN_BY)
+    assert problem.value.field == "model"
 
 
 def test_a_change_of_the_fleet_is_seen_at_once_and_an_unknown_model_is_not_remembered(clock: ManualClock):
