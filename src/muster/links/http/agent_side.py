@@ -108,7 +108,13 @@ def _again(kind: type[MusterError], message: str, told: dict[str, Any]) -> Muste
 
 def _is_told(kind: object) -> TypeGuard[type[MusterError]]:
     """Whether a control plane may answer with this error; what only a person at the keyboard can mend, it does not."""
-    return isinstance(kind, type) and issubclass(kind, MusterError) and kind not in (MusterError, SetupError)
+    return isinstance(kind, type) and issubclass(kind, MusterError) and kind not in {MusterError, SetupError}
 
 
+# A fault inside the control plane (`internal_error`) is left out: to an agent it is a failure that may pass.
 _CLASSES = {kind.code: kind for kind in vars(errors).values() if _is_told(kind)}
+# A proxy in between refuses in its own words.
+_BY_STATUS: dict[int, type[MusterError]] = {
+    http.HTTPStatus.UNAUTHORIZED: Unauthorized,
+    http.HTTPStatus.FORBIDDEN: Forbidden,
+}
