@@ -20,6 +20,7 @@ from muster.jobs.explain import Explanation
 class SubmitJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A job to be done. `job_type` and `type` are other names of `service_required`, `id` of `job_id`.
 
+    A `model` in the payload is required of the worker, unless `requirements.models` says otherwise.
     A job id of your own makes the submit safe to repeat. `timeout_s` bounds one attempt; `max_retries` counts the
     attempts after the first.
     """

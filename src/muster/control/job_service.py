@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from muster.clock import Clock, Rng
 from muster.control.wakeups import Wakeups
-from muster.domain.job import ACTIVE, Job, JobError, JobSpec, JobState, JobStatus, Settlement
+from muster.domain.job import ACTIVE, Job, JobError, JobSpec, JobState, JobStatus, Requirements, Settlement
 from muster.errors import InvalidInput, JobNotFound, MusterError
 from muster.ids import JobId, SessionId, check_name, new_id
 from muster.jobs import explain, matching, retry, submission
@@ -113,7 +113,7 @@ class JobService:
     def _complete(self, spec: JobSpec) -> JobSpec:
         now_ms = self._clock.now_ms()
         job_id = spec.job_id or JobId(new_id("job", now_ms, self._rng))
-        spec = msgspec.structs.replace(spec, job_id=job_id, created_at=now_ms)
+        spec = msgspec.structs.replace(spec, job_id=job_id, created_at=now_ms, requirements=_with_payloads_model(spec))
         submission.check(spec, payload_bytes=len(encode(spec.payload)), payload_bytes_max=self._payload_bytes_max)
         if (check := self._payload_checks.get(spec.service_required)) is not None:
             check(spec.payload)
@@ -292,6 +292,14 @@ class JobService:
                 log.warning("wake_ups_interrupted", error=error.message)
             await asyncio.sleep(_BUS_RETRY_S)
             self._wakeups.wake_all()
+
+
+def _with_payloads_model(spec: JobSpec) -> Requirements:
+    """Require the model that the payload names: on a worker without it the job could only fail."""
+    model = spec.payload.get("model") if isinstance(spec.payload, Mapping) else None
+    if not isinstance(model, str) or not model or spec.requirements.models:
+        return spec.requirements
+    return msgspec.structs.replace(spec.requirements, models=(model,))
 
 
 def _unworkable(state: JobState) -> JobState:

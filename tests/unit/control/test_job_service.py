@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from muster.domain.capability import Capability
-from muster.domain.job import JobError, JobStatus, Progress
+from muster.domain.job import JobError, JobStatus, Progress, Requirements
 from muster.errors import InvalidInput, JobNotFound, PayloadTooLarge
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.wire import CloseSession, OpenSession, Outcome, OutcomeKind, ProgressReport, ProgressReports, RenewRequest
@@ -251,3 +251,18 @@ async def test_a_stop_lets_go_of_those_who_wait(plane: PlaneUnderTest) -> None:
     await eventually(lambda: plane.jobs.waiters == 1)
     await plane.jobs.stop()
     assert (await asyncio.wait_for(waiting, 5)).jobs == ()
+
+
+async def test_the_model_that_a_payload_names_is_required_of_the_worker(plane: PlaneUnderTest) -> None:
+    await plane.open_session("s1", "n1", models=("small",))
+    unable = await plane.submit(payload={"model": "large"})
+    assert "lacks the model large" in (await plane.jobs.explain(unable)).summary
+    able = await plane.submit(payload={"model": "small:latest"})
+    (claimed,) = (await plane.claim("s1", "n1")).jobs
+    assert claimed.spec.job_id == able
+
+
+async def test_requirements_win_over_the_payloads_model(plane: PlaneUnderTest) -> None:
+    await plane.open_session("s1", "n1", models=("small",))
+    await plane.submit(payload={"model": "an alias"}, requirements=Requirements(models=("small",)))
+    assert len((await plane.claim("s1", "n1")).jobs) == 1
