@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 TEST_ARGS ?=
+PURE := commands domain jobs placement registry wire
 
 # make up PYTHON=python3.12: a chosen interpreter that is too old is an error, a default one gives way to a newer one.
 export MAKE_CHOSE_PYTHON := $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-run up down status test check check-ui format bench docs pins clean
+.PHONY: help install install-run up down status test cover check check-ui format bench docs pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +33,11 @@ status: install-run ## say what runs and where
 test: install ## set up and run all tests (some of them: make test TEST_ARGS="tests/unit -k name")
 	@sh tools/test_programs.sh
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(TEST_ARGS)
+
+cover: install ## every branch of the pure packages is tested
+	@$(BIN)/python -m pytest -q $(PURE:%=tests/unit/%) tests/unit/test_ids.py tests/unit/test_errors.py \
+		$(PURE:%=--cov=muster.%) --cov=muster.ids --cov=muster.errors --cov-branch \
+		--cov-report=term-missing:skip-covered --cov-fail-under=100
 
 check: install ## format, lint, types, imports
 	$(BIN)/ruff format --check .

@@ -32,3 +32,11 @@ def test_an_error_renders_its_field_and_wait() -> None:
 
 def test_the_tree_in_the_docstring_names_every_class() -> None:
     assert all(error.__name__ in (errors.__doc__ or "") for error in all_errors())
+
+
+def test_an_error_without_particulars_renders_three_fields() -> None:
+    assert errors.NotFound("gone").to_dict() == {"code": "not_found", "message": "gone", "retriable": False}
+
+
+def test_what_keeps_muster_from_starting_has_a_next_step() -> None:
+    assert errors.SetupError("no room", next_step="make room").next_step == "make room"
