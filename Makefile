@@ -45,6 +45,10 @@ check: install ## format, lint, types, imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+check-ui: install ## types and words of the monitor (needs node)
+	@$(BIN)/python ui/generate_vocabulary.py --check
+	@cd ui && npm ci --silent --no-audit --no-fund && npm run --silent check
+
 format: install ## format and repair what can be repaired
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
