@@ -281,3 +281,32 @@ async def test_a_url_that_makes_no_sense_is_passed_over(engine: Engine):
     async with opened(fleet) as door:
         assert (await asked(door, post("/v1/chat/completions", chat()))).status == 200
         assert door.reserved == {}
+
+
+async def test_an_engines_own_error_within_a_stream_reaches_a_caller_of_the_other_dialect():
+    async def fails_midway(asked):
+        asked.head(content_type="text/event-stream")
+        asked.event({"choices": [{"delta": {"content": "Once"}}]})
+        await asked.written()
+        asked.event({"error": {"message": "out of memory"}})
+        await asyncio.Event().wait()
+
+    async with Engine(fails_midway) as engine, opened(FleetTwin(worker(engine.url))) as door:
+        answer = await asked(door, post("/api/chat", chat(stream=True)))
+        assert json.loads(answer.body.splitlines()[-1]) == {"error": "the engine failed: out of memory"}
+        await eventually(lambda: engine.answering == 0)
+        assert door.reserved == {}
+
+
+async def test_an_engines_refusal_in_pieces_is_told_whole_in_the_other_dialect():
+    async def refuses_slowly(asked):
+        asked.head(400)
+        for piece in (b'{"error":{"mess', b'age":"no such ', b'thing"}}'):
+            asked.chunk(piece)
+            await asked.written()
+            await asyncio.sleep(0)
+        asked.last_chunk()
+
+    async with Engine(refuses_slowly) as engine, opened(FleetTwin(worker(engine.url))) as door:
+        answer = await asked(door, post("/api/chat", chat(stream=True)))
+    assert (answer.status, answer.json) == (400, {"error": "no such thing"})
