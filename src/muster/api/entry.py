@@ -5,7 +5,7 @@ import secrets
 from urllib.parse import parse_qs
 
 import msgspec
-from litestar.enums import ScopeType
+from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from muster.errors import Unauthorized
@@ -30,6 +30,10 @@ class Entry:
         headers = dict(scope["headers"])
         asked = headers.get(b"x-correlation-id", b"")
         correlation = asked if _CORRELATION.match(asked) else f"req-{secrets.token_hex(8)}".encode()
+
+        if scope["method"] == HttpMethod.HEAD and not scope["path"].startswith(_STREAMS):
+            # Load balancers and Ollama's own clients probe with HEAD; the server below leaves the body out.
+            scope = {**scope, "method": HttpMethod.GET}
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -65,6 +65,21 @@ async def test_the_root_is_the_monitor_for_people_and_ollama_for_programs(served
         assert answer.content_type == "text/html"
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/version", "/metrics", "/api/v1/nodes"])
+async def test_head_is_get_without_its_body(served: Served, path: str) -> None:
+    async with served.client.head(path) as head, served.client.get(path) as full:
+        assert (head.status, await head.read()) == (200, b"")
+        assert head.content_type == full.content_type
+        assert int(head.headers["Content-Length"]) > 0
+    async with served.client.head(path) as again:  # the connection is still in step
+        assert again.status == 200
+
+
+async def test_a_stream_has_no_head(served: Served) -> None:
+    async with served.client.head("/api/events/stream") as head:
+        assert head.status == 405
+
+
 async def test_every_answer_carries_a_correlation_id_and_keeps_the_callers(served: Served) -> None:
     async with served.client.get("/health") as answer:
         assert answer.headers["X-Correlation-Id"].startswith("req-")
