@@ -47,6 +47,7 @@ check: install ## format, lint, types, imports
 
 check-ui: install ## types and words of the monitor (needs node)
 	@$(BIN)/python ui/generate_vocabulary.py --check
+	@command -v npm >/dev/null || { echo "The monitor's types need node and npm, which are not installed." >&2; exit 1; }
 	@cd ui && npm ci --silent --no-audit --no-fund && npm run --silent check
 
 format: install ## format and repair what can be repaired

@@ -10,10 +10,11 @@ from muster.cli.tables import console
 class StartupDisplay:
     """Steps one a line; on a terminal a bar where a fraction is known, elsewhere every tenth of the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_token: bool) -> None:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
         self._out = console(stderr=True)
+        self._with_token = with_token
         self._said = ""
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -45,7 +46,7 @@ class StartupDisplay:
 
     def ready(self, urls: Sequence[str], model: str | None) -> None:
         self._bar.stop()
-        for line in welcome(urls, model):
+        for line in welcome(urls, model, with_token=self._with_token):
             self._out.print(line, markup=False)
         self._out.print("Ctrl-C stops it.", style="dim")
 
@@ -55,7 +56,7 @@ class StartupDisplay:
         self._said = line
 
 
-def welcome(urls: Sequence[str], model: str | None) -> list[str]:
+def welcome(urls: Sequence[str], model: str | None, *, with_token: bool) -> list[str]:
     url = urls[0]
     lines = [
         "Muster is up.",
@@ -67,6 +68,7 @@ def welcome(urls: Sequence[str], model: str | None) -> list[str]:
     ]
     if model is not None:
         body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Say hello."}}], "stream": true}}'
-        lines.append(f"  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'")
+        token = ' -H "Authorization: Bearer $MUSTER_TOKEN"' if with_token else ""
+        lines.append(f"  curl -N {url}/v1/chat/completions{token} -H 'Content-Type: application/json' -d '{body}'")
     lines.append("  .venv/bin/muster submit simulation --payload '{\"duration_ms\": 1000}' --wait")
     return lines

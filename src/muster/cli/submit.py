@@ -15,6 +15,7 @@ from muster.cli.tables import Row, console, print_json
 from muster.domain.job import TERMINAL, JobStatus
 from muster.errors import SetupError
 
+_LOOK_AGAIN_S = 30.0
 REQUIREMENTS = "What the worker must have"
 
 
@@ -86,14 +87,17 @@ def wait_for(client: Client, job_id: str, timeout_s: float) -> Row:
 
 
 def _changes(client: Client, job_id: str, until: float) -> Iterator[Row]:
+    """Follow a job live; a stream begins with the job as it stands, so a new one each time misses nothing for long."""
     job: Row = {}
-    for message in follow(client, f"/api/jobs/{job_id}/progress", until=until):
-        update = json.loads(message.data)
-        if update["type"] == "job_update":
-            job = update["job"]
-            yield job
-        elif update["type"] == "job_progress" and job:
-            yield {**job, "progress": update["progress"]}
+    while time.monotonic() < until:
+        look_again_at = min(until, time.monotonic() + _LOOK_AGAIN_S)
+        for message in follow(client, f"/api/jobs/{job_id}/progress", until=look_again_at):
+            update = json.loads(message.data)
+            if update["type"] == "job_update":
+                job = update["job"]
+                yield job
+            elif update["type"] == "job_progress" and job:
+                yield {**job, "progress": update["progress"]}
 
 
 class _Display:

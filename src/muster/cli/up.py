@@ -39,8 +39,9 @@ def up(
         return
     from muster.app import run_up
 
-    with StartupDisplay() as display:
+    with StartupDisplay(with_token=bool(settings.token)) as display:
         code = run_up(settings, display.progress, display.ready)
+    print("Stopped.")
     raise typer.Exit(code)
 
 
@@ -49,7 +50,7 @@ def _detach(settings: Settings, flags: Mapping[str, str | None]) -> None:
         running = detached.start(settings, flags)
         shown.update("getting this machine ready; the first time a model is fetched ...")
         models = detached.wait_until_ready(running, settings)
-    for line in welcome(running.urls, models[0] if models else None):
+    for line in welcome(running.urls, models[0] if models else None, with_token=bool(settings.token)):
         print(line)
     if models is None:
         print("This machine is not ready yet; `muster status` says when it is.")

@@ -1,7 +1,9 @@
 import io
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -25,6 +27,23 @@ ACCEPTED = Reply({"job_id": "job-1", "created": True, "job": JOB}, 201)
 def queue(plane: StubPlane) -> StubPlane:
     plane.on("POST", "/api/jobs", ACCEPTED)
     return plane
+
+
+class Silence:
+    """A stream that stays open and says nothing more until the test is over."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def after(self, *frames: bytes) -> Iterator[bytes]:
+        yield from frames
+        self._over.wait(30)
 
 
 def ends_as(queue: StubPlane, status: str) -> dict[str, Any]:
@@ -109,6 +128,16 @@ def test_waiting_shows_the_way_and_the_result(queue: StubPlane, cli: Cli) -> Non
     assert outcome.code == 0
     assert outcome.err.splitlines() == ["job-1 assigned", "job-1 assigned 50% half", "job-1 completed"]
     assert '{"n": 1}' in outcome.out
+
+
+def test_a_stream_that_falls_silent_is_opened_anew(queue: StubPlane, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = ends_as(queue, "completed")
+    monkeypatch.setattr("muster.cli.submit._LOOK_AGAIN_S", 0.2)
+    with Silence() as silence:
+        silent = Reply(frames=silence.after(*sse({"type": "job_update", "job": JOB})))
+        queue.on("GET", "/api/jobs/job-1/progress", silent, Reply(frames=sse({"type": "job_update", "job": ended})))
+
+        assert cli("submit", "simulation", "--wait").code == 0
 
 
 @pytest.mark.parametrize("status", ["failed", "timeout", "cancelled"])
