@@ -4,10 +4,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
+from msgspec import Struct
 
 from muster.cli.client import Client, Unreachable
 from muster.cli.running import Running, find_running, process_of
@@ -43,8 +44,15 @@ def start(settings: Settings, flags: Mapping[str, str | None]) -> Running:
     )
 
 
-def wait_until_ready(running: Running, settings: Settings) -> list[str] | None:
-    """Wait until this machine's own agent has come up; return the models it serves, None when it takes too long."""
+class Machine(Struct, frozen=True):
+    """What became of this machine's own agent: the models it serves, and why it is not healthy."""
+
+    models: Sequence[str]
+    reason: str | None
+
+
+def wait_until_ready(running: Running, settings: Settings) -> Machine | None:
+    """Wait until this machine's own agent has come up; None when that takes too long."""
     client = Client(running.url, settings.token)
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -55,7 +63,7 @@ def wait_until_ready(running: Running, settings: Settings) -> list[str] | None:
             )
         own = [node for node in client.get("/api/v1/nodes", limit=1000) if node["link"] == "memory"]
         if own and own[0]["phase"] not in _COMING_UP:
-            return [model["name"] for model in client.get("/api/v1/models")]
+            return Machine(own[0]["loaded_models"], own[0]["reason"])
         time.sleep(_LOOK_EVERY_S)
     return None
 

@@ -12,7 +12,7 @@ def models(as_json: AsJson = False, server: ServerUrl = None) -> None:
     show_rows(
         rows,
         _COLUMNS,
-        empty="No models yet. `muster status` says what is being loaded, `muster doctor` what is missing.",
+        empty="No models. `muster nodes` says what each machine is doing and what it lacks.",
     )
 
 

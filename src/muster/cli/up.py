@@ -49,11 +49,14 @@ def _detach(settings: Settings, flags: Mapping[str, str | None]) -> None:
     with console(stderr=True).status("starting ...") as shown:
         running = detached.start(settings, flags)
         shown.update("getting this machine ready; the first time a model is fetched ...")
-        models = detached.wait_until_ready(running, settings)
-    for line in welcome(running.urls, models[0] if models else None, with_token=bool(settings.token)):
+        machine = detached.wait_until_ready(running, settings)
+    model = machine.models[0] if machine and machine.models else None
+    for line in welcome(running.urls, model, with_token=bool(settings.token)):
         print(line)
-    if models is None:
-        print("This machine is not ready yet; `muster status` says when it is.")
+    if machine is None:
+        print("This machine is not ready yet; `muster nodes` says when it is.")
+    elif machine.reason:
+        print(f"But this machine lacks something: {machine.reason}")
     print(f"It runs in the background (pid {running.pid}, log {running.log}); stop it with: .venv/bin/muster down")
 
 
