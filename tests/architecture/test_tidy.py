@@ -15,7 +15,7 @@ MAY_SLEEP = {TESTS / "waiting.py"}  # it polls for a condition, with a deadline
 # Silenced with nothing said after it: the reason belongs on the same line.
 SILENCED = re.compile(r"#\s*(?:noqa(?::\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*)?|type:\s*ignore(?:\[[a-z\-, ]+\])?)\s*$")
 UNFINISHED = re.compile(r"#\s*(?:TODO|FIXME|XXX|HACK)\b|NotImplementedError")
-SKIPPED = re.compile(r"pytest\.(?:mark\.(?:skip|xfail)|skip\(|importorskip\()")
+SKIPPED = re.compile(r"pytest\.(?:mark\.(?:skip|xfail)(?!.*reason=)|skip\(\)|importorskip\()")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
