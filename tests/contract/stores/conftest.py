@@ -37,5 +37,5 @@ async def store(
         servers[request.param].url, clock=clock, result_bytes_max=1000, event_log_entries_max=100
     )
     yield opened
-    await opened._server.execute("FLUSHALL")
+    await opened.server.execute("FLUSHALL")
     await opened.close()

@@ -49,7 +49,7 @@ async def test_a_wait_on_the_log_outlives_it_as_well(server: ValkeyServer) -> No
     waiting = asyncio.create_task(store.log.read(last, 10, wait_s=20))
 
     async def blocked() -> Any:
-        return (await store._server.execute("INFO", "clients"))["blocked_clients"] == 1
+        return (await store.server.execute("INFO", "clients"))["blocked_clients"] == 1
 
     await eventually(blocked)
     server.kill()
@@ -80,11 +80,11 @@ async def test_a_subscription_tells_of_a_gap_and_can_be_made_again(server: Valke
 
 async def test_a_quiet_subscription_is_asked_whether_it_lives(server: ValkeyServer) -> None:
     store = await ValkeyStore.open(server.url)
-    bus = ValkeyBus(store._server, quiet_s=0.02)
+    bus = ValkeyBus(store.server, quiet_s=0.02)
     heard: list[bytes] = []
 
     async def asked_often() -> Any:
-        stats = await store._server.execute("INFO", "commandstats")
+        stats = await store.server.execute("INFO", "commandstats")
         return stats.get("cmdstat_ping", {}).get("calls", 0) > 5
 
     listening = asyncio.create_task(_listen(bus, heard))
@@ -118,10 +118,10 @@ async def test_a_server_that_hangs_is_unavailable_after_the_deadline(server: Val
     await store.close()
 
 
-async def test_a_server_that_forgot_the_scripts_is_told_them_again(server: ValkeyServer) -> None:
+async def test_a_server_that_forgot_our_functions_is_told_them_again(server: ValkeyServer) -> None:
     store = await ValkeyStore.open(server.url)
     await store.jobs.submit([spec("x")])
-    await store._server.execute("SCRIPT", "FLUSH")
+    await store.server.execute("FUNCTION", "FLUSH")
     await store.jobs.submit([spec("y")])
     assert (await store.jobs.counts())[JobStatus.PENDING] == 2
     await store.close()
@@ -129,11 +129,11 @@ async def test_a_server_that_forgot_the_scripts_is_told_them_again(server: Valke
 
 async def test_a_full_server_and_a_read_only_one_take_no_writes(server: ValkeyServer) -> None:
     store = await ValkeyStore.open(server.url)
-    await store._server.execute("CONFIG", "SET", "maxmemory", "1")
+    await store.server.execute("CONFIG", "SET", "maxmemory", "1")
     with pytest.raises(StoreUnavailable, match="takes no writes"):
         await store.jobs.submit([spec("x")])
-    await store._server.execute("CONFIG", "SET", "maxmemory", "0")
-    await store._server.execute("REPLICAOF", "127.0.0.1", "1")
+    await store.server.execute("CONFIG", "SET", "maxmemory", "0")
+    await store.server.execute("REPLICAOF", "127.0.0.1", "1")
     with pytest.raises(StoreUnavailable):
         await store.nodes.delete([NodeId("n")])
     await store.close()
@@ -141,7 +141,7 @@ async def test_a_full_server_and_a_read_only_one_take_no_writes(server: ValkeySe
 
 async def test_a_wrong_password_is_said_at_once(server: ValkeyServer) -> None:
     store = await ValkeyStore.open(server.url)
-    await store._server.execute("CONFIG", "SET", "requirepass", "secret")
+    await store.server.execute("CONFIG", "SET", "requirepass", "secret")
     with pytest.raises(StoreUnavailable, match="refuses us"):
         await ValkeyStore.open(f"{server.url}?password=wrong", call_timeout_s=30)
     with pytest.raises(StoreUnavailable, match="refuses us"):
@@ -177,7 +177,7 @@ async def test_two_fleets_on_one_server_do_not_see_each_other(server: ValkeyServ
     await Hand(theirs, "n").opens()
     assert await Hand(theirs, "n").gets() == []
     assert await theirs.jobs.get([spec("x").job_id]) == [None]
-    keys = {key.partition(b":")[0] for key in await ours._server.execute("KEYS", "*")}
+    keys = {key.partition(b":")[0] for key in await ours.server.execute("KEYS", "*")}
     assert keys == {b"{ours}", b"{theirs}"}
     await ours.close()
     await theirs.close()

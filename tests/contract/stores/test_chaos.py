@@ -30,7 +30,7 @@ async def planes(
         servers[request.param].start()
     stores = [await ValkeyStore.open(servers[request.param].url, clock=clock, avoid_s=5) for _ in range(2)]
     yield stores
-    await stores[0]._server.execute("FLUSHALL")
+    await stores[0].server.execute("FLUSHALL")
     for store in stores:
         await store.close()
 
@@ -132,7 +132,7 @@ async def test_no_pair_of_class_and_signature_is_missed_by_two_control_planes(pl
             await Hand(planes[plane], f"n{at}", able[at]).opens()
 
     await asyncio.gather(*(go(plane) for go in (submit, join) for plane in range(2)))
-    server = planes[0]._server
+    server = planes[0].server
     for spec in needs:
         members = await server.execute("SMEMBERS", server.key(f"able:{signature(spec.need)}"))
         assert {name.decode() for name in members} == {class_id(has) for has in able if not match(spec.need, has)}

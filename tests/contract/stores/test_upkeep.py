@@ -43,7 +43,7 @@ async def test_nothing_is_left_when_all_jobs_and_workers_are_gone(store: Store, 
     assert await store.jobs.classes() == []
     if isinstance(store, MemoryStore):
         return
-    keys = {key.decode().removeprefix("{muster}:") for key in await store._server.execute("KEYS", "*")}
+    keys = {key.decode().removeprefix("{muster}:") for key in await store.server.execute("KEYS", "*")}
     assert keys == {"log", "matched", "sequence"}
 
 

@@ -1,10 +1,10 @@
-from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct, field
 
 from muster.domain.event import Event
 from muster.ids import JobId, WorkerId
+from muster.stores import rules
 from muster.stores.memory.log import MemoryLog
 
 
@@ -15,7 +15,7 @@ class _Group(Struct):
 
 
 class JobEvents:
-    """What one call has to tell of jobs: one event for each kind and worker, however many jobs it speaks of.
+    """What one call has to tell of jobs: one event for each kind and worker, or a few when there are many jobs.
 
     The lists in its data run beside `ids`. Data are small: never a payload or a result.
     """
@@ -33,14 +33,13 @@ class JobEvents:
 
     def write(self, log: MemoryLog, now_ms: int) -> None:
         for (kind, worker_id), group in self._groups.items():
-            data: dict[str, Any] = {}
-            if worker_id is not None:
-                data = {"worker_id": worker_id, "attempts": group.attempts}
-            if any(group.codes):
-                data["codes"] = group.codes
-            log.add(Event(kind=kind, key=group.ids[0], at_ms=now_ms, data=data, ids=_several(group.ids)))
-
-
-def _several(ids: Sequence[JobId]) -> tuple[JobId, ...]:
-    """Return the ids, or nothing where the key says it all."""
-    return tuple(ids) if len(ids) > 1 else ()
+            for first in range(0, len(group.ids), rules.EVENT_IDS_MAX):
+                part = slice(first, first + rules.EVENT_IDS_MAX)
+                data: dict[str, Any] = {}
+                if worker_id is not None:
+                    data = {"worker_id": worker_id, "attempts": group.attempts[part]}
+                if any(group.codes):
+                    data["codes"] = group.codes[part]
+                ids = tuple(group.ids[part])
+                # Where the key says it all, ids are left out.
+                log.add(Event(kind=kind, key=ids[0], at_ms=now_ms, data=data, ids=ids if len(ids) > 1 else ()))

@@ -27,7 +27,7 @@ class ValkeyStore:
     """`jobs` is JobQueue, JobIndex and JobUpkeep in one; `nodes`, `log` and `bus` are the other ports."""
 
     def __init__(self, server: Server, *, result_bytes_max: int, class_keep_s: float) -> None:
-        self._server = server
+        self.server = server
         self.jobs = ValkeyJobs(server, result_bytes_max=result_bytes_max, class_keep_s=class_keep_s)
         self.nodes = ValkeyNodes(server)
         self.log = ValkeyLog(server)
@@ -70,7 +70,7 @@ class ValkeyStore:
         return store
 
     async def ping(self) -> None:
-        await self._server.execute("PING")
+        await self.server.execute("PING")
 
     async def close(self) -> None:
-        await self._server.close()
+        await self.server.close()

@@ -1,8 +1,8 @@
 """What scripts take and return, and the structs that it stands for."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -21,8 +21,6 @@ from muster.domain.job import (
 from muster.ids import SessionId, WorkerId
 from muster.jobs import lifecycle, matching, order
 from muster.stores import rules
-
-_Id = TypeVar("_Id")
 
 _encode = msgspec.json.Encoder().encode
 _spec = msgspec.json.Decoder(JobSpec)
@@ -44,18 +42,26 @@ def submit_args(spec: JobSpec) -> tuple[str, int, str, int, str, bytes]:
     )
 
 
-def settlement_args(settlements: Sequence[Settlement]) -> Iterator[Any]:
+def settlement_args(settlements: Sequence[Settlement]) -> list[Any]:
+    """Return what `lib/attempts.lua` reads. Success, by far the most frequent, is said in few words."""
+    args: list[Any] = []
     for settlement in settlements:
-        yield settlement.job_id
-        yield settlement.attempt
-        yield str(settlement.status)
-        yield rules.EVENT_KINDS[lifecycle.signal_of(settlement)]
-        yield int(settlement.counts)
-        yield settlement.retry_at_ms or 0
-        yield settlement.avoid_worker or ""
-        yield bytes(settlement.result) if isinstance(settlement.result, Raw) else b""
-        yield b"" if settlement.error is None else _encode(settlement.error)
-        yield "" if settlement.error is None else settlement.error.code
+        result = bytes(settlement.result) if isinstance(settlement.result, Raw) else b""
+        args += (settlement.job_id, settlement.attempt, settlement.status.value)
+        if settlement.status is JobStatus.COMPLETED:
+            args.append(result)
+            continue
+        error = settlement.error
+        args += (
+            rules.EVENT_KINDS[lifecycle.signal_of(settlement)],
+            int(settlement.counts),
+            settlement.retry_at_ms or 0,
+            settlement.avoid_worker or "",
+            result,
+            b"" if error is None else _encode(error),
+            "-" if error is None else error.code,
+        )
+    return args
 
 
 def spec_of(blob: bytes) -> JobSpec:
@@ -72,7 +78,7 @@ def lease_of(row: Sequence[Any]) -> Lease:
     return Lease(
         spec=spec_of(blob),
         attempt=int(attempt),
-        retry_count=int(retries or 0),
+        retry_count=int(retries),
         worker_id=WorkerId(worker.decode()),
         session_id=SessionId(session.decode()),
         expired=expired.decode(),
@@ -80,22 +86,11 @@ def lease_of(row: Sequence[Any]) -> Lease:
 
 
 def job_of(row: Sequence[Any]) -> Job:
-    blob, flat, error, progress, result = row
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    status = JobStatus(fields[b"status"].decode()) if fields else JobStatus.PENDING
-    waits = status is JobStatus.PENDING  # then worker and session are those of the attempt before
+    blob, state, error, progress, result = row
     return Job(
         spec=spec_of(blob),
-        state=JobState(
-            status=status,
-            attempt=int(fields.get(b"attempt", 0)),
-            retry_count=int(fields.get(b"retries", 0)),
-            worker_id=None if waits else _text(fields.get(b"worker"), WorkerId),
-            session_id=None if waits else _text(fields.get(b"session"), SessionId),
-            avoid_worker=_text(fields.get(b"avoid"), WorkerId),
-            next_attempt_at=_number(fields.get(b"due")),
-            started_at=_number(fields.get(b"started")),
-            completed_at=_number(fields.get(b"ended")),
+        state=msgspec.structs.replace(
+            JobState() if state is None else _state_of(state.decode()),
             progress=None if progress is None else _progress_of(progress),
             result=UNSET if result is None else Raw(result),
             error=None if error is None else _error.decode(error),
@@ -103,14 +98,23 @@ def job_of(row: Sequence[Any]) -> Job:
     )
 
 
+def _state_of(text: str) -> JobState:
+    """Read what `lib/states.lua` writes."""
+    status, attempt, session, worker, retries, started, _, due, avoid, ended = text.split("|")
+    waits = status == JobStatus.PENDING  # then worker and session are those of the attempt before
+    return JobState(
+        status=JobStatus(status),
+        attempt=int(attempt),
+        retry_count=int(retries),
+        worker_id=None if waits or not worker else WorkerId(worker),
+        session_id=None if waits or not session else SessionId(session),
+        avoid_worker=WorkerId(avoid) if avoid else None,
+        next_attempt_at=int(due) if due else None,
+        started_at=int(started) if started else None,
+        completed_at=int(ended) if ended else None,
+    )
+
+
 def _progress_of(stored: bytes) -> Progress:
     at_ms, _, body = stored.partition(b"|")
     return msgspec.structs.replace(_progress.decode(body), at_ms=int(at_ms))
-
-
-def _number(value: bytes | None) -> int | None:
-    return None if value is None else int(value)
-
-
-def _text(value: bytes | None, kind: Callable[[str], _Id]) -> _Id | None:
-    return None if value is None else kind(value.decode())

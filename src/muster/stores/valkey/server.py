@@ -11,7 +11,6 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
-    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -22,7 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from muster.clock import Clock
 from muster.errors import SetupError, StoreUnavailable
-from muster.stores.valkey.scripts import script
+from muster.stores.valkey.library import library
 
 _BACKOFF_S = 0.01
 _BACKOFF_S_MAX = 0.25
@@ -56,14 +55,16 @@ class Server:
         return self._prefix + name
 
     async def run(self, name: str, *args: Any) -> Any:
-        """Run one of our scripts; the server's clock is the time unless we were given one."""
-        chosen = script(name)
+        """Call one of our functions; the server's clock is the time unless we were given one."""
         now_ms = 0 if self._clock is None else self._clock.now_ms()
-        rest = (1, self._prefix, now_ms, *self._settings, *args)
+        call = ("FCALL", f"{library().name}_{name}", 1, self._prefix, now_ms, *self._settings, *args)
         try:
-            return await self.execute("EVALSHA", chosen.sha, *rest)
-        except NoScriptError:  # a server that has just started; this also makes it known
-            return await self.execute("EVAL", chosen.text, *rest)
+            return await self.execute(*call)
+        except ResponseError as error:
+            if "Function not found" not in str(error):
+                raise
+        await self.execute("FUNCTION", "LOAD", "REPLACE", library().text)
+        return await self.execute(*call)
 
     async def execute(self, *command: Any) -> Any:
         return await self._execute(self._calls.execute_command, self._call_timeout_s, *command)

@@ -6,16 +6,18 @@
 -- Reads:     matched
 -- Writes:    matched, signatures, able:*
 
-if (call('GET', key('matched')) or '0') ~= ARGV[A] then
-  return -1
-end
-local at = A + 1
-while at <= #ARGV do
-  local signature, classes = ARGV[at], tonumber(ARGV[at + 2])
-  call('HSETNX', key('signatures'), signature, ARGV[at + 1])
-  for n = 1, classes do
-    call('SADD', key('able:' .. signature), ARGV[at + 2 + n])
+define('add_signatures', function()
+  if (call('GET', key('matched')) or '0') ~= ARGV[A] then
+    return -1
   end
-  at = at + 3 + classes
-end
-return call('INCR', key('matched'))
+  local at = A + 1
+  while at <= #ARGV do
+    local signature, classes = ARGV[at], tonumber(ARGV[at + 2])
+    call('HSETNX', key('signatures'), signature, ARGV[at + 1])
+    for n = 1, classes do
+      call('SADD', key('able:', signature), ARGV[at + 2 + n])
+    end
+    at = at + 3 + classes
+  end
+  return call('INCR', key('matched'))
+end)

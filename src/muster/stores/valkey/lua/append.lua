@@ -4,8 +4,10 @@
 -- Returns:   their ids.
 -- Writes:    log
 
-local reply = {}
-for at = A, #ARGV do
-  reply[at - A + 1] = call('XADD', key('log'), 'MAXLEN', '~', EVENTS_MAX, '*', 'e', ARGV[at])
-end
-return reply
+define('append', function()
+  local reply = {}
+  for at = A, #ARGV do
+    reply[at - A + 1] = call('XADD', key('log'), 'MAXLEN', '~', EVENTS_MAX, '*', 'event', ARGV[at])
+  end
+  return reply
+end)

@@ -1,36 +1,33 @@
--- include: line
 -- End a job that waits or runs, at once; who runs it learns at the next renewal or report.
 --
 -- Arguments: id.
 -- Returns:   nil for an unknown job, otherwise the status that it had; an ended job stays as it is.
--- Reads:     jobs, state:<id>
--- Writes:    state:<id>, p:*, pending, delayed, avoiding, variants, held:*, deadlines, in:*, log
+-- Reads:     jobs, states
+-- Writes:    states, p:*, pending, delayed, avoiding, variants, held:*, in:*, log
 
-local id = ARGV[A]
-local blob = call('HGET', key('jobs'), id)
-if not blob then
-  return false
-end
-local state = key('state:' .. id)
-local status, attempt, worker, session, avoid, due =
-  unpack(call('HMGET', state, 'status', 'attempt', 'worker', 'session', 'avoid', 'due'))
-status = status or 'pending'
-if status == 'pending' then
-  if due then
-    call('ZREM', key('delayed'), id)
-  else
-    leave_line(id, header(blob), avoid)
+define('cancel', function()
+  local id = ARGV[A]
+  if call('HEXISTS', key('jobs'), id) == 0 then
+    return false
   end
-  call('HDEL', state, 'worker', 'session', 'avoid', 'due')
-  worker = nil
-elseif status == 'assigned' or status == 'in_progress' then
-  call('ZREM', key('held:' .. session), id)
-  call('ZREM', key('deadlines'), id)
-  call('ZREM', key('in:' .. status), id)
-else
+  local state = read_state(id)
+  local status = state.status
+  if status == 'pending' then
+    if state.due ~= '' then
+      call('ZREM', key('delayed'), id)
+    else
+      leave_line(state)
+    end
+    state.worker, state.session, state.avoid, state.due = '', '', '', ''
+  elseif runs(state) then
+    call('SREM', key('held:', state.session), id)
+    call('ZREM', key('in:', status), id)
+  else
+    return status
+  end
+  state.status, state.ended = 'cancelled', NOW_TEXT
+  write_states({ state })
+  call('ZADD', key('in:cancelled'), NOW_TEXT, id)
+  tell('job_cancelled', { id }, state.worker ~= '' and state.worker, { state.attempt })
   return status
-end
-call('HSET', state, 'status', 'cancelled', 'ended', int(NOW))
-call('ZADD', key('in:cancelled'), NOW, id)
-tell('job_cancelled', { id }, worker, { tonumber(attempt) })
-return status
+end, 'allow-oom')

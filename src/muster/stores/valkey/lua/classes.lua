@@ -3,9 +3,11 @@
 -- Returns:   for each: class, capability as JSON, how many sessions it has.
 -- Reads:     classes, members:*
 
-local reply = {}
-local classes = call('HGETALL', key('classes'))
-for at = 1, #classes, 2 do
-  reply[#reply + 1] = { classes[at], classes[at + 1], call('SCARD', key('members:' .. classes[at])) }
-end
-return reply
+define('classes', function()
+  local reply = {}
+  local classes = call('HGETALL', key('classes'))
+  for at = 1, #classes, 2 do
+    reply[#reply + 1] = { classes[at], classes[at + 1], call('SCARD', key('members:', classes[at])) }
+  end
+  return reply
+end, 'no-writes')

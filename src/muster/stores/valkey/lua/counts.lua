@@ -4,8 +4,10 @@
 -- Returns:   how many members each has.
 -- Reads:     those sets
 
-local reply = {}
-for at = A, #ARGV do
-  reply[at - A + 1] = call('ZCARD', key(ARGV[at]))
-end
-return reply
+define('counts', function()
+  local reply = {}
+  for at = A, #ARGV do
+    reply[at - A + 1] = call('ZCARD', key(ARGV[at]))
+  end
+  return reply
+end, 'no-writes')

@@ -1,20 +1,19 @@
 -- Read whole jobs.
 --
 -- Arguments: 1 to read results as well, then ids.
--- Returns:   for each nil, or {entry in `jobs`, {fields and values of its state}, error, progress, result}.
--- Reads:     jobs, state:*, error:*, progress:*, result:*
+-- Returns:   for each nil, or {entry in `jobs`, state, error, progress, result}.
+-- Reads:     jobs, states, errors, progress, results
 
-local whole = ARGV[A] == '1'
-local reply = {}
-for at = A + 1, #ARGV do
-  local id = ARGV[at]
-  local blob = call('HGET', key('jobs'), id)
-  reply[at - A] = blob and {
-    blob,
-    call('HGETALL', key('state:' .. id)),
-    call('GET', key('error:' .. id)),
-    call('GET', key('progress:' .. id)),
-    whole and call('GET', key('result:' .. id)),
-  }
-end
-return reply
+define('get', function()
+  local ids = { unpack(ARGV, A + 1) }
+  local function all(name)
+    return call('HMGET', key(name), unpack(ids))
+  end
+  local entries, states, errors, progress = all('jobs'), all('states'), all('errors'), all('progress')
+  local results = ARGV[A] == '1' and all('results') or {}
+  local reply = {}
+  for n = 1, #ids do
+    reply[n] = entries[n] and { entries[n], states[n], errors[n], progress[n], results[n] or false }
+  end
+  return reply
+end, 'no-writes')

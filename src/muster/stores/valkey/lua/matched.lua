@@ -3,4 +3,6 @@
 -- Returns:   {`matched`, {class, capability as JSON…}, {signature, need as JSON…}}
 -- Reads:     matched, classes, signatures
 
-return { tonumber(call('GET', key('matched')) or 0), call('HGETALL', key('classes')), call('HGETALL', key('signatures')) }
+define('matched', function()
+  return { tonumber(call('GET', key('matched')) or 0), call('HGETALL', key('classes')), call('HGETALL', key('signatures')) }
+end, 'no-writes')

@@ -2,26 +2,29 @@
 --
 -- Arguments: session, then for each report: id, attempt, progress as JSON.
 -- Returns:   ids whose lease is lost, once each.
--- Reads:     held:<session>, state:*
--- Writes:    state:*, progress:*, in:assigned, in:in_progress, log
+-- Reads:     states
+-- Writes:    states, progress, in:assigned, in:in_progress, log
 
-local session = ARGV[A]
-local lost, listed, ids, attempts, worker = {}, {}, {}, {}, nil
-for at = A + 1, #ARGV, 3 do
-  local id, attempt, progress = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  if call('ZSCORE', key('held:' .. session), id) == attempt then
-    call('SET', key('progress:' .. id), int(NOW) .. '|' .. progress)
-    local status, started, by = unpack(call('HMGET', key('state:' .. id), 'status', 'started', 'worker'))
-    if status == 'assigned' then
-      call('HSET', key('state:' .. id), 'status', 'in_progress')
-      call('ZREM', key('in:assigned'), id)
-      call('ZADD', key('in:in_progress'), started, id)
-      ids[#ids + 1], attempts[#attempts + 1], worker = id, tonumber(attempt), by
+define('progress', function()
+  local session = ARGV[A]
+  local lost, listed, ids, attempts, worker = {}, {}, {}, {}, nil
+  for at = A + 1, #ARGV, 3 do
+    local id, attempt, progress = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+    local state = read_state(id)
+    if runs(state) and state.session == session and state.attempt == attempt then
+      call('HSET', key('progress'), id, NOW_TEXT .. '|' .. progress)
+      if state.status == 'assigned' then
+        state.status = 'in_progress'
+        write_states({ state })
+        call('ZREM', key('in:assigned'), id)
+        call('ZADD', key('in:in_progress'), state.started, id)
+        ids[#ids + 1], attempts[#attempts + 1], worker = id, attempt, state.worker
+      end
+    elseif not listed[id] then
+      listed[id] = true
+      lost[#lost + 1] = id
     end
-  elseif not listed[id] then
-    listed[id] = true
-    lost[#lost + 1] = id
   end
-end
-tell('job_started', ids, worker, attempts)
-return lost
+  tell('job_started', ids, worker, attempts)
+  return lost
+end)

@@ -1,27 +1,29 @@
--- include: line
 -- Bring into line what waited for its time: retries that are due, and jobs that left out a worker for long enough.
 --
 -- Arguments: how many at most.
 -- Returns:   how many.
--- Reads:     delayed, avoiding, jobs, state:*, able:*, members:*, sessions, session:*
--- Writes:    delayed, avoiding, variants, state:*, p:*, pending, ready:*, idle
+-- Reads:     delayed, avoiding, jobs, states, able:*, members:*, sessions
+-- Writes:    delayed, avoiding, variants, states, p:*, pending, ready:*, idle
 
-local limit = tonumber(ARGV[A])
-local due = call('ZRANGE', key('delayed'), '-inf', NOW, 'BYSCORE', 'LIMIT', 0, limit)
-for _, id in ipairs(due) do
-  local signature, score = header(call('HGET', key('jobs'), id))
-  call('ZREM', key('delayed'), id)
-  call('HDEL', key('state:' .. id), 'due')
-  put_back(id, signature, score, call('HGET', key('state:' .. id), 'avoid'))
-end
-if #due == limit then
-  return limit
-end
-local forgiven = call('ZRANGE', key('avoiding'), '-inf', NOW, 'BYSCORE', 'LIMIT', 0, limit - #due)
-for _, id in ipairs(forgiven) do
-  local signature, score = header(call('HGET', key('jobs'), id))
-  leave_line(id, signature, call('HGET', key('state:' .. id), 'avoid'))
-  call('HDEL', key('state:' .. id), 'avoid')
-  place(signature, { score, id })
-end
-return #due + #forgiven
+define('promote', function()
+  local limit = tonumber(ARGV[A])
+  local due = read_states(call('ZRANGE', key('delayed'), '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', '0', limit))
+  for _, state in ipairs(due) do
+    call('ZREM', key('delayed'), state.id)
+    state.due = ''
+    put_back(state)
+  end
+  write_states(due)
+  if #due == limit then
+    return limit
+  end
+  local forgiven = call('ZRANGE', key('avoiding'), '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', '0', limit - #due)
+  local states = read_states(forgiven)
+  for _, state in ipairs(states) do
+    local signature, score = leave_line(state)
+    state.avoid = ''
+    place(signature, { score, state.id })
+  end
+  write_states(states)
+  return #due + #states
+end)

@@ -1,22 +1,20 @@
--- include: line
 -- Forget ended jobs, the oldest first, and then what nobody refers to any more.
 --
 -- Arguments: end before which a job may go in ms, how many ended jobs may stay, how many to forget at most,
 --            how long a class without sessions is kept in ms.
 -- Returns:   how many jobs were forgotten.
--- Reads:     in:<ended>, jobs
--- Writes:    in:<ended>, jobs, state:*, error:*, progress:*, result:*, uses, signatures, able:*, ready:*, workflows,
---            workflow_uses, classes, unused, members:*, idle, matched
+-- Reads:     in:<ended>, jobs, unused
+-- Writes:    in:<ended>, jobs, states, errors, progress, results, uses, signatures, able:*, ready:*, workflows,
+--            workflow_uses, classes, unused, idle, matched
 
-local ended_before, keep_max, limit, class_keep_ms = tonumber(ARGV[A]), tonumber(ARGV[A + 1]), tonumber(ARGV[A + 2]), tonumber(ARGV[A + 3])
 local CLASSES_AT_ONCE = 10
 
 -- Return the `limit` oldest ended jobs as {id, end, status} and how many there are in all.
-local function oldest()
+local function oldest(limit)
   local places, total = {}, 0
   for _, status in ipairs({ 'completed', 'failed', 'timeout', 'cancelled' }) do
-    total = total + call('ZCARD', key('in:' .. status))
-    local found = call('ZRANGE', key('in:' .. status), 0, limit - 1, 'WITHSCORES')
+    total = total + call('ZCARD', key('in:', status))
+    local found = call('ZRANGE', key('in:', status), 0, limit - 1, 'WITHSCORES')
     for at = 1, #found, 2 do
       places[#places + 1] = { id = found[at], ended = tonumber(found[at + 1]), status = status }
     end
@@ -31,10 +29,10 @@ local function oldest()
 end
 
 local function forget_signature(signature)
-  for _, class in ipairs(call('SMEMBERS', key('able:' .. signature))) do
-    call('ZREM', key('ready:' .. class), signature)
+  for _, class in ipairs(call('SMEMBERS', key('able:', signature))) do
+    call('ZREM', key('ready:', class), signature)
   end
-  call('DEL', key('able:' .. signature))
+  call('DEL', key('able:', signature))
   call('HDEL', key('signatures'), signature)
   call('HDEL', key('uses'), signature)
   call('INCR', key('matched'))
@@ -49,43 +47,54 @@ local function release(name, counts, forget)
   end
 end
 
-local function forget_job(job, signatures, workflows)
-  local signature, _, _, workflow = header(call('HGET', key('jobs'), job.id))
-  signatures[signature] = (signatures[signature] or 0) + 1
-  if workflow ~= '' then
-    workflows[workflow] = (workflows[workflow] or 0) + 1
+-- Return how many of the jobs refer to each signature and to each workflow.
+local function count_uses(ids)
+  local signatures, workflows = {}, {}
+  for _, id in ipairs(ids) do
+    local signature, _, workflow = header(call('HGET', key('jobs'), id))
+    signatures[signature] = (signatures[signature] or 0) + 1
+    if workflow ~= '' then
+      workflows[workflow] = (workflows[workflow] or 0) + 1
+    end
   end
-  call('ZREM', key('in:' .. job.status), job.id)
-  call('HDEL', key('jobs'), job.id)
-  call('UNLINK', key('state:' .. job.id), key('error:' .. job.id), key('progress:' .. job.id), key('result:' .. job.id))
+  return signatures, workflows
 end
 
 local function forget_class(class)
   call('ZREM', key('unused'), class)
   call('HDEL', key('classes'), class)
   call('SREM', key('idle'), class)
-  call('UNLINK', key('ready:' .. class))
+  call('UNLINK', key('ready:', class))
   for _, signature in ipairs(call('HKEYS', key('signatures'))) do
-    call('SREM', key('able:' .. signature), class)
+    call('SREM', key('able:', signature), class)
   end
   call('INCR', key('matched'))
 end
 
-local places, total = oldest()
-local signatures, workflows, gone = {}, {}, 0
-for rank, job in ipairs(places) do
-  if gone == limit or (rank > total - keep_max and job.ended >= ended_before) then
-    break
+define('purge', function()
+  local ended_before, keep_max, limit = tonumber(ARGV[A]), tonumber(ARGV[A + 1]), tonumber(ARGV[A + 2])
+  local unused_before = NOW - tonumber(ARGV[A + 3])
+  local places, total = oldest(limit)
+  local gone, batch = {}, new_batch()
+  for rank, job in ipairs(places) do
+    if #gone == limit or (rank > total - keep_max and job.ended >= ended_before) then
+      break
+    end
+    push(gone, job.id)
+    file(batch.ZREM, key('in:', job.status), job.id)
   end
-  forget_job(job, signatures, workflows)
-  gone = gone + 1
-end
-release('uses', signatures, forget_signature)
-release('workflow_uses', workflows, function(workflow)
-  call('HDEL', key('workflows'), workflow)
-  call('HDEL', key('workflow_uses'), workflow)
-end)
-for _, class in ipairs(call('ZRANGE', key('unused'), '-inf', NOW - class_keep_ms, 'BYSCORE', 'LIMIT', 0, CLASSES_AT_ONCE)) do
-  forget_class(class)
-end
-return gone
+  local signatures, workflows = count_uses(gone)
+  for _, name in ipairs({ 'jobs', 'states', 'errors', 'progress', 'results' }) do
+    batch.HDEL[key(name)] = gone
+  end
+  write(batch)
+  release('uses', signatures, forget_signature)
+  release('workflow_uses', workflows, function(workflow)
+    call('HDEL', key('workflows'), workflow)
+    call('HDEL', key('workflow_uses'), workflow)
+  end)
+  for _, class in ipairs(call('ZRANGE', key('unused'), '-inf', unused_before, 'BYSCORE', 'LIMIT', '0', CLASSES_AT_ONCE)) do
+    forget_class(class)
+  end
+  return #gone
+end, 'allow-oom')

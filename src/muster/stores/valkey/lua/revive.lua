@@ -1,27 +1,29 @@
--- include: line
 -- Put a failed, timed-out or cancelled job back in its old place, with its retries counted anew. The attempt number
 -- goes on: it is the fencing token, and a worker may still hold an old one.
 --
 -- Arguments: id.
 -- Returns:   nil for an unknown job, otherwise the status that it had; a job in any other state stays as it is.
--- Reads:     jobs, state:<id>
--- Writes:    state:<id>, error:<id>, progress:<id>, in:*, p:*, pending, ready:*, idle, log
+-- Reads:     jobs, states
+-- Writes:    states, errors, progress, in:*, p:*, pending, ready:*, idle, log
 
-local id = ARGV[A]
-local blob = call('HGET', key('jobs'), id)
-if not blob then
-  return false
-end
-local status, attempt = unpack(call('HMGET', key('state:' .. id), 'status', 'attempt'))
-if status ~= 'failed' and status ~= 'timeout' and status ~= 'cancelled' then
-  return status or 'pending'
-end
-call('ZREM', key('in:' .. status), id)
-call('DEL', key('state:' .. id), key('error:' .. id), key('progress:' .. id))
-if attempt then
-  call('HSET', key('state:' .. id), 'status', 'pending', 'attempt', attempt)
-end
-local signature, score = header(blob)
-place(signature, { score, id })
-tell('job_revived', { id })
-return status
+define('revive', function()
+  local id = ARGV[A]
+  local entry = call('HGET', key('jobs'), id)
+  if not entry then
+    return false
+  end
+  local state = read_state(id)
+  if state.status ~= 'failed' and state.status ~= 'timeout' and state.status ~= 'cancelled' then
+    return state.status
+  end
+  call('ZREM', key('in:', state.status), id)
+  call('HDEL', key('errors'), id)
+  call('HDEL', key('progress'), id)
+  local fresh = whole(front_of(id))
+  fresh.attempt = state.attempt
+  write_states({ fresh })
+  local signature, score = header(entry)
+  place(signature, { score, id })
+  tell('job_revived', { id })
+  return state.status
+end)

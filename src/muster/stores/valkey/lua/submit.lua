@@ -1,4 +1,3 @@
--- include: line
 -- Store new jobs and put them in line. An id that is known changes nothing.
 --
 -- Arguments: how many, then for each: signature, score without the sequence, workflow or "", timeout in ms, id,
@@ -9,19 +8,19 @@
 -- Writes:    jobs, sequence, workflows, workflow_uses, uses, p:*, pending, ready:*, idle, log
 
 local FIELDS = 6
-local count = tonumber(ARGV[A])
 
-local known, unknown = {}, { 0 }
-for n = 0, count - 1 do
-  local signature = ARGV[A + 1 + n * FIELDS]
-  if known[signature] == nil then
-    known[signature] = call('HEXISTS', key('signatures'), signature) == 1
-    if not known[signature] then
-      unknown[#unknown + 1] = signature
+-- Return the signatures among the arguments that have to be added first.
+local function unknown_signatures(count)
+  local known, unknown = {}, {}
+  for n = 0, count - 1 do
+    local signature = ARGV[A + 1 + n * FIELDS]
+    if known[signature] == nil then
+      known[signature] = call('HEXISTS', key('signatures'), signature) == 1
+      if not known[signature] then
+        unknown[#unknown + 1] = signature
+      end
     end
   end
-end
-if #unknown > 1 then
   return unknown
 end
 
@@ -35,31 +34,32 @@ local function sequence_of(workflow, sequence)
   return tonumber(call('HGET', key('workflows'), workflow))
 end
 
-local last = call('INCRBY', key('sequence'), count)
-local reply, created, queues = { 1 }, {}, {}
-for n = 0, count - 1 do
-  local at = A + 1 + n * FIELDS
-  local signature, base, workflow, timeout_ms, id = unpack(ARGV, at, at + 4)
-  if call('HEXISTS', key('jobs'), id) == 1 then
-    reply[n + 2] = 0
-  else
-    local score = tonumber(base) + sequence_of(workflow, last - count + 1 + n)
-    local blob = signature .. '|' .. int(score) .. '|' .. timeout_ms .. '|' .. workflow .. '|' .. ARGV[at + 5]
-    call('HSET', key('jobs'), id, blob)
-    local members = queues[signature]
-    if not members then
-      members = {}
-      queues[signature] = members
-    end
-    members[#members + 1] = score
-    members[#members + 1] = id
-    created[#created + 1] = id
-    reply[n + 2] = 1
+define('submit', function()
+  local count = tonumber(ARGV[A])
+  local unknown = unknown_signatures(count)
+  if #unknown > 0 then
+    return { 0, unpack(unknown) }
   end
-end
-for signature, members in pairs(queues) do
-  call('HINCRBY', key('uses'), signature, #members / 2)
-  place(signature, members)
-end
-tell('job_submitted', created)
-return reply
+  local last = call('INCRBY', key('sequence'), count)
+  local reply, created, queues = { 1 }, {}, {}
+  for n = 0, count - 1 do
+    local at = A + 1 + n * FIELDS
+    local signature, base, workflow, timeout_ms, id = unpack(ARGV, at, at + 4)
+    if call('HEXISTS', key('jobs'), id) == 1 then
+      reply[n + 2] = 0
+    else
+      local score = int(base + sequence_of(workflow, last - count + 1 + n))
+      local front = timeout_ms .. '|' .. signature .. '|' .. score .. '|' .. workflow .. '|'
+      call('HSET', key('jobs'), id, front .. ARGV[at + 5])
+      file(queues, signature, score, id)
+      created[#created + 1] = id
+      reply[n + 2] = 1
+    end
+  end
+  for signature, members in pairs(queues) do
+    call('HINCRBY', key('uses'), signature, #members / 2)
+    place(signature, members)
+  end
+  tell('job_submitted', created)
+  return reply
+end)

@@ -1,29 +1,40 @@
--- How attempts end. Needs line.
+-- How attempts end.
 --
--- A settlement is {id, attempt, status, kind of event, counts, retry_at, avoid, result, error, code, worker, session};
--- as arguments it is the first ten of them, "" where there is none.
+-- A settlement is {id, attempt, status, kind of event, counts, retry_at, avoid, result, error, code}, "" where there is
+-- none, but "-" for no code. As arguments: id, attempt, status and then
+--   completed:  the result
+--   all others: kind of event, 1 if it counts as a retry, when to try again in ms, worker to avoid, result, error, code
 
-local SETTLEMENT_ARGS = 10
+local NO_CODE = '-'
 
--- Read `count` settlements from the arguments, starting at `at`.
-local function read_settlements(at, count)
-  local settlements = {}
-  for n = 1, count do
-    settlements[n] = {
-      id = ARGV[at],
-      attempt = ARGV[at + 1],
-      status = ARGV[at + 2],
-      kind = ARGV[at + 3],
-      counts = ARGV[at + 4] == '1',
-      retry_at = tonumber(ARGV[at + 5]) or 0,
-      avoid = ARGV[at + 6],
-      result = ARGV[at + 7],
-      error = ARGV[at + 8],
-      code = ARGV[at + 9],
-    }
-    at = at + SETTLEMENT_ARGS
+-- Read settlements from the arguments: their number at `at`, and then they.
+local function read_settlements(at)
+  local settlements, first = {}, at + 1
+  for n = 1, tonumber(ARGV[at]) do
+    if ARGV[first + 2] == 'completed' then
+      settlements[n] = {
+        id = ARGV[first], attempt = ARGV[first + 1], status = 'completed', kind = 'job_completed',
+        result = ARGV[first + 3], error = '', code = NO_CODE, state = false, worker = false,
+      }
+      first = first + 4
+    else
+      settlements[n] = {
+        id = ARGV[first], attempt = ARGV[first + 1], status = ARGV[first + 2], kind = ARGV[first + 3],
+        counts = ARGV[first + 4] == '1', retry_at = ARGV[first + 5], avoid = ARGV[first + 6],
+        result = ARGV[first + 7], error = ARGV[first + 8], code = ARGV[first + 9], state = false, worker = false,
+      }
+      first = first + 10
+    end
   end
-  return settlements, at
+  return settlements
+end
+
+local function ids_of(settlements)
+  local ids = {}
+  for n, s in ipairs(settlements) do
+    ids[n] = s.id
+  end
+  return ids
 end
 
 -- Write one event for each kind and worker.
@@ -32,94 +43,74 @@ local function tell_of(settlements)
   for _, s in ipairs(settlements) do
     local name = s.kind .. ' ' .. s.worker
     local group = groups[name]
-    if not group then
-      group = { kind = s.kind, worker = s.worker, ids = {}, attempts = {}, codes = {} }
+    if group then
+      push(group.ids, s.id)
+      push(group.attempts, s.attempt)
+      push(group.codes, s.code)
+    else
+      group = { kind = s.kind, worker = s.worker, ids = { s.id }, attempts = { s.attempt }, codes = { s.code } }
       groups[name] = group
-      order[#order + 1] = group
+      push(order, group)
     end
-    local n = #group.ids + 1
-    group.ids[n], group.attempts[n] = s.id, tonumber(s.attempt)
-    group.codes[n] = s.code ~= '' and s.code or cjson.null
-    group.coded = group.coded or s.code ~= ''
+    group.coded = group.coded or s.code ~= NO_CODE
   end
   for _, group in ipairs(order) do
     tell(group.kind, group.ids, group.worker, group.attempts, group.coded and group.codes or nil)
   end
 end
 
-local function retry(s)
-  local state = key('state:' .. s.id)
-  call('HSET', state, 'status', 'pending')
-  call('HDEL', state, 'started')
-  call('DEL', key('progress:' .. s.id))
+-- The attempt is over and the job goes on: back into line at once, or when its time has come. Return its new state.
+local function go_on(s)
+  local state = whole(front_of(s.id, s.state.status .. s.state.tail))
+  state.status, state.started, state.timeout, state.avoid = 'pending', '', '', s.avoid
   if s.counts then
-    call('HINCRBY', state, 'retries', 1)
+    state.retries = int(state.retries + 1)
   end
-  if s.error ~= '' then
-    call('SET', key('error:' .. s.id), s.error)
-  end
-  if s.avoid ~= '' then
-    call('HSET', state, 'avoid', s.avoid)
-  end
-  if s.retry_at > NOW then
-    call('HSET', state, 'due', int(s.retry_at))
+  if tonumber(s.retry_at) > NOW then
+    state.due = s.retry_at
     call('ZADD', key('delayed'), s.retry_at, s.id)
   else
-    local signature, score = header(call('HGET', key('jobs'), s.id))
-    put_back(s.id, signature, score, s.avoid ~= '' and s.avoid or nil)
+    put_back(state)
   end
+  return text_of(state)
 end
 
-local function finish(s)
-  call('HSET', key('state:' .. s.id), 'status', s.status, 'ended', int(NOW))
-  if s.result ~= '' then
-    call('SET', key('result:' .. s.id), s.result)
-  end
-  if s.error ~= '' then
-    call('SET', key('error:' .. s.id), s.error)
-  elseif s.attempt ~= '1' then
-    call('DEL', key('error:' .. s.id))  -- of an attempt before
-  end
-end
-
--- End the running attempts that `settlements` speak of; whoever calls has checked that they run.
+-- End the running attempts that `settlements` speak of. Whoever calls has checked that they run, and added the session,
+-- the worker, and the state as {status, tail}.
 local function end_attempts(settlements)
-  local ids, held, ended = {}, {}, {}
-  for n, s in ipairs(settlements) do
-    ids[n] = s.id
-    held[s.session] = held[s.session] or {}
-    table.insert(held[s.session], s.id)
-  end
-  for session, leases in pairs(held) do
-    bulk('ZREM', 'held:' .. session, leases)
-  end
-  bulk('ZREM', 'deadlines', ids)
-  bulk('ZREM', 'in:assigned', ids)
-  bulk('ZREM', 'in:in_progress', ids)
+  local batch = new_batch()
   for _, s in ipairs(settlements) do
+    file(batch.SREM, key('held:', s.session), s.id)
+    file(batch.ZREM, key('in:', s.state.status), s.id)
     if s.status == 'pending' then
-      retry(s)
+      file(batch.HSET, key('states'), s.id, go_on(s))
+      file(batch.HDEL, key('progress'), s.id)
     else
-      finish(s)
-      ended[s.status] = ended[s.status] or {}
-      table.insert(ended[s.status], NOW)
-      table.insert(ended[s.status], s.id)
+      file(batch.HSET, key('states'), s.id, ended_text(s.state, s.status))
+      file(batch.ZADD, key('in:', s.status), NOW_TEXT, s.id)
+    end
+    if s.result ~= '' then
+      file(batch.HSET, key('results'), s.id, s.result)
+    end
+    if s.error ~= '' then
+      file(batch.HSET, key('errors'), s.id, s.error)
+    elseif s.status ~= 'pending' and s.attempt ~= '1' then
+      file(batch.HDEL, key('errors'), s.id)  -- of an attempt before
     end
   end
-  for status, members in pairs(ended) do
-    bulk('ZADD', 'in:' .. status, members)
-  end
+  write(batch)
   tell_of(settlements)
 end
 
--- Put leased jobs of one session back as if the attempts had not been; return their ids.
-local function return_leases(session, worker, leases)
+-- Put running jobs back as if the attempts had not been; return their ids.
+local function return_jobs(states)
   local settlements, ids = {}, {}
-  for n, lease in ipairs(leases) do
-    ids[n] = lease.id
+  for n, state in ipairs(states) do
+    ids[n] = state.id
     settlements[n] = {
-      id = lease.id, attempt = lease.attempt, status = 'pending', kind = 'job_returned', counts = false,
-      retry_at = 0, avoid = '', result = '', error = '', code = '', worker = worker, session = session,
+      id = state.id, attempt = state.attempt, status = 'pending', kind = 'job_returned', counts = false,
+      retry_at = '0', avoid = '', result = '', error = '', code = NO_CODE, state = state, worker = state.worker,
+      session = state.session,
     }
   end
   end_attempts(settlements)

@@ -1,18 +1,19 @@
--- Part of every script. Keys share the hash tag in KEYS[1], so that a script stays in one slot of a cluster.
+-- What all functions of the library stand on. A library and not scripts: its helpers are made once, when it is loaded,
+-- where every call of a script would make all of them anew; and a full server refuses a function before it has begun.
 --
--- KEYS[1]  prefix of all keys, "{muster}:"
--- ARGV[1]  now in ms since the epoch; 0: the server's own clock, one for all who hold leases
--- ARGV[2]  how many entries the event log keeps
--- ARGV[3]  how long a retry leaves out the worker that failed it, in ms
--- ARGV[4…] the script's own arguments, from A on
+-- Arguments of every function (keys share the hash tag in the prefix, so that a call stays in one slot of a cluster):
+--   KEYS[1]  prefix of all keys, "{muster}:"
+--   ARGV[1]  now in ms since the epoch; 0: the server's own clock, one for all who hold leases
+--   ARGV[2]  how many entries the event log keeps
+--   ARGV[3]  how long a retry leaves out the worker that failed it, in ms
+--   ARGV[4…] the function's own arguments, from A on
 --
 -- Keys (<…> is a part of the name):
---   jobs           hash  job id -> "signature|score|timeout in ms|workflow|specification as JSON"
---   state:<id>     hash  status, attempt, retries, worker, session, started, ended, due, avoid; none before the first
---                        claim. `worker` and `session` outlive an attempt that went back: they tell a repeated report
---   error:<id>     string  error of the last failed attempt, JSON
---   progress:<id>  string  "at in ms|JSON"
---   result:<id>    string  JSON
+--   jobs           hash  job id -> "timeout in ms|signature|score|workflow|specification as JSON"
+--   states         hash  job id -> its state once it was claimed, see lib/states.lua
+--   errors         hash  job id -> error of the last failed attempt, JSON
+--   progress       hash  job id -> "at in ms|JSON"
+--   results        hash  job id -> JSON
 --   p:<signature>  zset  waiting jobs of one signature by score. "signature!worker" holds retries that leave out
 --                        that worker for a while (a variant of the signature)
 --   pending        zset  all waiting jobs by score: the position in line, and pages of it
@@ -20,40 +21,70 @@
 --   avoiding       zset  job id -> until when it waits in a variant
 --   variants       set   names of variants that have jobs
 --   in:<status>    zset  job id -> start (assigned, in_progress) or end (completed, failed, timeout, cancelled)
---   deadlines      zset  job id -> when its running attempt must have ended
---   held:<session> zset  leases: job id -> attempt, the fencing token
---   sessions       zset  session -> end of its lease
---   session:<id>   hash  worker, class
+--   sessions       hash  session -> "worker|class|end of its lease in ms"
+--   held:<session> set   jobs that it has leased
+--   looks          zset  session -> when to look at it next: never later than the end of its lease or the deadline of a
+--                        job that it holds. So a renewal need not touch it
 --   members:<class> set  sessions of a class
 --   classes        hash  class -> capability as JSON;  unused: zset, class -> since when it has no session
 --   signatures     hash  signature -> need as JSON;  uses: hash, signature -> how many stored jobs have it
 --   able:<signature> set classes that can run it
---   ready:<class>  zset  signature or variant -> score of its head. May be too low or empty; a claim that meets such
+--   ready:<class>  zset  signature or variant -> score of its head. May be too low, or of none; a claim that meets such
 --                        an entry corrects it. Never too high, never missing
 --   matched        counter of changes to classes and signatures: whoever adds one has seen all of the others
 --   idle           set   classes that want a message on channel bus:wake when work arrives
 --   sequence       counter of submits
 --   workflows      hash  workflow -> sequence shared by its jobs;  workflow_uses: hash, workflow -> stored jobs
---   log            stream of events, each one field "e" with JSON
+--   log            stream of events: field `event` with JSON, or field `job` with lines, see `tell`
+--
+-- A hash for all jobs rather than a key for each: one command serves a whole batch, and that is what a claim costs.
 
-local call = redis.call
 local A = 4
-local EVENTS_MAX, AVOID_MS = ARGV[2], tonumber(ARGV[3])
 local BULK = 1000  -- unpack() fails from about 8,000 values on
 
-local function key(name)
-  return KEYS[1] .. name
-end
+-- Set at the start of each call. Numbers are kept as text where they can be: to turn one into text costs as much as
+-- a command, and so does a number among the arguments of a command.
+local call, ARGV, NOW, NOW_TEXT, EVENTS_MAX, AVOID_MS
+local names, prefix = {}, nil
 
 -- Whole numbers as text: the server writes large ones with an exponent.
 local function int(number)
   return string.format('%.0f', number)
 end
 
-local NOW = tonumber(ARGV[1])
-if NOW == 0 then
-  local time = call('TIME')
-  NOW = time[1] * 1000 + math.floor(time[2] / 1000)
+local function begin(keys, args)
+  call, ARGV = redis.call, args
+  if keys[1] ~= prefix then
+    names, prefix = {}, keys[1]
+  end
+  NOW_TEXT, EVENTS_MAX, AVOID_MS = args[1], args[2], tonumber(args[3])
+  if NOW_TEXT == '0' then
+    local time = call('TIME')  -- seconds, microseconds
+    NOW_TEXT = time[1] .. string.sub('00000' .. time[2], -6, -4)
+  end
+  NOW = tonumber(NOW_TEXT)
+end
+
+-- Return the key of that name; of a family of keys with `of` as the last part of it.
+local function key(name, of)
+  local known = names[name]
+  if not known then
+    known = prefix .. name
+    names[name] = known
+  end
+  return of and known .. of or known
+end
+
+-- Offer a function under a name that belongs to this version of the library: others may be at work beside it.
+local function define(name, run, ...)
+  redis.register_function({
+    function_name = LIBRARY .. '_' .. name,
+    callback = function(keys, args)
+      begin(keys, args)
+      return run()
+    end,
+    flags = { ... },
+  })
 end
 
 -- Whether id `a` is ordered before `b` as sorted sets do it: byte by byte, where `<` would ask the server's locale.
@@ -67,26 +98,51 @@ local function before(a, b)
   return #a < #b
 end
 
--- Run a command that takes many values; `values` may hold pairs.
-local function bulk(command, name, values)
-  for first = 1, #values, BULK do
-    call(command, key(name), unpack(values, first, math.min(first + BULK - 1, #values)))
+local function push(list, value, partner)
+  list[#list + 1] = value
+  list[#list + 1] = partner
+end
+
+-- Append a value, or a pair, to the list of that name.
+local function file(lists, name, value, partner)
+  local list = lists[name]
+  if list then
+    push(list, value, partner)
+  else
+    lists[name] = { value, partner }  -- made in its size: to grow from nothing costs ten times as much
   end
 end
 
--- Append one event that speaks of all `ids`; `worker`, `attempts` and `codes` (lists beside `ids`) may be nil.
+-- Run a command that takes many values; `values` may hold pairs.
+local function bulk(command, name, values)
+  for first = 1, #values, BULK do
+    call(command, name, unpack(values, first, math.min(first + BULK - 1, #values)))
+  end
+end
+
+-- Writes that are gathered over all jobs of a call, one command for each key: values by key, by command.
+local function new_batch()
+  return { HSET = {}, HDEL = {}, SADD = {}, SREM = {}, ZADD = {}, ZREM = {} }
+end
+
+local function write(batch)
+  for command, lists in pairs(batch) do
+    for name, values in pairs(lists) do
+      bulk(command, name, values)
+    end
+  end
+end
+
+local IDS_PER_EVENT = 50
+
+-- Append an event that speaks of all `ids`, as lines: kind, time, worker, ids, attempts, codes ("-": none). The last
+-- two run beside `ids`. Many ids make several events: the log is capped by entries, so each must be small.
 local function tell(kind, ids, worker, attempts, codes)
-  if #ids == 0 then
-    return
+  for first = 1, #ids, IDS_PER_EVENT do
+    local last = math.min(first + IDS_PER_EVENT - 1, #ids)
+    local lines = kind .. '\n' .. NOW_TEXT .. '\n' .. (worker or '') .. '\n' .. table.concat(ids, ' ', first, last)
+    lines = lines .. '\n' .. (worker and table.concat(attempts, ' ', first, last) or '')
+    lines = lines .. '\n' .. (codes and table.concat(codes, ' ', first, last) or '')
+    call('XADD', key('log'), 'MAXLEN', '~', EVENTS_MAX, '*', 'job', lines)
   end
-  local event = { kind = kind, key = ids[1], at_ms = NOW }
-  if #ids > 1 then
-    event.ids = ids
-  end
-  if worker then
-    event.data = { worker_id = worker, attempts = attempts, codes = codes }
-  elseif codes then
-    event.data = { codes = codes }
-  end
-  call('XADD', key('log'), 'MAXLEN', '~', EVENTS_MAX, '*', 'e', cjson.encode(event))
 end

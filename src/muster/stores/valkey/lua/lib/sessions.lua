@@ -1,18 +1,41 @@
--- How sessions leave.
+-- Sessions of workers: how they live and leave.
 
-local function leave_class(session, class)
-  call('SREM', key('members:' .. class), session)
-  if call('EXISTS', key('members:' .. class)) == 0 then
-    call('ZADD', key('unused'), NOW, class)
+local RESOLUTION_MS = 100
+
+-- Return {worker, class, ends}, or nil when there is no such session.
+local function read_session(session)
+  local text = call('HGET', key('sessions'), session)
+  if text then
+    local worker, class, ends = string.match(text, '^([^|]*)|([^|]*)|(%d+)$')
+    return { worker = worker, class = class, ends = tonumber(ends) }
   end
 end
 
--- Forget a session that holds no leases.
-local function forget_session(session)
-  local class = call('HGET', key('session:' .. session), 'class')
-  if class then
-    leave_class(session, class)
+local function write_session(session, worker, class, ends)
+  call('HSET', key('sessions'), session, worker .. '|' .. class .. '|' .. int(ends))
+end
+
+-- Renew a session's lease. A worker that claims hundreds of times a second need not have that written down each time.
+local function prolong(session, known, lease_ms)
+  local ends = NOW + lease_ms
+  if math.abs(ends - known.ends) >= RESOLUTION_MS then
+    write_session(session, known.worker, known.class, ends)
+    if ends < known.ends then  -- leases have become shorter
+      call('ZADD', key('looks'), 'LT', ends, session)
+    end
   end
-  call('DEL', key('session:' .. session))
-  call('ZREM', key('sessions'), session)
+end
+
+local function leave_class(session, class)
+  call('SREM', key('members:', class), session)
+  if call('EXISTS', key('members:', class)) == 0 then
+    call('ZADD', key('unused'), NOW_TEXT, class)
+  end
+end
+
+-- Forget a session that holds nothing.
+local function forget_session(session, known)
+  leave_class(session, known.class)
+  call('HDEL', key('sessions'), session)
+  call('ZREM', key('looks'), session)
 end

@@ -1,0 +1,321 @@
+"""The job queue measured alone: no-op jobs, one worker process, every feature on.
+
+    python -m bench.queue                 the table of jobs a second, and what one claim costs the server
+    python -m bench.queue --quick         the same with fewer jobs, to see whether it works
+    python -m bench.queue --server redis  Debian's redis-server in place of the embedded Valkey
+    python -m bench.queue --aof everysec  one setting of the append-only file: off, everysec or always
+    python -m bench.queue --pending 1000000 --only claim
+
+A job appends one byte to a file, so that the jobs done can be counted from outside. The worker claims as workers do:
+one call for "these are done, give me more". Figures are from this machine and this moment; compare only what was
+measured together.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import uvloop
+from msgspec import Struct
+
+from muster.domain.capability import Capability
+from muster.domain.job import ClaimedJob, Hardware, JobSpec, JobStatus, Requirements, Settlement, encode_result
+from muster.ids import JobId, SessionId, WorkerId
+from muster.stores.embedded import embedded_binary
+from muster.stores.valkey import ValkeyStore
+
+_LEASE_S = 15.0
+_BULK = 250
+_BATCHES = (1, 16, 64)
+_AOF = ("off", "everysec", "always")
+_PAYLOAD = {"messages": [{"role": "user", "content": "x" * 100}], "max_tokens": 128}
+_ABLE = Capability(services=("llm",), models=tuple(f"m{number}" for number in range(1000)), gpu_memory_gb=80)
+
+
+class Sizes(Struct, frozen=True):
+    jobs: int
+    latencies: int
+    pending: tuple[int, ...]
+    signatures: tuple[int, ...]
+    claims: int
+
+
+_FULL = Sizes(jobs=20_000, latencies=500, pending=(1_000, 100_000), signatures=(1, 100, 1000), claims=200)
+_QUICK = Sizes(jobs=2_000, latencies=50, pending=(1_000,), signatures=(1, 10), claims=20)
+
+
+def spec(number: int, signature: int = 0, **fields: Any) -> JobSpec:
+    requirements = Requirements(models=(f"m{signature}",), hardware=Hardware(gpu_memory_gb=fields.pop("gb", 8)))
+    name = JobId(f"job-{fields.pop('prefix', '')}{number:012}")
+    return JobSpec(job_id=name, service_required="llm", payload=_PAYLOAD, requirements=requirements, **fields)
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
+
+
+class Server:
+    """A server process of its own in a temporary folder."""
+
+    def __init__(self, kind: str, aof: str) -> None:
+        binary = shutil.which("redis-server") if kind == "redis" else str(embedded_binary())
+        if binary is None:
+            raise SystemExit("redis-server is missing: sudo apt-get install -y --no-install-recommends redis-server")
+        self.folder = Path(tempfile.mkdtemp(prefix="mst-"))
+        self.url = f"unix://{self.folder}/s"
+        options = ["--port", "0", "--unixsocket", f"{self.folder}/s", "--dir", str(self.folder), "--save", ""]
+        if aof != "off":
+            options += ["--appendonly", "yes", "--appendfsync", aof]
+        self.process = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.folder)
+
+
+@contextlib.asynccontextmanager
+async def fresh_store(kind: str, aof: str) -> AsyncIterator[tuple[Server, ValkeyStore]]:
+    server = Server(kind, aof)
+    try:
+        store = await ValkeyStore.open(server.url, call_timeout_s=30)
+        try:
+            yield server, store
+        finally:
+            await store.close()
+    finally:
+        server.stop()
+
+
+# --- the worker, a process of its own ---------------------------------------------------------------------------------
+
+
+async def work(url: str, batch: int, hits: str) -> None:
+    """Claim, run, and finish with the next claim; wait for a wake-up when nothing is there."""
+    store = await ValkeyStore.open(url, call_timeout_s=30)
+    session, worker = SessionId("bench"), WorkerId("bench-worker-0")
+    await store.jobs.open_session(session, worker, _ABLE, _LEASE_S)
+    file = os.open(hits, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    woken = asyncio.Event()
+
+    async def listen() -> None:
+        async for _ in store.bus.subscribe("wake"):
+            woken.set()
+
+    async def run(job: ClaimedJob) -> Settlement:
+        os.write(file, b".")
+        return Settlement(
+            job_id=job.spec.job_id, attempt=job.attempt, status=JobStatus.COMPLETED, result=encode_result({"ok": True})
+        )
+
+    listening = asyncio.create_task(listen())
+    done: list[Settlement] = []
+    while not listening.done():
+        woken.clear()
+        claimed = await store.jobs.claim(session, worker, batch, done, lease_s=_LEASE_S, mark_idle=True)
+        done = [await run(job) for job in claimed.jobs]
+        if not done:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    await woken.wait()
+    await listening
+
+
+@contextlib.contextmanager
+def worker_process(url: str, batch: int, hits: Path) -> Iterator[psutil.Process]:
+    command = [sys.executable, "-m", "bench.queue", "--worker", url, str(batch), str(hits)]
+    process = subprocess.Popen(command)
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+# --- jobs a second ----------------------------------------------------------------------------------------------------
+
+
+class Drained(Struct, frozen=True):
+    jobs_per_s: float
+    cpu_us_per_job: float
+    server_cpu_us_per_job: float
+    memory_mb: float
+
+
+async def enqueue(store: ValkeyStore, jobs: int, bulk: int) -> float:
+    """Submit `bulk` at a time; return how many a second."""
+    specs = [spec(number, number // 50 % 10) for number in range(jobs)]
+    start = time.perf_counter()
+    for first in range(0, jobs, bulk):
+        await store.jobs.submit(specs[first : first + bulk])
+    return jobs / (time.perf_counter() - start)
+
+
+async def drain(server: Server, jobs: int, batch: int) -> Drained:
+    """Time one worker process from a tenth of the jobs to all of them: its start is no part of the work."""
+    hits = server.folder / f"hits-{batch}"
+    hits.touch()
+    served = psutil.Process(server.process.pid)
+    with worker_process(server.url, batch, hits) as worker:
+        await until(lambda: hits.stat().st_size >= jobs // 10)
+        start, ran, cpu_s, served_s = time.perf_counter(), hits.stat().st_size, cpu_of(worker), cpu_of(served)
+        await until(lambda: hits.stat().st_size >= jobs)
+        seconds, counted = time.perf_counter() - start, jobs - ran
+        return Drained(
+            jobs_per_s=counted / seconds,
+            cpu_us_per_job=(cpu_of(worker) - cpu_s) / counted * 1e6,
+            server_cpu_us_per_job=(cpu_of(served) - served_s) / counted * 1e6,
+            memory_mb=worker.memory_full_info().pss / 2**20,
+        )
+
+
+async def latencies_ms(server: Server, store: ValkeyStore, count: int) -> list[float]:
+    """Submit one job to an idle worker and wait for its result, told by the log; return the times, sorted."""
+    hits = server.folder / "hits-latency"
+    found = []
+    with worker_process(server.url, 1, hits):
+        for number in range(-20, count):  # the first ones warm up
+            at = await store.log.newest_id()
+            job = spec(number + 20, prefix="latency-")
+            start = time.perf_counter()
+            await store.jobs.submit([job])
+            ended = False
+            while not ended:
+                entries = await store.log.read(at, 100, wait_s=20)
+                at = entries[-1].id
+                ended = any(entry.event.kind == "job_completed" for entry in entries)
+            await store.jobs.get([job.job_id])
+            if number >= 0:
+                found.append((time.perf_counter() - start) * 1000)
+    return sorted(found)
+
+
+async def table(kind: str, aofs: tuple[str, ...], sizes: Sizes) -> None:
+    print("| append-only file | enqueue/s one by one / bulk | jobs at a time | drain/s | worker CPU µs/job "
+          "| server CPU µs/job | worker MB | idle latency ms p50 / p99 |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|")
+    for aof in aofs:
+        for batch in _BATCHES:
+            async with fresh_store(kind, aof) as (server, store):
+                one = await enqueue(store, sizes.jobs, 1) if batch == 1 else None
+                bulk = await enqueue(store, sizes.jobs, _BULK) if batch != 1 else None
+                drained = await drain(server, sizes.jobs, batch)
+                await until_completed(store, sizes.jobs)
+                times = await latencies_ms(server, store, sizes.latencies) if batch == 1 else []
+            rate = f"{one:,.0f} / –" if one else f"– / {bulk:,.0f}"
+            latency = f"{statistics.median(times):.2f} / {times[int(len(times) * 0.99)]:.2f}" if times else "–"
+            print(f"| {aof} | {rate} | {batch} | {drained.jobs_per_s:,.0f} | {drained.cpu_us_per_job:.1f} "
+                  f"| {drained.server_cpu_us_per_job:.1f} | {drained.memory_mb:.0f} | {latency} |", flush=True)  # fmt: skip
+
+
+# --- what one claim costs ---------------------------------------------------------------------------------------------
+
+
+async def claim_costs(kind: str, sizes: Sizes) -> None:
+    print("\n| waiting | signatures | in front, not runnable | bytes/job | claim of 1, server µs | of 16 | of 64 |")
+    print("|---|---|---|---|---|---|---|")
+    cases = [(pending, signatures, 0) for pending in sizes.pending for signatures in sizes.signatures]
+    cases.append((sizes.pending[-1], sizes.signatures[-1], sizes.pending[-1]))
+    for pending, signatures, blocked in cases:
+        async with fresh_store(kind, "off") as (_, store):
+            await store.jobs.open_session(SessionId("bench"), WorkerId("bench-worker-0"), _ABLE, 3600)
+            before = await memory_of(store)
+            for first in range(0, pending, 1000):
+                await store.jobs.submit([spec(n, n % signatures) for n in range(first, min(pending, first + 1000))])
+            per_job = (await memory_of(store) - before) / pending
+            for first in range(0, blocked, 1000):
+                await store.jobs.submit(
+                    [spec(n, gb=640, priority=100, prefix="large-") for n in range(first, first + 1000)]
+                )
+            costs = [await claim_cost(store, batch, signatures, sizes.claims) for batch in _BATCHES]
+        cells = " | ".join(f"{cost:.0f}" for cost in costs)
+        print(f"| {pending:,} | {signatures:,} | {blocked:,} | {per_job:.0f} | {cells} |", flush=True)
+
+
+async def claim_cost(store: ValkeyStore, batch: int, signatures: int, claims: int) -> float:
+    """Return microseconds in the server for one claim that also ends the claim before; what it takes is replaced."""
+    session, worker = SessionId("bench"), WorkerId("bench-worker-0")
+    done: list[Settlement] = []
+    costs = []
+    for number in range(claims):
+        before = await function_us(store)
+        claimed = await store.jobs.claim(session, worker, batch, done, lease_s=3600)
+        costs.append(await function_us(store) - before)
+        done = [
+            Settlement(job_id=job.spec.job_id, attempt=1, status=JobStatus.COMPLETED, result=encode_result(number))
+            for job in claimed.jobs
+        ]
+        fresh = range(number * batch, (number + 1) * batch)
+        await store.jobs.submit([spec(n, n % signatures, prefix=f"fresh-{batch}-") for n in fresh])
+    await store.jobs.claim(session, worker, 0, done, lease_s=3600)
+    return statistics.mean(costs[1:])
+
+
+async def function_us(store: ValkeyStore) -> float:
+    stats = await store.server.execute("INFO", "commandstats")
+    return float(stats["cmdstat_fcall"]["usec"])
+
+
+async def memory_of(store: ValkeyStore) -> float:
+    return float((await store.server.execute("INFO", "memory"))["used_memory"])
+
+
+# --- small things -----------------------------------------------------------------------------------------------------
+
+
+def cpu_of(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+async def until(check: Callable[[], bool], timeout_s: float = 300) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not check():
+            await asyncio.sleep(0.003)
+
+
+async def until_completed(store: ValkeyStore, jobs: int) -> None:
+    """Make sure that every job ended, not only ran."""
+    async with asyncio.timeout(30):
+        while (await store.jobs.counts())[JobStatus.COMPLETED] < jobs:
+            await asyncio.sleep(0.01)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.queue", description="Measure the job queue.")
+    parser.add_argument("--quick", action="store_true", help="fewer jobs, to see whether it works")
+    parser.add_argument("--server", choices=("valkey", "redis"), default="valkey")
+    parser.add_argument("--aof", choices=_AOF, help="one setting of the append-only file (default: all)")
+    parser.add_argument("--only", choices=("table", "claim"), help="one of the two tables")
+    parser.add_argument("--pending", type=int, help="how many jobs wait in the table of claims")
+    parser.add_argument("--worker", nargs=3, metavar=("URL", "BATCH", "FILE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        url, batch, hits = arguments.worker
+        uvloop.run(work(url, int(batch), hits))
+        return
+    sizes = _QUICK if arguments.quick else _FULL
+    if arguments.pending:
+        sizes = Sizes(
+            **{name: getattr(sizes, name) for name in sizes.__struct_fields__} | {"pending": (arguments.pending,)}
+        )
+    aofs = (arguments.aof,) if arguments.aof else _AOF
+    print(f"\nJob queue: {sizes.jobs:,} no-op jobs, one worker process, results kept, server {arguments.server}\n")
+    if arguments.only != "claim":
+        uvloop.run(table(arguments.server, aofs, sizes))
+    if arguments.only != "table":
+        uvloop.run(claim_costs(arguments.server, sizes))
+
+
+if __name__ == "__main__":
+    main()

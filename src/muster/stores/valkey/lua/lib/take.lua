@@ -1,0 +1,150 @@
+-- How the best jobs for a class are found: a merge of its queues, of which only the heads are read.
+--
+-- Order is exact: score, then id, over all queues. What it costs depends neither on how many jobs, signatures or classes
+-- there are, nor on jobs that this class cannot run.
+--
+-- A queue that takes part in the merge is {queue, indexed (its score in the index), score (of its next job, or what it
+-- is at least), found (a page of its jobs: id, score, id, score…; nil: to be read), at (how far the page was used),
+-- size (of the page), taken (how many jobs in all)}. Scores are numbers to compare and text to write down.
+
+local INDEX_PAGE = 16
+
+-- Whether `a` goes first. One whose page has to be read does, so that it will be.
+local function leads(a, b)
+  if a.score ~= b.score then
+    return a.score < b.score
+  elseif not a.found or not b.found then
+    return not a.found
+  end
+  return before(a.found[a.at + 1], b.found[b.at + 1])
+end
+
+local function enter(parts, part)
+  local at = #parts
+  while at > 0 and leads(part, parts[at]) do
+    parts[at + 1] = parts[at]
+    at = at - 1
+  end
+  parts[at + 1] = part
+end
+
+-- Enter the next queues of the index, but those that leave out this worker.
+local function read_index(index, parts, most)
+  local count = math.min(most, INDEX_PAGE) + 1
+  local entries = call('ZRANGE', index.key, index.read, index.read + count - 1, 'WITHSCORES')
+  index.read, index.more = index.read + count, #entries == 2 * count
+  for at = 1, #entries, 2 do
+    local queue, score = entries[at], tonumber(entries[at + 1])
+    index.last = score
+    if string.sub(queue, -#index.avoided) ~= index.avoided then
+      enter(parts, { queue = queue, indexed = entries[at + 1], score = score, size = 0, taken = 0 })
+    end
+  end
+end
+
+-- Set the score of the next job; at the end of a full page it is only known to be no lower.
+local function advance(part)
+  local score = part.found[part.at + 2]
+  if score then
+    part.score = tonumber(score)
+  elseif part.at == 2 * part.size then
+    part.found = nil
+  else
+    part.score = math.huge
+  end
+end
+
+-- Read the next page of a queue: as much again as was taken from it, so that little is read in vain. One that is alone
+-- gives all.
+local function read_queue(part, most, alone)
+  part.size = alone and most + 1 or math.min(math.max(part.taken, 2), most + 1)
+  part.found = call('ZRANGE', key('p:', part.queue), part.taken, part.taken + part.size - 1, 'WITHSCORES')
+  part.at = 0
+  advance(part)
+end
+
+-- Remove what was taken from a queue, and bring its entry in the index up to date.
+local function close(index, part)
+  local name = key('p:', part.queue)
+  if part.taken > 0 then
+    call('ZREMRANGEBYRANK', name, '0', part.taken - 1)
+  end
+  if not part.found then
+    part.found, part.at = call('ZRANGE', name, '0', '0', 'WITHSCORES'), 0
+  end
+  local score = part.found[part.at + 2]
+  if not score then
+    call('ZREM', index.key, part.queue)
+    drop_if_empty(part.queue)
+  elseif score ~= part.indexed then
+    call('ZADD', index.key, score, part.queue)
+  end
+end
+
+-- Take up to `want` jobs by a merge; return ids and queues, lists beside each other.
+local function take_many(class, avoided, want)
+  local index = { key = key('ready:', class), avoided = avoided, read = 0, more = true, last = -math.huge }
+  local parts, opened, n = {}, {}, 0
+  local ids, queues = {}, {}
+  while n < want do
+    while index.more and (#parts == 0 or parts[1].score >= index.last) do
+      read_index(index, parts, want - n)
+    end
+    local part = table.remove(parts, 1)
+    if not part then
+      break
+    elseif not part.found then
+      if part.size == 0 then
+        opened[#opened + 1] = part
+      end
+      read_queue(part, want - n, #parts == 0 and not index.more)
+    else
+      n = n + 1
+      ids[n], queues[n] = part.found[part.at + 1], part.queue
+      part.taken, part.at = part.taken + 1, part.at + 2
+      advance(part)
+    end
+    if part.score < math.huge then
+      enter(parts, part)
+    end
+  end
+  for _, part in ipairs(opened) do
+    close(index, part)
+  end
+  return ids, queues
+end
+
+-- Take one job the short way: its queue is alone in front, and the index is right about it. Otherwise take none.
+local function take_one(class, avoided)
+  local ready = key('ready:', class)
+  local top = call('ZRANGE', ready, '0', '1', 'WITHSCORES')
+  local queue, score = top[1], top[2]
+  if not queue or score == top[4] or string.sub(queue, -#avoided) == avoided then
+    return nil
+  end
+  local found = call('ZRANGE', key('p:', queue), '0', '1', 'WITHSCORES')
+  if found[2] ~= score then
+    return nil
+  end
+  call('ZREM', key('p:', queue), found[1])
+  if found[4] then
+    call('ZADD', ready, found[4], queue)
+  else
+    call('ZREM', ready, queue)
+    drop_if_empty(queue)
+  end
+  return { found[1] }, { queue }
+end
+
+-- Take up to `want` jobs out of their queues; return ids and queues, lists beside each other.
+local function take(class, worker, want)
+  local avoided = '!' .. worker
+  local ids, queues
+  if want == 1 then  -- what most workers ask for
+    ids, queues = take_one(class, avoided)
+  end
+  if not ids then
+    ids, queues = take_many(class, avoided, want)
+  end
+  return ids, queues
+end
