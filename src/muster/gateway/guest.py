@@ -37,8 +37,10 @@ class Guests:
         )
         self._state = ServerState()
         self._lifespan = LifespanOn(self._config)
+        self._started = False
 
     async def start(self) -> None:
+        self._started = True
         await self._lifespan.startup()
         if self._lifespan.should_exit:
             raise RuntimeError("the web application did not start; the log says why")
@@ -62,7 +64,8 @@ class Guests:
             connection.transport.abort()
 
     async def stop(self) -> None:
-        await self._lifespan.shutdown()
+        if self._started:  # uvicorn would wait for ever for the end of what never began
+            await self._lifespan.shutdown()
 
 
 class _Watched:

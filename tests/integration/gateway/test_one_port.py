@@ -131,7 +131,7 @@ async def test_the_web_applications_keep_alive_timer_does_not_end_our_answer(eng
         assert await wire.chunk() == b"data: [DONE]\n\n"
 
 
-async def test_a_taken_port_is_named():
+async def test_a_taken_port_is_named_and_does_not_hold_up_the_stop():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -140,6 +140,8 @@ async def test_a_taken_port_is_named():
             front = Front(door.gateway, web, [("127.0.0.1", port)])
             with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"):
                 await front.start()
+            async with asyncio.timeout(5):
+                await front.stop(1)
 
 
 async def test_connections_over_the_limit_are_told_so(engine: Engine):
