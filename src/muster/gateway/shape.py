@@ -22,9 +22,9 @@ def error_reply(dialect: Dialect, problem: MusterError, model: str = "") -> Repl
             lines += b"x-should-retry: false\r\n"  # work was done for it; twice as much would not help
         content = openai.error(problem)
     else:
-        content = ollama.error(
-            ollama.model_not_found(problem, model) if isinstance(problem, ModelNotFound) else problem
-        )
+        if model and isinstance(problem, ModelNotFound):
+            problem = ollama.model_not_found(problem, model)
+        content = ollama.error(problem)
     return Reply.json(content, status=problem.http_status, lines=lines)
 
 
