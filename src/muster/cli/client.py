@@ -3,7 +3,7 @@
 import http.client
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
@@ -102,18 +102,17 @@ class Client:
         sent = self._headers | (headers or {})
         if body is not None:
             sent["Content-Type"] = "application/json"
-        connection = self._connect()
-        try:
+        with ExitStack() as opened:
+            connection = opened.enter_context(closing(self._connect()))
             with _as_unreachable(self.url, silence_s):
                 connection.sock.settimeout(silence_s)
                 connection.request(method, target, None if body is None else json.dumps(body).encode(), sent)
-                response = connection.getresponse()
+                # A response that ends with its connection keeps the socket open by itself.
+                response = opened.enter_context(closing(connection.getresponse()))
             answer = Answer(response, self.url, silence_s)
             if response.status >= _HTTP_ERROR:
                 raise Refused(response.status, decode(answer.read()))
             yield answer
-        finally:
-            connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection

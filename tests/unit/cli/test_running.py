@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from muster.cli.client import Client
@@ -21,6 +22,7 @@ def stand_in() -> Iterator[subprocess.Popen[bytes]]:
     """Start a process that looks like Muster; it ends with its standard input, or by SIGTERM."""
     command = [sys.executable, "-c", "import sys; sys.stdin.read()", "muster"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        eventually_sync(lambda: "muster" in psutil.Process(process.pid).cmdline())  # just begun, it shows none
         yield process
 
 
