@@ -54,13 +54,20 @@ _ENDINGS = {
     JobStatus.CANCELLED: JobSignal.CANCELLED,
 }
 
+# What people ask for is refused in words that say what could be asked instead.
+_REFUSALS = {
+    JobSignal.CANCELLED: "it has ended, nothing is left to cancel",
+    JobSignal.REVIVED: "only a failed, timed-out or cancelled job can be retried",
+}
+
 
 def next_status(job_id: JobId, status: JobStatus, signal: JobSignal) -> JobStatus:
     try:
         return TABLE[status, signal]
     except KeyError:
+        why = _REFUSALS.get(signal, f"{signal} cannot follow")
         raise InvalidTransition(
-            f"job {job_id} is {status}: {signal} cannot follow", job_id=job_id, status=status, signal=signal
+            f"job {job_id} is {status}: {why}", job_id=job_id, status=status, signal=signal
         ) from None
 
 

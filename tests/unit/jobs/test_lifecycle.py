@@ -11,14 +11,25 @@ JOB = JobId("job-1")
 
 
 @pytest.mark.parametrize(("status", "signal"), list(product(JobStatus, JobSignal)))
-def test_every_pair_has_its_next_status_or_an_error_that_names_job_status_and_signal(status, signal):
+def test_every_pair_has_its_next_status_or_an_error_that_names_job_and_status(status, signal):
     if (status, signal) in TABLE:
         assert next_status(JOB, status, signal) is TABLE[status, signal]
         return
     with pytest.raises(InvalidTransition) as refused:
         next_status(JOB, status, signal)
-    assert refused.value.message == f"job job-1 is {status}: {signal} cannot follow"
+    assert refused.value.message.startswith(f"job job-1 is {status}: ")
     assert refused.value.data == {"job_id": JOB, "status": status, "signal": signal}
+
+
+def test_who_asks_in_vain_is_told_what_could_be_asked():
+    with pytest.raises(
+        InvalidTransition, match="job job-1 is completed: only a failed, timed-out or cancelled job can be"
+    ):
+        next_status(JOB, JobStatus.COMPLETED, JobSignal.REVIVED)
+    with pytest.raises(InvalidTransition, match="job job-1 is cancelled: it has ended, nothing is left to cancel"):
+        next_status(JOB, JobStatus.CANCELLED, JobSignal.CANCELLED)
+    with pytest.raises(InvalidTransition, match="job job-1 is completed: claimed cannot follow"):
+        next_status(JOB, JobStatus.COMPLETED, JobSignal.CLAIMED)
 
 
 def test_an_ended_job_only_comes_back_by_being_revived():
