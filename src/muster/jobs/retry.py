@@ -6,7 +6,6 @@ from muster.clock import Rng
 from muster.domain.job import JobError, JobSpec, JobStatus, Lease, Settlement
 from muster.ids import JobId, WorkerId
 
-
 TIMED_OUT = "timed_out"  # an attempt over its time, whether the worker or the store noticed first
 
 
