@@ -60,9 +60,7 @@ class Attached:
                 self._tell("service_silent", reason=error.message)
             self._put(replace(before, status=gone, error=error.message))
             return
-        self._url = (
-            seen.url or self._url
-        )  # the connector drops a /v1, which the gateway adds
+        self._url = seen.url or self._url  # the connector drops a /v1, which the gateway adds
         if before.status is not ServiceStatus.RUNNING:
             self._public_url = await self._find_public_url()
             self._tell("service_attached", connector=before.connector)
