@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -262,12 +263,16 @@ async def claim_cost(store: ValkeyStore, batch: int, signatures: int, claims: in
 
 
 async def function_us(store: ValkeyStore) -> float:
-    stats = await store.server.execute("INFO", "commandstats")
-    return float(stats["cmdstat_fcall"]["usec"])
+    return await figure(store, "commandstats", rb"cmdstat_fcall:calls=\d+,usec=(\d+)")
 
 
 async def memory_of(store: ValkeyStore) -> float:
-    return float((await store.server.execute("INFO", "memory"))["used_memory"])
+    return await figure(store, "memory", rb"used_memory:(\d+)")
+
+
+async def figure(store: ValkeyStore, section: str, pattern: bytes) -> float:
+    found = re.search(pattern, await store.server.execute("INFO", section))
+    return float(found.group(1)) if found else 0.0
 
 
 # --- small things -----------------------------------------------------------------------------------------------------

@@ -41,7 +41,6 @@ class ValkeyStore:
         prefix: str = "muster",
         clock: Clock | None = None,
         call_timeout_s: float = 5.0,
-        connections_max: int = 64,
         avoid_s: float = rules.AVOID_S,
         class_keep_s: float = rules.CLASS_KEEP_S,
         result_bytes_max: int = rules.RESULT_BYTES_MAX,
@@ -57,7 +56,6 @@ class ValkeyStore:
             prefix=prefix,
             clock=clock,
             call_timeout_s=call_timeout_s,
-            connections_max=connections_max,
             event_log_entries_max=event_log_entries_max,
             avoid_s=avoid_s,
         )
@@ -73,4 +71,4 @@ class ValkeyStore:
         await self.server.execute("PING")
 
     async def close(self) -> None:
-        await self.server.close()
+        self.server.close()

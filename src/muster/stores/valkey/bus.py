@@ -1,11 +1,12 @@
+import asyncio
 from collections.abc import AsyncIterator
 
-from redis.exceptions import RedisError
-
 from muster.errors import StoreUnavailable
-from muster.stores.valkey.server import Server, unavailable
+from muster.stores.valkey.connection import Connection, ConnectionLost
+from muster.stores.valkey.server import Server
 
 _QUIET_S = 15.0  # after so long without a message the connection is tried
+_WAITING_MAX = 10_000  # a subscriber that does not read loses the oldest: nothing is kept for anybody
 
 
 class ValkeyBus:
@@ -20,24 +21,43 @@ class ValkeyBus:
         self._quiet_s = quiet_s
 
     async def publish(self, topic: str, data: bytes) -> None:
-        await self._server.execute("PUBLISH", self._channel(topic), data)
+        await self._server.execute("PUBLISH", self._server.key(f"bus:{topic}"), data)
 
     async def subscribe(self, topic: str) -> AsyncIterator[bytes]:
-        async with self._server.pubsub() as pubsub:
-            try:
-                await pubsub.subscribe(self._channel(topic))
-                asked = False
-                while True:
-                    message = await pubsub.get_message(timeout=self._quiet_s)
-                    if message is None:
-                        if asked:
-                            raise StoreUnavailable(f"the store has been silent for {2 * self._quiet_s:g} s")
-                        await pubsub.ping()
-                    asked = message is None
-                    if message is not None and message["type"] == "message":
-                        yield message["data"]
-            except (RedisError, OSError) as error:
-                raise unavailable(error) from None
+        messages: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING_MAX)
 
-    def _channel(self, topic: str) -> str:
-        return self._server.key(f"bus:{topic}")
+        def hand_on(data: bytes | None) -> None:
+            if messages.full():
+                messages.get_nowait()
+            messages.put_nowait(data)
+
+        connection = await self._server.subscribe(f"bus:{topic}", hand_on)
+        watch = asyncio.create_task(self._watch(connection), name="bus-watch")
+        watch.add_done_callback(lambda _: hand_on(None))
+        try:
+            while (data := await messages.get()) is not None:
+                yield data
+            raise StoreUnavailable(f"the subscription to {topic} has ended: {watch.result()}")
+        finally:
+            watch.cancel()
+            connection.close()
+
+    async def _watch(self, connection: Connection) -> str:
+        """Return why it is over, once it is."""
+        while True:
+            try:
+                async with asyncio.timeout(self._quiet_s):
+                    await connection.lost.wait()
+            except TimeoutError:
+                if not await self._answers(connection):
+                    return f"no answer within {self._quiet_s:g} s"
+            else:
+                return "the connection was lost"
+
+    async def _answers(self, connection: Connection) -> bool:
+        try:
+            async with asyncio.timeout(self._quiet_s):
+                await connection.call("PING")
+        except (TimeoutError, ConnectionLost):
+            return False
+        return True

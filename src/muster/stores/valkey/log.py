@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -43,8 +43,9 @@ class ValkeyLog:
         return _first_id(await self._server.execute("XRANGE", self._key, "-", "+", "COUNT", 1))
 
 
-def _event_of(fields: Mapping[bytes, bytes]) -> Event:
-    return _event.decode(fields[b"event"]) if b"event" in fields else _job_event(fields[b"job"].decode())
+def _event_of(fields: Sequence[bytes]) -> Event:
+    name, value = fields
+    return _event.decode(value) if name == b"event" else _job_event(value.decode())
 
 
 def _job_event(lines: str) -> Event:
@@ -59,5 +60,5 @@ def _job_event(lines: str) -> Event:
     return Event(kind=kind, key=ids[0], at_ms=int(at_ms), data=data, ids=ids if len(ids) > 1 else ())
 
 
-def _first_id(entries: Sequence[tuple[bytes, Any]]) -> str:
+def _first_id(entries: Sequence[Sequence[Any]]) -> str:
     return entries[0][0].decode() if entries else "0"

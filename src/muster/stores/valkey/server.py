@@ -1,33 +1,27 @@
-"""The way to a Valkey or Redis server: scripts and commands with a deadline, errors in our words."""
+"""The way to a Valkey or Redis server: functions and commands with a deadline, errors in our words."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+import hiredis
 
 from muster.clock import Clock
-from muster.errors import SetupError, StoreUnavailable
+from muster.errors import StoreUnavailable
+from muster.stores.valkey.address import parse_address
+from muster.stores.valkey.connection import Connection, OnMessage
 from muster.stores.valkey.library import library
 
 _BACKOFF_S = 0.01
 _BACKOFF_S_MAX = 0.25
-# Refusals that say how the server is, not what we did wrong.
-_CONDITIONS = ("MISCONF", "NOAUTH", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "UNKILLABLE", "BUSY")
-_SCHEMES = {"valkey://": "redis://", "valkeys://": "rediss://"}
+_IDLE_MAX = 16
+
+# First words of refusals that say how the server is, not what we did wrong.
+_NOT_YET = ("LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN")
+_NOT_US = ("NOAUTH", "WRONGPASS", "NOPERM")
+_NO_WRITES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
+
+_Call = Callable[[], Awaitable[Any]]
 
 
 class Server:
@@ -40,16 +34,18 @@ class Server:
         prefix: str,
         clock: Clock | None,
         call_timeout_s: float,
-        connections_max: int,
         event_log_entries_max: int,
         avoid_s: float,
     ) -> None:
+        self._address = parse_address(url)
         self._prefix = f"{{{prefix}}}:"  # a hash tag: all keys in one slot of a cluster
         self._clock = clock
         self._call_timeout_s = call_timeout_s
         self._settings = (event_log_entries_max, round(avoid_s * 1000))
-        self._calls = _client(url, connections_max, call_timeout_s, read_timeout_s=call_timeout_s)
-        self._waits = _client(url, connections_max, call_timeout_s, read_timeout_s=None)
+        self._shared: Connection | None = None
+        self._connecting = asyncio.Lock()
+        self._idle: list[Connection] = []
+        self._closed = False
 
     def key(self, name: str) -> str:
         return self._prefix + name
@@ -60,73 +56,99 @@ class Server:
         call = ("FCALL", f"{library().name}_{name}", 1, self._prefix, now_ms, *self._settings, *args)
         try:
             return await self.execute(*call)
-        except ResponseError as error:
+        except hiredis.ReplyError as error:
             if "Function not found" not in str(error):
                 raise
         await self.execute("FUNCTION", "LOAD", "REPLACE", library().text)
         return await self.execute(*call)
 
     async def execute(self, *command: Any) -> Any:
-        return await self._execute(self._calls.execute_command, self._call_timeout_s, *command)
+        async def call() -> Any:
+            connection = self._shared
+            if connection is None or connection.lost.is_set():
+                connection = await self._connect()
+            return await connection.call(*command)
+
+        return await self._until_answered(self._call_timeout_s, call)
 
     async def wait(self, wait_s: float, *command: Any) -> Any:
-        """Run a command that blocks in the server for up to `wait_s`, apart from the connections of other calls."""
-        return await self._execute(self._waits.execute_command, self._call_timeout_s + wait_s, *command)
+        """Run a command that blocks in the server for up to `wait_s`, on a connection of its own."""
 
-    def pubsub(self) -> PubSub:
-        return self._waits.pubsub()
+        async def call() -> Any:
+            connection = self._idle.pop() if self._idle else await Connection.open(self._address)
+            try:
+                reply = await connection.call(*command)
+            except BaseException:
+                connection.close()
+                raise
+            if len(self._idle) < _IDLE_MAX and not self._closed:
+                self._idle.append(connection)
+            else:
+                connection.close()
+            return reply
 
-    async def close(self) -> None:
-        await self._calls.aclose()
-        await self._waits.aclose()
+        return await self._until_answered(wait_s + self._call_timeout_s, call)
 
-    async def _execute(self, send: Callable[..., Awaitable[Any]], timeout_s: float, *command: Any) -> Any:
+    async def subscribe(self, channel: str, on_message: OnMessage) -> Connection:
+        """Return a connection that hands on what is published, until it is lost."""
+
+        async def call() -> Connection:
+            connection = await Connection.open(self._address, on_message)
+            try:
+                await connection.call("SUBSCRIBE", self.key(channel))
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+        connection: Connection = await self._until_answered(self._call_timeout_s, call)
+        return connection
+
+    def close(self) -> None:
+        self._closed = True
+        for connection in (self._shared, *self._idle):
+            if connection is not None:
+                connection.close()
+        self._idle.clear()
+
+    async def _connect(self) -> Connection:
+        async with self._connecting:
+            if self._closed:
+                raise StoreUnavailable("the store was closed")
+            if self._shared is None or self._shared.lost.is_set():
+                self._shared = await Connection.open(self._address)
+            return self._shared
+
+    async def _until_answered(self, timeout_s: float, call: _Call) -> Any:
+        """Try until there is an answer or the time is over; all our calls can be repeated."""
         pause_s = _BACKOFF_S
         problem: Exception | None = None
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     try:
-                        return await send(*command)
-                    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-                        if _is_refusal(error) or _is_refusal(error.__cause__):
-                            raise StoreUnavailable(f"the store refuses us: {error}") from None
+                        return await call()
+                    except OSError as error:
+                        problem = error
+                    except hiredis.ReplyError as error:
+                        _check(error)
                         problem = error
                     await asyncio.sleep(pause_s)
                     pause_s = min(2 * pause_s, _BACKOFF_S_MAX)
         except TimeoutError:
+            if problem is None and self._shared is not None:
+                self._shared.close()  # it may be one of those that never answer again
             raise StoreUnavailable(
-                f"the store did not answer within {timeout_s:g} s: {problem or 'no reply'}"
+                f"the store at {self._address.shown} did not answer within {timeout_s:g} s: {problem or 'no reply'}"
             ) from None
-        except (OutOfMemoryError, ReadOnlyError) as error:
-            raise StoreUnavailable(f"the store takes no writes: {error}") from None
-        except ResponseError as error:
-            if str(error).startswith(_CONDITIONS):
-                raise StoreUnavailable(f"the store cannot serve: {error}") from None
-            raise  # a fault of ours: it must be seen
 
 
-def unavailable(error: RedisError | OSError) -> StoreUnavailable:
-    return StoreUnavailable(f"the connection to the store was lost: {error}")
-
-
-def _is_refusal(error: BaseException | None) -> bool:
-    return isinstance(error, AuthenticationError | AuthorizationError)
-
-
-def _client(url: str, connections_max: int, call_timeout_s: float, *, read_timeout_s: float | None) -> Redis:
-    for ours, theirs in _SCHEMES.items():
-        url = url.replace(ours, theirs, 1) if url.startswith(ours) else url
-    try:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=connections_max,
-            timeout=call_timeout_s,
-            socket_timeout=read_timeout_s,
-            socket_connect_timeout=call_timeout_s,
-            retry=Retry(NoBackoff(), 0),  # ours is around the call, and knows the last problem
-            protocol=2,
-        )
-    except ValueError as error:
-        raise SetupError(f"the store's URL does not fit: {error}", next_step="try valkey://127.0.0.1:6379") from None
-    return Redis.from_pool(pool)
+def _check(error: hiredis.ReplyError) -> None:
+    """Return if it is worth another try."""
+    text = str(error)
+    if text.startswith(_NOT_US):
+        raise StoreUnavailable(f"the store refuses us: {text}") from None
+    if text.startswith(_NO_WRITES):
+        raise StoreUnavailable(f"the store takes no writes: {text}") from None
+    if not text.startswith(_NOT_YET):
+        raise error  # a fault of ours: it must be seen

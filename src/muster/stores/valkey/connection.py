@@ -1,0 +1,111 @@
+"""One connection to a server: any number of calls share it, and replies come in their order.
+
+Own code and not a client library: at this place a call costs a third of what it costs there, and the control plane
+makes one for every claim. A call that is given up leaves its reply to be dropped when its turn comes, so that nobody
+gets the reply of another.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, cast
+
+import hiredis
+
+from muster.stores.valkey.address import Address
+
+OnMessage = Callable[[bytes], None]
+
+
+class ConnectionLost(OSError):
+    """The connection ended before the reply came."""
+
+
+class Connection(asyncio.Protocol):
+    """With `on_message`, one that subscribes: messages go there, everything else is a reply."""
+
+    def __init__(self, on_message: OnMessage | None = None) -> None:
+        self._on_message = on_message
+        self._reader = hiredis.Reader()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.lost = asyncio.Event()
+
+    @classmethod
+    async def open(cls, address: Address, on_message: OnMessage | None = None) -> "Connection":
+        """Connect and log in; OSError or hiredis.ReplyError says why not."""
+        connection = cls(on_message)
+        loop = asyncio.get_running_loop()
+        if address.path:
+            await loop.create_unix_connection(lambda: connection, address.path)
+        else:
+            context = address.tls_context()
+            await loop.create_connection(lambda: connection, address.host, address.port, ssl=context)
+        try:
+            if address.password:
+                await connection.call("AUTH", *filter(None, (address.user, address.password)))
+            if address.database:
+                await connection.call("SELECT", address.database)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def call(self, *command: Any) -> Any:
+        """Return the reply; raise hiredis.ReplyError when it is an error, ConnectionLost when none comes any more."""
+        if not self._writable.is_set():
+            await self._writable.wait()
+        if self._transport is None or self.lost.is_set():
+            raise ConnectionLost("the connection was lost")
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self._transport.write(hiredis.pack_command(command))
+        return await future
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        self.connection_lost(None)
+
+    # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # streams are all we open; uvloop's are no subclass
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not False:
+                self._take(reply)
+        except hiredis.ProtocolError:  # not a server of this kind
+            self.close()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
+        self._writable.set()
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(ConnectionLost(f"the connection was lost{f': {exc}' if exc else ''}"))
+
+    def _take(self, reply: Any) -> None:
+        if self._on_message is not None and isinstance(reply, list) and reply[0] == b"message":
+            self._on_message(reply[2])
+            return
+        if not self._waiting:
+            raise hiredis.ProtocolError("a reply that nobody waits for")
+        future = self._waiting.popleft()
+        if future.done():  # given up
+            return
+        if isinstance(reply, hiredis.ReplyError):
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)
