@@ -84,6 +84,10 @@ if ! environment_fits; then
     make_environment
 fi
 
+model_server_loads() {
+    "$VENV/bin/python" -c 'import xllamacpp' 2>/dev/null
+}
+
 case $kind in
     run) extras=llamacpp size_mb=300 ;;
     dev) extras=llamacpp,dev size_mb=700 ;;
@@ -97,5 +101,11 @@ echo "Installing Muster's packages into $VENV (about $size_mb MB; the first time
 # The build backend comes pinned into the environment as well, so that an editable install asks the network for nothing.
 install_pip hatchling editables || explain_pip hatchling
 install_pip --no-build-isolation -e ".[$extras]" || explain_pip "Muster"
+if ! model_server_loads; then # a bare Debian lacks the run-time library of OpenMP, which no Python package brings
+    echo "llama.cpp, the model server, needs the library libgomp."
+    if ! sh tools/apt_install.sh libgomp1 && [ "$kind" = dev ]; then
+        exit 1 # the tests need it; without it Muster still runs, with other model servers or none
+    fi
+fi
 stamp "$kind" >"$VENV/.installed-$kind"
 echo "Installed: $("$VENV/bin/muster" version)"

@@ -5,6 +5,7 @@
 
 import asyncio
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
@@ -77,11 +78,14 @@ def model_server(_: Settings) -> Iterator[Finding]:
     if _run([sys.executable, "-c", "import xllamacpp; print('runs')"]):
         yield Finding("llama.cpp", Level.OK, f"xllamacpp {importlib.metadata.version('xllamacpp')}")
         return
+    installed = importlib.util.find_spec("xllamacpp") is not None
     yield Finding(
         "llama.cpp",
         Level.WARN,
-        "xllamacpp is not installed or does not run here: `muster up` cannot serve a model of its own",
-        "pip install 'muster[llamacpp]', or attach a model server: MUSTER_ATTACH=ollama=http://127.0.0.1:11434",
+        "`muster up` cannot serve a model of its own: "
+        + ("xllamacpp does not load here" if installed else "xllamacpp is not installed"),
+        ("apt-get install libgomp1, which it needs" if installed else "pip install 'muster[llamacpp]'")
+        + ", or use a server that runs: MUSTER_ATTACH=ollama=http://127.0.0.1:11434",
     )
 
 

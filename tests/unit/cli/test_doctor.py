@@ -131,6 +131,20 @@ def test_a_program_that_does_not_work_says_nothing(command: list[str]) -> None:
     assert checks._run(command) is None
 
 
+@pytest.mark.parametrize(
+    ("spec", "next_step"), [(object(), "apt-get install libgomp1"), (None, "pip install 'muster[llamacpp]'")]
+)
+def test_a_model_server_that_does_not_run_is_a_warning_with_a_way_out(
+    monkeypatch: pytest.MonkeyPatch, spec: object, next_step: str
+) -> None:
+    monkeypatch.setattr(checks, "_run", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: spec)
+
+    finding = one(checks.model_server(settings()))
+    assert finding.level is Level.WARN
+    assert next_step in str(finding.next_step)
+
+
 def test_a_missing_program_of_the_tests_is_only_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
 
