@@ -6,9 +6,9 @@ page never repeats or misses a job that stays where it is, whatever comes, goes 
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable
 from heapq import merge
 from itertools import islice
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
@@ -33,8 +33,11 @@ _WAITING = Lane((JobStatus.PENDING,), newest_first=False)
 _DELAYED = Lane((DELAYED,), newest_first=False)
 _ENDED = Lane((JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.TIMEOUT, JobStatus.CANCELLED))
 
-# Returns up to `limit` places of one set that come after the given one (None: from the start), in the lane's order.
-Fetch = Callable[[str, Place | None, bool, int], Awaitable[list[Place]]]
+
+class Fetch(Protocol):
+    async def __call__(self, name: str, after: Place | None, limit: int, *, newest_first: bool) -> list[Place]:
+        """Return up to `limit` places of one set that come after the given one; None: from the start."""
+        ...
 
 
 class _Cursor(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -64,7 +67,7 @@ async def read_page(
     found: list[tuple[int, Place]] = []
     for number, lane in enumerate(lanes[first:], start=first):
         missing = limit + 1 - len(found)  # one more than asked for tells whether there is a next page
-        parts = [await fetch(name, after, lane.newest_first, missing) for name in lane.sets]
+        parts = [await fetch(name, after, missing, newest_first=lane.newest_first) for name in lane.sets]
         found += [(number, place) for place in islice(merge(*parts, reverse=lane.newest_first), missing)]
         after = None
         if len(found) > limit:

@@ -378,7 +378,7 @@ class MemoryJobs:
             return sorted((s.next_attempt_at, job_id) for s, job_id in states if s.next_attempt_at is not None)
         return sorted(((s.completed_at or s.started_at or 0), job_id) for s, job_id in states if s.status == name)
 
-    async def _fetch(self, name: str, after: Place | None, newest_first: bool, limit: int) -> list[Place]:  # noqa: FBT001
+    async def _fetch(self, name: str, after: Place | None, limit: int, *, newest_first: bool) -> list[Place]:
         places = self._places(name)
         if after is not None:
             places = [place for place in places if (place < after if newest_first else place > after)]

@@ -62,7 +62,7 @@ class ValkeyIndex:
             jobs += [None if row is None else job_of(row) for row in rows]
         return jobs
 
-    async def _fetch(self, name: str, after: Place | None, newest_first: bool, limit: int) -> list[Place]:  # noqa: FBT001
+    async def _fetch(self, name: str, after: Place | None, limit: int, *, newest_first: bool) -> list[Place]:
         flat = await self._server.run("range", _set(name), int(newest_first), limit, *(after or ()))
         return [(int(score), JobId(job_id.decode())) for job_id, score in zip(flat[::2], flat[1::2], strict=True)]
 
