@@ -169,6 +169,8 @@ class Supervised:
             except UpstreamFailed as error:
                 if self._now_s() > deadline_s:
                     return f"it was not healthy within {limit_s:g} s: {error.message}"
+                if not self._service.restarts:  # of a restarted one, what ended it says more
+                    self._put(error=error.message)
                 wait_s = min(2 * wait_s, _LOOK_S_MAX)
             else:
                 return None

@@ -127,6 +127,15 @@ async def test_a_service_that_is_not_healthy_in_time_is_stopped_and_tried_again(
     assert "/hang answered 503" in (opened.service().error or "")
 
 
+async def test_while_it_comes_up_its_entry_says_what_keeps_it(site: Open) -> None:
+    opened = site(web(health="/hang", start_timeout_s=60))
+    starting = asyncio.create_task(opened.supervisor.start())
+    await eventually(lambda: "/hang answered 503" in (opened.service().error or ""), 30)
+    assert opened.service().status is ServiceStatus.STARTING
+    await opened.supervisor.stop()
+    await starting
+
+
 async def test_a_slow_start_does_not_hold_up_the_others_for_ever(site: Open) -> None:
     sleeper = web("slow", sys.executable, "-c", "import time; time.sleep(600)", start_timeout_s=0.3)
     opened = site(web(), sleeper)
