@@ -1,6 +1,7 @@
 """HTTP to a model server: every wait has a deadline, every answer a bound, every failure a name."""
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -193,7 +194,15 @@ def _failures_named(url: str, wanted: str | Callable[[], str]) -> Iterator[None]
         raise UpstreamTimeout(f"cannot connect to {url}: {error}") from None
     except TimeoutError:
         raise UpstreamTimeout(f"{url} did not answer {wanted if isinstance(wanted, str) else wanted()}") from None
-    except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
+    except (aiohttp.ClientConnectorCertificateError, aiohttp.InvalidURL) as error:
         raise UpstreamFailed(f"cannot connect to {url}: {error}") from None
+    except aiohttp.ClientConnectorError as error:
+        raise UpstreamFailed(f"cannot connect to {url}: {_plainly(error.os_error)}") from None
     except (aiohttp.ClientError, OSError) as error:
         raise UpstreamFailed(f"the connection to {url} was lost: {str(error) or type(error).__name__}") from None
+
+
+def _plainly(error: OSError) -> str:
+    """In the place of the reason asyncio puts the address, which the URL has said."""
+    number = error.errno or 0
+    return os.strerror(number) if number > 0 else error.strerror or str(error)  # the resolver's are negative

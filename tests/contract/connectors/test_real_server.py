@@ -154,7 +154,9 @@ async def test_a_server_killed_in_the_middle_lets_the_job_be_tried_again(
         with pytest.raises(UpstreamFailed) as failed:
             await connector.run(claimed(LONG_CHAT), service_of(server), lambda _: server.kill())
         assert failed.value.retriable
-        with pytest.raises(UpstreamFailed, match="cannot connect") as unreachable:
+        with pytest.raises(
+            UpstreamFailed, match=r"cannot connect to http://127\.0\.0\.1:\d+/\S+: Connection refused$"
+        ) as unreachable:
             await connector.run(claimed(CHAT), service_of(server), unheard)
         assert unreachable.value.retriable
 
