@@ -91,7 +91,9 @@ class Usage:
         return GatewayStats(
             in_flight=sum(in_flight.values()),
             requests_total=sum(self.requests.values()),
-            errors_total=sum(n for (_, status), n in self.requests.items() if status >= _FIRST_ERROR),
+            errors_total=sum(
+                n for (_, status), n in self.requests.items() if status >= _FIRST_ERROR and status != CLIENT_GONE
+            ),
             upstream_failures_total=sum(self.upstream_failures.values()),
             bytes_sent_total=self.bytes_sent,
             in_flight_by_worker=dict(in_flight),

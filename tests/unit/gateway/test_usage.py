@@ -1,4 +1,4 @@
-from muster.gateway.usage import Finished, Usage
+from muster.gateway.usage import CLIENT_GONE, Finished, Usage
 
 
 def test_requests_are_counted_by_path_and_status_and_timed_by_model():
@@ -23,3 +23,11 @@ def test_requests_are_counted_by_path_and_status_and_timed_by_model():
     assert (buckets["1.0"], buckets["2.5"], buckets["600.0"], buckets["+Inf"]) == (0, 1, 1, 2)
     assert [s.value for s in duration.samples if s.suffix in {"_sum", "_count"}] == [701.5, 2]
     assert list(buckets.values()) == sorted(buckets.values())
+
+
+def test_a_caller_that_leaves_is_no_error_of_the_gateway():
+    usage = Usage()
+    usage.finished(Finished("/v1/chat/completions", CLIENT_GONE, "m"))
+
+    stats = usage.stats({})
+    assert (stats.requests_total, stats.errors_total) == (1, 0)
