@@ -77,7 +77,7 @@ def _blocked(verdicts: Sequence[ClassVerdict]) -> str | None:
     nearest = verdicts[0]
     if nearest.mismatches:
         lacking = "; ".join(mismatch.text for mismatch in nearest.mismatches)
-        return f"nobody in the fleet can run it: the nearest class {nearest.class_id} falls short: {lacking}"
+        return f"nobody in the fleet can run it, not even the nearest workers: {lacking}"
     if not nearest.sessions:
         able = ", ".join(verdict.class_id for verdict in verdicts if not verdict.mismatches)
         return f"can be run by {able}, but no such worker is online"

@@ -23,12 +23,12 @@ def test_a_job_that_waits_knows_its_place_and_who_can_run_it():
     assert summary([ABLE, GONE]) == "waits: 1 of 1 class of workers can run it"
 
 
-def test_a_job_nobody_can_run_names_what_the_nearest_class_lacks():
+def test_a_job_nobody_can_run_names_what_the_nearest_workers_lack():
     assert summary([OTHER, SMALL], 0, status=JobStatus.UNWORKABLE) == (
-        "nobody in the fleet can run it: the nearest class small falls short: needs 24 GB of GPU memory, 8 here"
+        "nobody in the fleet can run it, not even the nearest workers: needs 24 GB of GPU memory, 8 here"
     )
     assert summary([OTHER]) == (
-        "nobody in the fleet can run it: the nearest class other falls short: "
+        "nobody in the fleet can run it, not even the nearest workers: "
         "needs the service comfyui, offers ollama; needs 24 GB of GPU memory, 0 here"
     )
 
