@@ -13,7 +13,6 @@ from muster.domain.job import ACTIVE, JobStatus
 from muster.domain.node import Health, Node
 from muster.domain.worker import WorkerStatus
 from muster.ids import JobId, NodeId
-from muster.ports import JobPage
 
 _SHOWN_PER_STATE = 50
 
@@ -110,7 +109,7 @@ class Scenery:
             machines=[self._machine_view(node) for node in nodes],
             workers=[worker for node in nodes for worker in worker_views(node)],
             jobs=JobLists(
-                pending=await self._first(None),
+                pending=await self._first(JobStatus.PENDING),
                 active=active,
                 completed=await self._first(JobStatus.COMPLETED),
                 failed=failed[:_SHOWN_PER_STATE],
@@ -118,12 +117,8 @@ class Scenery:
             system_stats=await self.stats(),
         )
 
-    async def _first(self, status: JobStatus | None) -> list[JobView]:
-        page: JobPage = (
-            await self._jobs.waiting(_SHOWN_PER_STATE)
-            if status is None
-            else await self._jobs.page(status, None, _SHOWN_PER_STATE)
-        )
+    async def _first(self, status: JobStatus) -> list[JobView]:
+        page = await self._jobs.page(status, None, _SHOWN_PER_STATE)
         return [job_view(job, whole=False) for job in page.jobs]
 
     def _machine_view(self, node: Node) -> MachineView:

@@ -266,7 +266,12 @@ def worker_views(node: Node) -> list[WorkerView]:
 
 
 def model_names(node: Node) -> list[str]:
-    return sorted({model.name for service in node.services for model in service.models})
+    return sorted({model.name for service in _running(node) for model in service.models})
+
+
+def _running(node: Node) -> list[Service]:
+    """Return the services that answer: what another one offered before is not on offer."""
+    return [service for service in node.services if service.status is ServiceStatus.RUNNING]
 
 
 def node_view(node: Node, *, late: bool, now_ms: int) -> NodeView:
@@ -303,7 +308,7 @@ def node_view(node: Node, *, late: bool, now_ms: int) -> NodeView:
         resources=resources_view(node.resources),
         gpu_count=len(node.gpus),
         gpus=[gpu_view(gpu) for gpu in node.gpus],
-        loaded_models=sorted({m.name for s in node.services for m in s.models if m.resident}),
+        loaded_models=sorted({m.name for s in _running(node) for m in s.models if m.resident}),
         services=[service_view(service) for service in node.services],
         workers=worker_views(node),
     )

@@ -15,6 +15,7 @@ from muster.settings import Settings, load_settings
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 FIRST_TOKEN_TIMEOUT_S = 300.0  # a model may have to be loaded first
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}
 _HTTP_ERROR = 400
 _HTTP_UNAUTHORIZED = 401
 
@@ -169,7 +170,10 @@ def _address(settings: Settings) -> str:
     if settings.control_plane != default:
         return settings.control_plane
     running = find_running(settings.data_path)
-    return running.url if running else default
+    if running:
+        return running.url
+    host, port = settings.listen_addresses[0]  # where one would listen here
+    return f"http://{_ANYWHERE.get(host, host)}:{port}"
 
 
 def decode(raw: bytes) -> Any:

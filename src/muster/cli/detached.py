@@ -28,6 +28,7 @@ _COMING_UP = frozenset({Phase.STARTING, Phase.CONFIGURING})
 def start(settings: Settings, flags: Mapping[str, str | None]) -> Running:
     """Start `muster up` in the background and return once it listens; SetupError shows the end of its log."""
     log = settings.data_path / "logs" / "muster.log"
+    before_bytes = log.stat().st_size if log.exists() else 0
     child = _spawn(log, {f"MUSTER_{name.upper()}": value for name, value in flags.items() if value is not None})
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -35,11 +36,13 @@ def start(settings: Settings, flags: Mapping[str, str | None]) -> Running:
         if running and running.pid == child.pid and _answers(running, settings.token):
             return running
         if child.poll() is not None:
-            raise SetupError(f"it did not start:\n{_last_lines(log)}", next_step=f"see all of it in {log}")
+            raise SetupError(
+                f"it did not start:\n{_last_lines(log, before_bytes)}", next_step=f"see all of it in {log}"
+            )
         time.sleep(_LOOK_EVERY_S)
     child.terminate()
     raise SetupError(
-        f"it did not answer within {START_TIMEOUT_S:g} s and was stopped:\n{_last_lines(log)}",
+        f"it did not answer within {START_TIMEOUT_S:g} s and was stopped:\n{_last_lines(log, before_bytes)}",
         next_step=f"see all of it in {log}",
     )
 
@@ -118,9 +121,11 @@ def _answers(running: Running, token: str) -> bool:
     return True
 
 
-def _last_lines(log: Path) -> str:
+def _last_lines(log: Path, before_bytes: int = 0) -> str:
+    """Return the end of what was written since; a log that has made room for a new one is read from its start."""
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        written = log.read_bytes()
     except OSError:
         return ""
+    lines = written[before_bytes if before_bytes <= len(written) else 0 :].decode(errors="replace").splitlines()
     return "\n".join(lines[-_LOG_LINES:])

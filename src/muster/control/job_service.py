@@ -130,18 +130,13 @@ class JobService:
         return await self.marked([job for job in await self._index.get(job_ids) if job is not None])
 
     async def page(self, status: JobStatus | None, cursor: str | None, limit: int) -> JobPage:
-        """Page through jobs; `unworkable` is asked for as pending, of which it is a part."""
+        """Page through jobs. The unworkable ones are a part of the pending, whose total both have."""
         stored = JobStatus.PENDING if status is JobStatus.UNWORKABLE else status
         page = await self._index.page(stored, cursor, limit)
         jobs = await self.marked(page.jobs)
-        if status in (JobStatus.PENDING, JobStatus.UNWORKABLE):
+        if status is JobStatus.UNWORKABLE:
             jobs = [job for job in jobs if job.state.status is status]
         return JobPage(jobs=tuple(jobs), total=page.total, next_cursor=page.next_cursor)
-
-    async def waiting(self, limit: int) -> JobPage:
-        """Return the front of the line, whether somebody can run it or not."""
-        page = await self._index.page(JobStatus.PENDING, None, limit)
-        return msgspec.structs.replace(page, jobs=tuple(await self.marked(page.jobs)))
 
     async def counts(self) -> dict[JobStatus, int]:
         return await self._index.counts()

@@ -199,7 +199,7 @@ async def test_a_jobs_stream_ends_with_its_one_end(served: Served) -> None:
     async with served.client.get("/api/jobs/mine/progress") as stream:
         assert stream.content_type == "text/event-stream"
         await eventually(lambda: served.plane.hub.readers == 1)
-        await served.plane.jobs.cancel((await served.plane.jobs.waiting(1)).jobs[0].job_id)
+        await served.plane.jobs.cancel((await served.plane.jobs.page(JobStatus.PENDING, None, 1)).jobs[0].job_id)
         text = (await stream.read()).decode()
     states = [json.loads(line[6:])["job"]["status"] for line in text.splitlines() if line.startswith("data: ")]
     assert states == ["pending", "cancelled"]
