@@ -7,6 +7,7 @@ from msgspec import UNSET, Raw
 
 from muster.domain.job import JobError, JobStatus, Settlement
 from muster.errors import InvalidInput
+from muster.ids import SessionId, WorkerId, check_name
 from muster.jobs.lifecycle import JobSignal
 
 WAKE_TOPIC = "wake"  # the bus topic under which a class id says that there is work for it
@@ -37,6 +38,11 @@ def check_log_id(value: str) -> str:
     if not _LOG_ID.match(value):
         raise InvalidInput(f"after must be an id of the event log, got {value!r}", field="after")
     return value
+
+
+def check_session(session_id: SessionId, worker_id: WorkerId) -> None:
+    check_name(session_id, "session_id")
+    check_name(worker_id, "worker_id")
 
 
 def bounded(settlement: Settlement, result_bytes_max: int) -> Settlement:

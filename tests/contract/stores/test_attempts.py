@@ -7,7 +7,7 @@ from msgspec import UNSET, Raw
 
 from muster.domain.capability import Capability
 from muster.domain.job import JobState, JobStatus, Progress
-from muster.errors import InvalidTransition, JobNotFound
+from muster.errors import InvalidInput, InvalidTransition, JobNotFound
 from muster.ids import JobId, WorkerId
 from muster.wire import ProgressReport
 from tests.clocks import ManualClock
@@ -347,6 +347,34 @@ async def test_an_unknown_session_gets_nothing(store: Store) -> None:
     claimed = await Hand(store, "stranger").claims(1)
     assert (claimed.jobs, claimed.session_known) == ((), False)
     assert await status(store, "x") is JobStatus.PENDING
+
+
+async def test_words_of_strangers_leave_no_trace_in_the_log(store: Store) -> None:
+    hand, stranger = await Hand(store, "n").opens(), Hand(store, "stranger")
+    stranger.worker = WorkerId("odd\nworker id")
+    await store.jobs.submit([spec("x")])
+    await hand.claims(1)
+    strange = [completed("x"), completed("no\nsuch job"), failed("", attempt=7)]
+    for claimed in (await stranger.claims(1, *strange), await hand.claims(1, *strange[1:])):
+        assert set(claimed.refused) >= {"no\nsuch job", ""}
+    told = [entry.event for entry in await store.log.read("0", 100)]
+    assert [(event.kind, event.key, event.data) for event in told[2:]] == [("job_refused", "x", {})]
+    assert await status(store, "x") is JobStatus.ASSIGNED
+
+
+@pytest.mark.parametrize("name", ["", "two words", "a|b", "a\nb", "é", "x" * 129])
+async def test_names_that_would_not_fit_into_keys_are_refused_and_nothing_is_stored(store: Store, name: str) -> None:
+    with pytest.raises(InvalidInput):
+        await store.jobs.submit([spec("fine"), spec(name)])
+    assert await store.jobs.get([JobId("fine")]) == [None]
+    hand = Hand(store, "n", session=name or " ")
+    with pytest.raises(InvalidInput):
+        await hand.opens()
+    hand = Hand(store, "n")
+    hand.worker = WorkerId(name)
+    with pytest.raises(InvalidInput):
+        await hand.opens()
+    assert await store.jobs.classes() == []
 
 
 @pytest.mark.parametrize("state", ["pending", "delayed", "avoiding", "assigned", "in_progress"])

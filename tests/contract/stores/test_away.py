@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import uvloop
 
 from muster.domain.event import Event
 from muster.domain.job import JobStatus
@@ -153,10 +154,46 @@ async def test_a_wrong_password_is_said_at_once(server: ValkeyServer) -> None:
     await store.close()
 
 
-async def test_a_url_that_cannot_be_is_a_question_of_setup() -> None:
-    with pytest.raises(SetupError) as caught:
-        await ValkeyStore.open("http://127.0.0.1:1")
-    assert "valkey://" in caught.value.next_step
+async def test_a_server_without_functions_is_too_old() -> None:
+    old = ValkeyServer("redis", "--rename-command", "FCALL", "")
+    old.start()
+    with pytest.raises(SetupError, match="too old"):
+        await ValkeyStore.open(old.url)
+    old.remove()
+
+
+async def test_what_is_no_such_server_at_all_is_unavailable() -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(StoreUnavailable):
+        await ValkeyStore.open(f"valkey://127.0.0.1:{port}", call_timeout_s=0.2)
+    server.close()
+
+
+async def test_a_closed_store_says_so(server: ValkeyServer) -> None:
+    store = await ValkeyStore.open(server.url)
+    await store.close()
+    await store.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.ping()
+
+
+def test_it_works_on_the_loop_that_muster_runs_on(server: ValkeyServer) -> None:
+    async def live() -> None:
+        store = await ValkeyStore.open(server.url)
+        hand = await Hand(store, "n").opens()
+        large = "x" * 5_000_000  # more than a socket takes at a time
+        await asyncio.gather(*(store.jobs.submit([spec(f"j{at}", payload=large)]) for at in range(4)))
+        waiting = asyncio.create_task(store.log.read(await store.log.newest_id(), 10, wait_s=20))
+        assert len(await hand.gets(1)) == 1
+        assert (await waiting)[0].event.kind == "job_claimed"
+        await store.close()
+
+    uvloop.run(live())
 
 
 async def test_jobs_of_one_reply_are_bounded_in_bytes(server: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from muster.clock import Clock
 from muster.domain.capability import Capability
 from muster.domain.job import ACTIVE, TERMINAL, ClaimedJob, Job, JobSpec, JobState, JobStatus, Lease, Settlement
 from muster.errors import JobNotFound
-from muster.ids import JobId, SessionId, WorkerId
+from muster.ids import JobId, SessionId, WorkerId, check_name
 from muster.jobs import lifecycle, matching, order
 from muster.jobs.lifecycle import JobSignal
 from muster.ports import CapabilityClass, Claimed, JobPage, Renewed, Submitted
@@ -53,6 +53,8 @@ class MemoryJobs:
     # --- JobQueue -----------------------------------------------------------------------------------------------------
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
+        for spec in specs:  # all are looked at before anything is stored
+            check_name(spec.job_id, "job_id")
         submitted = []
         events = JobEvents()
         for spec in specs:
@@ -70,20 +72,21 @@ class MemoryJobs:
     async def open_session(
         self, session_id: SessionId, worker_id: WorkerId, capability: Capability, lease_s: float
     ) -> None:
+        rules.check_session(session_id, worker_id)
         self._workers.join(session_id, worker_id, capability, self._now_ms(), round(lease_s * 1000))
 
     async def claim(
         self,
         session_id: SessionId,
-        worker_id: WorkerId,
+        worker_id: WorkerId,  # noqa: ARG002 - the session knows whose it is
         want: int,
         done: Sequence[Settlement] = (),
         *,
         lease_s: float,
         mark_idle: bool = False,
     ) -> Claimed:
-        refused = self._settle_held(session_id, worker_id, done)
         session = self._workers.sessions.get(session_id)
+        refused = self._settle_held(session_id, session.worker_id if session else None, done)
         if session is None:
             return Claimed(refused=refused, session_known=False)
         session.ends_ms = self._now_ms() + round(lease_s * 1000)
@@ -105,7 +108,7 @@ class MemoryJobs:
             if record is None or record.state.status not in ACTIVE or record.state.attempt != settlement.attempt:
                 accepted.append(False)
                 continue
-            self._end_attempt(record, settlement, events)
+            self._end_attempt(record, rules.bounded(settlement, self._result_bytes_max), events)
             accepted.append(True)
         events.write(self._log, self._now_ms())
         return accepted
@@ -311,7 +314,9 @@ class MemoryJobs:
         session.leases[record.job_id] = record.state.attempt
         return ClaimedJob(spec=record.spec, attempt=record.state.attempt, deadline_ms=record.deadline_ms)
 
-    def _settle_held(self, session_id: SessionId, worker_id: WorkerId, done: Sequence[Settlement]) -> tuple[JobId, ...]:
+    def _settle_held(
+        self, session_id: SessionId, worker_id: WorkerId | None, done: Sequence[Settlement]
+    ) -> tuple[JobId, ...]:
         """End attempts of this session; return the ids of those that came too late to count."""
         events = JobEvents()
         refused = []
@@ -322,12 +327,12 @@ class MemoryJobs:
                 self._end_attempt(record, settlement, events)
             elif record is None or not record.repeats(session_id, settlement):
                 refused.append(settlement.job_id)
-                events.add("job_refused", settlement.job_id, worker_id, settlement.attempt)
+                if record is not None:  # else it is only somebody's word
+                    events.add("job_refused", settlement.job_id, worker_id, settlement.attempt)
         events.write(self._log, self._now_ms())
         return tuple(refused)
 
-    def _end_attempt(self, record: Record, given: Settlement, events: JobEvents) -> None:
-        settlement = rules.bounded(given, self._result_bytes_max)
+    def _end_attempt(self, record: Record, settlement: Settlement, events: JobEvents) -> None:
         state = record.state
         signal = lifecycle.signal_of(settlement)
         status = lifecycle.next_status(record.job_id, state.status, signal)

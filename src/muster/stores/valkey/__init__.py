@@ -49,7 +49,7 @@ class ValkeyStore:
         """Connect to valkey://, redis://, rediss:// or unix:// and make sure that somebody answers.
 
         Without a `clock` the server's own is the time of leases, so that control planes need not agree about it.
-        Raises SetupError for a URL that does not fit, StoreUnavailable when nobody answers.
+        Raises SetupError for a URL that does not fit or a server that is too old, StoreUnavailable when nobody answers.
         """
         server = Server(
             url,
@@ -61,7 +61,7 @@ class ValkeyStore:
         )
         store = cls(server, result_bytes_max=result_bytes_max, class_keep_s=class_keep_s)
         try:
-            await store.ping()
+            await server.prepare()
         except BaseException:
             await store.close()
             raise

@@ -33,9 +33,11 @@ class Address(Struct, frozen=True, kw_only=True):
 
 
 def parse_address(url: str) -> Address:
-    """Read `valkey://[user:password@]host[:port][/database]` (redis://, with TLS valkeys:// and rediss://) or
-    `unix:///path[?db=&password=]`; raise SetupError for anything else.
-    """  # noqa: D205 - one sentence with two forms
+    """Read a URL or raise SetupError.
+
+    `valkey://[user:password@]host[:port][/database]` (redis:// is the same; with TLS valkeys:// or rediss://, and
+    then `?ssl_ca_certs=file`) or `unix:///path[?db=number&username=name&password=word]`.
+    """
     try:
         parts = urlsplit(url)
         query = {name: values[-1] for name, values in parse_qs(parts.query, strict_parsing=bool(parts.query)).items()}

@@ -3,7 +3,8 @@ from typing import Any
 
 from muster.domain.capability import Capability
 from muster.domain.job import JobSpec, Settlement
-from muster.ids import JobId, SessionId, WorkerId
+from muster.errors import StoreUnavailable
+from muster.ids import JobId, SessionId, WorkerId, check_name
 from muster.jobs import matching
 from muster.ports import Claimed, Renewed, Submitted
 from muster.stores import rules
@@ -15,6 +16,7 @@ from muster.wire import ProgressReport, encode
 _JOBS_PER_CALL = 250  # a script keeps everybody else waiting: a few milliseconds at most
 _BYTES_PER_CALL = 4_194_304
 _CLAIM_BYTES_MAX = 16_777_216
+_TRIES_MAX = 5  # one does, unless a purge comes in between
 
 
 class ValkeyQueue:
@@ -27,7 +29,7 @@ class ValkeyQueue:
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
         submitted = []
-        for part in _submit_calls(specs):
+        for part in list(_submit_calls(specs)):  # all are looked at before anything is stored
             created = await self._submit(part)
             submitted += [
                 Submitted(job_id=spec.job_id, created=new) for (spec, _), new in zip(part, created, strict=True)
@@ -36,27 +38,31 @@ class ValkeyQueue:
 
     async def _submit(self, part: Sequence[tuple[JobSpec, Sequence[Any]]]) -> list[bool]:
         args = [value for _, fields in part for value in fields]
-        while True:
+        for _ in range(_TRIES_MAX):
             done, *reply = await self._server.run("submit", len(part), *args)
             if done:
                 return [bool(new) for new in reply]
             unknown = {name.decode() for name in reply}
-            # Each round adds what was missing; only a purge at the same moment makes another one necessary.
             await self._matchmaker.add_signatures(
                 {fields[0]: matching.normalised(spec.need) for spec, fields in part if fields[0] in unknown}
             )
+        raise StoreUnavailable("signatures are forgotten faster than they are added; try again")
 
     async def open_session(
         self, session_id: SessionId, worker_id: WorkerId, capability: Capability, lease_s: float
     ) -> None:
+        rules.check_session(session_id, worker_id)
         class_id = matching.class_id(capability)
-        while not await self._server.run("open_session", session_id, worker_id, class_id, _ms(lease_s)):
+        for _ in range(_TRIES_MAX):
+            if await self._server.run("open_session", session_id, worker_id, class_id, _ms(lease_s)):
+                return
             await self._matchmaker.add_class(class_id, capability)
+        raise StoreUnavailable("classes are forgotten faster than they are added; try again")
 
     async def claim(
         self,
         session_id: SessionId,
-        worker_id: WorkerId,
+        worker_id: WorkerId,  # noqa: ARG002 - the session knows whose it is
         want: int,
         done: Sequence[Settlement] = (),
         *,
@@ -66,8 +72,8 @@ class ValkeyQueue:
         refused: list[JobId] = []
         *before, last = list(_slices(done)) or [done]
         for part in before:
-            refused += (await self._claim(session_id, worker_id, 0, part, lease_s, mark_idle=False)).refused
-        claimed = await self._claim(session_id, worker_id, want, last, lease_s, mark_idle=mark_idle)
+            refused += (await self._claim(session_id, 0, part, lease_s, mark_idle=False)).refused
+        claimed = await self._claim(session_id, want, last, lease_s, mark_idle=mark_idle)
         if not refused:
             return claimed
         return Claimed(jobs=claimed.jobs, refused=(*refused, *claimed.refused), session_known=claimed.session_known)
@@ -75,7 +81,6 @@ class ValkeyQueue:
     async def _claim(
         self,
         session_id: SessionId,
-        worker_id: WorkerId,
         want: int,
         done: Sequence[Settlement],
         lease_s: float,
@@ -85,7 +90,6 @@ class ValkeyQueue:
         known, refused, *jobs = await self._server.run(
             "claim",
             session_id,
-            worker_id,
             want,
             _ms(lease_s),
             int(mark_idle),
@@ -124,6 +128,7 @@ def _submit_calls(specs: Sequence[JobSpec]) -> Iterator[list[tuple[JobSpec, Sequ
     part: list[tuple[JobSpec, Sequence[Any]]] = []
     size = 0
     for spec in specs:
+        check_name(spec.job_id, "job_id")
         fields = submit_args(spec)
         if part and (len(part) == _JOBS_PER_CALL or size + len(fields[-1]) > _BYTES_PER_CALL):
             yield part

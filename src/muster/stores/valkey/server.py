@@ -7,7 +7,7 @@ from typing import Any
 import hiredis
 
 from muster.clock import Clock
-from muster.errors import StoreUnavailable
+from muster.errors import SetupError, StoreUnavailable
 from muster.stores.valkey.address import parse_address
 from muster.stores.valkey.connection import Connection, OnMessage
 from muster.stores.valkey.library import library
@@ -61,6 +61,18 @@ class Server:
                 raise
         await self.execute("FUNCTION", "LOAD", "REPLACE", library().text)
         return await self.execute(*call)
+
+    async def prepare(self) -> None:
+        """Make sure that the server answers and can run our functions."""
+        try:
+            await self.run("counts")
+        except hiredis.ReplyError as error:
+            if "unknown command" not in str(error):
+                raise
+            raise SetupError(
+                f"the store at {self._address.shown} is too old: it has no functions",
+                next_step="use Valkey, or Redis from 7.0 on; or leave MUSTER_VALKEY_URL out for the embedded one",
+            ) from None
 
     async def execute(self, *command: Any) -> Any:
         async def call() -> Any:

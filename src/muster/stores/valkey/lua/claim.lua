@@ -1,6 +1,6 @@
 -- The worker loop's one call: end these attempts, renew my session, give me the best jobs that I can run.
 --
--- Arguments: session, worker, want, lease in ms, 1 to be woken when nothing is found, bytes of jobs at most (one job
+-- Arguments: session, want, lease in ms, 1 to be woken when nothing is found, bytes of jobs at most (one job
 --            is given whatever its size), how many settlements, then those (see lib/attempts.lua).
 -- Returns:   {1 if the session is known, {ids of settlements that came too late}, then for each job: its entry in
 --            `jobs`, attempt, deadline in ms}
@@ -25,25 +25,29 @@ local function repeats(text, s, session)
   return string.sub(text, 1, #front) == front
 end
 
--- End the attempts that this session holds; return the ids of settlements that came too late.
+-- End the attempts that this session holds; return the ids of settlements that came too late. `worker` is nil when the
+-- session is unknown: then it holds nothing.
 local function settle_mine(settlements, session, worker)
   if #settlements == 0 then
     return {}
   end
-  local mine, refused, attempts, seen = {}, {}, {}, {}
+  local mine, refused, late, attempts, seen = {}, {}, {}, {}, {}
   for n, text in ipairs(read_texts(ids_of(settlements))) do
     local s = settlements[n]
-    local state = text and not seen[s.id] and running_state(text, s.attempt, session)
+    local state = worker and text and not seen[s.id] and running_state(text, s.attempt, session)
     if state then
       seen[s.id], s.state, s.session, s.worker = s.status, state, session, worker
       push(mine, s)
     elseif seen[s.id] ~= s.status and not (text and repeats(text, s, session)) then
       push(refused, s.id)
-      push(attempts, s.attempt)
+      if call('HEXISTS', key('jobs'), s.id) == 1 then  -- else it is only somebody's word
+        push(late, s.id)
+        push(attempts, s.attempt)
+      end
     end
   end
   end_attempts(mine)
-  tell('job_refused', refused, worker, attempts)
+  tell('job_refused', late, worker, attempts)
   return refused
 end
 
@@ -88,9 +92,8 @@ local function lease(ids, entries, session, worker, lease_ends, reply)
     if avoids then
       file(batch.ZREM, key('avoiding'), id)
     end
-    push(attempts, attempt)
-    push(reply, entries[n], tonumber(attempt))
-    push(reply, deadline)
+    attempts[n] = attempt
+    reply[3 * n], reply[3 * n + 1], reply[3 * n + 2] = entries[n], tonumber(attempt), deadline
     earliest = math.min(earliest, deadline)
   end
   write(batch)
@@ -101,16 +104,16 @@ local function lease(ids, entries, session, worker, lease_ends, reply)
 end
 
 define('claim', function()
-  local session, worker, want = ARGV[A], ARGV[A + 1], tonumber(ARGV[A + 2])
-  local lease_ms, mark_idle, bytes_max = tonumber(ARGV[A + 3]), ARGV[A + 4] == '1', tonumber(ARGV[A + 5])
-  local refused = settle_mine(read_settlements(A + 6), session, worker)
+  local session, want, lease_ms = ARGV[A], tonumber(ARGV[A + 1]), tonumber(ARGV[A + 2])
+  local mark_idle, bytes_max = ARGV[A + 3] == '1', tonumber(ARGV[A + 4])
   local known = read_session(session)
+  local refused = settle_mine(read_settlements(A + 5), session, known and known.worker)
   if not known then
     return { 0, refused }
   end
   prolong(session, known, lease_ms)
   local reply = { 1, refused }
-  local ids, queues = take(known.class, worker, want)
+  local ids, queues = take(known.class, known.worker, want)
   if #ids == 0 then
     if mark_idle and want > 0 then
       call('SADD', key('idle'), known.class)
@@ -120,6 +123,6 @@ define('claim', function()
   bulk('ZREM', key('pending'), ids)
   local entries = call('HMGET', key('jobs'), unpack(ids))
   cut(entries, ids, queues, bytes_max)
-  lease(ids, entries, session, worker, NOW + lease_ms, reply)
+  lease(ids, entries, session, known.worker, NOW + lease_ms, reply)
   return reply
 end)

@@ -57,7 +57,7 @@ define('submit', function()
     end
   end
   for signature, members in pairs(queues) do
-    call('HINCRBY', key('uses'), signature, #members / 2)
+    call('HINCRBY', key('uses'), signature, members.n / 2)
     place(signature, members)
   end
   tell('job_submitted', created)

@@ -98,25 +98,32 @@ local function before(a, b)
   return #a < #b
 end
 
-local function push(list, value, partner)
+local function push(list, value)
   list[#list + 1] = value
-  list[#list + 1] = partner
 end
 
--- Append a value, or a pair, to the list of that name.
+-- Append a value, or a pair, to the list of that name. Such a list knows its length: to ask for it costs as much as the
+-- rest, and so does growing from nothing.
 local function file(lists, name, value, partner)
   local list = lists[name]
-  if list then
-    push(list, value, partner)
-  else
-    lists[name] = { value, partner }  -- made in its size: to grow from nothing costs ten times as much
+  if not list then
+    lists[name] = { value, partner, n = partner and 2 or 1 }
+    return
   end
+  local n = list.n + 1
+  list[n] = value
+  if partner then
+    n = n + 1
+    list[n] = partner
+  end
+  list.n = n
 end
 
 -- Run a command that takes many values; `values` may hold pairs.
 local function bulk(command, name, values)
-  for first = 1, #values, BULK do
-    call(command, name, unpack(values, first, math.min(first + BULK - 1, #values)))
+  local count = values.n or #values
+  for first = 1, count, BULK do
+    call(command, name, unpack(values, first, math.min(first + BULK - 1, count)))
   end
 end
 

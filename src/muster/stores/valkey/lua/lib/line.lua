@@ -19,7 +19,7 @@ end
 -- Put jobs into a queue (a signature or a variant) and so into line; `members` is score, id, score, id…
 local function place(queue, members)
   local lowest = members[1]
-  for at = 3, #members, 2 do
+  for at = 3, members.n or #members, 2 do
     if tonumber(members[at]) < tonumber(lowest) then
       lowest = members[at]
     end
