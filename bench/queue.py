@@ -1,3 +1,4 @@
+# ruff: noqa: A005 - nobody imports it by its bare name
 """The job queue measured alone: no-op jobs, one worker process, every feature on.
 
     python -m bench.queue                 the table of jobs a second, and what one claim costs the server
@@ -28,7 +29,7 @@ from typing import Any
 
 import psutil
 import uvloop
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from muster.domain.capability import Capability
 from muster.domain.job import ClaimedJob, Hardware, JobSpec, JobStatus, Requirements, Settlement, encode_result
@@ -202,9 +203,17 @@ async def latencies_ms(server: Server, store: ValkeyStore, count: int) -> list[f
 
 
 async def table(kind: str, aofs: tuple[str, ...], sizes: Sizes) -> None:
-    print("| append-only file | enqueue/s one by one / bulk | jobs at a time | drain/s | worker CPU µs/job "
-          "| server CPU µs/job | worker MB | idle latency ms p50 / p99 |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|")
+    heads = (
+        "append-only file",
+        "enqueue/s one by one / bulk",
+        "jobs at a time",
+        "drain/s",
+        "worker CPU µs/job",
+        "server CPU µs/job",
+        "worker MB",
+        "idle latency ms p50 / p99",
+    )
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
     for aof in aofs:
         for batch in _BATCHES:
             async with fresh_store(kind, aof) as (server, store):
@@ -213,10 +222,19 @@ async def table(kind: str, aofs: tuple[str, ...], sizes: Sizes) -> None:
                 drained = await drain(server, sizes.jobs, batch)
                 await until_completed(store, sizes.jobs)
                 times = await latencies_ms(server, store, sizes.latencies) if batch == 1 else []
-            rate = f"{one:,.0f} / –" if one else f"– / {bulk:,.0f}"
-            latency = f"{statistics.median(times):.2f} / {times[int(len(times) * 0.99)]:.2f}" if times else "–"
-            print(f"| {aof} | {rate} | {batch} | {drained.jobs_per_s:,.0f} | {drained.cpu_us_per_job:.1f} "
-                  f"| {drained.server_cpu_us_per_job:.1f} | {drained.memory_mb:.0f} | {latency} |", flush=True)  # fmt: skip
+            rate = f"{one:,.0f} / -" if one else f"- / {bulk:,.0f}"
+            latency = f"{statistics.median(times):.2f} / {times[int(len(times) * 0.99)]:.2f}" if times else "-"
+            cells = [
+                aof,
+                rate,
+                str(batch),
+                f"{drained.jobs_per_s:,.0f}",
+                f"{drained.cpu_us_per_job:.1f}",
+                f"{drained.server_cpu_us_per_job:.1f}",
+                f"{drained.memory_mb:.0f}",
+                latency,
+            ]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 # --- what one claim costs ---------------------------------------------------------------------------------------------
@@ -285,14 +303,14 @@ def cpu_of(process: psutil.Process) -> float:
 
 async def until(check: Callable[[], bool], timeout_s: float = 300) -> None:
     async with asyncio.timeout(timeout_s):
-        while not check():
+        while not check():  # noqa: ASYNC110 - another process makes it true
             await asyncio.sleep(0.003)
 
 
 async def until_completed(store: ValkeyStore, jobs: int) -> None:
     """Make sure that every job ended, not only ran."""
     async with asyncio.timeout(30):
-        while (await store.jobs.counts())[JobStatus.COMPLETED] < jobs:
+        while (await store.jobs.counts())[JobStatus.COMPLETED] < jobs:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.01)
 
 
@@ -311,9 +329,7 @@ def main() -> None:
         return
     sizes = _QUICK if arguments.quick else _FULL
     if arguments.pending:
-        sizes = Sizes(
-            **{name: getattr(sizes, name) for name in sizes.__struct_fields__} | {"pending": (arguments.pending,)}
-        )
+        sizes = structs.replace(sizes, pending=(arguments.pending,))
     aofs = (arguments.aof,) if arguments.aof else _AOF
     print(f"\nJob queue: {sizes.jobs:,} no-op jobs, one worker process, results kept, server {arguments.server}\n")
     if arguments.only != "claim":
