@@ -235,3 +235,12 @@ async def _counts_again(store: ValkeyStore) -> Any:
 async def _listen(bus: ValkeyBus, heard: list[bytes]) -> None:
     async for data in bus.subscribe("t"):
         heard.append(data)  # noqa: PERF401 - it is looked at while it grows
+
+
+async def test_what_another_version_wrote_is_refused_rather_than_misread(server: ValkeyServer) -> None:
+    store = await ValkeyStore.open(server.url)
+    await store.server.execute("SET", store.server.key("layout"), "0")
+    await store.close()
+    with pytest.raises(SetupError, match="layout 0") as refused:
+        await ValkeyStore.open(server.url)
+    assert "--data-dir" in refused.value.next_step

@@ -21,6 +21,8 @@ _NOT_YET = ("LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN")
 _NOT_US = ("NOAUTH", "WRONGPASS", "NOPERM")
 _NO_WRITES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
 
+_LAYOUT = b"1"  # of the keys that lua/lib/base.lua lists; it grows when what was stored before cannot be read
+
 _Call = Callable[[], Awaitable[Any]]
 
 
@@ -73,6 +75,13 @@ class Server:
                 f"the store at {self._address.shown} is too old: it has no functions",
                 next_step="use Valkey, or Redis from 7.0 on; or leave MUSTER_VALKEY_URL out for the embedded one",
             ) from None
+        found = await self.execute("SET", self.key("layout"), _LAYOUT, "NX", "GET")
+        if found not in (None, _LAYOUT):
+            raise SetupError(
+                f"the store at {self._address.shown} was written by another version of Muster "
+                f"(its keys have layout {found.decode()}, this one reads {_LAYOUT.decode()})",
+                next_step="run that version, or choose another place with --data-dir or MUSTER_VALKEY_URL",
+            )
 
     async def execute(self, *command: Any) -> Any:
         async def call() -> Any:
