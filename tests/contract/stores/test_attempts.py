@@ -131,6 +131,17 @@ async def test_an_older_attempt_of_the_same_session_does_not_count(store: Store)
     assert (await hand.claims(0, completed("x", attempt=2))).refused == ()
 
 
+async def test_two_words_about_one_job_are_judged_each_by_its_attempt(store: Store) -> None:
+    hand = await Hand(store, "n").opens()
+    await store.jobs.submit([spec("x")])
+    await hand.claims(1)
+    await store.jobs.settle([again("x")])
+    await hand.claims(1)
+    claimed = await hand.claims(0, failed("x", attempt=2), failed("x", attempt=1), failed("x", attempt=2))
+    assert claimed.refused == ("x",)
+    assert await status(store, "x") is JobStatus.FAILED
+
+
 async def test_only_the_running_attempt_can_be_settled_from_outside(store: Store) -> None:
     hand = await Hand(store, "n").opens()
     await store.jobs.submit([spec("x"), spec("y")])

@@ -70,10 +70,10 @@ class Workers:
         for class_id, known in self._classes.items():
             yield CapabilityClass(class_id=class_id, capability=known.capability, sessions=self._sessions_of(class_id))
 
-    def forget(self, unused_before_ms: int, signatures: set[str]) -> None:
+    def forget(self, unused_until_ms: int, signatures: set[str]) -> None:
         """Drop classes that nobody has had for long, and verdicts on signatures that no job has."""
         for class_id, known in list(self._classes.items()):
-            if known.unused_since_ms is not None and known.unused_since_ms < unused_before_ms:
+            if known.unused_since_ms is not None and known.unused_since_ms <= unused_until_ms:
                 del self._classes[class_id]
                 self.idle.discard(class_id)
             else:

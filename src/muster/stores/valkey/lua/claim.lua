@@ -34,11 +34,12 @@ local function settle_mine(settlements, session, worker)
   local mine, refused, late, attempts, seen = {}, {}, {}, {}, {}
   for n, text in ipairs(read_texts(ids_of(settlements))) do
     local s = settlements[n]
+    local outcome = s.attempt .. s.status
     local state = worker and text and not seen[s.id] and running_state(text, s.attempt, session)
     if state then
-      seen[s.id], s.state, s.session, s.worker = s.status, state, session, worker
+      seen[s.id], s.state, s.session, s.worker = outcome, state, session, worker
       push(mine, s)
-    elseif seen[s.id] ~= s.status and not (text and repeats(text, s, session)) then
+    elseif seen[s.id] ~= outcome and not (text and repeats(text, s, session)) then
       push(refused, s.id)
       if call('HEXISTS', key('jobs'), s.id) == 1 then  -- else it is only somebody's word
         push(late, s.id)
