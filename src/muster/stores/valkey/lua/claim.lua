@@ -5,8 +5,8 @@
 -- Returns:   {1 if the session is known, {ids of settlements that came too late}, then for each job: its entry in
 --            `jobs`, attempt, deadline in ms}
 -- Reads:     sessions, ready:<class>, p:*, jobs
--- Writes:    sessions, looks, held:<session>, states, in:*, p:*, pending, avoiding, variants, ready:<class>, idle, log; for
---            settlements also errors, results, progress, delayed, ready:* of other classes
+-- Writes:    sessions, looks, held:<session>, states, in:*, p:*, pending, avoiding, variants, ready:<class>, idle, log;
+--            for settlements also errors, results, progress, delayed, ready:* of other classes
 
 -- Return the state of a job if this very attempt runs in the session: to compare the front is to take nothing apart.
 local function running_state(text, attempt, session)

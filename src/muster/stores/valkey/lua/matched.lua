@@ -4,5 +4,6 @@
 -- Reads:     matched, classes, signatures
 
 define('matched', function()
-  return { tonumber(call('GET', key('matched')) or 0), call('HGETALL', key('classes')), call('HGETALL', key('signatures')) }
+  local version = tonumber(call('GET', key('matched')) or 0)
+  return { version, call('HGETALL', key('classes')), call('HGETALL', key('signatures')) }
 end, 'no-writes')

@@ -93,7 +93,8 @@ define('purge', function()
     call('HDEL', key('workflows'), workflow)
     call('HDEL', key('workflow_uses'), workflow)
   end)
-  for _, class in ipairs(call('ZRANGE', key('unused'), '-inf', unused_before, 'BYSCORE', 'LIMIT', '0', CLASSES_AT_ONCE)) do
+  local unused = call('ZRANGE', key('unused'), '-inf', unused_before, 'BYSCORE', 'LIMIT', '0', CLASSES_AT_ONCE)
+  for _, class in ipairs(unused) do
     forget_class(class)
   end
   return #gone

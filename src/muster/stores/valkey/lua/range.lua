@@ -1,7 +1,7 @@
 -- Read a part of a sorted set that comes after a place in it, whether or not that place is still taken.
 --
--- Arguments: name of the set, 1 for newest first, how many at most, then the place to go on after: score, id (none: from
---            the start).
+-- Arguments: name of the set, 1 for newest first, how many at most, then the place to go on after: score, id (none:
+--            from the start).
 -- Returns:   id, score, id, score…
 -- Reads:     the set
 

@@ -68,8 +68,8 @@ local function drop_if_empty(queue)
   end
 end
 
--- Take one waiting job out of the line; return its signature and score. Its entry in the ready index stays: a claim will
--- correct it.
+-- Take one waiting job out of the line; return its signature and score. Its entry in the ready index stays: a claim
+-- will correct it.
 local function leave_line(state)
   local signature, score = header(call('HGET', key('jobs'), state.id))
   local queue = state.avoid == '' and signature or signature .. '!' .. state.avoid

@@ -1,7 +1,7 @@
 -- The state of a job: one text in the hash `states`, so that one command reads or writes any number of them.
 --
--- "status|attempt|session|worker|retries|started|timeout|due|avoid|ended"; times in ms; "" where there is none. A job has
--- none before its first claim. Session and worker outlive an attempt that went back: they tell a repeated report.
+-- "status|attempt|session|worker|retries|started|timeout|due|avoid|ended"; times in ms; "" where there is none. A job
+-- has none before its first claim. Session and worker outlive an attempt that went back: they tell a repeated report.
 --
 -- Taking it apart costs more than a command, so most read only the front of it: a running job ends by another word in
 -- front and the time at the end.

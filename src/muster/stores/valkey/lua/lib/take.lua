@@ -1,7 +1,7 @@
 -- How the best jobs for a class are found: a merge of its queues, of which only the heads are read.
 --
--- Order is exact: score, then id, over all queues. What it costs depends neither on how many jobs, signatures or classes
--- there are, nor on jobs that this class cannot run.
+-- Order is exact: score, then id, over all queues. What it costs depends neither on how many jobs, signatures or
+-- classes there are, nor on jobs that this class cannot run.
 --
 -- A queue that takes part in the merge is {queue, indexed (its score in the index), score (of its next job, or what it
 -- is at least), found (a page of its jobs: id, score, id, score…; nil: to be read), at (how far the page was used),
