@@ -37,6 +37,7 @@
 --   workflows      hash  workflow -> sequence shared by its jobs;  workflow_uses: hash, workflow -> stored jobs
 --   nodes          hash  node id -> record as JSON (not ours: stores/valkey/nodes.py)
 --   layout         number of this list of keys (not ours: stores/valkey/server.py)
+--   layout         version of this list, written once when the store is opened (server.py)
 --   log            stream of events: field `event` with JSON, or field `job` with lines, see `tell`
 --
 -- A hash for all jobs rather than a key for each: one command serves a whole batch, and that is what a claim costs.
