@@ -108,6 +108,7 @@ class ControlPlane:
             retry_policy=policy,
             retention_s=settings.job_retention_s,
             ended_max=settings.jobs_ended_max,
+            patience_s=settings.job_lease_s,
         )
         plane = Plane(
             fleet=fleet,

@@ -31,7 +31,9 @@ class Sweep:
         retry_policy: RetryPolicy,
         retention_s: float,
         ended_max: int,
+        patience_s: float = 0.0,
     ) -> None:
+        """For `patience_s` after the start leases are left alone: our own absence kept workers from renewing them."""
         self._fleet = fleet
         self._queue = queue
         self._upkeep = upkeep
@@ -41,11 +43,14 @@ class Sweep:
         self._policy = retry_policy
         self._retention_s = retention_s
         self._ended_max = ended_max
+        self._patience_s = patience_s
+        self._patient_until_s = clock.monotonic_s()
         self._purge_at_s = clock.monotonic_s() + _PURGE_EVERY_S
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         if self._task is None:
+            self._patient_until_s = self._clock.monotonic_s() + self._patience_s
             self._task = asyncio.create_task(self._run(), name="sweep")
 
     async def stop(self) -> None:
@@ -73,6 +78,17 @@ class Sweep:
             told = problem
 
     async def sweep_jobs(self) -> None:
+        if self._clock.monotonic_s() >= self._patient_until_s:
+            await self._end_leases()
+        while await self._upkeep.promote(_BATCH) == _BATCH:
+            pass
+        if self._clock.monotonic_s() >= self._purge_at_s:
+            self._purge_at_s = self._clock.monotonic_s() + _PURGE_EVERY_S
+            before_ms = self._clock.now_ms() - round(self._retention_s * 1000)
+            while await self._upkeep.purge(before_ms, self._ended_max, _BATCH) == _BATCH:
+                pass
+
+    async def _end_leases(self) -> None:
         while leases := await self._upkeep.overdue(_BATCH):
             now_ms = self._clock.now_ms()
             settled = await self._queue.settle(
@@ -83,10 +99,3 @@ class Sweep:
                     log.warning("lease_expired", job_id=lease.spec.job_id, worker=lease.worker_id, why=lease.expired)
             if len(leases) < _BATCH or not any(settled):
                 break
-        while await self._upkeep.promote(_BATCH) == _BATCH:
-            pass
-        if self._clock.monotonic_s() >= self._purge_at_s:
-            self._purge_at_s = self._clock.monotonic_s() + _PURGE_EVERY_S
-            before_ms = self._clock.now_ms() - round(self._retention_s * 1000)
-            while await self._upkeep.purge(before_ms, self._ended_max, _BATCH) == _BATCH:
-                pass
