@@ -51,20 +51,29 @@ make_environment() {
     mkdir -p "$VENV" 2>/dev/null && touch "$VENV/.writable" 2>/dev/null ||
         fail "$here cannot be written to, so no environment can be made in it (read-only, full, or another user's)." \
             "clone Muster into a directory of yours and run make there"
-    if ! "$python" -c 'import ensurepip' 2>/dev/null; then
-        echo "$python comes without venv (Debian and Ubuntu ship it apart)."
-        sh tools/apt_install.sh "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv" || exit 1
-    fi
     echo "Making $VENV with $("$python" --version) ..."
-    "$python" -m venv --clear "$VENV" >"/tmp/muster-venv-$$.log" 2>&1 || {
-        cat "/tmp/muster-venv-$$.log" >&2
-        fail "$python could not make a virtual environment in $here/$VENV." "see the message above; a full disk is the usual cause"
-    }
-    rm -f "/tmp/muster-venv-$$.log"
+    if "$python" -c 'import ensurepip' 2>/dev/null; then
+        "$python" -m venv --clear "$VENV" || fail "$python could not make a virtual environment in $here/$VENV." \
+            "see the message above; a full disk is the usual cause"
+    else
+        make_without_ensurepip
+    fi
 }
 
-environment_fits() { # runs, is new enough, was made here and not moved
-    "$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null &&
+make_without_ensurepip() { # Debian and Ubuntu ship pip apart from Python; its wheels install it without root
+    "$python" -m venv --clear --without-pip "$VENV"
+    wheels="$VENV/pip-wheels/usr/share/python-wheels"
+    if sh tools/unpack_package.sh python3-pip-whl "$VENV/pip-wheels"; then
+        "$VENV/bin/python" "$(ls "$wheels"/pip-*.whl)/pip" --quiet install --no-index --find-links "$wheels" pip
+        rm -rf "$VENV/pip-wheels"
+    else
+        sh tools/apt_install.sh "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv" || exit 1
+        "$python" -m venv --clear "$VENV"
+    fi
+}
+
+environment_fits() { # runs, has pip, is new enough, was made here and not moved
+    "$VENV/bin/python" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null &&
         grep -q -- "$here/$VENV" "$VENV/pyvenv.cfg"
 }
 
@@ -84,10 +93,6 @@ if ! environment_fits; then
     make_environment
 fi
 
-model_server_loads() {
-    "$VENV/bin/python" -c 'import xllamacpp' 2>/dev/null
-}
-
 case $kind in
     run) extras=llamacpp size_mb=300 ;;
     dev) extras=llamacpp,dev size_mb=700 ;;
@@ -101,11 +106,8 @@ echo "Installing Muster's packages into $VENV (about $size_mb MB; the first time
 # The build backend comes pinned into the environment as well, so that an editable install asks the network for nothing.
 install_pip hatchling editables || explain_pip hatchling
 install_pip --no-build-isolation -e ".[$extras]" || explain_pip "Muster"
-if ! model_server_loads; then # a bare Debian lacks the run-time library of OpenMP, which no Python package brings
-    echo "llama.cpp, the model server, needs the library libgomp."
-    if ! sh tools/apt_install.sh libgomp1 && [ "$kind" = dev ]; then
-        exit 1 # the tests need it; without it Muster still runs, with other model servers or none
-    fi
+if ! VENV=$VENV sh tools/openmp.sh && [ "$kind" = dev ]; then
+    exit 1 # the tests need it; without it Muster still runs, with other model servers or none
 fi
 stamp "$kind" >"$VENV/.installed-$kind"
 echo "Installed: $("$VENV/bin/muster" version)"
