@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 class Machine:
     """A PATH with nothing on it but the basics of any Unix and what a test puts there."""
 
-    BASICS = ("sh", "cat", "env", "rm", "tail", "mktemp")
+    BASICS = ("sh", "cat", "env", "rm", "tail", "mktemp", "mkdir")
 
     def __init__(self, folder: Path) -> None:
         self.path = folder
@@ -136,6 +136,28 @@ def test_a_machine_without_apt_is_told_what_is_missing(machine: Machine) -> None
 
     assert ran.returncode == 1
     assert "Missing on this machine: chromium redis-server" in ran.stderr
+
+
+def test_a_model_server_that_loads_needs_nothing(machine: Machine) -> None:
+    venv = machine.path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(shutil.which("true") or "/bin/true")
+
+    ran = machine.run("sh", "tools/openmp.sh", VENV=str(venv))
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_a_library_that_cannot_be_had_is_named(machine: Machine) -> None:
+    machine.has("id", "echo 1000")
+    venv = machine.path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(shutil.which("false") or "/bin/false")
+
+    ran = machine.run("sh", "tools/openmp.sh", VENV=str(venv))
+
+    assert ran.returncode == 1
+    assert "Missing on this machine: libgomp1" in ran.stderr
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "tools").glob("*.sh")), ids=lambda path: path.name)
