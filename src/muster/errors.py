@@ -32,7 +32,7 @@ class MusterError(Exception):
         self.data = data
 
     def to_dict(self) -> dict[str, Any]:
-        """Render the one JSON shape of CONTRACTS section 4."""
+        """Render the one JSON shape that all errors of the API have."""
         body: dict[str, Any] = {"code": self.code, "message": self.message, "retriable": self.retriable}
         if self.field is not None:
             body["field"] = self.field

@@ -40,7 +40,7 @@ def check_name(value: str, field: str) -> str:
 
 
 def check_node_id(value: str) -> NodeId:
-    """Refuse what the systems before us let through: an empty id or `unknown` (CONTRACTS ruling 1)."""
+    """Refuse what the systems before us let through: an empty id or `unknown`."""
     if value.strip().lower() in {"", "unknown", "none", "null"}:
         raise InvalidInput(f"node_id must name this machine, got {value!r}", field="node_id")
     return NodeId(check_name(value, "node_id"))

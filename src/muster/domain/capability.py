@@ -4,7 +4,7 @@ from msgspec import Struct, field
 
 
 class Capability(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a worker can run and what seldom changes; equal capabilities form one class (DESIGN decision 5).
+    """What a worker can run and what seldom changes; equal capabilities form one class.
 
     Installed models count, resident ones do not; total memory counts, free memory does not: those are preferences.
     """

@@ -2,7 +2,7 @@ from msgspec import Struct
 
 
 class Gpu(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One GPU as last read. A figure that could not be read is None, never 0 (CONTRACTS ruling 10)."""
+    """One GPU as last read. A figure that could not be read is None, never 0."""
 
     index: int
     name: str = "unknown"

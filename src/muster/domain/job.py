@@ -112,7 +112,7 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class ClaimedJob(Struct, frozen=True, kw_only=True):
-    """A lease on one job: results count only with this attempt number (DESIGN decision 6)."""
+    """A lease on one job: results count only with this attempt number."""
 
     spec: JobSpec
     attempt: int
