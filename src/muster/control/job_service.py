@@ -47,6 +47,9 @@ _BUS_RETRY_S = 0.5
 PayloadCheck = Callable[[Any], object]  # raises InvalidInput naming the field
 
 
+_NO_CLASSES: tuple[float, list[CapabilityClass]] = (float("-inf"), [])  # when they were read, and which
+
+
 class JobStores(Struct, frozen=True, kw_only=True):
     """The three faces of the one job store."""
 
@@ -82,7 +85,7 @@ class JobService:
         self._payload_checks = payload_checks
         self._wakeups = Wakeups()
         self._class_of: OrderedDict[SessionId, str] = OrderedDict()
-        self._classes: tuple[float, list[CapabilityClass]] = (float("-inf"), [])
+        self._classes = _NO_CLASSES
         self._listener: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -189,7 +192,7 @@ class JobService:
         self._class_of.move_to_end(message.session_id)
         if len(self._class_of) > _SESSIONS_MAX:
             self._class_of.popitem(last=False)
-        self._classes = (float("-inf"), [])
+        self._classes = _NO_CLASSES
         return SessionReply(lease_s=self._lease_s, renew_every_s=self._lease_s / _RENEWALS_PER_LEASE)
 
     async def claim(self, message: ClaimRequest) -> ClaimReply:
@@ -249,6 +252,7 @@ class JobService:
     async def close_session(self, message: CloseSession) -> None:
         self._class_of.pop(message.session_id, None)
         await self._queue.close_session(message.session_id)
+        self._classes = _NO_CLASSES
 
     async def _settlements(self, message: ClaimRequest) -> Sequence[Settlement]:
         """Successes need no look at the job; what becomes of a failure depends on its specification and retries."""

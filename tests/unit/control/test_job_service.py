@@ -265,3 +265,11 @@ async def test_requirements_win_over_the_payloads_model(plane: PlaneUnderTest) -
     await plane.open_session("s1", "n1", models=("small",))
     await plane.submit(payload={"model": "an alias"}, requirements=Requirements(models=("small",)))
     assert len((await plane.claim("s1", "n1")).jobs) == 1
+
+
+async def test_a_worker_that_leaves_is_no_hope_any_more(plane: PlaneUnderTest) -> None:
+    await plane.open_session()
+    job_id = await plane.submit()
+    assert await plane.status(job_id) is JobStatus.PENDING
+    await plane.jobs.close_session(CloseSession(session_id=SessionId("s1"), worker_id=WorkerId("n1-worker-0")))
+    assert await plane.status(job_id) is JobStatus.UNWORKABLE
