@@ -8,10 +8,10 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.response import Stream
 from msgspec import Struct, field
 
-from muster.api.plane import ThePlane
+from muster.api.plane import Plane, ThePlane
 from muster.api.streams import event_stream
 from muster.api.views import JobView, job_view
-from muster.domain.job import JobSpec, JobStatus, Requirements
+from muster.domain.job import Job, JobSpec, JobStatus, Requirements
 from muster.errors import InvalidInput
 from muster.ids import JobId
 from muster.jobs.explain import Explanation
@@ -105,8 +105,7 @@ async def jobs(
 
 @get("/api/jobs/{job_id:str}", tags=["jobs"], summary="One job with payload and result")
 async def job(plane: ThePlane, job_id: FromPath[str]) -> JobAnswer:
-    found = await plane.jobs.get(JobId(job_id))
-    return JobAnswer(success=True, job_id=job_id, job=job_view(found, whole=True), timestamp=plane.clock.now_ms())
+    return _answer(plane, await plane.jobs.get(JobId(job_id)))
 
 
 @post(
@@ -116,8 +115,7 @@ async def job(plane: ThePlane, job_id: FromPath[str]) -> JobAnswer:
     status_code=http.HTTPStatus.OK,
 )
 async def cancel(plane: ThePlane, job_id: FromPath[str]) -> JobAnswer:
-    found = await plane.jobs.cancel(JobId(job_id))
-    return JobAnswer(success=True, job_id=job_id, job=job_view(found, whole=True), timestamp=plane.clock.now_ms())
+    return _answer(plane, await plane.jobs.cancel(JobId(job_id)))
 
 
 @post(
@@ -127,8 +125,7 @@ async def cancel(plane: ThePlane, job_id: FromPath[str]) -> JobAnswer:
     status_code=http.HTTPStatus.OK,
 )
 async def retry(plane: ThePlane, job_id: FromPath[str]) -> JobAnswer:
-    found = await plane.jobs.retry(JobId(job_id))
-    return JobAnswer(success=True, job_id=job_id, job=job_view(found, whole=True), timestamp=plane.clock.now_ms())
+    return _answer(plane, await plane.jobs.retry(JobId(job_id)))
 
 
 @get("/api/jobs/{job_id:str}/explain", tags=["jobs"], summary="Why a job waits, and who could run it")
@@ -141,6 +138,11 @@ async def explain(plane: ThePlane, job_id: FromPath[str]) -> ExplainAnswer:
 async def progress(plane: ThePlane, job_id: FromPath[str]) -> Stream:
     await plane.jobs.get(JobId(job_id))  # an unknown job is a 404, not an empty stream
     return event_stream(plane.hub.job(JobId(job_id)))
+
+
+def _answer(plane: Plane, found: Job) -> JobAnswer:
+    view = job_view(found, whole=True)
+    return JobAnswer(success=True, job_id=found.job_id, job=view, timestamp=plane.clock.now_ms())
 
 
 def _spec(data: JSONBody[SubmitJob]) -> JobSpec:

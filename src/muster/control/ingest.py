@@ -1,24 +1,16 @@
 """What agents say, stamped with our own time and handed to the registry."""
 
-from collections.abc import Callable
-
 import msgspec
-import structlog
 
 from muster.clock import Clock
 from muster.control.fleet import Fleet
 from muster.control.recorder import Recorder
-from muster.domain.command import Command
 from muster.errors import InvalidInput
-from muster.ids import NodeId, check_node_id
+from muster.ids import check_node_id
 from muster.wire import AgentEvents, Deregistration, Heartbeat, HeartbeatReply, Registration, RegistrationReply
-
-log = structlog.get_logger()
 
 _INTERVAL_S_MAX = 3600.0
 _EVENTS_MAX = 1000
-
-CommandsFor = Callable[[NodeId], tuple[Command, ...]]
 
 
 class Ingest:

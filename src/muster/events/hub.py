@@ -87,7 +87,6 @@ class Hub:
         self._progress: dict[JobId, ProgressReport] = {}
         self._stats: dict[str, Any] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self.resyncs = 0
 
     async def start(self) -> None:
         if not self._tasks:
@@ -133,7 +132,6 @@ class Hub:
                 self._note(missed)
             async for joined, gap in self._frames_of(reader):
                 if gap is not None:
-                    self.resyncs += 1
                     yield frame({"type": "resync", "reason": gap, "timestamp": self._clock.now_ms()})
                     yield await self._snapshot_frame(machines)
                 yield joined
