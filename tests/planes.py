@@ -11,6 +11,8 @@ import muster
 from muster.api.asgi import build_app
 from muster.api.plane import Plane
 from muster.api.state import GatewayFigures, Scenery
+from muster.commands.book import CommandBook
+from muster.control.command_service import CommandService
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
 from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
@@ -38,7 +40,8 @@ class PlaneUnderTest:
         self.store = MemoryStore(self.clock)
         self.recorder = Recorder(self.store.nodes, self.store.log)
         self.fleet = Fleet(NodeBook(Limits()), self.recorder, self.clock)
-        self.ingest = Ingest(self.fleet, self.recorder, self.clock, link="http")
+        self.commands = CommandService(CommandBook(), self.recorder, self.clock)
+        self.ingest = Ingest(self.fleet, self.commands, self.recorder, self.clock, link="http")
         rng = random.Random(7)
         policy = RetryPolicy(jitter=0.0)
         self.jobs = JobService(

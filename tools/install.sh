@@ -94,8 +94,8 @@ if ! environment_fits; then
 fi
 
 case $kind in
-    run) extras=llamacpp size_mb=300 ;;
-    dev) extras=llamacpp,dev size_mb=700 ;;
+    run) extras=llamacpp,amqp,grpc,cloud size_mb=400 ;;
+    dev) extras=llamacpp,amqp,grpc,cloud,dev size_mb=1500 ;;
     *) fail "tools/install.sh takes run or dev, not '$kind'" "make install" ;;
 esac
 rm -f "$VENV/.failed" "$log"

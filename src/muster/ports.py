@@ -21,6 +21,9 @@ from muster.wire import (
     ClaimReply,
     ClaimRequest,
     CloseSession,
+    CommandBatch,
+    CommandPoll,
+    CommandReports,
     Deregistration,
     Heartbeat,
     HeartbeatReply,
@@ -54,6 +57,11 @@ class NodeLink(Protocol):
     async def heartbeat(self, message: Heartbeat) -> HeartbeatReply: ...
     async def report_events(self, message: AgentEvents) -> None: ...
     async def deregister(self, message: Deregistration) -> None: ...
+    async def next_commands(self, message: CommandPoll) -> CommandBatch:
+        """Return at once when there are some, else after `wait_s` at most."""
+        ...
+
+    async def report_commands(self, message: CommandReports) -> None: ...
 
 
 class JobLink(Protocol):

@@ -26,12 +26,16 @@ SEED_NAMES = {
     "NODE_TYPE": "node_type",
     "NEBULA_IP": "nebula_ip",
     "CONTROL_PLANE_ADDR": "control_plane",
+    "FLEET_API_URL": "fleet_api_url",
 }
+NO_GRPC = "none"
 # Read by the command line itself, not settings.
 _OTHER_NAMES = frozenset({"MUSTER_DEBUG"})
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _STRATEGIES = ("least_loaded", "round_robin", "random")
+_LINKS = ("", "http", "grpc", "amqp")
+_AMQP_SCHEMES = ("amqp://", "amqps://")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _GPUS_MAX = 64
 _PORT_MAX = 65_535
@@ -52,6 +56,26 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     listen: Annotated[str, Meta(description="host:port of the one HTTP port; several with commas.")] = "127.0.0.1:8090"
     token: Annotated[str, Meta(description="Bearer token that every caller must send; needed off loopback.")] = ""
+    grpc_listen: Annotated[
+        str, Meta(description="host:port where agents' gRPC links end; `none`: no gRPC.")
+    ] = "127.0.0.1:50051"
+    rabbitmq_url: Annotated[
+        str,
+        Meta(description="amqp:// or amqps:// of the broker for links of that kind; without a path: vhost `agents`."),
+    ] = ""
+    tls_cert_file: Annotated[str, Meta(description="PEM certificate of the HTTP and gRPC ports; empty: no TLS.")] = ""
+    tls_key_file: Annotated[str, Meta(description="PEM key that belongs to tls_cert_file.")] = ""
+    ca_file: Annotated[
+        str, Meta(description="PEM certificates to trust besides the system's, for https, grpcs and amqps.")
+    ] = ""
+    cloud_profile: Annotated[bool, Meta(description="Serve /v2/nodes and what belongs to it.")] = True
+    fleet_api_url: Annotated[
+        str,
+        Meta(description="Whose fleet the gateway serves: `self`, or empty: only services on this very machine."),
+    ] = "self"
+    requests_per_s_max: Annotated[
+        float, Meta(ge=0, description="Requests per second of one token, unless it has its own limit; 0: any number.")
+    ] = 0.0
     valkey_url: Annotated[
         str, Meta(description="valkey://, redis:// or rediss:// of an outside store; empty: an embedded Valkey.")
     ] = ""
@@ -68,7 +92,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 4096
 
     control_plane: Annotated[str, Meta(description="Agent: URL of the control plane.")] = "http://127.0.0.1:8090"
-    link: Annotated[str, Meta(description="Agent: how to reach the control plane; empty: by the URL's scheme.")] = ""
+    link: Annotated[
+        str,
+        Meta(
+            description="Agent: http, grpc or amqp; empty: by the scheme of control_plane, "
+            "or amqp where only rabbitmq_url is set."
+        ),
+    ] = ""
     node_id: Annotated[str, Meta(description="This machine's id; empty: MACHINE_ID, INSTANCE_ID, host name.")] = ""
     machine_id: Annotated[str, Meta(description="As node_id, under its older name.")] = ""
     instance_id: Annotated[str, Meta(description="The cloud's id of this machine.")] = ""
@@ -123,6 +153,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return [parse_address(part) for part in self.listen.split(",") if part.strip()]
 
     @property
+    def grpc_address(self) -> tuple[str, int] | None:
+        return None if self.grpc_listen in {"", NO_GRPC} else parse_address(self.grpc_listen, "grpc_listen")
+
+    @property
     def data_path(self) -> Path:
         return Path(self.data_dir).expanduser().resolve()
 
@@ -135,10 +169,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return Path(self.node_file).expanduser().resolve() if self.node_file else None
 
 
-def parse_address(text: str) -> tuple[str, int]:
+def parse_address(text: str, field: str = "listen") -> tuple[str, int]:
     host, separator, port = text.strip().rpartition(":")
     if not separator or not port.isdigit() or int(port) > _PORT_MAX:
-        raise SetupError(f"listen must be host:port, got {text!r}", next_step="try MUSTER_LISTEN=127.0.0.1:8090")
+        raise SetupError(f"{field} must be host:port, got {text!r}", next_step="try 127.0.0.1 and a port: 127.0.0.1:8090")
     return host.strip("[]"), int(port)
 
 
@@ -225,7 +259,8 @@ def _cross_check(settings: Settings) -> None:
 
 
 def _network_rules(s: Settings) -> list[tuple[bool, str, str]]:
-    exposed = [f"{host}:{port}" for host, port in s.listen_addresses if host not in _LOOPBACK]
+    listening = [*s.listen_addresses, *([s.grpc_address] if s.grpc_address else [])]
+    exposed = [f"{host}:{port}" for host, port in listening if host not in _LOOPBACK]
     return [
         (bool(s.listen_addresses), "listen is empty", "try MUSTER_LISTEN=127.0.0.1:8090"),
         (
@@ -233,7 +268,22 @@ def _network_rules(s: Settings) -> list[tuple[bool, str, str]]:
             f"refusing to listen on {', '.join(exposed)} without a token: that network could use this fleet",
             "set MUSTER_TOKEN to a long random string, for example: export MUSTER_TOKEN=$(openssl rand -hex 24)",
         ),
-        (s.link in {"", "http"}, f"unknown link {s.link!r}", "use http"),
+        (s.link in _LINKS, f"unknown link {s.link!r}", "use http, grpc or amqp"),
+        (
+            s.link != "amqp" or bool(s.rabbitmq_url) or s.control_plane.startswith(_AMQP_SCHEMES),
+            "link is amqp, but no broker is named",
+            "set MUSTER_RABBITMQ_URL=amqp://USER:PASSWORD@HOST:5672",
+        ),
+        (
+            not s.rabbitmq_url or s.rabbitmq_url.startswith(_AMQP_SCHEMES),
+            "rabbitmq_url must begin with amqp:// or amqps://",
+            "try MUSTER_RABBITMQ_URL=amqp://USER:PASSWORD@HOST:5672",
+        ),
+        (
+            bool(s.tls_cert_file) == bool(s.tls_key_file),
+            "tls_cert_file and tls_key_file belong together, and one of them is not set",
+            "set both, or none",
+        ),
         (
             s.job_payload_bytes_max <= s.request_bytes_max,
             "job_payload_bytes_max is above request_bytes_max",
@@ -283,7 +333,7 @@ def _word_rules(s: Settings) -> list[tuple[bool, str, str]]:
 def public_values(settings: Settings) -> dict[str, Any]:
     """All values with secrets masked, for `doctor` and the log."""
     values = msgspec.structs.asdict(settings)
-    for name in ("token", "valkey_url"):
+    for name in ("token", "valkey_url", "rabbitmq_url"):
         if values[name]:
             values[name] = "***"
     return values

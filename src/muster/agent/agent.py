@@ -117,6 +117,7 @@ class Agent:
         self._stop_asked = asyncio.Event()
         self._stop_reason = "stopped"
         self._superseded = False
+        self._draining = False
         self._models: dict[str, str] = {}
         self._missing_models: dict[str, str] = {}
         self._board.on_change(self._hurry)
@@ -271,17 +272,15 @@ class Agent:
         )
 
     async def _sample(self) -> Heartbeat:
-        return await self._sampler.sample(self._desk.done)
+        return await self._sampler.sample(draining=self._draining)
 
     def _hear(self, heartbeat: Heartbeat, reply: HeartbeatReply) -> None:
-        self._desk.acknowledged(heartbeat.commands_done)
         if reply.superseded and not self._superseded:
             log.error("node_id_taken", node_id=self._config.node_id, next_step="give one of the two agents its own id")
         self._superseded = reply.superseded
         self._crew.hold("node id is taken", held=reply.superseded)
         self._crew.hold("drained by the control plane", held=reply.draining)
-        if not reply.superseded:
-            self._desk.take(reply.commands)
+        self._draining = reply.draining
 
     def _enter(self, phase: Phase) -> None:
         self._state.phase = phase

@@ -10,7 +10,6 @@ from muster.agent.gpus import Gpus
 from muster.domain.node import Health, NodeFacts, Phase
 from muster.domain.service import ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
-from muster.ids import CommandId
 from muster.ports import HostProbe
 from muster.wire import Heartbeat
 
@@ -51,7 +50,7 @@ class Sampler:
         self._crew = crew
         self._seq = 0
 
-    async def sample(self, commands_done: tuple[CommandId, ...] = ()) -> Heartbeat:
+    async def sample(self, *, draining: bool = False) -> Heartbeat:
         reading = await self._gpus.read()
         workers = tuple(self._crew.records())
         judgement = self.judge(reading.problem, workers)
@@ -68,7 +67,7 @@ class Sampler:
             gpus=reading.gpus,
             workers=workers,
             services=self._board.advertised(),
-            commands_done=commands_done,
+            draining=draining,
         )
 
     def judge(self, gpu_problem: str | None, workers: Sequence[Worker]) -> Judgement:

@@ -12,6 +12,8 @@ from muster.api.plane import Plane
 from muster.api.state import GatewayFigures, Scenery
 from muster.app.process import StateFile, make_data_dir
 from muster.app.stack import Stack
+from muster.commands.book import CommandBook
+from muster.control.command_service import CommandService
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
 from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
@@ -87,6 +89,7 @@ class ControlPlane:
             payload_bytes_max=settings.job_payload_bytes_max,
             payload_checks=self._payload_checks,
         )
+        commands = CommandService(CommandBook(), recorder, self._clock)
         gateway = self._gateway(fleet)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = Hub(
@@ -112,7 +115,7 @@ class ControlPlane:
         )
         plane = Plane(
             fleet=fleet,
-            ingest=Ingest(fleet, recorder, self._clock, link="http"),
+            ingest=Ingest(fleet, commands, recorder, self._clock, link="http"),
             jobs=jobs,
             events=store.log,
             hub=hub,
@@ -128,7 +131,7 @@ class ControlPlane:
         for service in (recorder, _Draining(front, settings.stop_timeout_s), sweep, jobs, hub):
             await self._stack.start(service)
         self._front = front
-        self.link = MemoryLink(Ingest(fleet, recorder, self._clock, link="memory"), jobs)
+        self.link = MemoryLink(Ingest(fleet, commands, recorder, self._clock, link="memory"), jobs)
         await self._stack.start(StateFile(settings.data_path, lambda: self.addresses))
 
     async def _open_store(self) -> ValkeyStore:

@@ -3,11 +3,22 @@
 import msgspec
 
 from muster.clock import Clock
+from muster.control.command_service import CommandService
 from muster.control.fleet import Fleet
 from muster.control.recorder import Recorder
 from muster.errors import InvalidInput
 from muster.ids import check_node_id
-from muster.wire import AgentEvents, Deregistration, Heartbeat, HeartbeatReply, Registration, RegistrationReply
+from muster.wire import (
+    AgentEvents,
+    CommandBatch,
+    CommandPoll,
+    CommandReports,
+    Deregistration,
+    Heartbeat,
+    HeartbeatReply,
+    Registration,
+    RegistrationReply,
+)
 
 _INTERVAL_S_MAX = 3600.0
 _EVENTS_MAX = 1000
@@ -16,8 +27,11 @@ _EVENTS_MAX = 1000
 class Ingest:
     """A NodeLink: every link ends here. `link` is the name under which a node's record says how it came."""
 
-    def __init__(self, fleet: Fleet, recorder: Recorder, clock: Clock, *, link: str) -> None:
+    def __init__(
+        self, fleet: Fleet, commands: CommandService, recorder: Recorder, clock: Clock, *, link: str
+    ) -> None:
         self._fleet = fleet
+        self._commands = commands
         self._recorder = recorder
         self._clock = clock
         self._link = link
@@ -58,6 +72,12 @@ class Ingest:
         check_node_id(message.node_id)
         now_ms = self._clock.now_ms()
         self._fleet.carry_out(self._fleet.book.deregistered(message.node_id, message.boot_id, message.reason, now_ms))
+
+    async def next_commands(self, message: CommandPoll) -> CommandBatch:
+        return await self._commands.next_commands(message)
+
+    async def report_commands(self, message: CommandReports) -> None:
+        await self._commands.report(message)
 
 
 def _check_interval(interval_s: float) -> None:

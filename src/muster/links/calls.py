@@ -15,6 +15,9 @@ from muster.wire import (
     ClaimReply,
     ClaimRequest,
     CloseSession,
+    CommandBatch,
+    CommandPoll,
+    CommandReports,
     Deregistration,
     Heartbeat,
     HeartbeatReply,
@@ -45,6 +48,8 @@ REGISTER = Call("register", Registration, RegistrationReply, lambda nodes, _, me
 HEARTBEAT = Call("heartbeat", Heartbeat, HeartbeatReply, lambda nodes, _, message: nodes.heartbeat(message))
 EVENTS = Call("events", AgentEvents, type(None), lambda nodes, _, message: nodes.report_events(message))
 DEREGISTER = Call("deregister", Deregistration, type(None), lambda nodes, _, message: nodes.deregister(message))
+COMMANDS = Call("commands", CommandPoll, CommandBatch, lambda nodes, _, message: nodes.next_commands(message))
+REPORTS = Call("reports", CommandReports, type(None), lambda nodes, _, message: nodes.report_commands(message))
 SESSION = Call("session", OpenSession, SessionReply, lambda _, jobs, message: jobs.open_session(message))
 CLAIM = Call("claim", ClaimRequest, ClaimReply, lambda _, jobs, message: jobs.claim(message))
 RENEW = Call("renew", RenewRequest, RenewReply, lambda _, jobs, message: jobs.renew(message))
@@ -53,7 +58,7 @@ CLOSE = Call("close", CloseSession, type(None), lambda _, jobs, message: jobs.cl
 
 CALLS: dict[str, Call[Any, Any]] = {
     call.name: call
-    for call in (REGISTER, HEARTBEAT, EVENTS, DEREGISTER, SESSION, CLAIM, RENEW, PROGRESS, CLOSE)
+    for call in (REGISTER, HEARTBEAT, EVENTS, DEREGISTER, COMMANDS, REPORTS, SESSION, CLAIM, RENEW, PROGRESS, CLOSE)
 }  # fmt: skip
 
 
@@ -83,6 +88,12 @@ class CallingLink(ABC):
 
     async def deregister(self, message: Deregistration) -> None:
         await self._call(DEREGISTER, message)
+
+    async def next_commands(self, message: CommandPoll) -> CommandBatch:
+        return await self._call(COMMANDS, message)
+
+    async def report_commands(self, message: CommandReports) -> None:
+        await self._call(REPORTS, message)
 
     async def open_session(self, message: OpenSession) -> SessionReply:
         return await self._call(SESSION, message)

@@ -5,6 +5,8 @@ from contextlib import suppress
 from random import Random
 from typing import Any, TypeVar
 
+from muster.commands.book import CommandBook
+from muster.control.command_service import CommandService
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
 from muster.control.job_service import JobService, JobStores
@@ -68,7 +70,9 @@ class Plane:
         self._recorder = Recorder(store.nodes, store.log)
         self.fleet = Fleet(NodeBook(LIMITS, _FORGET_AFTER_S), self._recorder, timeline)
         self.fleet.load(finish(store.nodes.load()))
-        self._ingest = Ingest(self.fleet, self._recorder, timeline, link=LINK)
+        self._ingest = Ingest(
+            self.fleet, CommandService(CommandBook(), self._recorder, timeline), self._recorder, timeline, link=LINK
+        )
         policy = RetryPolicy()
         self._service = JobService(
             JobStores(queue=jobs, index=jobs, upkeep=jobs),

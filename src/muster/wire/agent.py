@@ -1,11 +1,12 @@
 """Messages between an agent and the control plane, the same over every link."""
 
 from enum import StrEnum
+from typing import Any
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from muster.domain.capability import Capability
-from muster.domain.command import Command
+from muster.domain.command import Command, CommandStatus
 from muster.domain.event import Event
 from muster.domain.gpu import Gpu
 from muster.domain.job import ClaimedJob, JobError, Progress
@@ -43,7 +44,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     gpus: tuple[Gpu, ...] = ()
     workers: tuple[Worker, ...] = ()
     services: tuple[Service, ...] = ()
-    commands_done: tuple[CommandId, ...] = ()
+    draining: bool = False  # as the agent was told last; the control plane corrects it where it is wrong
 
 
 class HeartbeatReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -51,7 +52,6 @@ class HeartbeatReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     known: bool = True  # false: this heartbeat made the record; a full registration is welcome
     superseded: bool = False  # true: a newer boot of this node id is alive elsewhere
     draining: bool = False
-    commands: tuple[Command, ...] = ()
 
 
 class AgentEvents(Struct, frozen=True, kw_only=True):
@@ -63,6 +63,37 @@ class Deregistration(Struct, frozen=True, kw_only=True):
     node_id: NodeId
     boot_id: str
     reason: str = "stopped"
+
+
+# --- commands: asked for by the agent, answered one by one -----------------------------------------------------------
+
+
+class CommandPoll(Struct, frozen=True, kw_only=True):
+    """Ask for what the node is to do; the reply may take `wait_s` when there is nothing."""
+
+    node_id: NodeId
+    boot_id: str
+    wait_s: float = 0.0
+
+
+class CommandBatch(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Commands that the node has not acknowledged yet. The same one may come again; it is carried out once."""
+
+    commands: tuple[Command, ...] = ()
+
+
+class CommandReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`status` is acked, done or failed; a report may come twice."""
+
+    command_id: CommandId
+    status: CommandStatus
+    result: Any = None
+    error: str | None = None
+
+
+class CommandReports(Struct, frozen=True, kw_only=True):
+    node_id: NodeId
+    reports: tuple[CommandReport, ...]
 
 
 # --- jobs: a worker's session and its leases -------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Raw
 
 from muster.domain.capability import Capability
-from muster.domain.command import Command
+from muster.domain.command import Command, CommandStatus
 from muster.domain.event import Event
 from muster.domain.gpu import Gpu
 from muster.domain.job import ClaimedJob, Hardware, JobError, JobSpec, Progress, Requirements
@@ -20,6 +20,10 @@ from muster.wire import (
     ClaimReply,
     ClaimRequest,
     CloseSession,
+    CommandBatch,
+    CommandPoll,
+    CommandReport,
+    CommandReports,
     Deregistration,
     Heartbeat,
     HeartbeatReply,
@@ -80,6 +84,13 @@ class NotingPlane:
     async def deregister(self, message: Deregistration) -> None:
         await self._take(message)
 
+    async def next_commands(self, message: CommandPoll) -> CommandBatch:
+        reply: CommandBatch = await self._take(message)
+        return reply
+
+    async def report_commands(self, message: CommandReports) -> None:
+        await self._take(message)
+
     async def open_session(self, message: OpenSession) -> SessionReply:
         reply: SessionReply = await self._take(message)
         return reply
@@ -129,14 +140,9 @@ EXCHANGES: list[tuple[str, Any, Any]] = [
                     slots=4,
                 ),
             ),
-            commands_done=(CommandId("command-1"),),
-        ),
-        HeartbeatReply(
-            next_heartbeat_ms=2500,
-            known=False,
             draining=True,
-            commands=(Command(command_id=CommandId("command-2"), node_id=NODE, command="drain", args={"why": "x"}),),
         ),
+        HeartbeatReply(next_heartbeat_ms=2500, known=False, draining=True),
     ),
     (
         "report_events",
@@ -144,6 +150,21 @@ EXCHANGES: list[tuple[str, Any, Any]] = [
         None,
     ),
     ("deregister", Deregistration(node_id=NODE, boot_id="boot-a", reason="shutdown"), None),
+    (
+        "next_commands",
+        CommandPoll(node_id=NODE, boot_id="boot-a", wait_s=1.0),
+        CommandBatch(
+            commands=(Command(command_id=CommandId("command-2"), node_id=NODE, command="drain", args={"why": "x"}),)
+        ),
+    ),
+    (
+        "report_commands",
+        CommandReports(
+            node_id=NODE,
+            reports=(CommandReport(command_id=CommandId("command-2"), status=CommandStatus.DONE, result={"n": 1}),),
+        ),
+        None,
+    ),
     (
         "open_session",
         OpenSession(

@@ -12,6 +12,8 @@ from muster.agent.agent import Agent, Backends, Devices
 from muster.agent.config import AgentConfig
 from muster.agent.health import HttpHealth
 from muster.connectors.simulation import SimulationConnector
+from muster.commands.book import CommandBook
+from muster.control.command_service import CommandService
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
 from muster.control.job_service import JobService, JobStores
@@ -80,7 +82,7 @@ class Plane:
             retention_s=60.0,
             ended_max=1000,
         )
-        served = Served(Ingest(self.fleet, recorder, self.clock, link="http"), self.jobs)
+        served = Served(Ingest(self.fleet, CommandService(CommandBook(), recorder, self.clock), recorder, self.clock, link="http"), self.jobs)
         served.port = self.port
         self._parts = [recorder, sweep, self.jobs, served]
         for part in self._parts:

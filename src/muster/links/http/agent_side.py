@@ -19,7 +19,7 @@ from muster.errors import (
 )
 from muster.links.calls import Call, CallingLink, M, R
 from muster.links.http.control_side import PREFIX
-from muster.wire import ClaimRequest, decode, encode
+from muster.wire import ClaimRequest, CommandPoll, decode, encode
 
 _REPLY_BYTES_MAX = 64 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
@@ -28,7 +28,7 @@ _NO_TIMEOUT = aiohttp.ClientTimeout()  # the deadline of the whole call counts
 
 
 class HttpLink(CallingLink):
-    """Each call has a deadline; a claim's also allows for the time that it asks the control plane to wait."""
+    """Each call has a deadline; one that waits for work or commands allows for that as well."""
 
     def __init__(
         self, base_url: str, session: aiohttp.ClientSession, token: str | None = None, *, timeout_s: float = 10.0
@@ -42,7 +42,7 @@ class HttpLink(CallingLink):
 
     async def _call(self, call: Call[M, R], message: M) -> R:
         url = f"{self._base_url}{PREFIX}{call.name}"
-        wait_s = message.wait_s if isinstance(message, ClaimRequest) else 0.0
+        wait_s = message.wait_s if isinstance(message, ClaimRequest | CommandPoll) else 0.0
         deadline_s = self._timeout_s + wait_s
         data = encode(message)
         try:
