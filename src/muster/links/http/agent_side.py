@@ -2,23 +2,13 @@
 
 import asyncio
 import http
-import json
-from typing import Any, TypeGuard
 
 import aiohttp
 
-from muster import errors
-from muster.errors import (
-    Forbidden,
-    InvalidInput,
-    MusterError,
-    SetupError,
-    Unauthorized,
-    UpstreamFailed,
-    UpstreamTimeout,
-)
+from muster.errors import Forbidden, InvalidInput, MusterError, Unauthorized, UpstreamFailed, UpstreamTimeout
 from muster.links.calls import Call, CallingLink, M, R
 from muster.links.http.control_side import PREFIX
+from muster.links.problems import error_told
 from muster.wire import ClaimRequest, CommandPoll, decode, encode
 
 _REPLY_BYTES_MAX = 64 * 1024 * 1024
@@ -85,34 +75,14 @@ async def _read(response: aiohttp.ClientResponse, url: str) -> bytes:
 
 def _error(url: str, status: int, body: bytes) -> MusterError:
     """Make the control plane's error anew; what is not in its words is a fault on the way."""
-    try:
-        told = json.loads(body)
-        known = _CLASSES.get(told.pop("code"))
-        message = str(told.pop("message"))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        known, told, message = _BY_STATUS.get(status), {}, ""
-    if known is None:
-        shown = message or body[:_SHOWN_CHARS].decode(errors="replace")
-        return UpstreamFailed(f"{url} answered {status}, not as a Muster control plane does: {shown}")
-    return _again(known, message or f"{url} answered {status}", told)
+    if (error := error_told(body)) is not None:
+        return error
+    if (kind := _BY_STATUS.get(status)) is not None:
+        return kind(f"{url} answered {status}")
+    shown = body[:_SHOWN_CHARS].decode(errors="replace")
+    return UpstreamFailed(f"{url} answered {status}, not as a Muster control plane does: {shown}")
 
 
-def _again(kind: type[MusterError], message: str, told: dict[str, Any]) -> MusterError:
-    told.pop("retriable", None)
-    field, retry_after_ms = told.pop("field", None), told.pop("retry_after_ms", None)
-    retry_after_s = retry_after_ms / 1000 if isinstance(retry_after_ms, int | float) else None
-    error = kind(message, field=field, retry_after_s=retry_after_s)
-    error.data = told
-    return error
-
-
-def _is_told(kind: object) -> TypeGuard[type[MusterError]]:
-    """Whether a control plane may answer with this error; what only a person at the keyboard can mend, it does not."""
-    return isinstance(kind, type) and issubclass(kind, MusterError) and kind not in {MusterError, SetupError}
-
-
-# A fault inside the control plane (`internal_error`) is left out: to an agent it is a failure that may pass.
-_CLASSES = {kind.code: kind for kind in vars(errors).values() if _is_told(kind)}
 # A proxy in between refuses in its own words.
 _BY_STATUS: dict[int, type[MusterError]] = {
     http.HTTPStatus.UNAUTHORIZED: Unauthorized,
