@@ -7,6 +7,7 @@ from muster.domain.node import Node
 from muster.domain.service import Service
 from muster.placement.candidate import Candidate
 
+_BYTES_PER_MB = 1024 * 1024
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -24,7 +25,7 @@ def candidates_of(node: Node, *, late: bool) -> tuple[Candidate, ...]:
             health=node.health,
             connected=node.connected,
             late=late,
-            draining=node.draining,
+            draining=node.draining or service.draining or service.name in node.drained_services,
             pool=node.facts.pool,
             labels=node.facts.labels,
             slots=service.slots,
@@ -51,7 +52,10 @@ def reachable_url(url: str, node: Node) -> str:
 
 
 def _memory_mb(node: Node, service: Service, *, free: bool) -> int | None:
-    """Sum over the service's GPUs; None as soon as one figure is unknown, or without a GPU."""
+    """Return what the service says, else the sum over its GPUs: None if one figure is unknown, or without a GPU."""
+    own_bytes = service.memory_free_bytes if free else service.memory_total_bytes
+    if own_bytes is not None:
+        return own_bytes // _BYTES_PER_MB
     gpus = [gpu for gpu in node.gpus if service.gpu_index in (None, gpu.index)]
     figures = [gpu.memory_free_mb if free else gpu.memory_total_mb for gpu in gpus]
     known = [figure for figure in figures if figure is not None]

@@ -65,6 +65,7 @@ class Node(Struct, frozen=True, kw_only=True, omit_defaults=True):
     phase: Phase = Phase.STARTING
     connected: bool = True  # false: dead, or its link is known to be closed
     draining: bool = False
+    drained_services: tuple[str, ...] = ()  # by name: single services that people keep from new work
     link: str = "http"
     boot_id: str = ""
     seq: int = 0

@@ -32,6 +32,9 @@ class Service(Struct, frozen=True, kw_only=True, omit_defaults=True):
     models: tuple[Model, ...] = ()
     slots: int | None = None
     slots_busy: int | None = None
+    memory_total_bytes: int | None = None  # of the GPUs it uses, where it says so itself
+    memory_free_bytes: int | None = None
+    draining: bool = False  # by its own word: it ends what runs and takes nothing new
     managed: bool = False
     pid: int | None = None
     gpu_index: int | None = None

@@ -98,6 +98,7 @@ class NodeBook:
             if self._has_left(node_id, boot_id, now_ms):
                 return []
             entry = self._open(message, link, now_ms)
+            entry.node = replace(entry.node, gpus=message.gpus, services=message.services)
             return [_told_of(entry.node, now_ms), SaveNode(entry.node)]
         if entry.boots.is_retired(boot_id):
             return []
@@ -116,6 +117,8 @@ class NodeBook:
             return self._write(entry, after, now_ms)  # its heartbeats have said more than a registration can
         if not same_boot:
             after = self._reboot(entry, after, boot_id, now_ms)
+        if message.services:
+            after = replace(after, gpus=message.gpus, services=message.services)
         health = next_health(node_id, before.health, Signal.REGISTERED)
         return self._write(entry, replace(after, health=health, phase=message.phase, reason=None), now_ms)
 
@@ -184,6 +187,15 @@ class NodeBook:
         if entry.node.draining is draining:
             return []
         return self._write(entry, replace(entry.node, draining=draining), now_ms)
+
+    def set_service_draining(self, node_id: NodeId, name: str, now_ms: int, *, draining: bool) -> list[Effect]:
+        """Keep one service from new work, whatever it says itself, until it is taken back."""
+        entry = self._known(node_id)
+        before = entry.node
+        if (name in before.drained_services) is draining:
+            return []
+        left = tuple(service for service in before.drained_services if service != name)
+        return self._write(entry, replace(before, drained_services=(*left, name) if draining else left), now_ms)
 
     def forget(self, node_id: NodeId, now_ms: int) -> list[Effect]:
         """Drop the record; a node that lives makes it anew with its next heartbeat."""
@@ -261,6 +273,7 @@ class NodeBook:
             health=next_health(node.node_id, node.health, _OF_AGENT[message.status]),
             phase=message.phase,
             draining=node.draining,
+            drained_services=node.drained_services,
             link=link,
             boot_id=message.boot_id,
             seq=message.seq,

@@ -23,6 +23,9 @@ def changes(before: Node, after: Node, now_ms: int) -> list[Emit]:
         found.append(_step(after, "node_phase_changed", before.phase, after.phase, now_ms))
     if after.draining is not before.draining:
         found.append(_step(after, "node_draining_changed", before.draining, after.draining, now_ms))
+    for name in set(after.drained_services) ^ set(before.drained_services):
+        draining = name in after.drained_services
+        found.append(node_event(after, "service_draining_changed", now_ms, service=name, draining=draining))
     if after.link != before.link or (after.connected is not before.connected and not _tells_connection(before, after)):
         found.append(node_event(after, "node_link_changed", now_ms, link=after.link, connected=after.connected))
     if after.workers != before.workers:

@@ -23,6 +23,8 @@ class Registration(Struct, frozen=True, kw_only=True, omit_defaults=True):
     boot_id: str
     heartbeat_interval_s: float
     phase: Phase = Phase.STARTING
+    gpus: tuple[Gpu, ...] = ()  # for those who know them before their first heartbeat, as with the services
+    services: tuple[Service, ...] = ()
 
 
 class RegistrationReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
