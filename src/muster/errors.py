@@ -6,11 +6,13 @@ Every class carries a stable `code`, the HTTP status it maps to and whether a re
     MusterError
     ├── InvalidInput 400 ── PayloadTooLarge 413
     ├── Unauthorized 401 · Forbidden 403
-    ├── NotFound 404 ── NodeNotFound · JobNotFound · ModelNotFound · CommandNotFound
-    ├── Conflict 409 ── InvalidTransition
+    ├── NotFound 404 ── NodeNotFound · JobNotFound · ModelNotFound · CommandNotFound · MachineNotFound
+    ├── Conflict 409 ── InvalidTransition · OverBudget
     ├── QueueFull 429
     ├── UpstreamFailed 502 ── UpstreamTimeout 504
-    ├── NoWorker 503 · StoreUnavailable 503 · ShuttingDown 503
+    ├── CloudFailed 502 ── CloudRefused 502 · NoCapacity 503 · CloudQuotaReached 503
+    ├── NoWorker 503 ── ModelAsleep 503
+    ├── StoreUnavailable 503 · ShuttingDown 503
     └── SetupError (start-up only: has a next step for the person at the keyboard)
 """
 
@@ -82,6 +84,10 @@ class CommandNotFound(NotFound):
     code = "command_not_found"
 
 
+class MachineNotFound(NotFound):
+    code = "machine_not_found"
+
+
 class Conflict(MusterError):
     code = "conflict"
     http_status = 409
@@ -91,6 +97,12 @@ class InvalidTransition(Conflict):
     """A state machine was asked for a step that its table does not have."""
 
     code = "invalid_transition"
+
+
+class OverBudget(Conflict):
+    """A rented machine would cost more than the settings allow."""
+
+    code = "over_budget"
 
 
 class QueueFull(MusterError):
@@ -114,6 +126,38 @@ class NoWorker(MusterError):
     code = "no_worker_available"
     http_status = 503
     retriable = True
+
+
+class ModelAsleep(NoWorker):
+    """A machine at rest has the model and did not come up for it."""
+
+    code = "model_asleep"
+
+
+class CloudFailed(MusterError):
+    """The cloud did not answer, or not in a way that says more."""
+
+    code = "cloud_failed"
+    http_status = 502
+    retriable = True
+
+
+class CloudRefused(CloudFailed):
+    """Its credentials are missing, wrong, or not enough."""
+
+    code = "cloud_refused"
+    retriable = False
+
+
+class NoCapacity(CloudFailed):
+    code = "no_capacity"
+    http_status = 503
+
+
+class CloudQuotaReached(CloudFailed):
+    code = "cloud_quota_reached"
+    http_status = 503
+    retriable = False
 
 
 class StoreUnavailable(MusterError):

@@ -3,7 +3,7 @@
 Each port has a conformance suite under tests/contract that runs on the twin in memory and on every real adapter.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -12,6 +12,7 @@ from muster.domain.capability import Capability
 from muster.domain.event import Event, LoggedEvent
 from muster.domain.gpu import Gpu
 from muster.domain.job import ClaimedJob, Job, JobSpec, JobStatus, Lease, Progress, Settlement
+from muster.domain.machine import Launch, Machine
 from muster.domain.node import Node, Resources
 from muster.domain.service import Service
 from muster.ids import JobId, NodeId, SessionId, WorkerId
@@ -211,6 +212,52 @@ class FleetView(Protocol):
         ...
 
     def candidates(self) -> Sequence[Candidate]: ...
+
+
+# --- machines rented by the hour -------------------------------------------------------------------------------------
+
+
+class CloudProvider(Protocol):
+    """Raises CloudFailed and its kinds, MachineNotFound, InvalidInput; each call ends within its own deadline."""
+
+    async def create(self, launch: Launch) -> Machine:
+        """Make a machine, or return the one that this launch's token has made; Conflict when that one is gone."""
+        ...
+
+    async def list(self, fleet: str) -> list[Machine]:
+        """Return the fleet's machines; those that are gone as long as the cloud remembers them."""
+        ...
+
+    async def start(self, machine_id: str) -> Machine:
+        """Do nothing to one that runs; raise Conflict while it is stopping."""
+        ...
+
+    async def stop(self, machine_id: str) -> Machine: ...
+    async def terminate(self, machine_id: str) -> Machine: ...
+    def hourly_usd(self, machine_type: str, *, spot: bool) -> float | None:
+        """Return None when the price is not known."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Turns(Protocol):
+    """Who of several control planes does a thing that must be done once."""
+
+    async def take(self, name: str, for_s: float) -> bool:
+        """Return True to the first who asks, and to nobody else until `for_s` have passed."""
+        ...
+
+
+class Waker(Protocol):
+    """The gateway's way to models whose machines are at rest."""
+
+    def wake(self, model: str) -> Awaitable[None] | None:
+        """Return None when no machine at rest has the model; else what ends when it is served, or raises ModelAsleep.
+
+        However many ask, the machine is started once; giving one wait up changes nothing for the others.
+        """
+        ...
 
 
 # --- devices and services on a node ----------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ SEED_NAMES = {
     "NEBULA_IP": "nebula_ip",
     "CONTROL_PLANE_ADDR": "control_plane",
     "FLEET_API_URL": "fleet_api_url",
+    "LLM_INSTANCE_TYPE": "cloud_instance_type",
 }
 NO_GRPC = "none"
 # Read by the command line itself, not settings.
@@ -36,6 +37,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _STRATEGIES = ("least_loaded", "round_robin", "random")
 _LINKS = ("", "http", "grpc", "amqp")
 _AMQP_SCHEMES = ("amqp://", "amqps://")
+_CLOUDS = ("", "ec2")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _GPUS_MAX = 64
 _PORT_MAX = 65_535
@@ -56,9 +58,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     listen: Annotated[str, Meta(description="host:port of the one HTTP port; several with commas.")] = "127.0.0.1:8090"
     token: Annotated[str, Meta(description="Bearer token that every caller must send; needed off loopback.")] = ""
-    grpc_listen: Annotated[
-        str, Meta(description="host:port where agents' gRPC links end; `none`: no gRPC.")
-    ] = "127.0.0.1:50051"
+    grpc_listen: Annotated[str, Meta(description="host:port where agents' gRPC links end; `none`: no gRPC.")] = (
+        "127.0.0.1:50051"
+    )
     rabbitmq_url: Annotated[
         str,
         Meta(description="amqp:// or amqps:// of the broker for links of that kind; without a path: vhost `agents`."),
@@ -145,6 +147,56 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stream_buffer_bytes_max: Annotated[
         int, Meta(ge=65_536, description="Unsent bytes after which a reader of live events gets a snapshot instead.")
     ] = 1_048_576
+    cloud_provider: Annotated[
+        str, Meta(description="Where machines are rented: `ec2`; empty: nowhere, and nothing of it is loaded.")
+    ] = ""
+    cloud_region: Annotated[str, Meta(description="Region of the cloud; empty: as its own tools are set up.")] = ""
+    cloud_endpoint_url: Annotated[
+        str, Meta(description="Another address of the cloud's API: for tests and private clouds.")
+    ] = ""
+    cloud_fleet: Annotated[
+        str, Meta(description="Tag by which this fleet's machines are told from other machines of the account.")
+    ] = "muster"
+    cloud_instance_type: Annotated[str, Meta(description="Type of a new machine.")] = "g6.xlarge"
+    cloud_image: Annotated[str, Meta(description="Image (AMI) of a new machine.")] = ""
+    cloud_subnet: Annotated[str, Meta(description="Subnet of a new machine; empty: the account's default.")] = ""
+    cloud_key: Annotated[str, Meta(description="Name of the key pair for logging in to a new machine.")] = ""
+    cloud_security_groups: Annotated[str, Meta(description="Ids of security groups, with commas.")] = ""
+    cloud_iam_profile: Annotated[str, Meta(description="Name of the instance profile of a new machine.")] = ""
+    cloud_disk_gb: Annotated[
+        int, Meta(ge=0, le=65_536, description="Root disk of a new machine; 0: as large as the image's.")
+    ] = 0
+    cloud_spot: Annotated[bool, Meta(description="Rent spot machines: cheaper, and the cloud may take them back.")] = (
+        False
+    )
+    cloud_models: Annotated[str, Meta(description="Models that a new machine serves, with commas.")] = ""
+    cloud_package: Annotated[
+        str, Meta(description="What a new machine installs by pip: a requirement, or the URL of a wheel.")
+    ] = "muster[llamacpp,amqp,grpc]"
+    cloud_join_token: Annotated[
+        str, Meta(description="Join token that a new machine gets (`muster token create --role agent --join`).")
+    ] = ""
+    cloud_control_plane: Annotated[
+        str, Meta(description="Where a new machine finds this control plane: http://, grpc:// or amqp://.")
+    ] = ""
+    cloud_idle_stop_s: Annotated[
+        float, Meta(ge=0, description="A machine that served nothing for so long is stopped; 0: never.")
+    ] = 900.0
+    cloud_wake_timeout_s: Annotated[
+        float, Meta(gt=0, description="How long a request waits for a machine that was started for it.")
+    ] = 600.0
+    cloud_refresh_s: Annotated[float, Meta(ge=0.1, le=600, description="How often the cloud's list is read.")] = 15.0
+    cloud_machines_max: Annotated[int, Meta(ge=0, description="Machines that may run at a time.")] = 4
+    cloud_hourly_usd_max: Annotated[float, Meta(ge=0, description="What all running machines may cost an hour.")] = 10.0
+    cloud_run_hours_max: Annotated[
+        float, Meta(ge=0, description="A machine that runs for longer is stopped, idle or not; 0: no bound.")
+    ] = 24.0
+    cloud_prices: Annotated[
+        str, Meta(description="type=USD an hour, with commas, over the built-in prices; for spot: type:spot=USD.")
+    ] = ""
+    cloud_unknown_price: Annotated[
+        bool, Meta(description="Rent machines although their price is not known; they count as 0.")
+    ] = False
     stop_timeout_s: Annotated[float, Meta(gt=0, description="How long a stop waits for running work.")] = 10.0
     log_level: Annotated[str, Meta(description="debug, info, warning or error.")] = "info"
 
@@ -172,7 +224,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def parse_address(text: str, field: str = "listen") -> tuple[str, int]:
     host, separator, port = text.strip().rpartition(":")
     if not separator or not port.isdigit() or int(port) > _PORT_MAX:
-        raise SetupError(f"{field} must be host:port, got {text!r}", next_step="try 127.0.0.1 and a port: 127.0.0.1:8090")
+        raise SetupError(
+            f"{field} must be host:port, got {text!r}", next_step="try 127.0.0.1 and a port: 127.0.0.1:8090"
+        )
     return host.strip("[]"), int(port)
 
 
@@ -326,6 +380,7 @@ def _word_rules(s: Settings) -> list[tuple[bool, str, str]]:
             "correct num_gpus (or NUM_GPUS)",
         ),
         (s.strategy in _STRATEGIES, f"unknown strategy {s.strategy!r}", f"use one of {', '.join(_STRATEGIES)}"),
+        (s.cloud_provider in _CLOUDS, f"unknown cloud_provider {s.cloud_provider!r}", "use ec2, or leave it empty"),
         (s.log_level in _LOG_LEVELS, f"unknown log_level {s.log_level!r}", f"use one of {', '.join(_LOG_LEVELS)}"),
     ]
 
@@ -333,7 +388,7 @@ def _word_rules(s: Settings) -> list[tuple[bool, str, str]]:
 def public_values(settings: Settings) -> dict[str, Any]:
     """All values with secrets masked, for `doctor` and the log."""
     values = msgspec.structs.asdict(settings)
-    for name in ("token", "valkey_url", "rabbitmq_url"):
+    for name in ("token", "valkey_url", "rabbitmq_url", "cloud_join_token", "cloud_control_plane"):
         if values[name]:
             values[name] = "***"
     return values
