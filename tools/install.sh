@@ -48,6 +48,7 @@ install_pip() { # the environment's own pip; its words go to the log, a person s
 
 make_environment() {
     python=$(sh tools/find_python.sh) || exit 1
+    # shellcheck disable=SC2015 # the last one ends the script either way
     mkdir -p "$VENV" 2>/dev/null && touch "$VENV/.writable" 2>/dev/null ||
         fail "$here cannot be written to, so no environment can be made in it (read-only, full, or another user's)." \
             "clone Muster into a directory of yours and run make there"

@@ -9,5 +9,6 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/lists/partial" "$work/archives/partial"
 own="-q -o Dir::State::lists=$work/lists -o Dir::Cache=$work -o APT::Sandbox::User= -o Debug::NoLocking=1"
 cd "$work"
+# shellcheck disable=SC2086 # several words
 { apt-get $own update && apt-get $own download "$package"; } >"$work/log" 2>&1
 dpkg-deb -x "$work/$package"_*.deb "$target"
