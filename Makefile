@@ -32,6 +32,7 @@ status: install-run ## say what runs and where
 
 test: install ## set up and run all tests (some of them: make test TEST_ARGS="tests/unit -k name")
 	@sh tools/test_programs.sh
+	@VENV=$(VENV) sh tools/fetch_validators.sh
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(TEST_ARGS)
 
 cover: install ## every branch of the pure packages is tested

@@ -6,6 +6,4 @@ missing=
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
 # shellcheck disable=SC2086 # several words
-[ -z "$missing" ] || sh tools/apt_install.sh $missing
-# Those that check deploy/ are kept beside the repository instead, in exact versions.
-exec sh tools/fetch_validators.sh
+[ -z "$missing" ] || exec sh tools/apt_install.sh $missing
