@@ -7,11 +7,13 @@ Every class carries a stable `code`, the HTTP status it maps to and whether a re
     ├── InvalidInput 400 ── PayloadTooLarge 413
     ├── Unauthorized 401 · Forbidden 403
     ├── NotFound 404 ── NodeNotFound · JobNotFound · ModelNotFound · CommandNotFound · MachineNotFound
-    ├── Conflict 409 ── InvalidTransition · OverBudget
-    ├── QueueFull 429
+    │                · PoolNotFound
+    ├── Conflict 409 ── InvalidTransition · OverBudget · PoolAmbiguous
+    ├── QueueFull 429 · RateLimited 429
     ├── UpstreamFailed 502 ── UpstreamTimeout 504
     ├── CloudFailed 502 ── CloudRefused 502 · NoCapacity 503 · CloudQuotaReached 503
-    ├── NoWorker 503 ── ModelAsleep 503
+    ├── NoWorker 503 ── ModelAsleep 503 · PoolNotReady · ModelNotAvailable
+    ├── SwitchedOff 503 ── CloudNotConfigured
     ├── StoreUnavailable 503 · ShuttingDown 503
     └── SetupError (start-up only: has a next step for the person at the keyboard)
 """
@@ -80,6 +82,10 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class PoolNotFound(NotFound):
+    code = "POOL_NOT_FOUND"
+
+
 class CommandNotFound(NotFound):
     code = "command_not_found"
 
@@ -105,8 +111,22 @@ class OverBudget(Conflict):
     code = "over_budget"
 
 
+class PoolAmbiguous(Conflict):
+    """Several nodes have a pool of that name."""
+
+    code = "POOL_AMBIGUOUS"
+
+
 class QueueFull(MusterError):
     code = "queue_full"
+    http_status = 429
+    retriable = True
+
+
+class RateLimited(MusterError):
+    """One token asks too often; `retry_after_s` says when it may again."""
+
+    code = "rate_limited"
     http_status = 429
     retriable = True
 
@@ -158,6 +178,27 @@ class CloudQuotaReached(CloudFailed):
     code = "cloud_quota_reached"
     http_status = 503
     retriable = False
+
+
+class PoolNotReady(NoWorker):
+    code = "POOL_NOT_READY"
+
+
+class ModelNotAvailable(NoWorker):
+    """Nobody in the fleet has the model that a task wants."""
+
+    code = "MODEL_NOT_AVAILABLE"
+
+
+class SwitchedOff(MusterError):
+    """A part that this control plane was told not to offer."""
+
+    code = "switched_off"
+    http_status = 503
+
+
+class CloudNotConfigured(SwitchedOff):
+    code = "cloud_not_configured"
 
 
 class StoreUnavailable(MusterError):

@@ -37,6 +37,7 @@ class NodeFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     node_type: str = "cpu-worker"
     hostname: str | None = None
     address: str | None = None  # the host under which others reach its services
+    service_url: str | None = None  # where all its services answer, if they share a door
     instance_id: str | None = None
     nebula_ip: str | None = None
     public_ip: str | None = None
