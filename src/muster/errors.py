@@ -10,7 +10,7 @@ Every class carries a stable `code`, the HTTP status it maps to and whether a re
     │                · PoolNotFound
     ├── Conflict 409 ── InvalidTransition · OverBudget · PoolAmbiguous
     ├── QueueFull 429 · RateLimited 429
-    ├── UpstreamFailed 502 ── UpstreamTimeout 504
+    ├── UpstreamFailed 502 ── UpstreamTimeout 504 · NodeNotConnected 502
     ├── CloudFailed 502 ── CloudRefused 502 · NoCapacity 503 · CloudQuotaReached 503
     ├── NoWorker 503 ── ModelAsleep 503 · PoolNotReady · ModelNotAvailable
     ├── SwitchedOff 503 ── CloudNotConfigured
@@ -140,6 +140,10 @@ class UpstreamFailed(MusterError):
 class UpstreamTimeout(UpstreamFailed):
     code = "upstream_timeout"
     http_status = 504
+
+
+class NodeNotConnected(UpstreamFailed):
+    code = "node_not_connected"
 
 
 class NoWorker(MusterError):

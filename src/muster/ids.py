@@ -18,10 +18,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z")
 
 def new_id(prefix: str, now_ms: int, rng: Rng) -> str:
     """Return `prefix-` and 20 characters: 9 of time (ms, good for 1,100 years), 11 of chance (55 bits)."""
-    return f"{prefix}-{_base32(now_ms, 9)}{_base32(rng.getrandbits(55), 11)}"
+    return f"{prefix}-{base32(now_ms, 9)}{base32(rng.getrandbits(55), 11)}"
 
 
-def _base32(number: int, width: int) -> str:
+def base32(number: int, width: int) -> str:
     digits = []
     for _ in range(width):
         digits.append(_ALPHABET[number & 31])

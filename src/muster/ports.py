@@ -3,12 +3,14 @@
 Each port has a conformance suite under tests/contract that runs on the twin in memory and on every real adapter.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
 
+from muster.access.tokens import Token, Usage
 from muster.domain.capability import Capability
+from muster.domain.command import Command
 from muster.domain.event import Event, LoggedEvent
 from muster.domain.gpu import Gpu
 from muster.domain.job import ClaimedJob, Job, JobSpec, JobStatus, Lease, Progress, Settlement
@@ -186,6 +188,16 @@ class NodeStore(Protocol):
     async def delete(self, node_ids: Sequence[NodeId]) -> None: ...
 
 
+class CommandStore(Protocol):
+    """Open commands and the newest ended ones. A record never goes back: the one that stands higher is kept."""
+
+    async def load(self) -> list[Command]:
+        """Return all that are kept, the oldest first."""
+        ...
+
+    async def save(self, commands: Sequence[Command]) -> None: ...
+
+
 class EventLog(Protocol):
     """The durable, capped log of facts. Ids are strings that grow; "0" is before the first."""
 
@@ -193,6 +205,25 @@ class EventLog(Protocol):
     async def read(self, after: str, limit: int, wait_s: float = 0.0) -> list[LoggedEvent]: ...
     async def newest_id(self) -> str: ...
     async def oldest_id(self) -> str: ...
+
+
+class TokenStore(Protocol):
+    """Tokens, without their secrets, and what happened with them."""
+
+    async def load(self) -> list[Token]: ...
+    async def add(self, token: Token) -> bool:
+        """Return False, and change nothing, when there is another one of this id."""
+        ...
+
+    async def remove(self, token_id: str) -> bool: ...
+    async def count_use(self, token_id: str) -> int:
+        """Return how many uses it has with this one."""
+        ...
+
+    async def note_used(self, at_ms: Mapping[str, int]) -> None: ...
+    async def usage(self) -> dict[str, Usage]:
+        """Tokens of which nothing is known are left out."""
+        ...
 
 
 class Bus(Protocol):

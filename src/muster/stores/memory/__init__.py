@@ -5,14 +5,16 @@ Nothing outlives the process, and nothing suspends but reading the log with a wa
 
 from muster.clock import Clock
 from muster.stores import rules
+from muster.stores.memory.commands import MemoryCommands
 from muster.stores.memory.bus import MemoryBus
 from muster.stores.memory.jobs import MemoryJobs
 from muster.stores.memory.log import MemoryLog
 from muster.stores.memory.nodes import MemoryNodes
+from muster.stores.memory.tokens import MemoryTokens
 
 
 class MemoryStore:
-    """`jobs` is JobQueue, JobIndex and JobUpkeep in one; `nodes`, `log` and `bus` are the other ports."""
+    """`jobs` is JobQueue, JobIndex and JobUpkeep in one; `nodes`, `tokens`, `log` and `bus` are the other ports."""
 
     def __init__(
         self,
@@ -22,10 +24,13 @@ class MemoryStore:
         class_keep_s: float = rules.CLASS_KEEP_S,
         result_bytes_max: int = rules.RESULT_BYTES_MAX,
         event_log_entries_max: int = rules.EVENT_LOG_ENTRIES_MAX,
+        commands_ended_max: int = rules.COMMANDS_ENDED_MAX,
     ) -> None:
         self.bus = MemoryBus()
         self.log = MemoryLog(event_log_entries_max)
         self.nodes = MemoryNodes()
+        self.tokens = MemoryTokens()
+        self.commands = MemoryCommands(commands_ended_max)
         self.jobs = MemoryJobs(
             clock,
             self.log,

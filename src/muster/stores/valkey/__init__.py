@@ -6,11 +6,13 @@ What has to be atomic is a Lua script under `lua/`; `lua/lib/base.lua` describes
 from muster.clock import Clock
 from muster.stores import rules
 from muster.stores.valkey.bus import ValkeyBus
+from muster.stores.valkey.commands import ValkeyCommands
 from muster.stores.valkey.index import ValkeyIndex
 from muster.stores.valkey.log import ValkeyLog
 from muster.stores.valkey.nodes import ValkeyNodes
 from muster.stores.valkey.queue import ValkeyQueue
 from muster.stores.valkey.server import Server
+from muster.stores.valkey.tokens import ValkeyTokens
 from muster.stores.valkey.upkeep import ValkeyUpkeep
 
 
@@ -24,12 +26,13 @@ class ValkeyJobs(ValkeyQueue, ValkeyIndex, ValkeyUpkeep):
 
 
 class ValkeyStore:
-    """`jobs` is JobQueue, JobIndex and JobUpkeep in one; `nodes`, `log` and `bus` are the other ports."""
+    """`jobs` is JobQueue, JobIndex and JobUpkeep in one; `nodes`, `tokens`, `log` and `bus` are the other ports."""
 
     def __init__(self, server: Server, *, result_bytes_max: int, class_keep_s: float) -> None:
         self.server = server
         self.jobs = ValkeyJobs(server, result_bytes_max=result_bytes_max, class_keep_s=class_keep_s)
         self.nodes = ValkeyNodes(server)
+        self.tokens = ValkeyTokens(server)
         self.log = ValkeyLog(server)
         self.bus = ValkeyBus(server)
 

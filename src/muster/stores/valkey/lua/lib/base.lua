@@ -36,6 +36,9 @@
 --   sequence       counter of submits
 --   workflows      hash  workflow -> sequence shared by its jobs;  workflow_uses: hash, workflow -> stored jobs
 --   nodes          hash  node id -> record as JSON (not ours: stores/valkey/nodes.py)
+--   tokens, tokens:used, tokens:uses   hashes  token id -> record, last use in ms, joins (stores/valkey/tokens.py)
+--   commands       hash  command id -> "how it stands|record as JSON"
+--   commands_ended zset  command id -> its end in ms, of those that ended
 --   layout         number of this list of keys (not ours: stores/valkey/server.py)
 --   layout         version of this list, written once when the store is opened (server.py)
 --   log            stream of events: field `event` with JSON, or field `job` with lines, see `tell`

@@ -1,0 +1,190 @@
+"""All tokens of this fleet in memory, and the judgement on a request: asked on every one, so it is short."""
+
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from hmac import compare_digest
+
+from msgspec import Struct
+
+from muster.access.bucket import Bucket
+from muster.access.roles import GRANTS, SEES_OWN_JOBS_ONLY, Right, Role, roles_with
+from muster.access.tokens import PREFIX, Token
+from muster.errors import Conflict, Forbidden, RateLimited, Unauthorized
+from muster.ids import NodeId
+
+_PREFIX = PREFIX.encode()
+_HOW = "send it as `Authorization: Bearer TOKEN`"
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """Who asks. `token_id` is empty where no token of the store was shown."""
+
+    name: str
+    role: Role
+    rights: frozenset[Right]
+    token_id: str = ""
+    node_id: NodeId | None = None
+
+    def may(self, right: Right) -> bool:
+        return right is Right.OPEN or right in self.rights
+
+    @property
+    def owner(self) -> str | None:
+        """Under which name this caller's jobs are kept."""
+        return self.token_id or None
+
+    def sees_jobs_of(self, owner: str | None) -> bool:
+        return self.role not in SEES_OWN_JOBS_ONLY or owner == self.token_id
+
+    def check_speaks_for(self, node_id: str) -> None:
+        if self.node_id is not None and self.node_id != node_id:
+            raise Forbidden(
+                f"this token is the one of node {self.node_id!r}; it may not speak for {node_id!r}", field="node_id"
+            )
+
+
+ANYBODY = Caller(name="anybody", role=Role.ADMIN, rights=GRANTS[Role.ADMIN])
+BOOTSTRAP = Caller(name="MUSTER_TOKEN", role=Role.ADMIN, rights=GRANTS[Role.ADMIN])
+
+
+class _Entry:
+    __slots__ = ("bucket", "caller", "digest", "token", "used_at_ms")
+
+    def __init__(self, token: Token, rate_per_s: float) -> None:
+        self.token = token
+        self.digest = bytes.fromhex(token.secret_sha256)
+        self.caller = Caller(
+            name=token.name, role=token.role, rights=token.rights, token_id=token.token_id, node_id=token.node_id
+        )
+        self.bucket = Bucket(rate_per_s) if rate_per_s else None
+        self.used_at_ms = 0
+
+
+class TokenBook:
+    """`bootstrap` is the token of the settings; empty with no admin token known, everybody may do everything."""
+
+    def __init__(self, bootstrap: str, requests_per_s_max: float) -> None:
+        self._bootstrap = bootstrap.encode()
+        self._rate_per_s = requests_per_s_max
+        self._bootstrap_bucket = Bucket(requests_per_s_max) if requests_per_s_max else None
+        self._entries: dict[bytes, _Entry] = {}
+        self._open = not bootstrap
+
+    @property
+    def is_open(self) -> bool:
+        return self._open
+
+    def tokens(self) -> list[Token]:
+        return sorted((entry.token for entry in self._entries.values()), key=lambda token: token.created_at_ms)
+
+    def get(self, token_id: str) -> Token | None:
+        entry = self._entries.get(token_id.encode())
+        return entry.token if entry else None
+
+    # --- what there is -----------------------------------------------------------------------------------------------
+
+    def replace(self, tokens: Iterable[Token]) -> None:
+        """Take over what the store has; tokens that stayed the same keep their counts."""
+        known, self._entries = self._entries, {}
+        for token in tokens:
+            key = token.token_id.encode()
+            entry = known.get(key)
+            self._entries[key] = entry if entry is not None and entry.token == token else self._entry(token)
+        self._judge_openness()
+
+    def add(self, token: Token) -> None:
+        self._entries[token.token_id.encode()] = self._entry(token)
+        self._judge_openness()
+
+    def remove(self, token_id: str) -> None:
+        self._entries.pop(token_id.encode(), None)
+        self._judge_openness()
+
+    def _entry(self, token: Token) -> _Entry:
+        return _Entry(token, self._rate_per_s if token.requests_per_s is None else token.requests_per_s)
+
+    def _judge_openness(self) -> None:
+        # An admin token that expired still closes the door: time alone must not open it.
+        self._open = not self._bootstrap and not self._admins()
+
+    def _admins(self) -> list[_Entry]:
+        return [entry for entry in self._entries.values() if entry.token.role is Role.ADMIN]
+
+    # --- rules about making and revoking ------------------------------------------------------------------------------
+
+    def check_new(self, role: Role) -> None:
+        if self._open and role is not Role.ADMIN:
+            raise Conflict(
+                "the first token must be one of an admin: until there is one, everybody may do everything, and a "
+                f"token of a {role} would mean nothing. Make one first: muster token create NAME --role admin",
+                field="role",
+            )
+
+    def check_revocable(self, token_id: str) -> None:
+        """Let the last admin go last, or nobody could revoke the others."""
+        others = [entry for key, entry in self._entries.items() if key != token_id.encode()]
+        if not self._bootstrap and others and all(entry.token.role is not Role.ADMIN for entry in others):
+            raise Conflict(
+                f"{token_id} is the only admin token: revoke the other tokens before it, make another one for an "
+                "admin, or set MUSTER_TOKEN",
+                field="token_id",
+            )
+
+    def check_node_is_free(self, node_id: NodeId, now_ms: int) -> None:
+        """Refuse to make a join token a way to become a node that is there already."""
+        for entry in self._entries.values():
+            token = entry.token
+            if token.node_id == node_id and not token.has_expired(now_ms):
+                raise Conflict(
+                    f"node {node_id!r} has a token of its own already; if its machine lost it, revoke it first: "
+                    f"muster token revoke {token.token_id}",
+                    field="node_id",
+                )
+
+    # --- the judgement -----------------------------------------------------------------------------------------------
+
+    def admit(self, shown: bytes | None, right: Right, now_ms: int, now_s: float) -> Caller:
+        """Say who it is that may do this; raise Unauthorized, Forbidden or RateLimited."""
+        if self._open or right is Right.OPEN:
+            return ANYBODY
+        caller, bucket = self._recognise(shown, now_ms)
+        if right not in caller.rights:
+            raise _forbidden(caller, right)
+        # What agents say is bounded by their intervals; a fleet must not go dark because a limit was set for people.
+        if bucket is not None and right is not Right.SPEAK and (wait_s := bucket.take(now_s)):
+            raise RateLimited(
+                f"the token {caller.name!r} has used up its {bucket.rate_per_s:g} requests per second",
+                retry_after_s=wait_s,
+            )
+        return caller
+
+    def _recognise(self, shown: bytes | None, now_ms: int) -> tuple[Caller, Bucket | None]:
+        if not shown:
+            raise Unauthorized(f"a token is needed: {_HOW}")
+        if shown.startswith(_PREFIX):
+            token_id, _, secret = shown[len(_PREFIX) :].partition(b"_")
+            entry = self._entries.get(token_id)
+            if entry is not None and compare_digest(sha256(secret).digest(), entry.digest):
+                if entry.token.has_expired(now_ms):
+                    raise Unauthorized(f"the token {entry.token.name!r} has expired; ask an admin for a new one")
+                entry.used_at_ms = now_ms
+                return entry.caller, entry.bucket
+        if self._bootstrap and compare_digest(shown, self._bootstrap):
+            return BOOTSTRAP, self._bootstrap_bucket
+        raise Unauthorized("this token is not known: it was revoked, mistyped or is another fleet's")
+
+    def used_since(self, since_ms: int) -> Iterator[tuple[str, int]]:
+        """Tell the tokens shown from then on, and when last."""
+        for entry in self._entries.values():
+            if entry.used_at_ms >= since_ms:
+                yield entry.token.token_id, entry.used_at_ms
+
+
+def _forbidden(caller: Caller, right: Right) -> Forbidden:
+    if right is Right.JOIN:
+        return Forbidden("only a join token joins; make one: muster token create NAME --role agent --join")
+    if caller.rights == {Right.JOIN}:
+        return Forbidden("a join token is good for joining only: an agent exchanges it for a token of its own")
+    *others, last = [role.value for role in roles_with(right)]
+    needed = f"{', '.join(others)} or {last}" if others else last
+    return Forbidden(f"the token {caller.name!r} has the role {caller.role}; this needs {needed}", right=right.value)

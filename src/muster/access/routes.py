@@ -1,0 +1,133 @@
+"""Which right each request needs. What is not listed needs the highest: a route that was forgotten is closed.
+
+`{}` stands for one segment of the path, a last `*` for all that follow. HEAD is GET, `WS` a WebSocket.
+"""
+
+from collections import defaultdict
+
+from muster.access.roles import Right
+
+ROUTES: dict[Right, tuple[str, ...]] = {
+    Right.OPEN: (
+        "GET /",
+        "GET /_/ui",
+        "GET /favicon.ico",
+        "GET /health",
+        "GET /metrics",
+        "GET /version",
+        "GET /web/*",
+    ),
+    Right.LOOK_UP: (
+        "GET /docs",
+        "GET /openapi.json",
+        "GET /api/ps",
+        "GET /api/tags",
+        "GET /api/version",
+        "POST /api/show",
+        "GET /v1/models",
+        "GET /v1/models/{}",
+    ),
+    Right.CHAT: (
+        "POST /api/chat",
+        "POST /api/embed",
+        "POST /api/embeddings",
+        "POST /api/generate",
+        "POST /v1/chat/completions",
+        "POST /v1/completions",
+        "POST /v1/embeddings",
+    ),
+    Right.SUBMIT: ("POST /api/jobs", "POST /v2/tasks"),
+    Right.FOLLOW_JOB: (
+        "GET /api/jobs/{}",
+        "GET /api/jobs/{}/explain",
+        "GET /api/jobs/{}/progress",
+        "GET /v2/tasks/{}/events",
+    ),
+    Right.CANCEL_JOB: ("POST /api/jobs/{}/cancel", "POST /v2/tasks/{}/cancel"),
+    Right.VIEW: (
+        "GET /_/fleet",
+        "GET /_/status",
+        "GET /api/events",
+        "GET /api/events/monitor",
+        "GET /api/events/stream",
+        "GET /api/jobs",
+        "GET /api/monitor/state",
+        "GET /api/v1/commands/{}",
+        "GET /api/v1/fleet",
+        "GET /api/v1/models",
+        "GET /api/v1/nodes",
+        "GET /api/v1/nodes/{}",
+        "GET /api/v1/stats",
+        "GET /api/v1/workers",
+        "GET /v1/heartbeats/stream",
+        "GET /v2/catalog/availability",
+        "GET /v2/nodes",
+        "GET /v2/pools/{}/health",
+        "WS /ws/monitor/{}",
+    ),
+    Right.ACT: (
+        "DELETE /api/v1/nodes/{}",
+        "POST /_/pause",
+        "POST /_/resume",
+        "POST /_/start",
+        "POST /_/stop",
+        "POST /_/ttl",
+        "POST /api/jobs/{}/retry",
+        "POST /api/v1/command",
+        "POST /v2/pools/{}/drain",
+    ),
+    Right.SPEAK: (
+        "DELETE /v2/nodes/{}",
+        "POST /api/agent/{}",
+        "POST /v1/hive-heartbeat",
+        "POST /v2/nodes/register",
+        "POST /v2/nodes/{}/heartbeat",
+    ),
+    Right.JOIN: ("POST /api/agent/join",),
+    Right.MANAGE: (
+        "DELETE /api/v1/tokens/{}",
+        "GET /api/v1/tokens",
+        "POST /api/v1/tokens",
+    ),
+}
+
+_ANY = "{}"
+_REST = "*"
+
+_Parts = tuple[str, ...]
+
+
+def _split(path: str) -> _Parts:
+    return tuple(part for part in path.split("/") if part)
+
+
+def _index() -> tuple[dict[tuple[str, _Parts], Right], dict[tuple[str, int], list[tuple[_Parts, Right]]]]:
+    """Return the routes without a variable part, and the others by method and length, the most literal first."""
+    exact: dict[tuple[str, _Parts], Right] = {}
+    variable: defaultdict[tuple[str, int], list[tuple[_Parts, Right]]] = defaultdict(list)
+    for right, routes in ROUTES.items():
+        for route in routes:
+            method, _, path = route.partition(" ")
+            parts = _split(path)
+            if _ANY in parts:
+                variable[method, len(parts)].append((parts, right))
+            else:
+                exact[method, parts] = right
+    for found in variable.values():
+        found.sort(key=lambda item: [part == _ANY for part in item[0]])
+    return exact, variable
+
+
+_EXACT, _VARIABLE = _index()
+
+
+def right_for(method: str, path: str) -> Right:
+    parts = _split(path)
+    method = "GET" if method == "HEAD" else method
+    found = _EXACT.get((method, parts))
+    if found is not None:
+        return found
+    for template, right in _VARIABLE.get((method, len(parts)), ()):
+        if all(wanted in (_ANY, part) for wanted, part in zip(template, parts, strict=True)):
+            return right
+    return _EXACT.get((method, (*parts[:1], _REST)), Right.MANAGE) if len(parts) > 1 else Right.MANAGE

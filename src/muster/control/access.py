@@ -1,0 +1,175 @@
+"""Tokens at work: in memory for every request, in the store for keeps, the same in all control planes in a second."""
+
+import asyncio
+
+import structlog
+
+from muster.access.book import Caller, TokenBook
+from muster.access.roles import Right
+from muster.access.tokens import Token, Usage, Wanted, check_wanted, for_node, make
+from muster.clock import Clock, Rng
+from muster.errors import Conflict, Forbidden, MusterError, NotFound
+from muster.ids import NodeId
+from muster.ports import Bus, TokenStore
+
+log = structlog.get_logger()
+
+TOKENS_TOPIC = "tokens"
+
+_RELOAD_EVERY_S = 30.0
+_JOIN_S = 0.2  # many changes at once are read once
+_RETRY_S = 0.5
+_NOTE_EVERY_S = 60.0
+
+
+class Access:
+    """A Lifecycle. `admit` is the one question that every door asks."""
+
+    def __init__(
+        self, store: TokenStore, bus: Bus, clock: Clock, rng: Rng, *, bootstrap: str, requests_per_s_max: float
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._rng = rng
+        self._book = TokenBook(bootstrap, requests_per_s_max)
+        self._changed = asyncio.Event()
+        self._noted_ms = clock.now_ms()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        if not self._tasks:
+            self._book.replace(await self._store.load())
+            self._tasks = [
+                asyncio.create_task(run, name=name)
+                for name, run in (("tokens-heard", self._listen()), ("tokens-read", self._keep_up()))
+            ]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            self._tasks = []
+            try:
+                await self._note_used()
+            except MusterError as error:
+                log.warning("token_use_not_noted", error=error.message)
+
+    # --- at every door -----------------------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is neither a token in the settings nor one of an admin: everybody may do everything."""
+        return self._book.is_open
+
+    def admit(self, shown: bytes | None, right: Right) -> Caller:
+        """Say who shows this token; raise Unauthorized, Forbidden or RateLimited."""
+        return self._book.admit(shown, right, self._clock.now_ms(), self._clock.monotonic_s())
+
+    def refusal(self, shown: bytes | None, right: Right) -> MusterError | None:
+        """Return what `admit` raises."""
+        try:
+            self._book.admit(shown, right, self._clock.now_ms(), self._clock.monotonic_s())
+        except MusterError as error:
+            return error
+        return None
+
+    # --- making and revoking -----------------------------------------------------------------------------------------
+
+    async def create(self, wanted: Wanted) -> tuple[Token, str]:
+        """Return the record and the token itself, which nobody can read again."""
+        check_wanted(wanted)
+        self._book.check_new(wanted.role)
+        token, text = make(wanted, self._clock.now_ms(), self._rng)
+        await self._keep(token)
+        return token, text
+
+    async def tokens(self) -> list[tuple[Token, Usage]]:
+        usage = await self._store.usage()
+        fresh = dict(self._book.used_since(self._noted_ms))
+        nothing = Usage()
+        return [
+            (
+                token,
+                Usage(
+                    last_used_at_ms=fresh.get(token.token_id, usage.get(token.token_id, nothing).last_used_at_ms),
+                    uses=usage.get(token.token_id, nothing).uses,
+                ),
+            )
+            for token in self._book.tokens()
+        ]
+
+    async def revoke(self, token_id: str) -> None:
+        if self._book.get(token_id) is None:
+            self._book.replace(await self._store.load())  # it may be younger than what we have heard
+        if (token := self._book.get(token_id)) is None:
+            raise NotFound(f"no token {token_id!r}: muster token list shows what there is", field="token_id")
+        self._book.check_revocable(token_id)
+        await self._store.remove(token_id)
+        self._book.remove(token_id)
+        await self._bus.publish(TOKENS_TOPIC, token_id.encode())
+        log.info("token_revoked", token_id=token_id, name=token.name, role=token.role.value)
+
+    async def join(self, caller: Caller, node_id: str, secret_sha256: str) -> str:
+        """Give the node that shows a join token one of its own; return its id. The same request twice is one join."""
+        now_ms = self._clock.now_ms()
+        if not caller.may(Right.JOIN):
+            raise Forbidden("this fleet asks for no token, so there is nothing to join with: leave MUSTER_TOKEN out")
+        token = for_node(node_id, secret_sha256, caller.token_id, now_ms)
+        known = self._book.get(token.token_id)
+        if known is not None and known.secret_sha256 == secret_sha256:
+            return known.token_id
+        self._book.check_node_is_free(NodeId(node_id), now_ms)
+        await self._spend(caller)
+        await self._keep(token)
+        return token.token_id
+
+    async def _spend(self, caller: Caller) -> None:
+        ticket = self._book.get(caller.token_id)
+        if ticket is None or ticket.uses_max is None or await self._store.count_use(ticket.token_id) > ticket.uses_max:
+            raise Forbidden(
+                f"the join token {caller.name!r} is used up; make another: muster token create NAME --role agent --join"
+            )
+
+    async def _keep(self, token: Token) -> None:
+        if not await self._store.add(token):
+            raise Conflict(f"there is a token {token.token_id!r} already; try once more")
+        self._book.add(token)
+        await self._bus.publish(TOKENS_TOPIC, token.token_id.encode())
+        log.info("token_created", token_id=token.token_id, name=token.name, role=token.role.value, node=token.node_id)
+
+    # --- the same everywhere -----------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async for _ in self._bus.subscribe(TOKENS_TOPIC):
+                    self._changed.set()
+            except MusterError as error:
+                log.warning("token_changes_not_heard", error=error.message, retry_in_s=_RETRY_S)
+            self._changed.set()  # something may have been missed
+            await asyncio.sleep(_RETRY_S)
+
+    async def _keep_up(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_RELOAD_EVERY_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass  # nothing was heard: look all the same
+            self._changed.clear()
+            try:
+                self._book.replace(await self._store.load())
+                if self._clock.now_ms() - self._noted_ms >= _NOTE_EVERY_S * 1000:
+                    await self._note_used()
+            except MusterError as error:
+                log.warning("tokens_not_read", error=error.message, retry_in_s=_RETRY_S)
+                self._changed.set()
+                await asyncio.sleep(_RETRY_S)
+            await asyncio.sleep(_JOIN_S)
+
+    async def _note_used(self) -> None:
+        now_ms = self._clock.now_ms()
+        await self._store.note_used(dict(self._book.used_since(self._noted_ms)))
+        self._noted_ms = now_ms
