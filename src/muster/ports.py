@@ -3,7 +3,7 @@
 Each port has a conformance suite under tests/contract that runs on the twin in memory and on every real adapter.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
