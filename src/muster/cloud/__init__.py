@@ -1,0 +1,1 @@
+"""Machines rented by the hour: launched once, found by their tags, started, stopped."""
