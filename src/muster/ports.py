@@ -13,7 +13,7 @@ from muster.domain.capability import Capability
 from muster.domain.command import Command
 from muster.domain.event import Event, LoggedEvent
 from muster.domain.gpu import Gpu
-from muster.domain.job import ClaimedJob, Job, JobSpec, JobStatus, Lease, Progress, Settlement
+from muster.domain.job import ClaimedJob, Job, JobSpec, JobStatus, Lease, Need, Progress, Settlement
 from muster.domain.machine import Launch, Machine
 from muster.domain.node import Node, Resources
 from muster.domain.service import Service
@@ -162,6 +162,10 @@ class JobIndex(Protocol):
     async def counts(self) -> dict[JobStatus, int]: ...
     async def position(self, job_id: JobId) -> int | None:
         """How many pending jobs come before it, over all signatures; None when it does not wait."""
+        ...
+
+    async def waiting(self, need: Need) -> int:
+        """Count the jobs in line with this very need."""
         ...
 
     async def cancel(self, job_id: JobId) -> Job:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from muster.connectors.engine import Engine, EngineLimits
 from muster.connectors.openai_answer import Assembly
 from muster.connectors.openai_request import PATHS, Kind, OpenAIRequest, read_request
+from muster.connectors.streamed import so_far
 from muster.domain.job import ClaimedJob, Progress
 from muster.domain.model import Model, canonical_model_name
 from muster.domain.service import Dialect, Service, ServiceStatus
@@ -136,7 +137,11 @@ def _reporting(assembly: Assembly, request: OpenAIRequest, report: ReportProgres
         if brought and now_s() >= next_report_s:
             next_report_s = now_s() + _REPORT_EVERY_S
             fraction = min(1.0, assembly.pieces / request.tokens_max) if request.tokens_max else None
-            report(Progress(fraction=fraction, message=f"{assembly.pieces} tokens"))
+            message = f"{assembly.pieces} tokens"
+            if request.streamed:
+                report(so_far(assembly.text, fraction=fraction, message=message))
+            else:
+                report(Progress(fraction=fraction, message=message))
         return brought
 
     return take

@@ -52,6 +52,11 @@ class Assembly:
         """Whether every choice has said why it ended."""
         return bool(self._choices) and all(choice.finish_reason for choice in self._choices.values())
 
+    @property
+    def text(self) -> str:
+        """What the first choice says so far."""
+        return self._choices[0].text if 0 in self._choices else ""
+
     def add(self, chunk: Json) -> bool:
         """Take a chunk and tell whether it brought output."""
         try:
@@ -86,6 +91,10 @@ class _Choice:
             if known is not value and isinstance(known, list) and isinstance(value, list):
                 known.extend(value)
         return self._add_delta(part.delta or {}) or bool(part.text)
+
+    @property
+    def text(self) -> str:
+        return self._text or self._message["content"] or ""
 
     def _add_delta(self, delta: Json) -> bool:
         brought = False

@@ -18,7 +18,8 @@ class Kind(StrEnum):
 PATHS = {Kind.CHAT: "/v1/chat/completions", Kind.COMPLETION: "/v1/completions", Kind.EMBEDDING: "/v1/embeddings"}
 
 _KIND_BY_KEY = {"messages": Kind.CHAT, "prompt": Kind.COMPLETION, "input": Kind.EMBEDDING}
-# Said by the worker: which model, and that the answer comes in a stream, by which a hang is noticed.
+# Said by the worker: which model, and that the answer comes in a stream, by which a hang is noticed. Who sets `stream`
+# gets the text with the job's progress.
 _OURS = frozenset({"kind", "model", "stream", "stream_options"})
 
 _Text = Annotated[str, Meta(min_length=1)]
@@ -33,6 +34,7 @@ class _Asked(Struct, kw_only=True):
     n: Annotated[int, Meta(ge=1)] | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
+    stream: bool | None = None
 
 
 class _Message(Struct):
@@ -55,12 +57,16 @@ _SHAPES: dict[Kind, type[_Asked]] = {Kind.CHAT: _Chat, Kind.COMPLETION: _Complet
 
 
 class OpenAIRequest(Struct, frozen=True, kw_only=True):
-    """`tokens_max` is how many tokens the answer can have at most, None when nobody said."""
+    """`tokens_max` is how many tokens the answer can have at most, None when nobody said.
+
+    `streamed`: the progress is to carry the text.
+    """
 
     kind: Kind
     model: str | None
     body: dict[str, Any]
     tokens_max: int | None = None
+    streamed: bool = False
 
     @property
     def capability(self) -> str:
@@ -77,6 +83,7 @@ def read_request(payload: Any) -> OpenAIRequest:
         model=asked.model,
         body={key: value for key, value in payload.items() if key not in _OURS},
         tokens_max=each * (asked.n or 1) if each > 0 else None,
+        streamed=bool(asked.stream),
     )
 
 

@@ -7,6 +7,7 @@ from msgspec import Meta, Struct
 
 from muster.clock import Rng
 from muster.connectors.payload import read_payload
+from muster.connectors.streamed import so_far
 from muster.domain.job import ClaimedJob, Progress
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import MusterError
@@ -14,6 +15,7 @@ from muster.ports import ReportProgress
 
 _DURATION_MS_MAX = 86_400_000
 _STEPS_MAX = 10_000
+_TEXT_CHARS_MAX = 100_000
 
 
 class SimulatedError(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,13 +25,17 @@ class SimulatedError(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class SimulatedWork(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`error` is what a failure looks like; given without a `fail_rate` it is certain."""
+    """`error` is what a failure looks like; given without a `fail_rate` it is certain.
+
+    `text` grows with the steps, as a model's answer does; it is the result where none is given.
+    """
 
     duration_ms: Annotated[float, Meta(ge=0, le=_DURATION_MS_MAX)] = 100
     steps: Annotated[int, Meta(ge=1, le=_STEPS_MAX)] = 5
     fail_rate: Annotated[float, Meta(ge=0, le=1)] | None = None
     result: Any = None
     error: SimulatedError | None = None
+    text: Annotated[str, Meta(max_length=_TEXT_CHARS_MAX)] | None = None
 
     @property
     def failure_chance(self) -> float:
@@ -65,10 +71,17 @@ class SimulationConnector:
         for step in range(1, work.steps + 1):
             # Towards a fixed time: timers are rounded up, which many short steps would add up.
             await asyncio.sleep(max(0.0, began_s + step * step_s - now_s()))
-            report(Progress(fraction=step / work.steps, message=f"step {step} of {work.steps}"))
+            report(_progress(work, step))
         if fails:
             raise _failure(work.error or SimulatedError())
-        return work.result
+        return {"text": work.text} if work.result is None and work.text is not None else work.result
+
+
+def _progress(work: SimulatedWork, step: int) -> Progress:
+    fraction, message = step / work.steps, f"step {step} of {work.steps}"
+    if work.text is None:
+        return Progress(fraction=fraction, message=message)
+    return so_far(work.text[: len(work.text) * step // work.steps], fraction=fraction, message=message)
 
 
 def _failure(error: SimulatedError) -> MusterError:

@@ -56,11 +56,17 @@ class JobError(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`fraction` is 0 to 1; None where the service does not tell."""
+    """`fraction` is 0 to 1; None where the service does not tell.
+
+    `text` is the end of an answer that is being written, for jobs that asked for it: a bounded part of it that
+    begins at its character `text_at`.
+    """
 
     fraction: float | None = None
     message: str | None = None
     at_ms: int | None = None
+    text: str | None = None
+    text_at: int = 0
 
 
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -5,7 +5,7 @@ from random import Random
 from typing import Protocol
 
 from muster.domain.capability import Capability
-from muster.domain.job import Job, JobSpec, JobStatus, Lease, Settlement
+from muster.domain.job import Job, JobSpec, JobStatus, Lease, Need, Settlement
 from muster.errors import StoreUnavailable
 from muster.ids import JobId, SessionId, WorkerId
 from muster.ports import (
@@ -130,6 +130,10 @@ class WatchedJobs:
     async def position(self, job_id: JobId) -> int | None:
         self._ask()
         return await self.behind.position(job_id)
+
+    async def waiting(self, need: Need) -> int:
+        self._ask()
+        return await self.behind.waiting(need)
 
     async def cancel(self, job_id: JobId) -> Job:
         self._ask()

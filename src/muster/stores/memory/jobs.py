@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from muster.clock import Clock
 from muster.domain.capability import Capability
-from muster.domain.job import ACTIVE, TERMINAL, ClaimedJob, Job, JobSpec, JobState, JobStatus, Lease, Settlement
+from muster.domain.job import ACTIVE, TERMINAL, ClaimedJob, Job, JobSpec, JobState, JobStatus, Lease, Need, Settlement
 from muster.errors import JobNotFound
 from muster.ids import JobId, SessionId, WorkerId, check_name
 from muster.jobs import lifecycle, matching, order
@@ -178,6 +178,10 @@ class MemoryJobs:
     async def position(self, job_id: JobId) -> int | None:
         record = self._records.get(job_id)
         return None if record is None else self._rank(record)
+
+    async def waiting(self, need: Need) -> int:
+        wanted = matching.signature(need)
+        return sum(found.signature == wanted and self._rank(found) is not None for found in self._records.values())
 
     async def cancel(self, job_id: JobId) -> Job:
         record = self._known(job_id)

@@ -1,9 +1,9 @@
 from collections.abc import Sequence
 
-from muster.domain.job import Job, JobStatus
+from muster.domain.job import Job, JobStatus, Need
 from muster.errors import JobNotFound
 from muster.ids import JobId
-from muster.jobs import lifecycle
+from muster.jobs import lifecycle, matching
 from muster.jobs.lifecycle import JobSignal
 from muster.ports import JobPage
 from muster.stores.paging import DELAYED, Place, lanes_of, read_page
@@ -39,6 +39,10 @@ class ValkeyIndex:
     async def position(self, job_id: JobId) -> int | None:
         rank: int | None = await self._server.execute("ZRANK", self._server.key(JobStatus.PENDING), job_id)
         return rank
+
+    async def waiting(self, need: Need) -> int:
+        (count,) = await self._server.run("counts", f"p:{matching.signature(need)}")
+        return int(count)
 
     async def cancel(self, job_id: JobId) -> Job:
         return await self._step(job_id, "cancel", JobSignal.CANCELLED)
