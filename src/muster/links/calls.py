@@ -62,13 +62,23 @@ CALLS: dict[str, Call[Any, Any]] = {
 }  # fmt: skip
 
 
-async def answer(name: str, body: bytes, nodes: NodeLink, jobs: JobLink) -> bytes | None:
-    """Decode, deliver, encode; None where the call has no reply. NotFound or InvalidInput when it does not fit."""
+def call_named(name: str) -> Call[Any, Any]:
     call = CALLS.get(name)
     if call is None:
         raise NotFound(f"no call {name!r}; an agent's calls are {', '.join(CALLS)}")
+    return call
+
+
+async def answer(name: str, body: bytes, nodes: NodeLink, jobs: JobLink) -> bytes | None:
+    """Decode, deliver, encode; None where the call has no reply. NotFound or InvalidInput when it does not fit."""
+    call = call_named(name)
     reply = await call.deliver(nodes, jobs, decode(body, call.message))
     return None if reply is None else encode(reply)
+
+
+def wait_s_of(message: object) -> float:
+    """Return how long the reply may take because there is nothing to say yet."""
+    return message.wait_s if isinstance(message, ClaimRequest | CommandPoll) else 0.0
 
 
 class CallingLink(ABC):

@@ -6,10 +6,10 @@ import http
 import aiohttp
 
 from muster.errors import Forbidden, InvalidInput, MusterError, Unauthorized, UpstreamFailed, UpstreamTimeout
-from muster.links.calls import Call, CallingLink, M, R
+from muster.links.calls import Call, CallingLink, M, R, wait_s_of
 from muster.links.http.control_side import PREFIX
 from muster.links.problems import error_told
-from muster.wire import ClaimRequest, CommandPoll, decode, encode
+from muster.wire import decode, encode
 
 _REPLY_BYTES_MAX = 64 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
@@ -32,7 +32,7 @@ class HttpLink(CallingLink):
 
     async def _call(self, call: Call[M, R], message: M) -> R:
         url = f"{self._base_url}{PREFIX}{call.name}"
-        wait_s = message.wait_s if isinstance(message, ClaimRequest | CommandPoll) else 0.0
+        wait_s = wait_s_of(message)
         deadline_s = self._timeout_s + wait_s
         data = encode(message)
         try:
