@@ -10,7 +10,7 @@ PURE := access commands domain jobs placement registry wire
 export MAKE_CHOSE_PYTHON := $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-run up down status test cover check check-ui format bench docs pins clean
+.PHONY: help install install-run up down status test cover check check-ui format bench docs proto pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,9 @@ bench: install ## measure the gateway and the queue
 docs: install ## write the generated parts of docs/ anew
 	@$(BIN)/python docs/generate.py
 	@$(BIN)/python docs/diagrams.py --write
+
+proto: install ## write the python files of the gRPC service from its .proto
+	@$(BIN)/python tools/proto.py
 
 pins: install ## write requirements/constraints.txt from what .venv holds
 	@$(BIN)/python tools/pins.py
