@@ -11,6 +11,7 @@ from muster.stores.memory.jobs import MemoryJobs
 from muster.stores.memory.log import MemoryLog
 from muster.stores.memory.nodes import MemoryNodes
 from muster.stores.memory.tokens import MemoryTokens
+from muster.stores.memory.turns import MemoryTurns
 
 
 class MemoryStore:
@@ -29,6 +30,7 @@ class MemoryStore:
         self.bus = MemoryBus()
         self.log = MemoryLog(event_log_entries_max)
         self.nodes = MemoryNodes()
+        self.turns = MemoryTurns(clock)
         self.tokens = MemoryTokens()
         self.commands = MemoryCommands(commands_ended_max)
         self.jobs = MemoryJobs(

@@ -13,6 +13,7 @@ from muster.stores.valkey.nodes import ValkeyNodes
 from muster.stores.valkey.queue import ValkeyQueue
 from muster.stores.valkey.server import Server
 from muster.stores.valkey.tokens import ValkeyTokens
+from muster.stores.valkey.turns import ValkeyTurns
 from muster.stores.valkey.upkeep import ValkeyUpkeep
 
 
@@ -28,13 +29,15 @@ class ValkeyJobs(ValkeyQueue, ValkeyIndex, ValkeyUpkeep):
 class ValkeyStore:
     """`jobs` is JobQueue, JobIndex and JobUpkeep in one; `nodes`, `tokens`, `log` and `bus` are the other ports."""
 
-    def __init__(self, server: Server, *, result_bytes_max: int, class_keep_s: float) -> None:
+    def __init__(self, server: Server, *, result_bytes_max: int, class_keep_s: float, commands_ended_max: int) -> None:
         self.server = server
         self.jobs = ValkeyJobs(server, result_bytes_max=result_bytes_max, class_keep_s=class_keep_s)
         self.nodes = ValkeyNodes(server)
+        self.commands = ValkeyCommands(server, ended_max=commands_ended_max)
         self.tokens = ValkeyTokens(server)
         self.log = ValkeyLog(server)
         self.bus = ValkeyBus(server)
+        self.turns = ValkeyTurns(server)
 
     @classmethod
     async def open(
@@ -48,6 +51,7 @@ class ValkeyStore:
         class_keep_s: float = rules.CLASS_KEEP_S,
         result_bytes_max: int = rules.RESULT_BYTES_MAX,
         event_log_entries_max: int = rules.EVENT_LOG_ENTRIES_MAX,
+        commands_ended_max: int = rules.COMMANDS_ENDED_MAX,
     ) -> "ValkeyStore":
         """Connect to valkey://, redis://, rediss:// or unix:// and make sure that somebody answers.
 
@@ -62,7 +66,12 @@ class ValkeyStore:
             event_log_entries_max=event_log_entries_max,
             avoid_s=avoid_s,
         )
-        store = cls(server, result_bytes_max=result_bytes_max, class_keep_s=class_keep_s)
+        store = cls(
+            server,
+            result_bytes_max=result_bytes_max,
+            class_keep_s=class_keep_s,
+            commands_ended_max=commands_ended_max,
+        )
         try:
             await server.prepare()
         except BaseException:
