@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from muster.domain.model import Model
 from muster.domain.node import Health
 from muster.domain.service import Dialect, ServiceStatus
-from muster.errors import ModelNotFound, NoWorker
+from muster.errors import ModelNotFound, NoWorker, PoolNotFound
 from muster.ids import NodeId
 from muster.placement.candidate import Candidate
 from muster.placement.choose import choose, eligible, pick
@@ -154,4 +154,5 @@ def test_a_refusal_is_for_good_only_when_workers_are_there_and_none_has_the_mode
         for candidate in fleet
         if wish.model in candidate.models and wish.capability in candidate.models[wish.model].capabilities
     ]
-    assert isinstance(error, NoWorker if wish.model is None or fit or not fleet else ModelNotFound)
+    pinned = (PoolNotFound,) if wish.pool is not None and fleet else ()
+    assert isinstance(error, (NoWorker, *pinned) if wish.model is None or fit or not fleet else ModelNotFound)

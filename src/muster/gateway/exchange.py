@@ -12,6 +12,7 @@ from muster.errors import MusterError, UpstreamFailed, UpstreamTimeout
 from muster.gateway import ollama, openai
 from muster.gateway.call import Call, with_model
 from muster.gateway.delivery import Delivery
+from muster.gateway.pins import pinned
 from muster.gateway.relay import Relay
 from muster.gateway.reply import JSON, NDJSON, Reply
 from muster.gateway.request import Request, forwarded
@@ -21,6 +22,7 @@ from muster.gateway.translate_request import translate
 from muster.gateway.upstream import AnswerHead, Endpoint, UpstreamConnection
 from muster.gateway.usage import CLIENT_GONE, Finished
 from muster.placement.candidate import Candidate
+from muster.placement.wish import Wish
 
 # Who can serve a caller of each dialect.
 SPOKEN_BY = {Dialect.OPENAI: openai.SPOKEN_BY, Dialect.OLLAMA: ollama.SPOKEN_BY}
@@ -48,6 +50,7 @@ class Exchange:
     _attempts = 0
     _tried: frozenset[str] = frozenset()
     _candidate: Candidate | None = None
+    _pins: Wish | None = None
     _worker = ""  # its key
     _endpoint: Endpoint | None = None
     _upstream: UpstreamConnection | None = None
@@ -75,7 +78,10 @@ class Exchange:
         self._relay.active.add(self)
         call = self.call
         try:
-            candidate = self._relay.router.reserve(call.model, call.capability, SPOKEN_BY[call.dialect])
+            pins = self._pins = pinned(self._request.headers)
+            candidate = self._relay.router.reserve(
+                call.model, call.capability, SPOKEN_BY[call.dialect], self._tried, pins
+            )
         except MusterError as error:
             self.fail(error)
         else:
@@ -160,7 +166,9 @@ class Exchange:
             return None
         try:
             call = self.call
-            return self._relay.router.reserve(call.model, call.capability, SPOKEN_BY[call.dialect], self._tried)
+            return self._relay.router.reserve(
+                call.model, call.capability, SPOKEN_BY[call.dialect], self._tried, self._pins
+            )
         except MusterError:  # why nobody else can be asked matters less than why this one failed
             return None
 

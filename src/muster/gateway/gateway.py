@@ -1,6 +1,6 @@
 """The door to the models of the fleet, in OpenAI's and Ollama's dialects, without the sockets."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import unquote
 
 from msgspec import Struct
@@ -21,7 +21,10 @@ from muster.gateway.route import Router
 from muster.gateway.shape import error_reply
 from muster.gateway.upstream import Upstreams
 from muster.gateway.usage import Finished, GatewayStats, Metric, Usage
+from muster.placement.candidate import Candidate
+from muster.placement.choose import Decision
 from muster.placement.scores import Strategy
+from muster.placement.wish import Wish
 from muster.ports import FleetView
 
 _GET = (b"GET", b"HEAD")
@@ -185,6 +188,10 @@ class Gateway:
         """End what still runs with an explicit error, and let go of all engines."""
         self._relay.end_all()
         self._upstreams.close()
+
+    def decide(self, wish: Wish, candidates: Sequence[Candidate] | None = None) -> Decision:
+        """Say which worker a request with this wish would get now, and why."""
+        return self._router.decide(wish, candidates)
 
     def stats(self) -> GatewayStats:
         return self._usage.stats(self._router.in_flight)

@@ -4,28 +4,33 @@ import re
 
 from msgspec import Struct
 
+from muster.gateway.pins import PINS
+
 # A caller's own id is taken over if it is one that is safe to repeat in headers and logs.
 SAFE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 # Of the caller's headers an engine gets those that begin so: no credentials, no cookies, and no accept-encoding, as
 # what is compressed can be neither translated nor ended with an error.
 _FORWARDED = (b"x-", b"traceparent", b"tracestate")
-_USUAL = frozenset(
-    {
-        b"accept",
-        b"accept-encoding",
-        b"accept-language",
-        b"authorization",
-        b"connection",
-        b"content-length",
-        b"content-type",
-        b"cookie",
-        b"host",
-        b"user-agent",
-        b"x-api-key",
-        b"x-auth-token",
-        b"x-correlation-id",  # ours goes instead
-    }
-)
+_USUAL = (
+    frozenset(
+        {
+            b"accept",
+            b"accept-encoding",
+            b"accept-language",
+            b"authorization",
+            b"connection",
+            b"content-length",
+            b"content-type",
+            b"cookie",
+            b"host",
+            b"user-agent",
+            b"x-api-key",
+            b"x-auth-token",
+            b"x-correlation-id",  # ours goes instead
+        }
+    )
+    | PINS
+)  # said to us
 
 
 class Request(Struct, kw_only=True):

@@ -1,10 +1,14 @@
 """Which worker serves a request: placement's rules over the fleet as last seen, with our own counts in flight."""
 
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
 from muster.clock import Clock, Rng
 from muster.domain.service import Dialect
 from muster.errors import InvalidInput, ModelNotFound
 from muster.placement.candidate import Candidate
-from muster.placement.choose import Eligibility, eligible, pick
+from muster.placement.choose import Decision, Eligibility, choose, eligible, pick
 from muster.placement.refusal import no_candidate_error
 from muster.placement.scores import Strategy
 from muster.placement.wish import Wish
@@ -37,12 +41,24 @@ class Router:
         self._rng = rng
         self._clock = clock
         self._known: dict[_Key, _Choices] = {}
+        self._turns = 0  # of requests with pins
         self.in_flight: dict[str, int] = {}
 
     def reserve(
-        self, model: str, capability: str, dialects: frozenset[Dialect], tried: frozenset[str] = _NOTHING_TRIED
+        self,
+        model: str,
+        capability: str,
+        dialects: frozenset[Dialect],
+        tried: frozenset[str] = _NOTHING_TRIED,
+        pins: Wish | None = None,
     ) -> Candidate:
-        """Raise ModelNotFound, InvalidInput or NoWorker, with the reasons of every candidate, when there is none."""
+        """Raise ModelNotFound, InvalidInput or NoWorker, with the reasons of every candidate, when there is none.
+
+        Pins are as many as callers: what fits them is found anew each time.
+        """
+        if pins is not None:
+            wish = replace(pins, model=model, capability=capability, dialects=dialects, exclude=tried)
+            return self._reserved(self._eligible(wish), turn=self._next_turn())
         choices = self._known.get((model, capability, dialects))
         if choices is None or choices.version != self._fleet.version:
             choices = self._renewed(choices, model, capability, dialects)
@@ -51,9 +67,21 @@ class Router:
             eligibility = self._eligible(Wish(model=model, capability=capability, dialects=dialects, exclude=tried))
         else:
             choices.turn += 1
-        candidate = pick(eligibility, self.in_flight, self._strategy, choices.turn, self._rng)
+        return self._reserved(eligibility, choices.turn)
+
+    def _next_turn(self) -> int:
+        self._turns += 1
+        return self._turns
+
+    def _reserved(self, eligibility: Eligibility, turn: int) -> Candidate:
+        candidate = pick(eligibility, self.in_flight, self._strategy, turn, self._rng)
         self.in_flight[candidate.key] = self.in_flight.get(candidate.key, 0) + 1
         return candidate
+
+    def decide(self, wish: Wish, candidates: Sequence[Candidate] | None = None) -> Decision:
+        """Say what `reserve` would do for this wish now, and why, among all candidates or those given."""
+        among = self._fleet.candidates() if candidates is None else candidates
+        return choose(wish, among, self.in_flight, self._strategy, self._turns, self._rng)
 
     def release(self, candidate: Candidate) -> None:
         left = self.in_flight[candidate.key] - 1

@@ -65,7 +65,10 @@ def node(candidate: Candidate, wish: Wish) -> str | None:
 
 
 def pool(candidate: Candidate, wish: Wish) -> str | None:
-    return None if wish.pool in (None, candidate.pool) else f"is in {candidate.pool or 'no pool'}, not in {wish.pool}"
+    """Take a pool's name for that of a group of nodes, of a service, or of a service on a node."""
+    if wish.pool in (None, candidate.pool, candidate.service, candidate.key):
+        return None
+    return f"is in {candidate.pool or 'no pool'}, not in {wish.pool}"
 
 
 def labels(candidate: Candidate, wish: Wish) -> str | None:

@@ -5,25 +5,52 @@ from collections.abc import Sequence
 from typing import Any
 
 from muster.domain.model import canonical_model_name
-from muster.errors import ModelNotFound, MusterError, NoWorker
-from muster.placement.filters import Rejection, capability, model
+from muster.errors import ModelNotFound, MusterError, NoWorker, PoolNotFound, PoolNotReady
+from muster.placement.filters import (
+    Rejection,
+    capability,
+    connected,
+    draining,
+    health,
+    late,
+    model,
+    pool,
+    service,
+)
 from muster.placement.wish import Wish
 
 _NAMED_MAX = 10
+_WHAT_PASSES = frozenset(rule.__name__ for rule in (connected, health, late, draining, service))
 _WHAT_THE_MODEL_LACKS = frozenset({model.__name__, capability.__name__})
 
 
 def no_candidate_error(wish: Wish, rejections: Sequence[Rejection]) -> MusterError:
-    """Return ModelNotFound when workers are there and none has the model for this, else NoWorker with all reasons."""
+    """Return ModelNotFound when workers are there and none has the model for this, else what is said of a pinned pool.
+
+    Without a pin it is NoWorker with all reasons.
+    """
     if wish.model is not None and rejections and all(entry.filter in _WHAT_THE_MODEL_LACKS for entry in rejections):
         return _model_not_found(wish.model, wish.capability, rejections)
     if not rejections:
         return NoWorker("no worker is in the fleet yet: start an agent, or wait until it has registered")
+    if wish.pool is not None and (refusal := _of_pool(wish, wish.pool, rejections)) is not None:
+        return refusal
     with_model = [entry for entry in rejections if entry.filter != model.__name__]
     reasons = [f"{entry.key} {entry.reason}" for entry in with_model]
     what = wish.model or wish.capability
     data: dict[str, Any] = {"reasons": reasons[:_NAMED_MAX]}
     return NoWorker(f"no worker can serve {what} now: {_listed(reasons, '; ')}", **data)
+
+
+def _of_pool(wish: Wish, name: str, rejections: Sequence[Rejection]) -> MusterError | None:
+    """Return why nothing in that pool will do; None when it is not for the pool's sake."""
+    inside = [entry for entry in rejections if pool(entry.candidate, wish) is None]
+    if not inside:
+        return PoolNotFound(f"no worker is in a pool {name!r}; GET /v2/nodes and /api/v1/nodes list them", field="pool")
+    passing = [f"{entry.key} {entry.reason}" for entry in inside if entry.filter in _WHAT_PASSES]
+    if not passing:
+        return None
+    return PoolNotReady(f"the pool {name!r} takes no work now: {_listed(passing, '; ')}", reasons=passing[:_NAMED_MAX])
 
 
 def _model_not_found(wished: str, use: str, rejections: Sequence[Rejection]) -> ModelNotFound:
