@@ -40,7 +40,15 @@ class PlaneUnderTest:
         self.store = MemoryStore(self.clock)
         self.recorder = Recorder(self.store.nodes, self.store.log)
         self.fleet = Fleet(NodeBook(Limits()), self.recorder, self.clock)
-        self.commands = CommandService(CommandBook(), self.recorder, self.clock)
+        self.commands = CommandService(
+            CommandBook(),
+            self.store.commands,
+            self.store.bus,
+            self.fleet,
+            self.recorder,
+            self.clock,
+            random.Random(8),
+        )
         self.ingest = Ingest(self.fleet, self.commands, self.recorder, self.clock, link="http")
         rng = random.Random(7)
         policy = RetryPolicy(jitter=0.0)
@@ -148,7 +156,7 @@ async def running_plane(
 ) -> AsyncIterator[PlaneUnderTest]:
     """Start what has loops, but not the sweep: tests call it."""
     plane = PlaneUnderTest(token=token, checks=checks)
-    services = (plane.recorder, plane.jobs, plane.hub)
+    services = (plane.recorder, plane.jobs, plane.commands, plane.hub)
     for service in services:
         await service.start()
     yield plane

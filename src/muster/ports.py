@@ -30,6 +30,8 @@ from muster.wire import (
     Deregistration,
     Heartbeat,
     HeartbeatReply,
+    Join,
+    Joined,
     OpenSession,
     ProgressReport,
     ProgressReports,
@@ -65,6 +67,9 @@ class NodeLink(Protocol):
         ...
 
     async def report_commands(self, message: CommandReports) -> None: ...
+    async def join(self, message: Join) -> Joined:
+        """Exchange a join token for one of the node's own; Forbidden where that is not what was shown."""
+        ...
 
 
 class JobLink(Protocol):

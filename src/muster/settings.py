@@ -136,6 +136,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     job_payload_bytes_max: Annotated[int, Meta(ge=1, description="Largest payload of a job.")] = 1_048_576
     job_result_bytes_max: Annotated[int, Meta(ge=1, description="Largest result of a job.")] = 1_048_576
     event_log_entries_max: Annotated[int, Meta(ge=100, description="Entries kept in the event log.")] = 100_000
+    commands_max: Annotated[int, Meta(ge=1, description="Commands that may be unanswered at a time.")] = 10_000
+    commands_ended_max: Annotated[int, Meta(ge=100, description="Ended commands that are kept.")] = 5_000
 
     strategy: Annotated[str, Meta(description="least_loaded, round_robin or random.")] = "least_loaded"
     request_bytes_max: Annotated[int, Meta(ge=1024, description="Largest request body.")] = 33_554_432

@@ -89,7 +89,16 @@ class ControlPlane:
             payload_bytes_max=settings.job_payload_bytes_max,
             payload_checks=self._payload_checks,
         )
-        commands = CommandService(CommandBook(), recorder, self._clock)
+        commands = CommandService(
+            CommandBook(settings.commands_max, settings.commands_ended_max),
+            store.commands,
+            store.bus,
+            fleet,
+            recorder,
+            self._clock,
+            self._rng,
+        )
+        await commands.load()
         gateway = self._gateway(fleet)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = Hub(
@@ -112,6 +121,7 @@ class ControlPlane:
             retention_s=settings.job_retention_s,
             ended_max=settings.jobs_ended_max,
             patience_s=settings.job_lease_s,
+            also=(commands.tick,),
         )
         plane = Plane(
             fleet=fleet,
@@ -127,8 +137,9 @@ class ControlPlane:
             request_bytes_max=settings.request_bytes_max,
         )
         front = Front(gateway, build_app(plane), settings.listen_addresses)
-        # The hub and the job service stop before the front: they end the streams and waits that would hold it up.
-        for service in (recorder, _Draining(front, settings.stop_timeout_s), sweep, jobs, hub):
+        # The hub and the services of jobs and commands stop before the front: they end the streams and waits that would
+        # hold it up.
+        for service in (recorder, _Draining(front, settings.stop_timeout_s), sweep, jobs, commands, hub):
             await self._stack.start(service)
         self._front = front
         self.link = MemoryLink(Ingest(fleet, commands, recorder, self._clock, link="memory"), jobs)
@@ -145,6 +156,7 @@ class ControlPlane:
             url,
             result_bytes_max=self._settings.job_result_bytes_max,
             event_log_entries_max=self._settings.event_log_entries_max,
+            commands_ended_max=self._settings.commands_ended_max,
         )
         self._stack.add(store.close)
         return store

@@ -3,21 +3,25 @@
 Pure as the book of nodes is: time comes in, effects go out.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muster.commands.lifecycle import ENDED, CommandSignal, next_status
+from muster.commands.lifecycle import ENDED, CommandSignal, next_status, standing
 from muster.domain.command import Command, CommandStatus
 from muster.domain.event import Emit, Event
+from muster.domain.job import Progress
 from muster.errors import CommandNotFound, QueueFull
 from muster.ids import CommandId, NodeId
 
 __all__ = ["CommandBook", "Effect", "Emit", "SaveCommand", "ToSend"]
 
 _FULL_RETRY_S = 10.0
+_TOLD_BYTES_MAX = 1024  # of a result, in the event of its end; the record has it whole
 
 
 class SaveCommand(Struct, frozen=True):
@@ -33,71 +37,126 @@ class ToSend(Struct, frozen=True):
 
 
 class CommandBook:
-    """Open commands, and the newest ended ones: so many that a repeated id is known, at most `commands_max` in all."""
+    """All open commands, `open_max` at most, and the `ended_max` that ended last: a repeated id is known by them."""
 
-    def __init__(self, commands_max: int = 1000) -> None:
-        self._commands_max = commands_max
-        self._open: dict[CommandId, Command] = {}
-        self._ended: dict[CommandId, Command] = {}
+    def __init__(self, open_max: int = 10_000, ended_max: int = 5_000) -> None:
+        self._open_max = open_max
+        self._ended_max = ended_max
+        self._commands: dict[CommandId, Command] = {}  # in the order of their issue, as far as it is known
+        self._open: defaultdict[NodeId, dict[CommandId, None]] = defaultdict(dict)
+        self._open_count = 0
+        self._ended: dict[CommandId, None] = {}  # in the order of their end
+        self._groups: defaultdict[CommandId, dict[CommandId, None]] = defaultdict(dict)
 
-    def load(self, commands: Iterable[Command]) -> list[Effect]:
-        for command in commands:
-            (self._ended if command.status in ENDED else self._open)[command.command_id] = command
-        return []
+    # --- reading -----------------------------------------------------------------------------------------------------
 
     def get(self, command_id: CommandId) -> Command | None:
-        return self._open.get(command_id) or self._ended.get(command_id)
+        return self._commands.get(command_id)
 
-    def issue(self, command: Command, now_ms: int) -> list[Effect]:
-        """Take a command up; the same id again changes nothing."""
-        if self.get(command.command_id) is not None:
-            return []
-        if len(self._open) >= self._commands_max:
+    def find(self, command_id: CommandId) -> tuple[Command, ...]:
+        """Return the command of that id, or all of the group of that id; nothing when it is not known."""
+        command = self._commands.get(command_id)
+        if command is not None:
+            return (command,)
+        return tuple(self._commands[member] for member in self._groups.get(command_id, ()))
+
+    def newest(self, node_id: NodeId | None = None, status: CommandStatus | None = None) -> list[Command]:
+        """Return the newest first."""
+        found = [
+            command
+            for command in self._commands.values()
+            if node_id in {None, command.node_id} and status in {None, command.status}
+        ]
+        return sorted(found, key=lambda command: (command.created_at_ms, command.command_id), reverse=True)
+
+    # --- what people and control planes say --------------------------------------------------------------------------
+
+    def check_room(self, more: int) -> None:
+        if self._open_count + more > self._open_max:
             raise QueueFull(
-                f"{self._commands_max} commands are unanswered: wait, or raise commands_max",
+                f"{self._open_count} commands are unanswered and {more} more would be over the limit of "
+                f"{self._open_max}: wait until they are answered or expire, or raise commands_max",
                 field="commands_max",
                 retry_after_s=_FULL_RETRY_S,
             )
+
+    def issue(self, command: Command, now_ms: int) -> list[Effect]:
+        """Take a command up; the same id again changes nothing."""
+        if command.command_id in self._commands:
+            return []
+        self.check_room(1)
         return self._write(replace(command, status=CommandStatus.CREATED, created_at_ms=now_ms), now_ms)
 
+    def merge(self, command: Command) -> bool:
+        """Take over how a command stands in another book, or in the store; tell whether that was news."""
+        known = self._commands.get(command.command_id)
+        if known is not None and standing(command) <= standing(known):
+            return False
+        self._put(command)
+        return True
+
+    # --- what nodes say ----------------------------------------------------------------------------------------------
+
     def to_send(self, node_id: NodeId, now_ms: int) -> ToSend:
-        """Return what belongs on the reply to a heartbeat: again each time, until the node acknowledges it."""
+        """Return what the node is to be told: again each time, until it acknowledges it."""
         effects: list[Effect] = []
         waiting = [
             command
-            for command in self._open.values()
-            if command.node_id == node_id
-            and command.status is not CommandStatus.ACKED
-            and now_ms <= command.deadline_ms
+            for command in self._open_of(node_id)
+            if command.status is not CommandStatus.ACKED and now_ms <= command.deadline_ms
         ]
         for command in waiting:
             effects += self._step(command, CommandSignal.SENT, now_ms)
-        return ToSend(tuple(self._open[command.command_id] for command in waiting), effects)
+        return ToSend(tuple(self._commands[command.command_id] for command in waiting), effects)
 
-    def acked(self, command_id: CommandId, now_ms: int) -> list[Effect]:
-        return self._answered(command_id, CommandSignal.ACKED, now_ms)
+    def acked(self, command_id: CommandId, now_ms: int, progress: Progress | None = None) -> list[Effect]:
+        """Note that the node has it and, from then on, how far it is."""
+        command = self._answered(command_id)
+        if command is None:
+            return []
+        effects = self._step(command, CommandSignal.ACKED, now_ms)
+        if progress is not None:
+            command = replace(self._commands[command_id], progress=replace(progress, at_ms=now_ms))
+            self._put(command)
+            effects.append(SaveCommand(command))
+        return effects
 
     def finished(
         self, command_id: CommandId, now_ms: int, *, result: Any = None, error: str | None = None
     ) -> list[Effect]:
         """End a command with its result, or with the error that kept it from one."""
+        command = self._answered(command_id)
+        if command is None:
+            return []
         signal = CommandSignal.DONE if error is None else CommandSignal.FAILED
-        return self._answered(command_id, signal, now_ms, result=result, error=error)
+        return self._step(command, signal, now_ms, result=result, error=error)
+
+    # --- what silence says -------------------------------------------------------------------------------------------
 
     def tick(self, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
-        for command in [command for command in self._open.values() if command.deadline_ms < now_ms]:
+        overdue = [
+            command
+            for node_id in list(self._open)
+            for command in self._open_of(node_id)
+            if command.deadline_ms < now_ms
+        ]
+        for command in overdue:
             error = f"no {'result' if command.status is CommandStatus.ACKED else 'answer'} by its deadline"
             effects += self._step(command, CommandSignal.EXPIRED, now_ms, error=error)
         return effects
 
-    def _answered(self, command_id: CommandId, signal: CommandSignal, now_ms: int, **outcome: Any) -> list[Effect]:
-        command = self._open.get(command_id)
-        if command is not None:
-            return self._step(command, signal, now_ms, **outcome)
-        if command_id in self._ended:
-            return []  # an answer that comes twice or too late changes nothing
-        raise CommandNotFound(f"no command {command_id!r} is known", field="command_id")
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def _open_of(self, node_id: NodeId) -> Sequence[Command]:
+        return [self._commands[command_id] for command_id in self._open.get(node_id, ())]
+
+    def _answered(self, command_id: CommandId) -> Command | None:
+        """Return the open command that an answer is for; None for an answer that comes twice or too late."""
+        command = self._commands.get(command_id)
+        if command is None:
+            raise CommandNotFound(f"no command {command_id!r} is known", field="command_id")
+        return None if command.status in ENDED else command
 
     def _step(self, command: Command, signal: CommandSignal, now_ms: int, **outcome: Any) -> list[Effect]:
         status = next_status(command.command_id, command.status, signal)
@@ -107,14 +166,53 @@ class CommandBook:
         return self._write(replace(command, status=status, **ended | outcome), now_ms)
 
     def _write(self, command: Command, now_ms: int) -> list[Effect]:
-        if command.status in ENDED:
-            self._open.pop(command.command_id, None)
-            self._ended[command.command_id] = command
-        else:
-            self._open[command.command_id] = command
-        while self._ended and len(self._open) + len(self._ended) > self._commands_max:
-            del self._ended[next(iter(self._ended))]
-        data = {"node_id": command.node_id, "command_id": command.command_id, "command": command.command}
-        why = {"reason": command.error} if command.error else {}
-        told = Event(kind=f"command_{command.status}", key=command.node_id, at_ms=now_ms, data=data | why)
-        return [SaveCommand(command), Emit(told)]
+        self._put(command)
+        return [SaveCommand(command), Emit(_told(command, now_ms))]
+
+    def _put(self, command: Command) -> None:
+        command_id, node_id = command.command_id, command.node_id
+        was_open = command_id in self._open.get(node_id, ())
+        self._commands[command_id] = command
+        if command.group_id is not None:
+            self._groups[command.group_id][command_id] = None
+        if command.status not in ENDED:
+            self._open[node_id][command_id] = None
+            self._open_count += not was_open
+            return
+        if was_open:
+            self._open_count -= 1
+            del self._open[node_id][command_id]
+            if not self._open[node_id]:
+                del self._open[node_id]
+        self._ended[command_id] = None
+        self._forget_oldest(keep=self._ended_max)
+
+    def _forget_oldest(self, keep: int) -> None:
+        while len(self._ended) > keep:
+            command_id = next(iter(self._ended))
+            del self._ended[command_id]
+            group_id = self._commands.pop(command_id).group_id
+            if group_id is not None:
+                del self._groups[group_id][command_id]
+                if not self._groups[group_id]:
+                    del self._groups[group_id]
+
+
+def _told(command: Command, now_ms: int) -> Event:
+    """Return the entry for the log, in which people look up who had what done."""
+    data: dict[str, Any] = {
+        "node_id": command.node_id,
+        "command_id": command.command_id,
+        "command": command.command,
+    }
+    if command.status is CommandStatus.CREATED:
+        data |= {"by": command.issued_by, "args": command.args}
+    if command.status in ENDED:
+        data |= {"by": command.issued_by, "reason": command.error, "result": _in_brief(command.result)}
+    data = {name: value for name, value in data.items() if value not in (None, {})}
+    return Event(kind=f"command_{command.status}", key=command.node_id, at_ms=now_ms, data=data)
+
+
+def _in_brief(result: Any) -> Any:
+    size_bytes = len(msgspec.json.encode(result))
+    return result if size_bytes <= _TOLD_BYTES_MAX else {"size_bytes": size_bytes}

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from muster.domain.command import CommandStatus
+from muster.domain.command import Command, CommandStatus
 from muster.errors import InvalidTransition
 from muster.ids import CommandId
 
@@ -37,6 +37,16 @@ TABLE: dict[tuple[CommandStatus, CommandSignal], CommandStatus] = {
     (CommandStatus.ACKED, CommandSignal.EXPIRED): CommandStatus.EXPIRED,
 }
 
+_RANKS = (
+    CommandStatus.CREATED,
+    CommandStatus.SENT,
+    CommandStatus.ACKED,
+    CommandStatus.EXPIRED,
+    CommandStatus.FAILED,
+    CommandStatus.DONE,
+)
+_BEYOND_TIME_MS = 10**13  # the year 2286
+
 
 def next_status(command_id: CommandId, status: CommandStatus, signal: CommandSignal) -> CommandStatus:
     try:
@@ -45,3 +55,13 @@ def next_status(command_id: CommandId, status: CommandStatus, signal: CommandSig
         raise InvalidTransition(
             f"command {command_id} is {status}: {signal} cannot follow", command_id=command_id
         ) from None
+
+
+def standing(command: Command) -> int:
+    """Return how far it has come: of two records of a command the one that stands higher is true.
+
+    So control planes that hear of changes late, twice or in another order all end with the same record. Where one
+    saw a command expire while its answer reached another, the answer counts.
+    """
+    progress_ms = (command.progress.at_ms or 0) if command.progress else 0
+    return _RANKS.index(command.status) * _BEYOND_TIME_MS + progress_ms

@@ -1,6 +1,7 @@
 """The one ticker of the control plane: silence of nodes, leases that ran out, retries whose time has come."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -32,8 +33,12 @@ class Sweep:
         retention_s: float,
         ended_max: int,
         patience_s: float = 0.0,
+        also: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
-        """For `patience_s` after the start leases are left alone: our own absence kept workers from renewing them."""
+        """For `patience_s` after the start leases are left alone: our own absence kept workers from renewing them.
+
+        `also` is done with each sweep.
+        """
         self._fleet = fleet
         self._queue = queue
         self._upkeep = upkeep
@@ -44,6 +49,7 @@ class Sweep:
         self._retention_s = retention_s
         self._ended_max = ended_max
         self._patience_s = patience_s
+        self._also = also
         self._patient_until_s = clock.monotonic_s()
         self._purge_at_s = clock.monotonic_s() + _PURGE_EVERY_S
         self._task: asyncio.Task[None] | None = None
@@ -67,6 +73,8 @@ class Sweep:
             try:
                 self._fleet.tick()
                 await self.sweep_jobs()
+                for step in self._also:
+                    await step()
             except MusterError as error:
                 problem = error.message
                 if problem != told:

@@ -3,6 +3,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from muster.domain.job import Progress
 from muster.ids import CommandId, NodeId
 
 
@@ -23,8 +24,12 @@ class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
     command: str
     args: dict[str, Any] = field(default_factory=dict)
     status: CommandStatus = CommandStatus.CREATED
+    boot_id: str = ""  # the boot of the agent that was alive when it was issued; empty: any
+    group_id: CommandId | None = None  # what several nodes were told at once
+    issued_by: str | None = None
     created_at_ms: int = 0
     deadline_ms: int = 0
     ended_at_ms: int | None = None
+    progress: Progress | None = None
     result: Any = None
     error: str | None = None

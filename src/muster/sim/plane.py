@@ -70,9 +70,8 @@ class Plane:
         self._recorder = Recorder(store.nodes, store.log)
         self.fleet = Fleet(NodeBook(LIMITS, _FORGET_AFTER_S), self._recorder, timeline)
         self.fleet.load(finish(store.nodes.load()))
-        self._ingest = Ingest(
-            self.fleet, CommandService(CommandBook(), self._recorder, timeline), self._recorder, timeline, link=LINK
-        )
+        commands = CommandService(CommandBook(), store.commands, store.bus, self.fleet, self._recorder, timeline, rng)
+        self._ingest = Ingest(self.fleet, commands, self._recorder, timeline, link=LINK)
         policy = RetryPolicy()
         self._service = JobService(
             JobStores(queue=jobs, index=jobs, upkeep=jobs),

@@ -16,6 +16,7 @@ AVOID_S = 30.0  # how long a retry leaves out the worker whose attempt failed, i
 CLASS_KEEP_S = 3600.0  # how long a capability class is remembered after its last session
 RESULT_BYTES_MAX = 1_048_576
 EVENT_LOG_ENTRIES_MAX = 100_000
+COMMANDS_ENDED_MAX = 5_000
 EVENT_IDS_MAX = 50  # the log is capped by entries, so each must be small; base.lua says the same
 
 # The event that tells how an attempt ended.

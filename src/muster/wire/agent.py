@@ -15,6 +15,22 @@ from muster.domain.service import Service
 from muster.domain.worker import Worker
 from muster.ids import CommandId, JobId, NodeId, SessionId, WorkerId
 
+# --- joining ---------------------------------------------------------------------------------------------------------
+
+
+class Join(Struct, frozen=True, kw_only=True):
+    """A node makes its own secret and tells a digest of it only: said twice, it is still one node that joins."""
+
+    node_id: NodeId
+    secret_sha256: str
+
+
+class Joined(Struct, frozen=True, kw_only=True):
+    """From now on the node shows `mst_<token_id>_<its secret>`."""
+
+    token_id: str
+
+
 # --- the node: who it is and how it is -------------------------------------------------------------------------------
 
 
@@ -79,16 +95,21 @@ class CommandPoll(Struct, frozen=True, kw_only=True):
 
 
 class CommandBatch(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Commands that the node has not acknowledged yet. The same one may come again; it is carried out once."""
+    """Commands that the node has not acknowledged yet. The same one may come again; it is carried out once.
+
+    `now_ms` is the time at the control plane: by it, and not by its own clock, the agent knows how long is left.
+    """
 
     commands: tuple[Command, ...] = ()
+    now_ms: int = 0
 
 
 class CommandReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`status` is acked, done or failed; a report may come twice."""
+    """`status` is acked, done or failed; a report may come twice. While a command runs, acked tells its progress."""
 
     command_id: CommandId
     status: CommandStatus
+    progress: Progress | None = None
     result: Any = None
     error: str | None = None
 

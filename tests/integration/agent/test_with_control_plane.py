@@ -11,8 +11,8 @@ import pytest
 from muster.agent.agent import Agent, Backends, Devices
 from muster.agent.config import AgentConfig
 from muster.agent.health import HttpHealth
-from muster.connectors.simulation import SimulationConnector
 from muster.commands.book import CommandBook
+from muster.connectors.simulation import SimulationConnector
 from muster.control.command_service import CommandService
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
@@ -30,6 +30,7 @@ from muster.links.http.agent_side import HttpLink
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.stores.memory.bus import MemoryBus
+from muster.stores.memory.commands import MemoryCommands
 from muster.stores.memory.jobs import MemoryJobs
 from muster.stores.memory.log import MemoryLog
 from muster.stores.memory.nodes import MemoryNodes
@@ -82,7 +83,10 @@ class Plane:
             retention_s=60.0,
             ended_max=1000,
         )
-        served = Served(Ingest(self.fleet, CommandService(CommandBook(), recorder, self.clock), recorder, self.clock, link="http"), self.jobs)
+        self.commands = CommandService(
+            CommandBook(), MemoryCommands(100), self.bus, self.fleet, recorder, self.clock, rng
+        )
+        served = Served(Ingest(self.fleet, self.commands, recorder, self.clock, link="http"), self.jobs)
         served.port = self.port
         self._parts = [recorder, sweep, self.jobs, served]
         for part in self._parts:

@@ -5,8 +5,8 @@ Nothing outlives the process, and nothing suspends but reading the log with a wa
 
 from muster.clock import Clock
 from muster.stores import rules
-from muster.stores.memory.commands import MemoryCommands
 from muster.stores.memory.bus import MemoryBus
+from muster.stores.memory.commands import MemoryCommands
 from muster.stores.memory.jobs import MemoryJobs
 from muster.stores.memory.log import MemoryLog
 from muster.stores.memory.nodes import MemoryNodes
