@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
 from muster.domain.gpu import Gpu
 from muster.domain.job import TERMINAL, Job, JobError, JobStatus, Progress, Requirements
@@ -357,7 +358,7 @@ def machine_status(node: Node) -> str:
 
 
 def job_view(job: Job, *, whole: bool) -> JobView:
-    """`whole`: with payload and result."""
+    """`whole`: with payload, result and the text of an answer that is being written."""
     spec, state = job.spec, job.state
     return JobView(
         id=spec.job_id,
@@ -375,7 +376,7 @@ def job_view(job: Job, *, whole: bool) -> JobView:
         started_at=state.started_at,
         completed_at=state.completed_at,
         next_attempt_at=state.next_attempt_at,
-        progress=state.progress,
+        progress=state.progress if whole or state.progress is None else replace(state.progress, text=None, text_at=0),
         error=state.error,
         workflow_id=spec.workflow_id,
         workflow_priority=spec.workflow_priority,

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from muster.clock import Clock, Rng
 from muster.control.wakeups import Wakeups
-from muster.domain.job import ACTIVE, Job, JobError, JobSpec, JobState, JobStatus, Requirements, Settlement
+from muster.domain.job import ACTIVE, Job, JobError, JobSpec, JobState, JobStatus, Need, Requirements, Settlement
 from muster.errors import InvalidInput, JobNotFound, MusterError
 from muster.ids import JobId, SessionId, check_name, new_id
 from muster.jobs import explain, matching, retry, submission
@@ -143,6 +143,14 @@ class JobService:
 
     async def counts(self) -> dict[JobStatus, int]:
         return await self._index.counts()
+
+    async def position(self, job_id: JobId) -> int | None:
+        """Count the pending jobs before it; None when it does not wait."""
+        return await self._index.position(job_id)
+
+    async def waiting(self, need: Need) -> int:
+        """Count the jobs in line with this very need."""
+        return await self._index.waiting(need)
 
     async def cancel(self, job_id: JobId) -> Job:
         return await self._index.cancel(job_id)

@@ -171,11 +171,29 @@ class Hub:
                     yield self._job_frame(await self._scenery.job(job_id))
                 yield joined
         finally:
-            watchers = self._watchers.get(job_id)
-            if watchers is not None:
-                watchers.discard(reader)
-                if not watchers:
-                    del self._watchers[job_id]
+            self._unwatch(job_id, reader)
+
+    async def touches(self, job_id: JobId) -> AsyncIterator[bool]:
+        """Yield True whenever something about the job may have changed, False after a while of silence.
+
+        What changed is read elsewhere: so nothing is lost, however slow the follower.
+        """
+        reader = Reader(self._limits.reader_bytes_max)
+        self._watchers.setdefault(job_id, set()).add(reader)
+        try:
+            yield True
+            while not reader.closed:
+                joined, gap = await reader.take(self._limits.keep_alive_s)
+                yield bool(joined) or gap is not None or reader.closed
+        finally:
+            self._unwatch(job_id, reader)
+
+    def _unwatch(self, job_id: JobId, reader: Reader) -> None:
+        watchers = self._watchers.get(job_id)
+        if watchers is not None:
+            watchers.discard(reader)
+            if not watchers:
+                del self._watchers[job_id]
 
     async def _frames_of(self, reader: Reader) -> AsyncIterator[tuple[bytes, str | None]]:
         while True:
@@ -284,9 +302,10 @@ class Hub:
             frames += [(_machine_of(job), {"type": "job_update", "job": job}) for job in await self._scenery.jobs(jobs)]
         for job_id, report in progress.items():
             moved = {"type": "job_progress", "job_id": job_id, "progress": structs.asdict(report.progress)}
-            frames.append((None, moved))
             for reader in self._watchers.get(job_id, ()):
                 reader.push(frame(moved))
+            without_text = structs.asdict(structs.replace(report.progress, text=None, text_at=0))
+            frames.append((None, moved | {"progress": without_text}))
         for position, (subject, body) in enumerate(frames, start=1):
             ready = frame(body, newest if complete and position == len(frames) else None)
             for reader in self._monitors:
