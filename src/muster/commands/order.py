@@ -102,12 +102,16 @@ def commands_of(order: Order, command_id: CommandId, meant: Iterable[Node], now_
     ]
 
 
+_LEAST_ADVANCED_FIRST = (
+    CommandStatus.CREATED,
+    CommandStatus.SENT,
+    CommandStatus.ACKED,
+    CommandStatus.FAILED,
+    CommandStatus.EXPIRED,
+    CommandStatus.DONE,
+)
+
+
 def joint_status(commands: Iterable[Command]) -> CommandStatus:
-    """Return how a group stands: as its least advanced, and once all have ended, done if all are done."""
-    found = {command.status for command in commands}
-    for status in (CommandStatus.CREATED, CommandStatus.SENT, CommandStatus.ACKED):
-        if status in found:
-            return status
-    return next(
-        status for status in (CommandStatus.FAILED, CommandStatus.EXPIRED, CommandStatus.DONE) if status in found
-    )
+    """Return how a group stands: as its least advanced; once all have ended it is done only if all are."""
+    return min((command.status for command in commands), key=_LEAST_ADVANCED_FIRST.index)
