@@ -77,7 +77,7 @@ class Agent:
         self._boot_id = new_id("boot", clock.now_ms(), rng)
         address = config.address or local_address(config.control_plane)
         self._state = NodeState(describe(config, address, ()))
-        self._outbox = Outbox(config.node_id, clock, self._hurry)
+        self._outbox = Outbox(config.node_id, clock, self.hurry)
         self._board = ServiceBoard()
         self._around = Surroundings(
             address=address,
@@ -90,7 +90,7 @@ class Agent:
         )
         self._gpus = Gpus(devices.gpus, devices.simulated_gpus, None if config.num_gpus == "auto" else config.num_gpus)
         self._crew = Crew(
-            config, jobs, self._gpus, devices.host, self._state.facts.cpu_cores or 0, self._around, self._hurry
+            config, jobs, self._gpus, devices.host, self._state.facts.cpu_cores or 0, self._around, self.hurry
         )
         self._desk = CommandDesk(
             {"drain": self._drain, "resume": self._resume, "status": self._status, "shutdown": self._shut_down},
@@ -120,7 +120,7 @@ class Agent:
         self._draining = False
         self._models: dict[str, str] = {}
         self._missing_models: dict[str, str] = {}
-        self._board.on_change(self._hurry)
+        self._board.on_change(self.hurry)
 
     @property
     def services(self) -> list[Service]:
@@ -169,6 +169,10 @@ class Agent:
     def request_stop(self, reason: str = "stopped") -> None:
         self._stop_reason = reason
         self._stop_asked.set()
+
+    def hurry(self) -> None:
+        """Report soon: there is news, or a way to the control plane again."""
+        self._pulse.hurry()
 
     async def _come_up(self) -> None:
         started_s = self._clock.monotonic_s()
@@ -284,10 +288,7 @@ class Agent:
 
     def _enter(self, phase: Phase) -> None:
         self._state.phase = phase
-        self._hurry()
-
-    def _hurry(self) -> None:
-        self._pulse.hurry()
+        self.hurry()
 
     # --- commands ----------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import aiohttp
 
@@ -14,13 +14,12 @@ from muster.agent.config import AgentConfig, ServiceTemplate
 from muster.agent.health import HttpHealth
 from muster.agent.identity import choose_node_id
 from muster.agent.node_file import NodeFile, load_node_file
+from muster.app.agent_link import AgentLink, Links, open_link
 from muster.connectors.catalog import USUAL_PORTS, all_connectors, identify
 from muster.devices.host import PsutilHost
 from muster.devices.nvml import NvmlProbe
 from muster.devices.simulated import SimulatedGpus
 from muster.domain.service import Service
-from muster.links.http.agent_side import HttpLink
-from muster.ports import JobLink, NodeLink
 from muster.settings import Settings, parse_pairs
 from muster.system import SystemClock, system_rng
 
@@ -28,10 +27,6 @@ NO_MODEL = "none"
 UP_MODEL = "smollm2-135m"
 
 Progress = Callable[[str, float | None], None]
-
-
-class Links(NodeLink, JobLink, Protocol):
-    """Both ways of an agent in one."""
 
 
 T = TypeVar("T")
@@ -99,7 +94,7 @@ def model_service(settings: Settings, model: str) -> ServiceTemplate:
 
 
 class LocalNode:
-    """A Lifecycle: the agent of this machine. `links` are those of this process; None: HTTP, as the settings say."""
+    """A Lifecycle: the agent of this machine. `links` are those of this process; None: as the settings say."""
 
     def __init__(
         self, settings: Settings, progress: Progress, links: Links | None = None, *, default_model: str = NO_MODEL
@@ -109,6 +104,7 @@ class LocalNode:
         self._links = links
         self._default_model = default_model
         self._session: aiohttp.ClientSession | None = None
+        self._link: AgentLink | None = None
         self.agent: Agent | None = None
 
     async def start(self) -> None:
@@ -127,7 +123,7 @@ class LocalNode:
             (model_service(settings, model),) if model else (),
             control_plane="" if self._links else _given(settings, "control_plane", file.node.control_plane),
         )
-        link = self._links or HttpLink(config.control_plane, session, settings.token or None)
+        link = self._links or await self._open_link(config, session)
         cache = ArtifactCache(settings.artifact_path)
         self.agent = Agent(
             config,
@@ -150,6 +146,8 @@ class LocalNode:
     async def stop(self) -> None:
         if self.agent is not None:
             await self.agent.stop()
+        if self._link is not None:
+            await self._link.stop()
         if self._session is not None:
             await self._session.close()
 
@@ -162,6 +160,17 @@ class LocalNode:
         """Wait until the control plane says so."""
         if self.agent is not None:
             await self.agent.stop_requested()
+
+    async def _open_link(self, config: AgentConfig, session: aiohttp.ClientSession) -> AgentLink:
+        interval_s = config.heartbeat_interval_s
+        self._link = open_link(self._settings, config.control_plane, session, interval_s, self._link_opened)
+        await self._link.start()
+        return self._link
+
+    def _link_opened(self) -> None:
+        """Be heard at once: while the link was closed the node may have been taken for gone."""
+        if self.agent is not None:
+            self.agent.hurry()
 
     async def _fetch(self, cache: ArtifactCache, model: str) -> Path:
         def tell(done_bytes: int, total_bytes: int) -> None:

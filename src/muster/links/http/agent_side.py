@@ -18,7 +18,7 @@ _NO_TIMEOUT = aiohttp.ClientTimeout()  # the deadline of the whole call counts
 
 
 class HttpLink(CallingLink):
-    """Each call has a deadline; one that waits for work or commands allows for that as well."""
+    """A Lifecycle. Each call has a deadline; one that waits for work or commands allows for that as well."""
 
     def __init__(
         self, base_url: str, session: aiohttp.ClientSession, token: str | None = None, *, timeout_s: float = 10.0
@@ -29,6 +29,12 @@ class HttpLink(CallingLink):
         self._headers = {"Content-Type": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
+
+    async def start(self) -> None:
+        """Open nothing: each call finds a connection, or makes one."""
+
+    async def stop(self) -> None:
+        """Close nothing: connections belong to the session."""
 
     async def _call(self, call: Call[M, R], message: M) -> R:
         url = f"{self._base_url}{PREFIX}{call.name}"
