@@ -13,6 +13,7 @@ from muster.links.calls import CallingLink
 from muster.links.http.agent_side import HttpLink
 from muster.links.memory import MemoryLink
 from muster.wire import ClaimReply, ClaimRequest
+from tests.contract.links.grpc_served import grpc_served, open_grpc_link
 from tests.contract.links.planes import EXCHANGES, SESSION, WORKER, NotingPlane
 from tests.contract.links.served import Served
 from tests.waiting import eventually
@@ -32,12 +33,18 @@ async def http_link(plane: NotingPlane) -> AsyncIterator[CallingLink]:
     await served.stop()
 
 
+@asynccontextmanager
+async def grpc_link(plane: NotingPlane) -> AsyncIterator[CallingLink]:
+    async with grpc_served(plane, plane, token="secret") as served, open_grpc_link(served.url, "secret") as link:
+        yield link
+
+
 @pytest.fixture
 def plane() -> NotingPlane:
     return NotingPlane()
 
 
-@pytest.fixture(params=[memory_link, http_link])
+@pytest.fixture(params=[memory_link, http_link, grpc_link])
 async def link(request: pytest.FixtureRequest, plane: NotingPlane) -> AsyncIterator[CallingLink]:
     async with request.param(plane) as link:
         yield link

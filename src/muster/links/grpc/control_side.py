@@ -168,7 +168,7 @@ class GrpcServer:
     async def _fleet_status(self, request: FleetStatusRequest) -> FleetStatusReply:
         return fleet_status(self._hooks.nodes(), request.node_type)
 
-    def _single(self, kind: Any, work: Callable[[Any], Awaitable[Any]]) -> grpc.RpcMethodHandler[Any, Any]:
+    def _single(self, kind: Any, work: Callable[[Any], Awaitable[Any]]) -> "grpc.RpcMethodHandler[Any, Any]":
         """Make the handler of a call that has one message and one reply."""
 
         async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
