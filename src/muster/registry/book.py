@@ -180,6 +180,16 @@ class NodeBook:
             return []  # a link that the node has left behind
         return self._write(entry, after, now_ms) if after != before else []
 
+    def lost(self, node_id: NodeId, reason: str, now_ms: int) -> list[Effect]:
+        """Take the word of who knows that the node's machine does not run; a heartbeat proves it wrong."""
+        entry = self._entries.get(node_id)
+        if entry is None or entry.node.health is Health.DEAD:
+            return []
+        health = next_health(node_id, entry.node.health, Signal.WENT_DEAD)
+        return self._write(
+            entry, replace(entry.node, health=health, phase=Phase.OFFLINE, connected=False, reason=reason), now_ms
+        )
+
     # --- what people say ---------------------------------------------------------------------------------------------
 
     def set_draining(self, node_id: NodeId, now_ms: int, *, draining: bool) -> list[Effect]:
