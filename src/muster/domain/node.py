@@ -67,9 +67,11 @@ class Node(Struct, frozen=True, kw_only=True, omit_defaults=True):
     connected: bool = True  # false: dead, or its link is known to be closed
     draining: bool = False
     drained_services: tuple[str, ...] = ()  # by name: single services that people keep from new work
+    draining_at_ms: int = 0  # when people last decided about either: heartbeats have no say in it
     link: str = "http"
     boot_id: str = ""
     seq: int = 0
+    revision: int = 0  # grows with every change; of two records that heard the same heartbeat the higher one is newer
     retired_boot_ids: tuple[str, ...] = ()
     heartbeat_interval_s: float = 30.0
     registered_at_ms: int = 0

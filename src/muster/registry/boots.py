@@ -18,6 +18,7 @@ from msgspec import Struct
 from muster.domain.node import Node
 
 RETIRED_MAX = 8
+_NEVER = -1
 
 
 class Standing(StrEnum):
@@ -40,7 +41,7 @@ class Boots:
     """The retired boots of one node, newest last."""
 
     def __init__(self, retired_boot_ids: Iterable[str], now_ms: int) -> None:
-        self._retired = {boot_id: _Retired(now_ms, seq=-1) for boot_id in retired_boot_ids}
+        self._retired = {boot_id: _Retired(now_ms, seq=_NEVER) for boot_id in retired_boot_ids}
 
     @property
     def retired_ids(self) -> tuple[str, ...]:
@@ -73,3 +74,18 @@ class Boots:
         self._retired[node.boot_id] = _Retired(now_ms, node.seq)
         while len(self._retired) > RETIRED_MAX:
             del self._retired[next(iter(self._retired))]
+
+    def adopt(self, before: Node, after: Node, now_ms: int) -> None:
+        """Take over what another control plane knows of the boots; what we heard of them ourselves is kept."""
+        known = dict(self._retired)
+        if before.boot_id != after.boot_id:
+            known[before.boot_id] = _Retired(now_ms, before.seq)
+        self._retired = {
+            boot_id: known.get(boot_id, _Retired(now_ms, seq=_NEVER)) for boot_id in after.retired_boot_ids
+        }
+
+    def shift(self, by_ms: int) -> None:
+        """Move along with our clock, which was set."""
+        for past in self._retired.values():
+            past.retired_ms += by_ms
+            past.alone_since_ms += by_ms

@@ -15,4 +15,10 @@ class DropNode(Struct, frozen=True):
     node_id: NodeId
 
 
-Effect = SaveNode | DropNode | Emit
+class ShowNode(Struct, frozen=True):
+    """The record changed, or is gone, by another control plane's word, which has written it down: show it."""
+
+    node_id: NodeId
+
+
+Effect = SaveNode | DropNode | ShowNode | Emit
