@@ -3,16 +3,18 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import structlog
 from aiormq import Connection, exceptions, spec
 from aiormq.abc import AbstractChannel, AbstractConnection
+from aiormq.base import Base
 
 from muster.clock import Rng
 from muster.errors import UpstreamFailed, UpstreamTimeout
 from muster.links.amqp.address import BrokerAddress
 from muster.links.amqp.explain import explain, words
+from muster.links.amqp.topology import declare
 
 log = structlog.get_logger()
 
@@ -38,22 +40,29 @@ def backoff_s(attempt: int, rng: Rng, base_s: float = BACKOFF_S) -> float:
 
 
 class BrokerConnection:
-    """A Lifecycle. `opened` prepares every new connection and returns the channels without which it is of no use.
+    """A Lifecycle. `opened` prepares each new connection and returns the channels without which it is of no use.
 
     The start does not wait for the broker: nobody is kept from his other work because it is away.
     """
 
     def __init__(
-        self, address: BrokerAddress, opened: Opened, rng: Rng, *, base_s: float = BACKOFF_S, publish_timeout_s: float = 5.0
+        self,
+        address: BrokerAddress,
+        opened: Opened,
+        rng: Rng,
+        *,
+        base_s: float = BACKOFF_S,
+        publish_timeout_s: float = 5.0,
     ) -> None:
         self.up = asyncio.Event()
-        self.problem = f"{address} was not reached yet"
         self._address = address
+        self._problem = f"{address} was not reached yet"
         self._opened = opened
         self._rng = rng
         self._base_s = base_s
         self._publish_timeout_s = publish_timeout_s
         self._ended: asyncio.Future[str] | None = None  # with the reason; one for each connection
+        self._sending: AbstractChannel | None = None
         self._attempt = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -71,15 +80,24 @@ class BrokerConnection:
         """End this connection and make a new one."""
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(reason)
+            self._problem = reason
+            self._sending = None
 
     async def publish(
-        self, channel: AbstractChannel | None, body: bytes, exchange: str, key: str, *, persistent: bool = True
+        self,
+        body: bytes,
+        exchange: str,
+        key: str,
+        *,
+        persistent: bool = True,
+        headers: dict[str, Any] | None = None,
     ) -> bool:
-        """Return once the broker has it; False when nothing is bound to that key. UpstreamFailed when it is away."""
-        if channel is None or not self.up.is_set():
-            raise UpstreamFailed(self.problem)
+        """Return once the broker has it; False when no queue is bound to that key. UpstreamFailed when it is away."""
+        channel = self._sending
+        if channel is None:
+            raise UpstreamFailed(self._problem)
         properties = spec.Basic.Properties(
-            delivery_mode=_PERSISTENT if persistent else _TRANSIENT, content_type="application/json"
+            delivery_mode=_PERSISTENT if persistent else _TRANSIENT, content_type="application/json", headers=headers
         )
         try:
             await _own_cancellation_only(
@@ -110,7 +128,7 @@ class BrokerConnection:
             problem, next_step = await self._once()
             self._attempt += 1
             delay_s = backoff_s(self._attempt, self._rng, self._base_s)
-            self.problem = f"{problem}; {next_step}"
+            self._problem = f"{problem}; {next_step}"
             log.warning(
                 "broker_away",
                 broker=str(self._address),
@@ -128,9 +146,12 @@ class BrokerConnection:
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 await _own_cancellation_only(connection.connect())
+                sending = await _own_cancellation_only(connection.channel())
+                await _own_cancellation_only(declare(sending))
+                self._sending = sending
                 channels = await _own_cancellation_only(self._opened(connection))
-            for watched in (connection, *channels):
-                watched.closing.add_done_callback(self._closed)
+            for watched in (connection, sending, *channels):
+                cast("Base", watched).closing.add_done_callback(self._closed)
             self.up.set()
             log.info("broker_connected", broker=str(self._address), attempts=self._attempt)
             self._attempt = 0
@@ -139,7 +160,7 @@ class BrokerConnection:
             return explain(error, self._address)
         finally:
             self.up.clear()
-            self._ended = None
+            self._ended = self._sending = None
             await _close(connection)
 
     def _closed(self, closing: "asyncio.Future[object]") -> None:
