@@ -45,6 +45,10 @@ class Delivery:
         self._streamed = streamed
         self._by_line = by_line
 
+    def go_on(self, *, by_line: bool) -> None:
+        """Let the answer follow on a head that has gone already, to a caller who had to be kept waiting."""
+        self._by_line = by_line
+
     def send(self, data: bytes) -> None:
         if self._by_line:
             data = self._whole_lines(data)

@@ -8,7 +8,7 @@ import asyncio
 from typing import Protocol
 
 from muster.domain.service import Dialect
-from muster.errors import MusterError, UpstreamFailed, UpstreamTimeout
+from muster.errors import ModelNotFound, MusterError, NoWorker, UpstreamFailed, UpstreamTimeout
 from muster.gateway import ollama, openai
 from muster.gateway.call import Call, with_model
 from muster.gateway.delivery import Delivery
@@ -21,6 +21,7 @@ from muster.gateway.translate_answer import Translation, error_text, loaded, tra
 from muster.gateway.translate_request import translate
 from muster.gateway.upstream import AnswerHead, Endpoint, UpstreamConnection
 from muster.gateway.usage import CLIENT_GONE, Finished
+from muster.gateway.waking import Waking, still_asleep
 from muster.placement.candidate import Candidate
 from muster.placement.wish import Wish
 
@@ -64,6 +65,7 @@ class Exchange:
     _heard = False
     _paused = False
     _over = False
+    _waking: Waking | None = None
 
     def __init__(self, relay: Relay, call: Call, request: Request, client: Client) -> None:
         self.call = call
@@ -82,10 +84,45 @@ class Exchange:
             candidate = self._relay.router.reserve(
                 call.model, call.capability, SPOKEN_BY[call.dialect], self._tried, pins
             )
+        except (ModelNotFound, NoWorker) as error:
+            self._wake(error)
         except MusterError as error:
             self.fail(error)
         else:
             self._attempt(candidate)
+
+    def _wake(self, error: MusterError) -> None:
+        """Wait for a machine that is started for this model; `error` stands if there is none."""
+        try:
+            self._waking = self._relay.wakings.begin(
+                self.call,
+                self._delivery,
+                self._request.correlation_id,
+                self._attempt_s,
+                self._awake,
+                self._still_asleep,
+            )
+        except MusterError as refusal:
+            error = refusal
+        if self._waking is None:
+            self.fail(error)
+
+    def _awake(self) -> None:
+        self._waking = None
+        self._attempt_s = self._relay.clock.monotonic_s()
+        call = self.call
+        try:
+            candidate = self._relay.router.reserve(call.model, call.capability, SPOKEN_BY[call.dialect])
+        except NoWorker as error:
+            self.fail(still_asleep(error))
+        except MusterError as error:
+            self.fail(error)
+        else:
+            self._attempt(candidate)
+
+    def _still_asleep(self, error: MusterError) -> None:
+        self._waking = None
+        self.fail(error)
 
     # --- attempts ----------------------------------------------------------------------------------------------------
 
@@ -187,7 +224,10 @@ class Exchange:
         self._attempt(candidate)
 
     def _leave(self) -> None:
-        """Let go of the worker and of what is asked of it."""
+        """Let go of the worker and of what is asked of it, or of the wait for one."""
+        waking, self._waking = self._waking, None
+        if waking is not None:
+            waking.give_up()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.drop()
@@ -205,7 +245,7 @@ class Exchange:
             if candidate is not None:
                 self._change_to(candidate)
                 return
-        if self._translation is not None and head.status >= _FIRST_ERROR:
+        if head.status >= _FIRST_ERROR and (self._translation is not None or self._delivery.began):
             self._engine_error = []
             return
         lines = b"x-muster-worker: %b\r\nx-correlation-id: %b\r\n" % (
@@ -214,15 +254,19 @@ class Exchange:
         )
         if self._translation is not None:
             lines += b"content-type: %b\r\n" % self._translation.content_type
-            self._delivery.prepare(head.status, lines, length=None, streamed=self.call.stream, by_line=False)
+            if not self._delivery.began:
+                self._delivery.prepare(head.status, lines, length=None, streamed=self.call.stream, by_line=False)
             return
         if head.status in _TRY_LATER and not head.fields.retry_after:
             lines += b"retry-after: 1\r\n"
         streamed = head.fields.content_type.startswith(_STREAMS)
         by_line = streamed and not head.fields.encoded
-        self._delivery.prepare(
-            head.status, head.fields.lines + lines, length=head.length, streamed=streamed, by_line=by_line
-        )
+        if self._delivery.began:
+            self._delivery.go_on(by_line=by_line)
+        else:
+            self._delivery.prepare(
+                head.status, head.fields.lines + lines, length=head.length, streamed=streamed, by_line=by_line
+            )
         if streamed and head.ends_with_connection:
             self._end_seen = False
 
@@ -240,7 +284,7 @@ class Exchange:
         elif not self._end_seen:
             self._end_seen = any(mark in data for mark in _END_MARKS)
         delivery = self._delivery
-        first = not delivery.began
+        first = self._first_byte_s is None
         delivery.send(data)
         if first and delivery.began:
             self._note_first_byte()
@@ -272,7 +316,7 @@ class Exchange:
             self._broken(UpstreamFailed(f"{self._worker} {reason}"), "lost")
 
     def _broken(self, error: MusterError, reason: str) -> None:
-        if self._delivery.began:
+        if self._first_byte_s is not None:
             self._relay.usage.upstream_failed(self._worker, reason)
             self.fail(error)
         else:
@@ -280,6 +324,9 @@ class Exchange:
 
     def _pass_on_error(self, body: bytes) -> None:
         status = 502 if self._head is None else self._head.status
+        if self._delivery.began:
+            self.fail(UpstreamFailed(error_text(body)))
+            return
         self._reply(Reply.json({"error": error_text(body)}, status=status))
 
     def _note_first_byte(self) -> None:
@@ -310,7 +357,9 @@ class Exchange:
 
     def check(self, now_s: float) -> None:
         limits = self._relay.limits
-        if not self._delivery.began:
+        if self._waking is not None:
+            self._waking.check(now_s)
+        elif self._first_byte_s is None:
             if now_s - self._attempt_s > limits.first_byte_timeout_s:
                 text = f"{self._worker} did not begin to answer within {limits.first_byte_timeout_s:g} s"
                 self._move_on(UpstreamTimeout(text), "first_byte_timeout")
@@ -341,7 +390,8 @@ class Exchange:
         if self._candidate is not None:
             lines += b"x-muster-worker: %b\r\n" % self._worker.encode()
         lines += b"x-correlation-id: %b\r\n" % self._request.correlation_id
-        delivery.prepare(reply.status, lines, length=len(reply.body), streamed=False, by_line=False)
+        if not delivery.began:
+            delivery.prepare(reply.status, lines, length=len(reply.body), streamed=False, by_line=False)
         delivery.end(reply.body)
         self._close(reply.status, error)
 

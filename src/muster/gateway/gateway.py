@@ -5,6 +5,8 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
+from muster.access.roles import Right
+from muster.access.routes import right_for
 from muster.clock import Clock, Rng
 from muster.domain.service import Dialect
 from muster.errors import InvalidInput, ModelNotFound, MusterError, PayloadTooLarge, Unauthorized
@@ -21,11 +23,12 @@ from muster.gateway.route import Router
 from muster.gateway.shape import error_reply
 from muster.gateway.upstream import Upstreams
 from muster.gateway.usage import Finished, GatewayStats, Metric, Usage
+from muster.gateway.waking import Wakings
 from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
 from muster.placement.scores import Strategy
 from muster.placement.wish import Wish
-from muster.ports import FleetView
+from muster.ports import FleetView, Waker
 
 _GET = (b"GET", b"HEAD")
 _POST = (b"POST",)
@@ -39,6 +42,8 @@ class MethodNotAllowed(InvalidInput):
 
 
 Parse = Callable[[str, bytes], Call]
+# Gets the bearer token, None when there is none, and the right that is needed.
+Authenticate = Callable[[bytes | None, Right], MusterError | None]
 
 
 class Path(Struct, frozen=True):
@@ -67,6 +72,7 @@ _PATHS = {
     )
 }
 _ONE_MODEL = Path(_MODEL + "{id}", Dialect.OPENAI, _GET)
+_RIGHTS = {path.name: right_for(path.methods[0].decode(), path.name) for path in (*_PATHS.values(), _ONE_MODEL)}
 
 
 class Gateway:
@@ -76,12 +82,13 @@ class Gateway:
         *,
         clock: Clock,
         rng: Rng,
-        authenticate: Callable[[str | None], bool],
+        authenticate: Authenticate,
         strategy: Strategy = Strategy.LEAST_LOADED,
         limits: GatewayLimits | None = None,
         on_finished: Callable[[Finished], None] | None = None,
+        waker: Waker | None = None,
     ) -> None:
-        """`authenticate` gets the bearer token, None when there is none; `on_finished` a record of every request."""
+        """`authenticate` says why not; `on_finished` gets a record of every request; `waker` wakes models."""
         self.limits = limits or GatewayLimits()
         self.clock = clock
         self._fleet = fleet
@@ -96,6 +103,7 @@ class Gateway:
             limits=self.limits,
             clock=clock,
             on_finished=on_finished,
+            wakings=Wakings(waker, self.limits),
         )
         self._boot = rng.getrandbits(32)
         self._requests = 0
@@ -116,8 +124,9 @@ class Gateway:
         if reader.method not in path.methods:
             allowed = b", ".join(path.methods).decode()
             return MethodNotAllowed(f"{path.name} takes {allowed}, not {reader.method.decode('latin-1')}")
-        if not self._authenticate(bearer_token(reader.headers)):
-            return Unauthorized("send the token of this Muster as `Authorization: Bearer …`")
+        problem = self._authenticate(bearer_token(reader.headers), _RIGHTS[path.name])
+        if problem is not None:
+            return problem
         if reader.remaining > self.limits.body_bytes_max:
             return self.too_large(reader.remaining)
         return None

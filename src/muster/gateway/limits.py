@@ -20,6 +20,9 @@ class GatewayLimits(Struct, frozen=True, kw_only=True):
     idle_timeout_s: float = 120.0  # silence within an answer
     attempts_max: int = 3
 
+    wake_waiting_max: int = 100  # requests that wait for one model's machine
+    wake_keepalive_s: float = 10.0  # a streaming caller who waits hears something so often
+
     # llama.cpp and uvicorn (vLLM) close after 5 s of idleness, and llama.cpp keeps a thread busy for every idle
     # connection: closing first avoids both sending into a dying connection and starving the engine.
     upstream_idle_s: float = 4.0
@@ -29,5 +32,11 @@ class GatewayLimits(Struct, frozen=True, kw_only=True):
     @property
     def sweep_s(self) -> float:
         """How often deadlines are looked at: a fraction of the shortest, within reason."""
-        shortest = min(self.first_byte_timeout_s, self.idle_timeout_s, self.head_timeout_s, self.upstream_idle_s)
+        shortest = min(
+            self.first_byte_timeout_s,
+            self.idle_timeout_s,
+            self.head_timeout_s,
+            self.upstream_idle_s,
+            self.wake_keepalive_s,
+        )
         return min(1.0, max(0.02, shortest / 4))

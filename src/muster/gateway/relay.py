@@ -10,6 +10,7 @@ from muster.gateway.limits import GatewayLimits
 from muster.gateway.route import Router
 from muster.gateway.upstream import Upstreams
 from muster.gateway.usage import Finished, Usage
+from muster.gateway.waking import Wakings
 
 
 class Running(Protocol):
@@ -31,6 +32,7 @@ class Relay:
         limits: GatewayLimits,
         clock: Clock,
         on_finished: Callable[[Finished], None] | None,
+        wakings: Wakings,
     ) -> None:
         self.router = router
         self.upstreams = upstreams
@@ -38,6 +40,7 @@ class Relay:
         self.limits = limits
         self.clock = clock
         self.on_finished = on_finished
+        self.wakings = wakings
         self.active: set[Running] = set()
         self._connecting: set[asyncio.Task[None]] = set()
 

@@ -1,0 +1,106 @@
+"""Callers whose model is at rest: kept waiting, and kept believing, until a machine serves it.
+
+What may be sent before an answer begins, without any client taking it for an answer: a comment in OpenAI's stream of
+events, a blank before the first line of Ollama's stream of JSON. An answer that is not streamed cannot be begun before
+it is known how it ends, so its caller waits in silence.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from muster.domain.service import Dialect
+from muster.errors import ModelAsleep, MusterError, QueueFull
+from muster.gateway.call import Call
+from muster.gateway.delivery import Delivery
+from muster.gateway.limits import GatewayLimits
+from muster.gateway.reply import NDJSON
+from muster.ports import Waker
+
+_EVENTS = b"text/event-stream; charset=utf-8"
+_FULL_RETRY_S = 30.0
+
+Awake = Callable[[], None]
+Failed = Callable[[MusterError], None]
+
+
+class Waking:
+    """One caller's wait. Exactly one of `awake` and `failed` is called, unless `give_up` comes first."""
+
+    def __init__(
+        self, call: Call, delivery: Delivery, correlation_id: bytes, now_s: float, keep_alive_s: float
+    ) -> None:
+        self._call = call
+        self._delivery = delivery
+        self._correlation_id = correlation_id
+        self._spoke_s = now_s
+        self._keep_alive_s = keep_alive_s
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, wait: Awaitable[None], awake: Awake, failed: Failed, over: Callable[[], None]) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._wait(wait, awake, failed))
+        self._task.add_done_callback(lambda _: over())
+
+    def give_up(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def check(self, now_s: float) -> None:
+        """Say something when there has been silence for long enough for a proxy to lose patience."""
+        if not self._call.stream or now_s - self._spoke_s < self._keep_alive_s:
+            return
+        self._spoke_s = now_s
+        openai = self._call.dialect is Dialect.OPENAI
+        if not self._delivery.began:
+            lines = b"content-type: %b\r\ncache-control: no-cache\r\nx-correlation-id: %b\r\n"
+            lines %= (_EVENTS if openai else NDJSON, self._correlation_id)
+            self._delivery.prepare(200, lines, length=None, streamed=True, by_line=False)
+        self._delivery.send(b": a machine is being started for this model\n\n" if openai else b" ")
+
+    async def _wait(self, wait: Awaitable[None], awake: Awake, failed: Failed) -> None:
+        try:
+            await wait
+        except MusterError as error:
+            failed(error)
+        else:
+            awake()
+
+
+class Wakings:
+    """All who wait, with a bound for each model."""
+
+    def __init__(self, waker: Waker | None, limits: GatewayLimits) -> None:
+        self._waker = waker
+        self._limits = limits
+        self._waiting: Counter[str] = Counter()
+
+    def begin(
+        self, call: Call, delivery: Delivery, correlation_id: bytes, now_s: float, awake: Awake, failed: Failed
+    ) -> Waking | None:
+        """Return None when nothing can be woken for this call; raise QueueFull when too many wait for it."""
+        if self._waker is None:
+            return None
+        if self._waiting[call.model] >= self._limits.wake_waiting_max:
+            raise QueueFull(
+                f"{self._limits.wake_waiting_max} requests wait for the machine of {call.model}: try again later",
+                field="model",
+                retry_after_s=_FULL_RETRY_S,
+                policy_label="waking",
+            )
+        wait = self._waker.wake(call.model)
+        if wait is None:
+            return None
+        self._waiting[call.model] += 1
+        waking = Waking(call, delivery, correlation_id, now_s, self._limits.wake_keepalive_s)
+        waking.begin(wait, awake, failed, lambda: self._left(call.model))
+        return waking
+
+    def _left(self, model: str) -> None:
+        self._waiting[model] -= 1
+        if not self._waiting[model]:
+            del self._waiting[model]
+
+
+def still_asleep(error: MusterError) -> ModelAsleep:
+    """Say why a request that has waited is not answered after all; the next may be."""
+    return ModelAsleep(error.message, field=error.field, retry_after_s=error.retry_after_s or 1.0, **error.data)
