@@ -193,6 +193,10 @@ class JobUpkeep(Protocol):
 
 class NodeStore(Protocol):
     async def load(self) -> list[Node]: ...
+    async def create(self, node: Node) -> bool:
+        """Keep a node that was not known; False: somebody else's record of it is there, and stays."""
+        ...
+
     async def save(self, nodes: Sequence[Node]) -> None: ...
     async def delete(self, node_ids: Sequence[NodeId]) -> None: ...
 
@@ -205,6 +209,16 @@ class CommandStore(Protocol):
         ...
 
     async def save(self, commands: Sequence[Command]) -> None: ...
+
+
+class Leases(Protocol):
+    """What only one of several control planes may do, judged by the store's one clock."""
+
+    async def take(self, name: str, owner: str, ttl_s: float) -> bool:
+        """Take it, or renew it; False while another owner has it."""
+        ...
+
+    async def release(self, name: str, owner: str) -> None: ...
 
 
 class EventLog(Protocol):

@@ -8,6 +8,7 @@ from muster.stores import rules
 from muster.stores.memory.bus import MemoryBus
 from muster.stores.memory.commands import MemoryCommands
 from muster.stores.memory.jobs import MemoryJobs
+from muster.stores.memory.leases import MemoryLeases
 from muster.stores.memory.log import MemoryLog
 from muster.stores.memory.nodes import MemoryNodes
 from muster.stores.memory.tokens import MemoryTokens
@@ -30,6 +31,7 @@ class MemoryStore:
         self.bus = MemoryBus()
         self.log = MemoryLog(event_log_entries_max)
         self.nodes = MemoryNodes()
+        self.leases = MemoryLeases(clock)
         self.turns = MemoryTurns(clock)
         self.tokens = MemoryTokens()
         self.commands = MemoryCommands(commands_ended_max)

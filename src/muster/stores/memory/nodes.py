@@ -13,6 +13,9 @@ class MemoryNodes:
     async def load(self) -> list[Node]:
         return list(self._nodes.values())
 
+    async def create(self, node: Node) -> bool:
+        return self._nodes.setdefault(node.node_id, node) == node
+
     async def save(self, nodes: Sequence[Node]) -> None:
         self._nodes |= {node.node_id: node for node in nodes}
 

@@ -8,6 +8,7 @@ from muster.stores import rules
 from muster.stores.valkey.bus import ValkeyBus
 from muster.stores.valkey.commands import ValkeyCommands
 from muster.stores.valkey.index import ValkeyIndex
+from muster.stores.valkey.leases import ValkeyLeases
 from muster.stores.valkey.log import ValkeyLog
 from muster.stores.valkey.nodes import ValkeyNodes
 from muster.stores.valkey.queue import ValkeyQueue
@@ -33,6 +34,7 @@ class ValkeyStore:
         self.server = server
         self.jobs = ValkeyJobs(server, result_bytes_max=result_bytes_max, class_keep_s=class_keep_s)
         self.nodes = ValkeyNodes(server)
+        self.leases = ValkeyLeases(server)
         self.commands = ValkeyCommands(server, ended_max=commands_ended_max)
         self.tokens = ValkeyTokens(server)
         self.log = ValkeyLog(server)

@@ -17,6 +17,13 @@ class ValkeyNodes:
     async def load(self) -> list[Node]:
         return [msgspec.json.decode(body, type=Node) for body in await self._server.execute("HVALS", self._key)]
 
+    async def create(self, node: Node) -> bool:
+        body = msgspec.json.encode(node)
+        if await self._server.execute("HSETNX", self._key, node.node_id, body):
+            return True
+        found = await self._server.execute("HGET", self._key, node.node_id)
+        return bool(found == body)  # ours, if the reply to an earlier try was lost
+
     async def save(self, nodes: Sequence[Node]) -> None:
         if nodes:
             flat = [value for node in nodes for value in (node.node_id, msgspec.json.encode(node))]

@@ -35,6 +35,7 @@
 --   idle           set   classes that want a message on channel bus:wake when work arrives
 --   sequence       counter of submits
 --   workflows      hash  workflow -> sequence shared by its jobs;  workflow_uses: hash, workflow -> stored jobs
+--   leases         hash  what only one control plane may do -> "end of its lease in ms|owner"
 --   nodes          hash  node id -> record as JSON (not ours: stores/valkey/nodes.py)
 --   tokens, tokens:used, tokens:uses   hashes  token id -> record, last use in ms, joins (stores/valkey/tokens.py)
 --   commands       hash  command id -> "how it stands|record as JSON"
