@@ -61,6 +61,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     grpc_listen: Annotated[str, Meta(description="host:port where agents' gRPC links end; `none`: no gRPC.")] = (
         "127.0.0.1:50051"
     )
+    grpc_connection_age_s: Annotated[
+        float, Meta(gt=0, description="Age at which a gRPC connection is closed; its agent opens another at once.")
+    ] = 1800.0
     rabbitmq_url: Annotated[
         str,
         Meta(description="amqp:// or amqps:// of the broker for links of that kind; without a path: vhost `agents`."),

@@ -1,6 +1,5 @@
 """The control plane put together: which adapter serves which port."""
 
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -10,9 +9,11 @@ import muster
 from muster.api.asgi import build_app
 from muster.api.plane import Plane
 from muster.api.state import GatewayFigures, Scenery
+from muster.app.grpc_port import GrpcPort
 from muster.app.process import StateFile, make_data_dir
 from muster.app.stack import Stack
 from muster.commands.book import CommandBook
+from muster.control.access import Access
 from muster.control.command_service import CommandService
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
@@ -99,7 +100,15 @@ class ControlPlane:
             self._rng,
         )
         await commands.load()
-        gateway = self._gateway(fleet)
+        access = Access(
+            store.tokens,
+            store.bus,
+            self._clock,
+            self._rng,
+            bootstrap=settings.token,
+            requests_per_s_max=settings.requests_per_s_max,
+        )
+        gateway = self._gateway(fleet, access)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = Hub(
             store.log,
@@ -133,13 +142,15 @@ class ControlPlane:
             clock=self._clock,
             metrics=lambda: _metrics(gateway, recorder),
             web_dir=WEB_DIR,
-            token=settings.token,
+            access=access,
             request_bytes_max=settings.request_bytes_max,
         )
         front = Front(gateway, build_app(plane), settings.listen_addresses)
+        heard = Ingest(fleet, commands, recorder, self._clock, link="grpc")
+        grpc = GrpcPort(settings, fleet, access, heard, jobs)
         # The hub and the services of jobs and commands stop before the front: they end the streams and waits that would
         # hold it up.
-        for service in (recorder, _Draining(front, settings.stop_timeout_s), sweep, jobs, commands, hub):
+        for service in (recorder, access, _Draining(front, settings.stop_timeout_s), grpc, sweep, jobs, commands, hub):
             await self._stack.start(service)
         self._front = front
         self.link = MemoryLink(Ingest(fleet, commands, recorder, self._clock, link="memory"), jobs)
@@ -170,7 +181,7 @@ class ControlPlane:
         )
         return NodeBook(limits, forget_after_s=settings.forget_after_s, nodes_max=settings.nodes_max)
 
-    def _gateway(self, fleet: Fleet) -> Gateway:
+    def _gateway(self, fleet: Fleet, access: Access) -> Gateway:
         settings = self._settings
         limits = GatewayLimits(
             body_bytes_max=settings.request_bytes_max,
@@ -184,17 +195,10 @@ class ControlPlane:
             fleet,
             clock=self._clock,
             rng=self._rng,
-            authenticate=_authenticator(settings.token),
+            authenticate=access.refusal,
             strategy=Strategy(settings.strategy),
             limits=limits,
         )
-
-
-def _authenticator(token: str) -> Callable[[str | None], bool]:
-    if not token:
-        return lambda _: True
-    wanted = token.encode()
-    return lambda shown: shown is not None and secrets.compare_digest(shown.encode(), wanted)
 
 
 class _Draining:

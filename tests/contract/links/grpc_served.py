@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from muster.domain.node import Node
+from muster.errors import Unauthorized
 from muster.ids import NodeId
 from muster.links.grpc.agent_side import GrpcLink
 from muster.links.grpc.control_side import FleetHooks, GrpcLimits, GrpcServer, Tls
@@ -39,13 +40,9 @@ class GrpcServed:
         return f"{'grpcs' if self._tls else 'grpc'}://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        hooks = FleetHooks(
-            authenticate=lambda shown: shown == self._token, nodes=self._known, stream_ended=self.ended.append
-        )
         self._server = GrpcServer(
             ("127.0.0.1", self.port),
-            *self._ends,
-            hooks,
+            FleetHooks(links=self._links, nodes=lambda _: self._known(), stream_ended=self.ended.append),
             SystemClock(),
             random.Random(7),
             tls=self._tls,
@@ -53,6 +50,11 @@ class GrpcServed:
         )
         await self._server.start()
         self.port = self._server.port
+
+    def _links(self, shown: str | None) -> tuple[NodeLink, JobLink]:
+        if shown != self._token:
+            raise Unauthorized("who are you?")
+        return self._ends
 
     async def stop(self) -> None:
         if self._server is not None:

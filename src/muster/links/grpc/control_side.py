@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,7 +13,7 @@ from msgspec import Struct
 
 from muster.clock import Clock, Rng
 from muster.domain.node import Node
-from muster.errors import MusterError, Unauthorized
+from muster.errors import MusterError
 from muster.ids import NodeId
 from muster.links.grpc.agent_control_pb2 import (
     Call,
@@ -34,7 +33,7 @@ from muster.ports import JobLink, NodeLink
 
 log = structlog.get_logger()
 
-Authenticate = Callable[[str | None], bool]
+AnyContext = grpc.aio.ServicerContext[Any, Any]
 
 _AGE_JITTER = 0.1  # streams that began together do not all end together
 _GRACE_S = 2.0
@@ -50,15 +49,17 @@ class GrpcLimits(Struct, frozen=True, kw_only=True):
 
 
 class Tls(Struct, frozen=True, kw_only=True):
-    certificate_file: Path
-    key_file: Path
+    """PEM, as read."""
+
+    certificate: bytes
+    key: bytes
 
 
 class FleetHooks(Struct, frozen=True, kw_only=True):
-    """What the server asks and tells besides the messages of agents."""
+    """Where calls end. `links` and `nodes` are given the token shown; they raise Unauthorized or Forbidden."""
 
-    authenticate: Authenticate
-    nodes: Callable[[], Sequence[Node]]
+    links: Callable[[str | None], tuple[NodeLink, JobLink]]
+    nodes: Callable[[str | None], Sequence[Node]]
     stream_ended: Callable[[NodeId], None]
 
 
@@ -68,8 +69,6 @@ class GrpcServer:
     def __init__(
         self,
         address: tuple[str, int],
-        nodes: NodeLink,
-        jobs: JobLink,
         hooks: FleetHooks,
         clock: Clock,
         rng: Rng,
@@ -78,8 +77,6 @@ class GrpcServer:
         limits: GrpcLimits | None = None,
     ) -> None:
         self._address = address
-        self._nodes = nodes
-        self._jobs = jobs
         self._hooks = hooks
         self._clock = clock
         self._rng = rng
@@ -104,7 +101,8 @@ class GrpcServer:
         if self._tls is None:
             self.port = server.add_insecure_port(target)
         else:
-            self.port = server.add_secure_port(target, _credentials(self._tls))
+            credentials = grpc.ssl_server_credentials([(self._tls.key, self._tls.certificate)])
+            self.port = server.add_secure_port(target, credentials)
         await server.start()
 
     async def stop(self) -> None:
@@ -136,15 +134,18 @@ class GrpcServer:
                 "Connect": grpc.stream_stream_rpc_method_handler(
                     self._connect, request_deserializer=Call.FromString, response_serializer=Reply.SerializeToString
                 ),
-                "Register": self._single(RegisterRequest, self._register),
-                "Heartbeat": self._single(HeartbeatRequest, self._heartbeat),
-                "GetFleetStatus": self._single(FleetStatusRequest, self._fleet_status),
+                "Register": _single(RegisterRequest, self._register),
+                "Heartbeat": _single(HeartbeatRequest, self._heartbeat),
+                "GetFleetStatus": _single(FleetStatusRequest, self._fleet_status),
             },
         )
 
     async def _connect(self, _: object, context: Context) -> None:
-        await self._admit(context)
-        stream = AgentStream(context, self._nodes, self._jobs, body_bytes_max=self._limits.body_bytes_max)
+        try:
+            nodes, jobs = self._hooks.links(_token(context))
+        except MusterError as error:
+            await context.abort(code_of(error), error.message)
+        stream = AgentStream(context, nodes, jobs, body_bytes_max=self._limits.body_bytes_max)
         age_s = self._limits.stream_age_s * (1 - _AGE_JITTER * self._rng.random())
         try:
             await stream.run(age_s, self._stopping)
@@ -152,12 +153,14 @@ class GrpcServer:
             if stream.node_id is not None and not self._stopping.is_set():
                 self._hooks.stream_ended(stream.node_id)
 
-    async def _register(self, request: RegisterRequest) -> RegisterReply:
-        reply = await self._nodes.register(registration_of(request))
+    async def _register(self, request: RegisterRequest, token: str | None) -> RegisterReply:
+        nodes, _ = self._hooks.links(token)
+        reply = await nodes.register(registration_of(request))
         return RegisterReply(node_id=reply.node_id, next_heartbeat_ms=reply.next_heartbeat_ms)
 
-    async def _heartbeat(self, request: HeartbeatRequest) -> HeartbeatReply:
-        reply = await self._nodes.heartbeat(heartbeat_of(request, self._clock.now_ms()))
+    async def _heartbeat(self, request: HeartbeatRequest, token: str | None) -> HeartbeatReply:
+        nodes, _ = self._hooks.links(token)
+        reply = await nodes.heartbeat(heartbeat_of(request, self._clock.now_ms()))
         return HeartbeatReply(
             next_heartbeat_ms=reply.next_heartbeat_ms,
             known=reply.known,
@@ -165,32 +168,33 @@ class GrpcServer:
             draining=reply.draining,
         )
 
-    async def _fleet_status(self, request: FleetStatusRequest) -> FleetStatusReply:
-        return fleet_status(self._hooks.nodes(), request.node_type)
+    async def _fleet_status(self, request: FleetStatusRequest, token: str | None) -> FleetStatusReply:
+        return fleet_status(self._hooks.nodes(token), request.node_type)
 
-    def _single(self, kind: Any, work: Callable[[Any], Awaitable[Any]]) -> "grpc.RpcMethodHandler[Any, Any]":
-        """Make the handler of a call that has one message and one reply."""
 
-        async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            await self._admit(context)
-            try:
-                return await work(request)
-            except MusterError as error:
-                await context.abort(code_of(error), error.message)
-            except Exception:
-                log.exception("call_failed", call=type(request).__name__)
-                await context.abort(grpc.StatusCode.INTERNAL, "something broke in the control plane; see its log")
+def _single(kind: Any, work: Callable[[Any, str | None], Awaitable[Any]]) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Make the handler of a call that has one message and one reply."""
 
-        return grpc.unary_unary_rpc_method_handler(
-            handle, request_deserializer=kind.FromString, response_serializer=lambda reply: reply.SerializeToString()
-        )
-
-    async def _admit(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        shown = next((value for key, value in context.invocation_metadata() or () if key == "authorization"), "")
-        scheme, _, token = str(shown).partition(" ")
-        if not self._hooks.authenticate(token.strip() if scheme.lower() == "bearer" else None):
-            error = Unauthorized("a token is needed: send it as metadata `authorization: Bearer …`")
+    async def handle(request: Any, context: AnyContext) -> Any:
+        try:
+            return await work(request, _token(context))
+        except MusterError as error:
             await context.abort(code_of(error), error.message)
+        except Exception:
+            log.exception("call_failed", call=kind.DESCRIPTOR.name)
+            await context.abort(
+                grpc.StatusCode.INTERNAL, "something broke in the control plane; its log has the details"
+            )
+
+    return grpc.unary_unary_rpc_method_handler(
+        handle, request_deserializer=kind.FromString, response_serializer=lambda reply: reply.SerializeToString()
+    )
+
+
+def _token(context: AnyContext) -> str | None:
+    shown = next((value for key, value in context.invocation_metadata() or () if key == "authorization"), "")
+    scheme, _, token = str(shown).partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _check_free(address: tuple[str, int]) -> None:
@@ -200,7 +204,3 @@ def _check_free(address: tuple[str, int]) -> None:
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(target)
-
-
-def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    return grpc.ssl_server_credentials([(tls.key_file.read_bytes(), tls.certificate_file.read_bytes())])
