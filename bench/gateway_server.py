@@ -11,8 +11,10 @@ from typing import Any
 
 import uvloop
 
+from muster.access.roles import Right
 from muster.domain.model import Model
 from muster.domain.service import Dialect
+from muster.errors import MusterError, Unauthorized
 from muster.gateway import Front, Gateway
 from muster.ids import NodeId
 from muster.placement.candidate import Candidate
@@ -54,8 +56,12 @@ async def web(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.body", "body": b"ok"})
 
 
+def _with_token(shown: bytes | None, _: Right) -> MusterError | None:
+    return None if shown else Unauthorized("a token is needed")
+
+
 async def main(port: int, urls: Sequence[str]) -> None:
-    gateway = Gateway(StillFleet(urls), clock=SystemClock(), rng=random.Random(), authenticate=bool)
+    gateway = Gateway(StillFleet(urls), clock=SystemClock(), rng=random.Random(), authenticate=_with_token)
     front = Front(gateway, web, [("127.0.0.1", port)])
     await front.start()
     print("READY", front.addresses[0][1], flush=True)

@@ -12,6 +12,7 @@ from muster.api.asgi import build_app
 from muster.api.plane import Plane
 from muster.api.state import GatewayFigures, Scenery
 from muster.commands.book import CommandBook
+from muster.control.access import Access
 from muster.control.command_service import CommandService
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
@@ -35,7 +36,9 @@ LEASE_S = 10.0
 
 
 class PlaneUnderTest:
-    def __init__(self, *, token: str = "", checks: dict[str, PayloadCheck] | None = None) -> None:
+    def __init__(
+        self, *, token: str = "", requests_per_s_max: float = 0.0, checks: dict[str, PayloadCheck] | None = None
+    ) -> None:
         self.clock = ManualClock()
         self.store = MemoryStore(self.clock)
         self.recorder = Recorder(self.store.nodes, self.store.log)
@@ -73,6 +76,14 @@ class PlaneUnderTest:
             retention_s=3600.0,
             ended_max=100,
         )
+        self.access = Access(
+            self.store.tokens,
+            self.store.bus,
+            self.clock,
+            rng,
+            bootstrap=token,
+            requests_per_s_max=requests_per_s_max,
+        )
         self.scenery = Scenery(self.fleet, self.jobs, self.clock, GatewayFigures)
         self.hub = Hub(
             self.store.log,
@@ -93,7 +104,7 @@ class PlaneUnderTest:
             clock=self.clock,
             metrics=tuple,
             web_dir=Path(muster.__file__).parent / "web",
-            token=token,
+            access=self.access,
             request_bytes_max=10_000,
         )
 
@@ -152,11 +163,11 @@ class PlaneUnderTest:
 
 @asynccontextmanager
 async def running_plane(
-    *, token: str = "", checks: dict[str, PayloadCheck] | None = None
+    *, token: str = "", requests_per_s_max: float = 0.0, checks: dict[str, PayloadCheck] | None = None
 ) -> AsyncIterator[PlaneUnderTest]:
     """Start what has loops, but not the sweep: tests call it."""
-    plane = PlaneUnderTest(token=token, checks=checks)
-    services = (plane.recorder, plane.jobs, plane.commands, plane.hub)
+    plane = PlaneUnderTest(token=token, requests_per_s_max=requests_per_s_max, checks=checks)
+    services = (plane.recorder, plane.access, plane.jobs, plane.commands, plane.hub)
     for service in services:
         await service.start()
     yield plane

@@ -4,7 +4,7 @@ Each port has a conformance suite under tests/contract that runs on the twin in 
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -354,3 +354,19 @@ class Connector(Protocol):
     async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress) -> Any:
         """Return the result (JSON); raise MusterError, whose `retriable` decides about another attempt."""
         ...
+
+
+@runtime_checkable
+class PullsModels(Protocol):
+    """A connector whose services fetch models themselves."""
+
+    async def pull_model(self, service: Service, model: str, report: ReportProgress) -> Any:
+        """Return what was fetched (JSON), once the service has it whole."""
+        ...
+
+
+@runtime_checkable
+class UnloadsModels(Protocol):
+    """A connector whose services can let go of a model's memory."""
+
+    async def unload_model(self, service: Service, model: str) -> Any: ...

@@ -25,8 +25,11 @@ class Caller(Struct, frozen=True, kw_only=True):
     token_id: str = ""
     node_id: NodeId | None = None
 
-    def may(self, right: Right) -> bool:
-        return right is Right.OPEN or right in self.rights
+    def admitted(self, right: Right) -> "Caller":
+        """Return itself; raise Forbidden when it has not this right."""
+        if right in self.rights:
+            return self
+        raise _forbidden(self, right)
 
     @property
     def owner(self) -> str | None:
@@ -148,8 +151,7 @@ class TokenBook:
         if self._open or right is Right.OPEN:
             return ANYBODY
         caller, bucket = self._recognise(shown, now_ms)
-        if right not in caller.rights:
-            raise _forbidden(caller, right)
+        caller.admitted(right)
         # What agents say is bounded by their intervals; a fleet must not go dark because a limit was set for people.
         if bucket is not None and right is not Right.SPEAK and (wait_s := bucket.take(now_s)):
             raise RateLimited(

@@ -8,7 +8,8 @@ from typing import TypeVar
 from litestar import Response, post
 from litestar.params import FromPath
 
-from muster.api.plane import AnyRequest, ThePlane
+from muster.api.plane import AnyRequest, TheCaller, ThePlane
+from muster.links.guarded import GuardedLink
 from muster.links.http.control_side import handle
 
 T = TypeVar("T")
@@ -22,9 +23,12 @@ _CLIENT_CLOSED_REQUEST = 499  # as proxies log it; nobody is there to read it
     summary="Messages of agents: register, heartbeat, events, deregister, session, claim, renew, progress, close",
     status_code=http.HTTPStatus.OK,
 )
-async def agent_message(plane: ThePlane, request: AnyRequest, action: FromPath[str]) -> Response[bytes]:
+async def agent_message(
+    plane: ThePlane, caller: TheCaller, request: AnyRequest, action: FromPath[str]
+) -> Response[bytes]:
     body = await request.body()
-    done, answer = await _until_gone(request, handle(action, body, plane.ingest, plane.jobs))
+    link = GuardedLink(caller.admitted, plane.ingest, plane.jobs, plane.access)
+    done, answer = await _until_gone(request, handle(action, body, link, link))
     if not done:
         return Response(b"", status_code=_CLIENT_CLOSED_REQUEST)
     if answer is None:

@@ -9,9 +9,10 @@ from litestar.openapi.spec import Tag
 from litestar.types import ASGIApp
 
 from muster import __version__
-from muster.api import agents, basics, events, fleet, jobs, site
-from muster.api.entry import Entry
-from muster.api.plane import Plane
+from muster.access.book import Caller
+from muster.api import agents, basics, events, fleet, jobs, site, tokens
+from muster.api.entry import Entry, OwnJobs
+from muster.api.plane import AnyRequest, Plane
 from muster.api.problems import on_bad_text, on_http_error, on_muster_error, on_unexpected
 from muster.errors import MusterError
 
@@ -38,6 +39,9 @@ _HANDLERS = [
     events.event_facts,
     events.monitor_state,
     events.monitor_events,
+    tokens.create_token,
+    tokens.tokens,
+    tokens.revoke_token,
     *site.PAGES,
 ]
 _TAGS = {
@@ -47,13 +51,23 @@ _TAGS = {
     "events": "What happened",
     "monitor": "The live picture",
     "agents": "What agents send",
+    "tokens": "Who may do what",
 }
+
+
+def _caller(request: AnyRequest) -> Caller:
+    caller: Caller = request.user
+    return caller
 
 
 def build_app(plane: Plane) -> ASGIApp:
     app = Litestar(
         [*_HANDLERS, site.static_files(plane.web_dir)],
-        dependencies={"plane": Provide(lambda: plane, use_cache=True, sync_to_thread=False)},
+        dependencies={
+            "plane": Provide(lambda: plane, use_cache=True, sync_to_thread=False),
+            "caller": Provide(_caller, sync_to_thread=False),
+        },
+        guards=[OwnJobs(plane)],
         exception_handlers={
             MusterError: on_muster_error,
             HTTPException: on_http_error,
@@ -71,4 +85,4 @@ def build_app(plane: Plane) -> ASGIApp:
         ),
         logging_config=None,
     )
-    return Entry(app, plane.token)
+    return Entry(app, plane.access)

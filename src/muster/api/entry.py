@@ -1,64 +1,113 @@
-"""The door of the API: every answer carries a correlation id; with a token set, callers must show it."""
+"""The door of the API: every answer carries a correlation id, and nobody passes without the right to."""
 
 import re
 import secrets
+from collections.abc import Mapping
+from typing import cast
 from urllib.parse import parse_qs
 
 import msgspec
+from litestar.connection import ASGIConnection
 from litestar.enums import HttpMethod, ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.handlers import BaseRouteHandler
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from muster.errors import Unauthorized
+from muster.access.book import Caller
+from muster.access.roles import SEES_OWN_JOBS_ONLY
+from muster.access.routes import right_for
+from muster.api.plane import Plane
+from muster.api.problems import headers_of
+from muster.control.access import Access
+from muster.errors import JobNotFound, MusterError
+from muster.ids import JobId
 
-_OPEN = frozenset({"/", "/_/ui", "/health", "/version", "/metrics", "/favicon.ico"})
-_OPEN_BELOW = "/web/"
-_STREAMS = ("/api/events/", "/api/jobs/")  # a browser's EventSource cannot send headers: it may use ?token=
+# A browser's EventSource and WebSocket cannot send headers: there the token may be in the query.
+_STREAMS = ("/api/events/", "/api/jobs/", "/v1/heartbeats/", "/v2/tasks/", "/ws/")
 _CORRELATION = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+_WEBSOCKET = "WS"
+_POLICY_VIOLATION = 1008
+_TRY_AGAIN_LATER = 1013
+_REASON_BYTES_MAX = 120  # RFC 6455, 5.5: 125 with the code
 
 
 class Entry:
-    """ASGI middleware around the framework."""
+    """ASGI middleware around the framework. Handlers find the caller as `request.user`."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
-        self._token = token.encode()
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
+        kind: str = scope["type"]
+        if kind == ScopeType.HTTP:
+            await self._answer(cast("HTTPScope", scope), receive, send)
+        elif kind == ScopeType.WEBSOCKET:
+            await self._converse(scope, receive, send)
+        else:  # the framework's own start and stop
             await self._app(scope, receive, send)
-            return
+
+    async def _answer(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         asked = headers.get(b"x-correlation-id", b"")
         correlation = asked if _CORRELATION.match(asked) else f"req-{secrets.token_hex(8)}".encode()
 
         if scope["method"] == HttpMethod.HEAD and not scope["path"].startswith(_STREAMS):
             # Load balancers and Ollama's own clients probe with HEAD; the server below leaves the body out.
-            scope = {**scope, "method": HttpMethod.GET}
+            scope = cast("HTTPScope", {**scope, "method": HttpMethod.GET})
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), (b"x-correlation-id", correlation)]
             await send(message)
 
-        if self._may_pass(scope, headers):
-            await self._app(scope, receive, send_marked)
+        try:
+            scope["user"] = self._admit(scope, headers, scope["method"])
+        except MusterError as error:
+            await _refuse(error, send_marked)
         else:
-            await _refuse(send_marked)
+            await self._app(scope, receive, send_marked)
 
-    def _may_pass(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            scope["user"] = self._admit(scope, dict(scope["headers"]), _WEBSOCKET)
+        except MusterError as error:
+            # Accepted first: a browser shows the code and the reason of a close, but nothing of a refused handshake.
+            await receive()
+            await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+            code = _TRY_AGAIN_LATER if error.retriable else _POLICY_VIOLATION
+            reason = error.message.encode()[:_REASON_BYTES_MAX].decode(errors="ignore")
+            await send({"type": "websocket.close", "code": code, "reason": reason})
+        else:
+            await self._app(scope, receive, send)
+
+    def _admit(self, scope: Scope, headers: Mapping[bytes, bytes], method: str) -> Caller:
         path = scope["path"]
-        if not self._token or path in _OPEN or path.startswith(_OPEN_BELOW):
-            return True
         scheme, _, shown = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() != b"bearer":
             shown = b""
         if not shown and path.startswith(_STREAMS):
             shown = parse_qs(scope["query_string"]).get(b"token", [b""])[0]
-        return secrets.compare_digest(shown.strip(), self._token)
+        return self._access.admit(shown.strip(), right_for(method, path))
 
 
-async def _refuse(send: Send) -> None:
-    error = Unauthorized("a token is needed: send it as `Authorization: Bearer …` (it is the server's MUSTER_TOKEN)")
-    headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
+async def _refuse(error: MusterError, send: Send) -> None:
+    headers = [(b"content-type", b"application/json")]
+    headers += [(name.lower().encode(), value.encode()) for name, value in headers_of(error).items()]
     await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
     await send({"type": "http.response.body", "body": msgspec.json.encode(error.to_dict()), "more_body": False})
+
+
+class OwnJobs:
+    """A guard of all routes about one job: who sees only his own is told that there are no others."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+
+    async def __call__(self, connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
+        caller: Caller = connection.user
+        job_id = connection.path_params.get("job_id") or connection.path_params.get("task_id")
+        if job_id is None or caller.role not in SEES_OWN_JOBS_ONLY:
+            return
+        job = await self._plane.jobs.get(JobId(job_id))
+        if not caller.sees_jobs_of(job.spec.submitted_by):
+            raise JobNotFound(f"no job {job_id!r} of yours", field="job_id")

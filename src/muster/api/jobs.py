@@ -3,16 +3,17 @@
 import http
 from typing import Annotated, Any
 
+import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.response import Stream
 from msgspec import Struct, field
 
-from muster.api.plane import Plane, ThePlane
+from muster.api.plane import Plane, TheCaller, ThePlane
 from muster.api.streams import event_stream
 from muster.api.views import JobView, job_view
 from muster.domain.job import Job, JobSpec, JobStatus, Requirements
-from muster.errors import InvalidInput
+from muster.errors import Conflict, InvalidInput
 from muster.ids import JobId
 from muster.jobs.explain import Explanation
 
@@ -73,13 +74,17 @@ class ExplainAnswer(Struct, frozen=True, kw_only=True):
 
 
 @post("/api/jobs", tags=["jobs"], summary="Submit a job")
-async def submit(plane: ThePlane, data: JSONBody[SubmitJob]) -> Response[SubmitAnswer]:
-    (submitted,) = await plane.jobs.submit([_spec(data)])
+async def submit(plane: ThePlane, caller: TheCaller, data: JSONBody[SubmitJob]) -> Response[SubmitAnswer]:
+    spec = msgspec.structs.replace(_spec(data), submitted_by=caller.owner)
+    (submitted,) = await plane.jobs.submit([spec])
+    job = await plane.jobs.get(submitted.job_id)
+    if not caller.sees_jobs_of(job.spec.submitted_by):
+        raise Conflict(f"there is a job {submitted.job_id!r} already, and it is not yours", field="job_id")
     answer = SubmitAnswer(
         success=True,
         job_id=submitted.job_id,
         created=submitted.created,
-        job=job_view(await plane.jobs.get(submitted.job_id), whole=True),
+        job=job_view(job, whole=True),
         timestamp=plane.clock.now_ms(),
     )
     return Response(answer, status_code=http.HTTPStatus.CREATED if submitted.created else http.HTTPStatus.OK)

@@ -9,8 +9,10 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from msgspec import Struct
 
+from muster.access.book import Caller
 from muster.api.state import Scenery
 from muster.clock import Clock
+from muster.control.access import Access
 from muster.control.fleet import Fleet
 from muster.control.job_service import JobService
 from muster.events.hub import Hub
@@ -28,9 +30,10 @@ class Plane(Struct, frozen=True, kw_only=True):
     clock: Clock
     metrics: Callable[[], Iterable[Metric]]
     web_dir: Path
-    token: str
+    access: Access
     request_bytes_max: int
 
 
 ThePlane = NamedDependency[Plane]
+TheCaller = NamedDependency[Caller]
 AnyRequest = Request[Any, Any, State]

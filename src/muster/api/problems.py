@@ -1,6 +1,7 @@
 """Errors as answers: one JSON shape with code, message, retriable and, where there is one, the field."""
 
 import http
+import math
 
 import msgspec
 import structlog
@@ -18,12 +19,18 @@ class Unexpected(MusterError):
     """A fault of ours: logged with its traceback, shown without."""
 
 
-def problem(error: MusterError) -> Response[dict[str, object]]:
+def headers_of(error: MusterError) -> dict[str, str]:
     headers = {}
     if error.retry_after_s is not None:
-        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
-        headers["X-Backoff-Ms"] = str(round(error.retry_after_s * 1000))
-    return Response(error.to_dict(), status_code=error.http_status, headers=headers)
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+        headers["X-Backoff-Ms"] = str(math.ceil(error.retry_after_s * 1000))
+    if error.http_status == http.HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
+
+
+def problem(error: MusterError) -> Response[dict[str, object]]:
+    return Response(error.to_dict(), status_code=error.http_status, headers=headers_of(error))
 
 
 def on_muster_error(_: AnyRequest, error: MusterError) -> Response[dict[str, object]]:

@@ -9,8 +9,8 @@ from muster.access.roles import Right
 from muster.access.tokens import Token, Usage, Wanted, check_wanted, for_node, make
 from muster.clock import Clock, Rng
 from muster.errors import Conflict, Forbidden, MusterError, NotFound
-from muster.ids import NodeId
 from muster.ports import Bus, TokenStore
+from muster.wire import Join, Joined
 
 log = structlog.get_logger()
 
@@ -111,19 +111,16 @@ class Access:
         await self._bus.publish(TOKENS_TOPIC, token_id.encode())
         log.info("token_revoked", token_id=token_id, name=token.name, role=token.role.value)
 
-    async def join(self, caller: Caller, node_id: str, secret_sha256: str) -> str:
-        """Give the node that shows a join token one of its own; return its id. The same request twice is one join."""
+    async def join(self, caller: Caller, message: Join) -> Joined:
+        """Give the node of one who shows a join token a token of its own. The same message twice is one join."""
         now_ms = self._clock.now_ms()
-        if not caller.may(Right.JOIN):
-            raise Forbidden("this fleet asks for no token, so there is nothing to join with: leave MUSTER_TOKEN out")
-        token = for_node(node_id, secret_sha256, caller.token_id, now_ms)
+        token = for_node(message.node_id, message.secret_sha256, caller.token_id, now_ms)
         known = self._book.get(token.token_id)
-        if known is not None and known.secret_sha256 == secret_sha256:
-            return known.token_id
-        self._book.check_node_is_free(NodeId(node_id), now_ms)
-        await self._spend(caller)
-        await self._keep(token)
-        return token.token_id
+        if known is None or known.secret_sha256 != token.secret_sha256:
+            self._book.check_node_is_free(message.node_id, now_ms)
+            await self._spend(caller)
+            await self._keep(token)
+        return Joined(token_id=token.token_id)
 
     async def _spend(self, caller: Caller) -> None:
         ticket = self._book.get(caller.token_id)

@@ -6,7 +6,7 @@ from muster.clock import Clock
 from muster.control.command_service import CommandService
 from muster.control.fleet import Fleet
 from muster.control.recorder import Recorder
-from muster.errors import InvalidInput
+from muster.errors import Forbidden, InvalidInput
 from muster.ids import check_node_id
 from muster.wire import (
     AgentEvents,
@@ -16,6 +16,8 @@ from muster.wire import (
     Deregistration,
     Heartbeat,
     HeartbeatReply,
+    Join,
+    Joined,
     Registration,
     RegistrationReply,
 )
@@ -27,9 +29,7 @@ _EVENTS_MAX = 1000
 class Ingest:
     """A NodeLink: every link ends here. `link` is the name under which a node's record says how it came."""
 
-    def __init__(
-        self, fleet: Fleet, commands: CommandService, recorder: Recorder, clock: Clock, *, link: str
-    ) -> None:
+    def __init__(self, fleet: Fleet, commands: CommandService, recorder: Recorder, clock: Clock, *, link: str) -> None:
         self._fleet = fleet
         self._commands = commands
         self._recorder = recorder
@@ -78,6 +78,10 @@ class Ingest:
 
     async def report_commands(self, message: CommandReports) -> None:
         await self._commands.report(message)
+
+    async def join(self, message: Join) -> Joined:
+        """Refuse: whoever gets as far as here was let in without a token of its own."""
+        raise Forbidden(f"nothing asks {message.node_id!r} for a token here, so there is nothing to join with")
 
 
 def _check_interval(interval_s: float) -> None:

@@ -85,6 +85,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     workflow_datetime: int | None = None
     step_number: int | None = None
     created_at: int = 0  # ms
+    submitted_by: str | None = None  # the id of the token that was shown
 
     @property
     def need(self) -> Need:

@@ -53,8 +53,8 @@ def forwarded(headers: dict[bytes, bytes]) -> bytes:
     return b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in sorted(names) if name.startswith(_FORWARDED)])
 
 
-def bearer_token(headers: dict[bytes, bytes]) -> str | None:
+def bearer_token(headers: dict[bytes, bytes]) -> bytes | None:
     value = headers.get(b"authorization")
     if value is None:
         return None
-    return value[7:].strip().decode("latin-1") if value[:7].lower() == b"bearer " else None
+    return value[7:].strip() if value[:7].lower() == b"bearer " else None

@@ -1,5 +1,6 @@
 """Errors in the caller's dialect."""
 
+import math
 from typing import Any
 
 from muster.domain.service import Dialect
@@ -14,8 +15,8 @@ _TRY_LATER = frozenset({429, 503})
 def error_reply(dialect: Dialect, problem: MusterError, model: str = "") -> Reply:
     lines = b""
     if problem.http_status in _TRY_LATER:
-        wait_s = _RETRY_AFTER_S if problem.retry_after_s is None else max(1, round(problem.retry_after_s))
-        lines = b"retry-after: %d\r\n" % wait_s
+        wait_s = _RETRY_AFTER_S if problem.retry_after_s is None else problem.retry_after_s
+        lines = b"retry-after: %d\r\nx-backoff-ms: %d\r\n" % (max(1, math.ceil(wait_s)), math.ceil(wait_s * 1000))
     content: dict[str, Any]
     if dialect is Dialect.OPENAI:
         if isinstance(problem, UpstreamTimeout):

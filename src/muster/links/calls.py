@@ -21,6 +21,8 @@ from muster.wire import (
     Deregistration,
     Heartbeat,
     HeartbeatReply,
+    Join,
+    Joined,
     OpenSession,
     ProgressReports,
     Registration,
@@ -50,6 +52,7 @@ EVENTS = Call("events", AgentEvents, type(None), lambda nodes, _, message: nodes
 DEREGISTER = Call("deregister", Deregistration, type(None), lambda nodes, _, message: nodes.deregister(message))
 COMMANDS = Call("commands", CommandPoll, CommandBatch, lambda nodes, _, message: nodes.next_commands(message))
 REPORTS = Call("reports", CommandReports, type(None), lambda nodes, _, message: nodes.report_commands(message))
+JOIN = Call("join", Join, Joined, lambda nodes, _, message: nodes.join(message))
 SESSION = Call("session", OpenSession, SessionReply, lambda _, jobs, message: jobs.open_session(message))
 CLAIM = Call("claim", ClaimRequest, ClaimReply, lambda _, jobs, message: jobs.claim(message))
 RENEW = Call("renew", RenewRequest, RenewReply, lambda _, jobs, message: jobs.renew(message))
@@ -58,7 +61,9 @@ CLOSE = Call("close", CloseSession, type(None), lambda _, jobs, message: jobs.cl
 
 CALLS: dict[str, Call[Any, Any]] = {
     call.name: call
-    for call in (REGISTER, HEARTBEAT, EVENTS, DEREGISTER, COMMANDS, REPORTS, SESSION, CLAIM, RENEW, PROGRESS, CLOSE)
+    for call in (
+        JOIN, REGISTER, HEARTBEAT, EVENTS, DEREGISTER, COMMANDS, REPORTS, SESSION, CLAIM, RENEW, PROGRESS, CLOSE,
+    )
 }  # fmt: skip
 
 
@@ -104,6 +109,9 @@ class CallingLink(ABC):
 
     async def report_commands(self, message: CommandReports) -> None:
         await self._call(REPORTS, message)
+
+    async def join(self, message: Join) -> Joined:
+        return await self._call(JOIN, message)
 
     async def open_session(self, message: OpenSession) -> SessionReply:
         return await self._call(SESSION, message)

@@ -27,6 +27,8 @@ from muster.wire import (
     Deregistration,
     Heartbeat,
     HeartbeatReply,
+    Join,
+    Joined,
     OpenSession,
     Outcome,
     OutcomeKind,
@@ -90,6 +92,10 @@ class NotingPlane:
 
     async def report_commands(self, message: CommandReports) -> None:
         await self._take(message)
+
+    async def join(self, message: Join) -> Joined:
+        reply: Joined = await self._take(message)
+        return reply
 
     async def open_session(self, message: OpenSession) -> SessionReply:
         reply: SessionReply = await self._take(message)

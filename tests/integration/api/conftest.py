@@ -28,7 +28,7 @@ async def serving(token: str = "") -> AsyncIterator[Served]:
             plane.fleet,
             clock=SystemClock(),
             rng=system_rng(),
-            authenticate=lambda shown: not token or shown == token,
+            authenticate=plane.access.refusal,
         )
         front = Front(gateway, plane.app, [("127.0.0.1", 0)])
         await front.start()

@@ -2,11 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from muster.errors import Unauthorized
 from muster.gateway import Finished, Front, Gateway, GatewayLimits
+from muster.gateway.gateway import Authenticate
 from muster.placement.scores import Strategy
 from muster.system import SystemClock
 from tests.integration.gateway.fleet import FleetTwin
@@ -89,13 +91,18 @@ class Door:
         return self.gateway.stats().in_flight_by_worker
 
 
+def only(token: bytes) -> Authenticate:
+    """Let in who shows this token."""
+    return lambda shown, _: None if shown == token else Unauthorized("send the token of this Muster")
+
+
 @asynccontextmanager
 async def opened(
     fleet: FleetTwin,
     *,
     limits: GatewayLimits | None = None,
     strategy: Strategy = Strategy.ROUND_ROBIN,
-    authenticate: Callable[[str | None], bool] = lambda _: True,
+    authenticate: Authenticate = lambda _shown, _right: None,
     app: Any = web,
 ) -> AsyncIterator[Door]:
     finished: list[Finished] = []

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from muster.gateway import GatewayLimits
-from tests.integration.gateway.door import Door, opened
+from tests.integration.gateway.door import Door, only, opened
 from tests.integration.gateway.engine import TOKENS, Engine
 from tests.integration.gateway.fleet import FleetTwin, worker
 from tests.integration.gateway.wire import Answer, chat, get, post, post_chunked
@@ -121,7 +121,7 @@ async def test_a_wrong_method_is_a_405_that_says_the_right_one(door: Door, reque
 
 
 async def test_a_token_is_asked_for_before_the_body_is_read(engine: Engine):
-    async with opened(FleetTwin(worker(engine.url)), authenticate=lambda token: token == "secret") as door:
+    async with opened(FleetTwin(worker(engine.url)), authenticate=only(b"secret")) as door:
         for header in ((), ("authorization: Bearer wrong",), ("authorization: Basic secret",)):
             answer = await asked(door, post("/v1/chat/completions", b"x" * 100, *header)[:-50])
             assert answer.status == 401

@@ -8,7 +8,7 @@ import ollama
 import openai
 import pytest
 
-from tests.integration.gateway.door import Door, opened
+from tests.integration.gateway.door import Door, only, opened
 from tests.integration.gateway.engine import TOKENS, Asked, Engine, cut_after, reset
 from tests.integration.gateway.fleet import FleetTwin, worker
 
@@ -81,7 +81,7 @@ async def test_openai_raises_its_own_errors(openai_client: openai.AsyncOpenAI, e
 
 async def test_openai_sends_its_token_and_none_is_told_apart(engine: Engine):
     fleet = FleetTwin(worker(engine.url))
-    async with opened(fleet, authenticate=lambda token: token == "right") as door:
+    async with opened(fleet, authenticate=only(b"right")) as door:
         async with openai.AsyncOpenAI(base_url=f"{door.url}/v1", api_key="right", max_retries=0) as client:
             assert (await client.chat.completions.create(model=MODEL, messages=SAY)).choices
         async with openai.AsyncOpenAI(base_url=f"{door.url}/v1", api_key="wrong", max_retries=0) as client:

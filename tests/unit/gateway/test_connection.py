@@ -72,7 +72,7 @@ class Fed:
             FleetTwin(worker("http://127.0.0.1:9")),
             clock=clock,
             rng=FixedChance(),
-            authenticate=lambda _: True,
+            authenticate=lambda _shown, _right: None,
             limits=LIMITS,
         )
         self.transport = FakeTransport()
