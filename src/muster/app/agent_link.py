@@ -10,12 +10,21 @@ import aiohttp
 
 from muster.agent.backoff import Backoff
 from muster.errors import SetupError
+from muster.ids import NodeId
+from muster.links.calls import COMMANDS, DEREGISTER, EVENTS, HEARTBEAT, REGISTER, REPORTS, Call, M, R
 from muster.links.http.agent_side import HttpLink
 from muster.ports import JobLink, Lifecycle, NodeLink
 from muster.settings import Settings
-from muster.system import system_rng
+from muster.system import SystemClock, system_rng
 
-_KINDS = {"http": "http", "https": "http", "grpc": "grpc", "grpcs": "grpc"}  # by scheme
+_KINDS = {  # by scheme
+    "http": "http",
+    "https": "http",
+    "grpc": "grpc",
+    "grpcs": "grpc",
+    "amqp": "amqp",
+    "amqps": "amqp",
+}
 _RETRY_S_MAX = 30.0
 
 
@@ -29,6 +38,7 @@ class AgentLink(Links, Lifecycle, Protocol):
 
 def open_link(
     settings: Settings,
+    node_id: NodeId,
     control_plane: str,
     session: aiohttp.ClientSession,
     heartbeat_interval_s: float,
@@ -36,19 +46,25 @@ def open_link(
 ) -> AgentLink:
     """Make the link, to be started; one that stays open calls `on_open` each time that it has opened again."""
     token = settings.token or None
-    if link_kind(settings.link, control_plane) == "grpc":
-        return _grpc_link(settings, grpc_url(control_plane), token, heartbeat_interval_s, on_open)
+    match link_kind(settings, control_plane):
+        case "grpc":
+            return _grpc_link(settings, grpc_url(control_plane), token, heartbeat_interval_s, on_open)
+        case "amqp":
+            return _amqp_link(settings, node_id, control_plane, session, on_open)
     return HttpLink(control_plane, session, token)
 
 
-def link_kind(link: str, control_plane: str) -> str:
+def link_kind(settings: Settings, control_plane: str) -> str:
+    """Return http, grpc or amqp: what is set, else what the scheme says, unless a broker is all that is named."""
     kind = _KINDS.get(urlsplit(control_plane).scheme)
     if kind is None:
         raise SetupError(
             f"control_plane is {control_plane!r}, to which there is no link",
             next_step=f"begin it with {', '.join(f'{scheme}://' for scheme in _KINDS)}",
         )
-    return link or kind
+    if settings.rabbitmq_url and control_plane == Settings().control_plane:
+        kind = "amqp"
+    return settings.link or kind
 
 
 def grpc_url(control_plane: str) -> str:
@@ -79,6 +95,51 @@ def _grpc_link(
         on_open=on_open,
         trusted_pem=_trusted_pem(settings.ca_file),
     )
+
+
+def _amqp_link(
+    settings: Settings,
+    node_id: NodeId,
+    control_plane: str,
+    session: aiohttp.ClientSession,
+    on_open: Callable[[], None],
+) -> AgentLink:
+    try:
+        from muster.links.amqp.address import broker_address  # noqa: PLC0415 - an extra, loaded where it is used
+        from muster.links.amqp.agent_side import AmqpLink  # noqa: PLC0415 - as above
+    except ImportError as error:
+        raise SetupError(
+            f"the link is amqp, but {error.name} is not installed", next_step="pip install 'muster[amqp]'"
+        ) from None
+    kind = _KINDS[urlsplit(control_plane).scheme]
+    broker = broker_address(control_plane if kind == "amqp" else settings.rabbitmq_url, settings.ca_file)
+    link = AmqpLink(broker, node_id, SystemClock(), system_rng(), on_open=on_open)
+    direct = control_plane if kind == "http" else Settings().control_plane
+    return _ByBroker(link, link, direct, session, settings.token or None)
+
+
+class _ByBroker(HttpLink):
+    """The node's own calls over the broker, all others to the control plane itself: a broker carries no jobs."""
+
+    _CALLS = frozenset(call.name for call in (REGISTER, HEARTBEAT, EVENTS, DEREGISTER, COMMANDS, REPORTS))
+
+    def __init__(
+        self, node: NodeLink, broker: Lifecycle, control_plane: str, session: aiohttp.ClientSession, token: str | None
+    ) -> None:
+        super().__init__(control_plane, session, token)
+        self._node = node
+        self._broker = broker
+
+    async def start(self) -> None:
+        await self._broker.start()
+
+    async def stop(self) -> None:
+        await self._broker.stop()
+
+    async def _call(self, call: Call[M, R], message: M) -> R:
+        if call.name in self._CALLS:
+            return await call.deliver(self._node, self, message)
+        return await super()._call(call, message)
 
 
 def _trusted_pem(ca_file: str) -> bytes | None:

@@ -163,7 +163,9 @@ class LocalNode:
 
     async def _open_link(self, config: AgentConfig, session: aiohttp.ClientSession) -> AgentLink:
         interval_s = config.heartbeat_interval_s
-        self._link = open_link(self._settings, config.control_plane, session, interval_s, self._link_opened)
+        self._link = open_link(
+            self._settings, config.node_id, config.control_plane, session, interval_s, self._link_opened
+        )
         await self._link.start()
         return self._link
 

@@ -9,7 +9,7 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from msgspec.structs import replace
 
 from muster.clock import Clock, Rng
-from muster.errors import InvalidInput, UpstreamFailed
+from muster.errors import Forbidden, InvalidInput, UpstreamFailed
 from muster.ids import NodeId
 from muster.links.amqp.address import BrokerAddress
 from muster.links.amqp.connection import BACKOFF_S, BrokerConnection
@@ -32,6 +32,8 @@ from muster.wire import (
     Deregistration,
     Heartbeat,
     HeartbeatReply,
+    Join,
+    Joined,
     Registration,
     RegistrationReply,
     decode,
@@ -119,6 +121,9 @@ class AmqpLink:
 
     async def report_commands(self, message: CommandReports) -> None:
         await self._publish(encode(message), EVENTS, REPORTS_KEY)
+
+    async def join(self, message: Join) -> Joined:
+        raise Forbidden(f"a broker carries no tokens: {message.node_id} is to join at the control plane itself")
 
     # --- the broker --------------------------------------------------------------------------------------------------
 
