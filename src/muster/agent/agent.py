@@ -10,14 +10,16 @@ from msgspec import Struct
 
 from muster.agent.attach import Attachments, Discovery, Identify
 from muster.agent.board import ServiceBoard
-from muster.agent.commands import CommandDesk
+from muster.agent.commands import Action, CommandDesk
 from muster.agent.config import AgentConfig
 from muster.agent.crew import Crew
 from muster.agent.gpus import Gpus, SimulatedGpus
 from muster.agent.heartbeat import Pulse
 from muster.agent.identity import describe, local_address
 from muster.agent.outbox import Outbox
+from muster.agent.programs import AllowedPrograms
 from muster.agent.sampler import NodeState, Sampler
+from muster.agent.service_actions import ServiceActions
 from muster.agent.startup import Step, run_steps
 from muster.agent.supervisor import HealthCheck, Provisions, Supervisor
 from muster.agent.surroundings import Surroundings
@@ -27,7 +29,7 @@ from muster.domain.node import Phase
 from muster.domain.service import Service
 from muster.errors import MusterError, SetupError, UpstreamFailed
 from muster.ids import new_id
-from muster.ports import Connector, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink
+from muster.ports import Connector, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink, ReportProgress
 from muster.wire import Deregistration, Heartbeat, HeartbeatReply, Registration
 
 log = structlog.get_logger()
@@ -92,11 +94,11 @@ class Agent:
         self._crew = Crew(
             config, jobs, self._gpus, devices.host, self._state.facts.cpu_cores or 0, self._around, self.hurry
         )
-        self._desk = CommandDesk(
-            {"drain": self._drain, "resume": self._resume, "status": self._status, "shutdown": self._shut_down},
-            self._outbox,
-        )
+        self._supervisor: Supervisor | None = None
         interval_s = config.heartbeat_interval_s
+        self._desk = CommandDesk(
+            config.node_id, self._boot_id, nodes, self._commands(), clock, rng, retry_s_max=interval_s
+        )
         self._sampler = Sampler(
             self._state, self._boot_id, interval_s, devices.host, self._gpus, self._board, self._crew
         )
@@ -148,8 +150,9 @@ class Agent:
         await asyncio.gather(self._startup, return_exceptions=True)
         self._outbox.add("node_stopping", reason=self._stop_reason)
         self._enter(Phase.STOPPING)
-        for stop in (*(lifecycle.stop for lifecycle in reversed(self._running)), self._desk.stop):
-            await _carried_through(stop)
+        await _carried_through(self._desk.stop)  # first: nothing is to be begun any more
+        for lifecycle in reversed(self._running):
+            await _carried_through(lifecycle.stop)
         await self._pulse.stop()
         await self._say_goodbye()
         self._state.phase = Phase.OFFLINE
@@ -218,6 +221,7 @@ class Agent:
 
     async def _join_fleet(self) -> dict[str, Any]:
         await self._pulse.start()
+        await self._desk.start()
         return {}
 
     async def _fetch_models(self) -> dict[str, Any]:
@@ -241,7 +245,8 @@ class Agent:
             check_health=self._backends.check_health,
         )
         planned = instances(self._config.services, [gpu.index for gpu in self._gpus.inventory])
-        await self._run(Supervisor(planned, provisions, self._around))
+        self._supervisor = Supervisor(planned, provisions, self._around)
+        await self._run(self._supervisor)
         return {"services": {service.name: service.status.value for service in self._board.services()}}
 
     async def _attach_services(self) -> dict[str, Any]:
@@ -278,13 +283,13 @@ class Agent:
     async def _sample(self) -> Heartbeat:
         return await self._sampler.sample(draining=self._draining)
 
-    def _hear(self, heartbeat: Heartbeat, reply: HeartbeatReply) -> None:
+    def _hear(self, reply: HeartbeatReply) -> None:
         if reply.superseded and not self._superseded:
             log.error("node_id_taken", node_id=self._config.node_id, next_step="give one of the two agents its own id")
         self._superseded = reply.superseded
         self._crew.hold("node id is taken", held=reply.superseded)
-        self._crew.hold("drained by the control plane", held=reply.draining)
-        self._draining = reply.draining
+        self._desk.allow(allowed=not reply.superseded)
+        self._drain(draining=reply.draining)
 
     def _enter(self, phase: Phase) -> None:
         self._state.phase = phase
@@ -292,24 +297,57 @@ class Agent:
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
-    async def _drain(self, _: dict[str, Any]) -> None:
-        self._crew.hold("drained by command", held=True)
+    def _commands(self) -> dict[str, Action]:
+        backends, around = self._backends, self._around
+        services = ServiceActions(around.board, around.connectors, backends.fetch_model, lambda: self._supervisor)
+        return {
+            "status": self._status,
+            "drain": self._hold_work,
+            "resume": self._take_work,
+            "shutdown": self._shut_down,
+            "cancel_job": self._cancel_job,
+            "restart_service": services.restart,
+            "pull_model": services.pull_model,
+            "unload_model": services.unload_model,
+            "logs": services.logs,
+            "exec": AllowedPrograms(self._config.commands, self._data_dir).run,
+        }
 
-    async def _resume(self, _: dict[str, Any]) -> None:
-        self._crew.hold("drained by command", held=False)
-
-    async def _status(self, _: dict[str, Any]) -> dict[str, Any]:
-        heartbeat = await self._sampler.sample()
+    async def _status(self, _: dict[str, Any], __: ReportProgress) -> dict[str, Any]:
+        heartbeat = await self._sample()
         return {
             "phase": heartbeat.phase.value,
             "status": heartbeat.status.value,
             "reason": heartbeat.reason,
+            "draining": heartbeat.draining,
             "workers": {worker.worker_id: worker.status.value for worker in heartbeat.workers},
             "services": {service.name: service.status.value for service in heartbeat.services},
         }
 
-    async def _shut_down(self, args: dict[str, Any]) -> None:
-        self.request_stop(str(args.get("reason") or "shutdown by command"))
+    async def _hold_work(self, args: dict[str, Any], _: ReportProgress) -> dict[str, Any]:
+        """Hold the workers now; that they stay held is the control plane's word, with every heartbeat's reply."""
+        self._outbox.add("node_drained", reason=args.get("reason"))
+        self._drain(draining=True)
+        return {"draining": True, "jobs_running": sum(len(worker.current_jobs) for worker in self._crew.records())}
+
+    async def _take_work(self, args: dict[str, Any], _: ReportProgress) -> dict[str, Any]:
+        self._outbox.add("node_resumed", reason=args.get("reason"))
+        self._drain(draining=False)
+        return {"draining": False}
+
+    def _drain(self, *, draining: bool) -> None:
+        self._draining = draining
+        self._crew.hold("draining", held=draining)
+
+    async def _shut_down(self, args: dict[str, Any], _: ReportProgress) -> dict[str, Any]:
+        reason = args.get("reason") or "shutdown by command"
+        log.info("shutdown_ordered", node_id=self._config.node_id, reason=reason)
+        self.request_stop(reason)
+        return {"reason": reason}
+
+    async def _cancel_job(self, args: dict[str, Any], _: ReportProgress) -> dict[str, Any]:
+        job_id = args["job_id"]
+        return {"job_id": job_id, "was_running": self._crew.drop_job(job_id)}
 
 
 async def _carried_through(stop: Callable[[], Awaitable[None]]) -> None:

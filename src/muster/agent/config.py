@@ -49,6 +49,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     discover: bool = True
     ignored_ports: frozenset[int] = frozenset()
     services: tuple[ServiceTemplate, ...] = ()
+    commands: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what `exec` may run, by name
     stop_timeout_s: float = 10.0
     look_every_s: float = 5.0  # at services
     discover_every_s: float = 30.0

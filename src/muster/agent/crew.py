@@ -70,6 +70,10 @@ class Crew:
         for worker, _ in self._crew:
             worker.hold(held=bool(self._holds))
 
+    def drop_job(self, job_id: str) -> bool:
+        """Stop a job that no longer counts; tell whether one of ours ran it."""
+        return any(worker.drop_job(job_id) for worker, _ in self._crew)
+
     def records(self) -> list[WorkerRecord]:
         return [worker.record() for worker, _ in self._crew]
 

@@ -22,10 +22,7 @@ _INTERVAL_S_MIN = 0.1
 
 
 class Pulse:
-    """What is sent is made at the moment of sending: a heartbeat that could not be sent is never sent later.
-
-    `on_reply` is told the heartbeat and its reply.
-    """
+    """What is sent is made at the moment of sending: a heartbeat that could not be sent is never sent later."""
 
     def __init__(
         self,
@@ -34,7 +31,7 @@ class Pulse:
         registration: Callable[[], Registration],
         sample: Callable[[], Awaitable[Heartbeat]],
         outbox: Outbox,
-        on_reply: Callable[[Heartbeat, HeartbeatReply], None],
+        on_reply: Callable[[HeartbeatReply], None],
         clock: Clock,
         rng: Rng,
         *,
@@ -100,11 +97,10 @@ class Pulse:
         await self._tell_events()
 
     async def _beat(self) -> None:
-        heartbeat = await self._sample()
-        reply = await self._link.heartbeat(heartbeat)
+        reply = await self._link.heartbeat(await self._sample())
         self._registered = reply.known
         self._pause_s = max(_INTERVAL_S_MIN, min(self._interval_s, reply.next_heartbeat_ms / 1000))
-        self._on_reply(heartbeat, reply)
+        self._on_reply(reply)
 
     async def _tell_events(self) -> None:
         while events := self._outbox.batch(_EVENTS_PER_CALL):

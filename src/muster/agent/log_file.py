@@ -45,10 +45,24 @@ class LogFile:
             return []
         size = self.size()
         begin = position if position <= size else 0  # it was emptied in between
-        with self.path.open("rb") as file:
-            file.seek(max(begin, size - _TAIL_BYTES))
-            text = file.read(_TAIL_BYTES).decode(errors="replace")
+        text = _end_of(self.path, min(_TAIL_BYTES, size - begin)).decode(errors="replace")
         return [line for line in text.splitlines() if line.strip()][-lines_max:]
+
+    def tail(self, lines_max: int, bytes_max: int) -> list[str]:
+        """Return the last lines, of the file before the present one as well when that is short."""
+        found: list[str] = []
+        for path in (self.path, self._older(1)):
+            if path.exists() and len(found) < lines_max and bytes_max > 0:
+                text = _end_of(path, bytes_max)
+                bytes_max -= len(text)
+                found = [*text.decode(errors="replace").splitlines(), *found]
+        return found[-lines_max:]
 
     def _older(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{number}")
+
+
+def _end_of(path: Path, bytes_max: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - bytes_max))
+        return file.read(bytes_max)

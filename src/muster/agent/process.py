@@ -27,7 +27,7 @@ class ServiceProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
-                env=_inherited() | env,
+                env=inherited() | env,
                 cwd=directory,
                 start_new_session=True,
                 preexec_fn=die_with_parent(),
@@ -62,7 +62,7 @@ class ServiceProcess:
             os.killpg(self.pid, number)
 
 
-def _inherited() -> dict[str, str]:
+def inherited() -> dict[str, str]:
     """Return our environment without our own settings, the token among them: they are no business of a service."""
     return {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_")}
 

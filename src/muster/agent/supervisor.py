@@ -49,8 +49,9 @@ class Supervised:
         self._provisions = provisions
         self._around = around
         self._log_file = LogFile(provisions.data_dir / "logs" / f"{instance.name}.log")
-        self._restarts = Restarts(self._template.restarts_max, _RESTART_BACKOFF, around.rng)
+        self._restarts = self._fresh_restarts()
         self._settled = asyncio.Event()
+        self._restarting = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._service = Service(
             name=instance.name,
@@ -81,9 +82,30 @@ class Supervised:
         self._put(status=ServiceStatus.STOPPED, pid=None, error=None)
         self._tell("service_stopped")
 
+    async def restart(self) -> Service:
+        """Stop it and start it anew, its restarts counted afresh; return how it is then."""
+        async with self._restarting:
+            await self.stop()
+            self._task = None
+            self._settled.clear()
+            self._restarts = self._fresh_restarts()
+            await self.start()
+        return self._service
+
+    @property
+    def name(self) -> str:
+        return self._instance.name
+
+    @property
+    def log_file(self) -> LogFile:
+        return self._log_file
+
     @property
     def status(self) -> ServiceStatus:
         return self._service.status
+
+    def _fresh_restarts(self) -> Restarts:
+        return Restarts(self._template.restarts_max, _RESTART_BACKOFF, self._around.rng)
 
     # --- keeping it up -----------------------------------------------------------------------------------------------
 
@@ -248,13 +270,30 @@ class Supervisor:
     """A Lifecycle over all instances; they start and stop side by side."""
 
     def __init__(self, instances: Sequence[Instance], provisions: Provisions, around: Surroundings) -> None:
-        self._supervised = [Supervised(instance, provisions, around) for instance in instances]
+        self._supervised = {instance.name: Supervised(instance, provisions, around) for instance in instances}
+        self._restarts: set[asyncio.Task[Service]] = set()
 
     async def start(self) -> None:
-        await asyncio.gather(*(service.start() for service in self._supervised))
+        await asyncio.gather(*(service.start() for service in self._supervised.values()))
 
     async def stop(self) -> None:
-        await asyncio.gather(*(service.stop() for service in self._supervised))
+        for task in self._restarts:
+            task.cancel()
+        await asyncio.gather(*self._restarts, return_exceptions=True)
+        await asyncio.gather(*(service.stop() for service in self._supervised.values()))
+
+    def has(self, name: str) -> bool:
+        return name in self._supervised
+
+    async def restart(self, name: str) -> Service:
+        """Return the service as it is after the restart, which goes on though its caller no longer waits for it."""
+        task = asyncio.create_task(self._supervised[name].restart(), name=f"restart {name}")
+        self._restarts.add(task)
+        task.add_done_callback(self._restarts.discard)
+        return await asyncio.shield(task)
+
+    def log_file(self, name: str) -> LogFile:
+        return self._supervised[name].log_file
 
 
 async def _ends_within(task: asyncio.Task[str], timeout_s: float) -> bool:

@@ -120,6 +120,12 @@ class Worker:
             self._held = held
             self._changed()
 
+    def drop_job(self, job_id: str) -> bool:
+        """Stop a job that was cancelled, rather than when the next renewal says so; tell whether it ran here."""
+        keys = [key for key in self._tasks if key[0] == job_id]
+        self._lose(keys)
+        return bool(keys)
+
     def record(self) -> WorkerRecord:
         return WorkerRecord(
             worker_id=self.worker_id,

@@ -7,17 +7,24 @@ from typing import Any
 
 from muster.agent.agent import Agent, Backends, Devices
 from muster.agent.config import AgentConfig
+from muster.domain.command import Command, CommandStatus
 from muster.domain.event import Event
 from muster.domain.gpu import Gpu
 from muster.domain.node import Resources
 from muster.domain.service import Service
-from muster.errors import ModelNotFound, UpstreamFailed
-from muster.ids import NodeId
+from muster.errors import Forbidden, ModelNotFound, UpstreamFailed
+from muster.ids import CommandId, NodeId
 from muster.wire import (
     AgentEvents,
+    CommandBatch,
+    CommandPoll,
+    CommandReport,
+    CommandReports,
     Deregistration,
     Heartbeat,
     HeartbeatReply,
+    Join,
+    Joined,
     Registration,
     RegistrationReply,
     decode,
@@ -25,13 +32,16 @@ from muster.wire import (
 )
 from tests.unit.agent.connectors import FakeConnector
 from tests.unit.agent.queues import FakeQueue, WireLink
-from tests.unit.agent.virtual_time import LoopClock
+from tests.unit.agent.virtual_time import LoopClock, time_passes
 
 NODE = NodeId("gpu-1")
 
 
 class FakePlane:
-    """A NodeLink. `trouble` is asked before each call; `reply` is what heartbeats get."""
+    """A NodeLink. `trouble` is asked before each call; `reply` is what heartbeats get.
+
+    What is in `waiting` is sent with every reply to a poll until it is acknowledged.
+    """
 
     def __init__(self) -> None:
         self.registrations: list[Registration] = []
@@ -39,6 +49,9 @@ class FakePlane:
         self.beat_at_s: list[float] = []
         self.events: list[Event] = []
         self.gone: list[Deregistration] = []
+        self.waiting: list[Command] = []
+        self.polls: list[CommandPoll] = []
+        self.reports: list[CommandReport] = []
         self.reply = HeartbeatReply(next_heartbeat_ms=10_000)
         self.once: list[HeartbeatReply] = []
         self.trouble: Callable[[str], Awaitable[None]] | None = None
@@ -62,6 +75,45 @@ class FakePlane:
 
     async def deregister(self, message: Deregistration) -> None:
         self.gone.append(await self._hear("deregister", message))
+
+    async def next_commands(self, message: CommandPoll) -> CommandBatch:
+        self.polls.append(await self._hear("next_commands", message))
+        asked_s = LoopClock().monotonic_s()
+        while not self.waiting and LoopClock().monotonic_s() < asked_s + message.wait_s:
+            await time_passes(0.1)
+        batch = CommandBatch(commands=tuple(self.waiting), now_ms=LoopClock().now_ms())
+        return decode(encode(batch), CommandBatch)
+
+    async def report_commands(self, message: CommandReports) -> None:
+        heard: CommandReports = await self._hear("report_commands", message)
+        self.reports += heard.reports
+        told = {report.command_id for report in heard.reports}
+        self.waiting = [command for command in self.waiting if command.command_id not in told]
+
+    async def join(self, _: Join) -> Joined:
+        raise Forbidden("nobody joins in these tests")
+
+    def order(self, name: str, number: int = 1, *, timeout_s: float = 60.0, **args: Any) -> None:
+        now_ms = LoopClock().now_ms()
+        self.waiting.append(
+            Command(
+                command_id=CommandId(f"command-{number}"),
+                node_id=NODE,
+                command=name,
+                args=args,
+                created_at_ms=now_ms,
+                deadline_ms=now_ms + round(timeout_s * 1000),
+            )
+        )
+
+    def ends(self, number: int = 1) -> list[CommandReport]:
+        """Return what was told of a command's end, as often as it was."""
+        command_id = CommandId(f"command-{number}")
+        return [
+            report
+            for report in self.reports
+            if report.command_id == command_id and report.status is not CommandStatus.ACKED
+        ]
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]

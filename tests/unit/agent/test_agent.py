@@ -10,12 +10,10 @@ import pytest
 
 from muster.agent.agent import Agent
 from muster.agent.config import ServiceTemplate
-from muster.domain.command import Command
 from muster.domain.node import Health, Phase
 from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import WorkerStatus
 from muster.errors import SetupError, UpstreamFailed
-from muster.ids import CommandId, NodeId
 from muster.wire import HeartbeatReply
 from tests.unit.agent.connectors import FakeConnector, take_payload_seconds
 from tests.unit.agent.nodes import FakeGpus, FakePlane, agent, gpu
@@ -31,10 +29,6 @@ async def running(plane: FakePlane, queue: FakeQueue, data_dir: Path, **more: An
         yield node
     finally:
         await node.stop()
-
-
-def command(name: str, number: int = 1, **args: Any) -> Command:
-    return Command(command_id=CommandId(f"command-{number}"), node_id=NodeId("gpu-1"), command=name, args=args)
 
 
 # --- coming up -------------------------------------------------------------------------------------------------------
@@ -240,13 +234,16 @@ async def test_a_service_on_loopback_is_shown_to_others_only_under_an_address_th
 async def test_a_drain_by_command_holds_the_workers_until_a_resume(tmp_path: Path) -> None:
     plane, queue = FakePlane(), FakeQueue()
     async with running(plane, queue, tmp_path):
-        plane.once.append(HeartbeatReply(next_heartbeat_ms=1000, commands=(command("drain"),)))
-        await until(lambda: "command_done" in plane.kinds())
+        plane.reply = HeartbeatReply(next_heartbeat_ms=1000, draining=True)
+        plane.order("drain", 1)
+        await until(lambda: plane.ends(1))
+        await until(lambda: plane.heartbeats[-1].draining)
         assert plane.heartbeats[-1].workers[0].status is WorkerStatus.DRAINING
         queue.add(spec("a"))
         await time_passes(60)
         assert not queue.ended()
-        plane.once.append(HeartbeatReply(next_heartbeat_ms=1000, commands=(command("resume", 2),)))
+        plane.reply = HeartbeatReply(next_heartbeat_ms=1000)
+        plane.order("resume", 2)
         await until(queue.ended)
 
 
@@ -267,14 +264,16 @@ async def test_a_drain_by_the_control_plane_holds_the_workers_as_long_as_it_last
 @in_virtual_time
 async def test_an_agent_whose_node_id_is_taken_claims_nothing(tmp_path: Path) -> None:
     plane, queue = FakePlane(), FakeQueue()
-    plane.reply = HeartbeatReply(next_heartbeat_ms=1000, superseded=True, commands=(command("shutdown"),))
+    plane.reply = HeartbeatReply(next_heartbeat_ms=1000, superseded=True)
+    plane.order("shutdown")
     async with running(plane, queue, tmp_path):
         await until(lambda: plane.heartbeats and plane.heartbeats[-1].workers)
         await time_passes(2)
         queue.add(spec("a"))
         await time_passes(60)
         assert not queue.ended()
-        assert "command_done" not in plane.kinds()  # it was meant for the other one
+        assert not plane.polls  # the command is meant for the other one
+        plane.waiting.clear()
         plane.reply = HeartbeatReply(next_heartbeat_ms=1000)
         await until(queue.ended)
 
@@ -283,11 +282,11 @@ async def test_an_agent_whose_node_id_is_taken_claims_nothing(tmp_path: Path) ->
 async def test_a_status_command_is_answered(tmp_path: Path) -> None:
     plane = FakePlane()
     async with running(plane, FakeQueue(), tmp_path):
-        plane.once.append(HeartbeatReply(next_heartbeat_ms=1000, commands=(command("status"),)))
-        await until(lambda: "command_done" in plane.kinds())
-    (told,) = plane.told("command_done")
-    assert told["result"]["phase"] == "ready"
-    assert list(told["result"]["workers"]) == ["gpu-1-worker-0"]
+        plane.order("status")
+        await until(plane.ends)
+    (told,) = plane.ends()
+    assert told.result["phase"] == "ready"
+    assert list(told.result["workers"]) == ["gpu-1-worker-0"]
 
 
 @in_virtual_time
@@ -295,14 +294,14 @@ async def test_a_shutdown_command_stops_the_node_politely(tmp_path: Path) -> Non
     plane, queue = FakePlane(), FakeQueue([spec("a", payload=0.5)])
     connectors = {"work": FakeConnector(behaviour=take_payload_seconds)}
     node = agent(plane, queue, tmp_path, connectors=connectors)
-    plane.once.append(HeartbeatReply(next_heartbeat_ms=1000, commands=(command("shutdown", reason="night"),)))
+    plane.order("shutdown", reason="night")
     async with asyncio.timeout(30):
         await node.run_until_stopped()
     assert queue.ended() == ["a"]
     assert len(queue.closed) == 1
     assert [(gone.node_id, gone.reason) for gone in plane.gone] == [("gpu-1", "night")]
     assert plane.kinds()[-1] == "node_stopping"
-    assert "command_done" in plane.kinds()
+    assert [told.result for told in plane.ends()] == [{"reason": "night"}]
 
 
 # --- going away ------------------------------------------------------------------------------------------------------

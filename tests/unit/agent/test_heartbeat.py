@@ -30,7 +30,7 @@ class Beating:
             lambda: Registration(facts=FACTS, boot_id="boot-a", heartbeat_interval_s=interval_s),
             self.sample,
             self.outbox,
-            lambda _, reply: self.replies.append(reply),
+            self.replies.append,
             LoopClock(),
             random.Random(1),
             interval_s=interval_s,

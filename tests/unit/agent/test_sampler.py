@@ -17,7 +17,7 @@ from muster.domain.node import Health, NodeFacts, Phase
 from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
 from muster.errors import UpstreamFailed
-from muster.ids import CommandId, worker_id
+from muster.ids import worker_id
 from tests.unit.agent.nodes import NODE, FakeGpus, FakeHost, gpu, simulated_gpus
 from tests.unit.agent.queues import FakeQueue
 from tests.unit.agent.virtual_time import LoopClock, in_virtual_time
@@ -54,9 +54,9 @@ async def test_each_sample_has_a_number_and_the_figures_of_now() -> None:
     bench = Bench(probe=FakeGpus(gpu(0)))
     await bench.gpus.take_stock()
     bench.put("llama", ServiceStatus.RUNNING)
-    first, second = await bench.sampler.sample(), await bench.sampler.sample((CommandId("command-1"),))
+    first, second = await bench.sampler.sample(), await bench.sampler.sample(draining=True)
     assert (first.seq, second.seq) == (1, 2)
-    assert second.commands_done == ("command-1",)
+    assert (first.draining, second.draining) == (False, True)
     assert first.resources.memory_total_mb == 64_000
     assert first.resources.cpu_percent is None
     assert first.gpus == (gpu(0),)
