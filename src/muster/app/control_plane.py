@@ -1,5 +1,6 @@
 """The control plane put together: which adapter serves which port."""
 
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import muster
 from muster.api.asgi import build_app
 from muster.api.plane import Plane
 from muster.api.state import GatewayFigures, Scenery
+from muster.app.broker import Broker
+from muster.app.certificates import CertificateWatch
 from muster.app.grpc_port import GrpcPort
-from muster.app.process import StateFile, make_data_dir
+from muster.app.process import StateFile, make_data_dir, url_of
 from muster.app.stack import Stack
 from muster.commands.book import CommandBook
 from muster.control.access import Access
@@ -35,6 +38,7 @@ from muster.settings import Settings
 from muster.stores.embedded import DataDirLock, EmbeddedValkey
 from muster.stores.valkey import ValkeyStore
 from muster.system import SystemClock, system_rng
+from muster.tls import Certificate
 
 log = structlog.get_logger()
 
@@ -45,7 +49,7 @@ WEB_DIR = Path(muster.__file__).parent / "web"
 
 
 class ControlPlane:
-    """A Lifecycle; once started, `addresses` say where it listens and `link` serves an agent in this process."""
+    """A Lifecycle; once started, `urls` say where it listens and `link` serves an agent in this process."""
 
     def __init__(self, settings: Settings, payload_checks: Mapping[str, PayloadCheck], progress: Progress) -> None:
         self._settings = settings
@@ -58,8 +62,9 @@ class ControlPlane:
         self.link: MemoryLink | None = None
 
     @property
-    def addresses(self) -> list[tuple[str, int]]:
-        return list(self._front.addresses) if self._front else []
+    def urls(self) -> list[str]:
+        tls = bool(self._settings.tls_cert_file)
+        return [url_of(address, tls=tls) for address in (self._front.addresses if self._front else ())]
 
     async def start(self) -> None:
         try:
@@ -140,21 +145,34 @@ class ControlPlane:
             hub=hub,
             scenery=scenery,
             clock=self._clock,
-            metrics=lambda: _metrics(gateway, recorder),
+            metrics=lambda: _metrics(gateway, recorder, broker),
             web_dir=WEB_DIR,
             access=access,
             request_bytes_max=settings.request_bytes_max,
         )
-        front = Front(gateway, build_app(plane), settings.listen_addresses)
+        tls = await self._certificate()
+        front = Front(gateway, build_app(plane), settings.listen_addresses, tls=tls)
         heard = Ingest(fleet, commands, recorder, self._clock, link="grpc")
         grpc = GrpcPort(settings, fleet, access, heard, jobs)
+        over_broker = Ingest(fleet, commands, recorder, self._clock, link="amqp")
+        broker = Broker(settings, fleet, commands, recorder, over_broker)
         # The hub and the services of jobs and commands stop before the front: they end the streams and waits that would
         # hold it up.
-        for service in (recorder, access, _Draining(front, settings.stop_timeout_s), grpc, sweep, jobs, commands, hub):
+        for service in (
+            recorder,
+            access,
+            _Draining(front, settings.stop_timeout_s),
+            grpc,
+            sweep,
+            jobs,
+            commands,
+            hub,
+            broker,
+        ):
             await self._stack.start(service)
         self._front = front
         self.link = MemoryLink(Ingest(fleet, commands, recorder, self._clock, link="memory"), jobs)
-        await self._stack.start(StateFile(settings.data_path, lambda: self.addresses))
+        await self._stack.start(StateFile(settings.data_path, lambda: self.urls))
 
     async def _open_store(self) -> ValkeyStore:
         url = self._settings.valkey_url
@@ -171,6 +189,14 @@ class ControlPlane:
         )
         self._stack.add(store.close)
         return store
+
+    async def _certificate(self) -> ssl.SSLContext | None:
+        settings = self._settings
+        if not settings.tls_cert_file:
+            return None
+        certificate = Certificate(settings.tls_cert_file, settings.tls_key_file)
+        await self._stack.start(CertificateWatch(certificate))
+        return certificate.context
 
     def _book(self) -> NodeBook:
         settings = self._settings
@@ -229,8 +255,9 @@ def _figures(gateway: Gateway) -> GatewayFigures:
     )
 
 
-def _metrics(gateway: Gateway, recorder: Recorder) -> Iterator[Metric]:
+def _metrics(gateway: Gateway, recorder: Recorder, broker: Broker) -> Iterator[Metric]:
     yield from gateway.metrics()
+    yield from broker.metrics()
     yield Metric(
         name="muster_events_dropped_total",
         help="Facts that were not kept because the store was away for too long.",

@@ -1,0 +1,72 @@
+"""The control plane's end of the links over RabbitMQ, where a broker is named."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from muster.control.command_service import CommandService
+from muster.control.fleet import Fleet
+from muster.control.recorder import Recorder
+from muster.errors import SetupError
+from muster.gateway.usage import Metric, Sample
+from muster.ports import NodeLink
+from muster.settings import Settings
+from muster.system import SystemClock, system_rng
+
+if TYPE_CHECKING:
+    from muster.links.amqp.control_side import AmqpIngest
+
+
+class Broker:
+    """A Lifecycle that does nothing without a `rabbitmq_url`. `nodes` is where the messages go."""
+
+    def __init__(
+        self, settings: Settings, fleet: Fleet, commands: CommandService, recorder: Recorder, nodes: NodeLink
+    ) -> None:
+        self._ingest: AmqpIngest | None = None
+        if settings.rabbitmq_url:
+            self._ingest = _ingest(settings, fleet, recorder, nodes)
+            commands.on_issued(self._ingest.command_issued)
+
+    async def start(self) -> None:
+        if self._ingest is not None:
+            await self._ingest.start()
+
+    async def stop(self) -> None:
+        if self._ingest is not None:
+            await self._ingest.stop()
+
+    def metrics(self) -> Iterator[Metric]:
+        if self._ingest is None:
+            return
+        figures = self._ingest.figures()
+        yield Metric(
+            name="muster_broker_connected",
+            help="Whether this control plane reaches the broker.",
+            kind="gauge",
+            samples=[Sample("", {}, int(self._ingest.connected))],
+        )
+        yield Metric(
+            name="muster_broker_messages_total",
+            help="Messages of nodes that came over the broker.",
+            kind="counter",
+            samples=[Sample("", {"queue": figure.queue}, figure.received) for figure in figures],
+        )
+        yield Metric(
+            name="muster_broker_dead_letters_total",
+            help="Messages that could not be read and were put aside at the broker.",
+            kind="counter",
+            samples=[Sample("", {"queue": figure.queue}, figure.refused) for figure in figures],
+        )
+
+
+def _ingest(settings: Settings, fleet: Fleet, recorder: Recorder, nodes: NodeLink) -> "AmqpIngest":
+    try:
+        from muster.links.amqp.address import broker_address  # noqa: PLC0415 - an extra, loaded where it is used
+        from muster.links.amqp.control_side import AmqpIngest  # noqa: PLC0415 - as above
+    except ImportError as error:
+        raise SetupError(
+            f"rabbitmq_url is set, but {error.name} is not installed",
+            next_step="pip install 'muster[amqp]', or unset MUSTER_RABBITMQ_URL and RABBITMQ_URL",
+        ) from None
+    address = broker_address(settings.rabbitmq_url, settings.ca_file)
+    return AmqpIngest(address, nodes, fleet.book, recorder.emit, SystemClock(), system_rng())
