@@ -46,14 +46,14 @@ def run(main: Main) -> int:
 class StateFile:
     """A Lifecycle: says where this control plane listens, as long as it does."""
 
-    def __init__(self, data_dir: Path, addresses: Callable[[], Sequence[tuple[str, int]]]) -> None:
+    def __init__(self, data_dir: Path, urls: Callable[[], Sequence[str]]) -> None:
         self._path = data_dir / STATE_FILE
-        self._addresses = addresses
+        self._urls = urls
 
     async def start(self) -> None:
         body = {
             "pid": os.getpid(),
-            "urls": [url_of(address) for address in self._addresses()],
+            "urls": self._urls(),
             "started_at_ms": SystemClock().now_ms(),
             "version": __version__,
             "log": self._log_file(),
@@ -74,9 +74,10 @@ class StateFile:
             return None
 
 
-def url_of(address: tuple[str, int]) -> str:
+def url_of(address: tuple[str, int], *, tls: bool) -> str:
     host, port = address
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def make_data_dir(path: Path) -> None:

@@ -10,7 +10,7 @@ import structlog
 from muster.app.control_plane import ControlPlane, Progress
 from muster.app.logs import configure_logs
 from muster.app.node import UP_MODEL, LocalNode
-from muster.app.process import make_data_dir, run, url_of
+from muster.app.process import make_data_dir, run
 from muster.connectors.catalog import PAYLOAD_CHECKS
 from muster.settings import Settings
 
@@ -26,7 +26,7 @@ def run_server(settings: Settings, progress: Progress | None = None) -> int:
     async def main(stopping: asyncio.Event) -> None:
         plane = ControlPlane(settings, PAYLOAD_CHECKS, progress or _log_progress)
         await plane.start()
-        log.info("control_plane_started", urls=[url_of(address) for address in plane.addresses])
+        log.info("control_plane_started", urls=plane.urls)
         await stopping.wait()
         await plane.stop()
 
@@ -45,7 +45,7 @@ def run_up(settings: Settings, progress: Progress | None = None, ready: Ready | 
         try:
             await _until(stopping, node.start())
             if not stopping.is_set() and ready is not None:
-                ready([url_of(address) for address in plane.addresses], next(iter(node.models), None))
+                ready(plane.urls, next(iter(node.models), None))
             await stopping.wait()
         finally:
             await node.stop()

@@ -1,7 +1,9 @@
 """One port for everything: the gateway's paths on our own protocol, all others on uvicorn's, in one loop."""
 
 import asyncio
+import ssl
 from collections.abc import Sequence
+from typing import Any
 
 import structlog
 
@@ -11,6 +13,8 @@ from muster.gateway.guest import AsgiApp, Guests
 
 _BACKLOG = 4096
 _LOOK_S = 0.02
+_HANDSHAKE_S = 10.0
+_GOODBYE_S = 5.0
 
 _log = structlog.get_logger()
 
@@ -18,10 +22,20 @@ _log = structlog.get_logger()
 class Front:
     """Listens on every address of `listen`; port 0 takes a free one."""
 
-    def __init__(self, gateway: Gateway, asgi_app: AsgiApp, listen: Sequence[tuple[str, int]]) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        asgi_app: AsgiApp,
+        listen: Sequence[tuple[str, int]],
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._gateway = gateway
         self._guests = Guests(asgi_app)
         self._listen = tuple(listen)
+        self._tls: dict[str, Any] = {}
+        if tls is not None:
+            self._tls = {"ssl": tls, "ssl_handshake_timeout": _HANDSHAKE_S, "ssl_shutdown_timeout": _GOODBYE_S}
         self._servers: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -50,7 +64,9 @@ class Front:
 
     async def _bind(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> asyncio.Server:
         try:
-            return await loop.create_server(self._connection, host, port, backlog=_BACKLOG, start_serving=False)
+            return await loop.create_server(
+                self._connection, host, port, backlog=_BACKLOG, start_serving=False, **self._tls
+            )
         except OSError as error:
             raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}") from error
 
