@@ -4,6 +4,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from litestar.types import ASGIApp
 
@@ -17,19 +18,24 @@ from muster.control.command_service import CommandService
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
 from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
+from muster.control.pools import PoolNodes
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
+from muster.control.tasks import TaskDesk
 from muster.domain.capability import Capability
 from muster.domain.job import JobSpec, JobStatus
 from muster.domain.node import NodeFacts, Phase
 from muster.domain.worker import Worker, WorkerStatus
 from muster.events.hub import Hub, HubLimits
+from muster.gateway.route import Router
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.jobs.retry import RetryPolicy
+from muster.placement.scores import Strategy
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.stores.memory import MemoryStore
 from muster.wire import ClaimReply, ClaimRequest, Heartbeat, OpenSession, Outcome
+from muster.wire.pools import LINK as V2_LINK
 from tests.clocks import ManualClock
 
 LEASE_S = 10.0
@@ -37,7 +43,14 @@ LEASE_S = 10.0
 
 class PlaneUnderTest:
     def __init__(
-        self, *, token: str = "", requests_per_s_max: float = 0.0, checks: dict[str, PayloadCheck] | None = None
+        self,
+        *,
+        token: str = "",
+        requests_per_s_max: float = 0.0,
+        checks: dict[str, PayloadCheck] | None = None,
+        waiting_max: int = 100,
+        cloud_profile: bool = True,
+        fleet_api: bool = True,
     ) -> None:
         self.clock = ManualClock()
         self.store = MemoryStore(self.clock)
@@ -94,6 +107,7 @@ class PlaneUnderTest:
             progress_topic=PROGRESS_TOPIC,
         )
         self.fleet.on_change(self.hub.nodes_changed)
+        over_v2 = Ingest(self.fleet, self.commands, self.recorder, self.clock, link=V2_LINK)
         self.plane = Plane(
             fleet=self.fleet,
             ingest=self.ingest,
@@ -106,6 +120,10 @@ class PlaneUnderTest:
             web_dir=Path(muster.__file__).parent / "web",
             access=self.access,
             request_bytes_max=10_000,
+            tasks=TaskDesk(self.jobs, self.fleet, waiting_max=waiting_max),
+            decide=Router(self.fleet, strategy=Strategy.LEAST_LOADED, rng=rng, clock=self.clock).decide,
+            pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
+            fleet_api=fleet_api,
         )
 
     @property
@@ -163,10 +181,10 @@ class PlaneUnderTest:
 
 @asynccontextmanager
 async def running_plane(
-    *, token: str = "", requests_per_s_max: float = 0.0, checks: dict[str, PayloadCheck] | None = None
+    *, token: str = "", requests_per_s_max: float = 0.0, checks: dict[str, PayloadCheck] | None = None, **options: Any
 ) -> AsyncIterator[PlaneUnderTest]:
     """Start what has loops, but not the sweep: tests call it."""
-    plane = PlaneUnderTest(token=token, requests_per_s_max=requests_per_s_max, checks=checks)
+    plane = PlaneUnderTest(token=token, requests_per_s_max=requests_per_s_max, checks=checks, **options)
     services = (plane.recorder, plane.access, plane.jobs, plane.commands, plane.hub)
     for service in services:
         await service.start()

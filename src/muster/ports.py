@@ -314,6 +314,16 @@ class Waker(Protocol):
         ...
 
 
+class RentedMachine(Protocol):
+    """A machine in a cloud, as one can be woken and sent to sleep; each call returns what there is to know of it."""
+
+    async def start(self) -> Mapping[str, Any]: ...
+    async def stop(self) -> Mapping[str, Any]: ...
+    async def set_idle_time(self, ttl_s: float) -> Mapping[str, Any]:
+        """Say after how much idleness it is stopped; 0: never."""
+        ...
+
+
 # --- devices and services on a node ----------------------------------------------------------------------------------
 
 

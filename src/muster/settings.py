@@ -74,6 +74,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str, Meta(description="PEM certificates to trust besides the system's, for https, grpcs and amqps.")
     ] = ""
     cloud_profile: Annotated[bool, Meta(description="Serve /v2/nodes and what belongs to it.")] = True
+    node_timeout_s: Annotated[
+        float, Meta(ge=1, le=3600, description="Silence after which a node of the /v2 API takes no new work.")
+    ] = 30.0
+    task_waiting_max: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Tasks for one model that may wait; one more is refused with 429.")
+    ] = 100
     fleet_api_url: Annotated[
         str,
         Meta(description="Whose fleet the gateway serves: `self`, or empty: only services on this very machine."),
@@ -128,6 +134,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stale_after_s: Annotated[float, Meta(ge=0, description="Silence until stale; 0: 4 intervals of the node.")] = 0.0
     dead_after_s: Annotated[float, Meta(ge=0, description="Silence until dead; 0: 10 intervals of the node.")] = 0.0
     forget_after_s: Annotated[float, Meta(gt=0, description="How long a dead node stays listed.")] = 3600.0
+    self_suspicion_s: Annotated[
+        float,
+        Meta(ge=0, description="How long silence of most nodes at once is taken for the control plane's own deafness."),
+    ] = 120.0
     nodes_max: Annotated[int, Meta(ge=1, description="Nodes that one fleet may have.")] = 10_000
 
     job_lease_s: Annotated[float, Meta(ge=1, le=3600, description="Silence of a worker until its jobs go back.")] = 15.0

@@ -63,6 +63,8 @@ ROUTES: dict[Right, tuple[str, ...]] = {
         "GET /v2/catalog/availability",
         "GET /v2/nodes",
         "GET /v2/pools/{}/health",
+        "GET /v2/pools/{}/{}/health",
+        "POST /api/v1/explain",
         "WS /ws/monitor/{}",
     ),
     Right.ACT: (
@@ -75,6 +77,9 @@ ROUTES: dict[Right, tuple[str, ...]] = {
         "POST /api/jobs/{}/retry",
         "POST /api/v1/command",
         "POST /v2/pools/{}/drain",
+        "POST /v2/pools/{}/resume",
+        "POST /v2/pools/{}/{}/drain",
+        "POST /v2/pools/{}/{}/resume",
     ),
     Right.SPEAK: (
         "DELETE /v2/nodes/{}",

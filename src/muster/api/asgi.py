@@ -10,10 +10,24 @@ from litestar.types import ASGIApp
 
 from muster import __version__
 from muster.access.book import Caller
-from muster.api import agents, basics, events, fleet, jobs, site, tokens
+from muster.api import (
+    agents,
+    basics,
+    events,
+    explain,
+    fleet,
+    jobs,
+    nodes_v2,
+    pools,
+    proxy,
+    site,
+    tasks,
+    tokens,
+)
 from muster.api.entry import Entry, OwnJobs
 from muster.api.plane import AnyRequest, Plane
 from muster.api.problems import on_bad_text, on_http_error, on_muster_error, on_unexpected
+from muster.api.task_stream import TaskStreams
 from muster.errors import MusterError
 
 _HANDLERS = [
@@ -42,6 +56,11 @@ _HANDLERS = [
     tokens.create_token,
     tokens.tokens,
     tokens.revoke_token,
+    *explain.HANDLERS,
+    *nodes_v2.HANDLERS,
+    *pools.HANDLERS,
+    *proxy.HANDLERS,
+    *tasks.HANDLERS,
     *site.PAGES,
 ]
 _TAGS = {
@@ -52,6 +71,8 @@ _TAGS = {
     "monitor": "The live picture",
     "agents": "What agents send",
     "tokens": "Who may do what",
+    "older APIs": "Nodes with pools, their catalog, and tasks, under /v2",
+    "proxy": "What a proxy in front of model servers tells of itself, under /_/",
 }
 
 
@@ -61,10 +82,12 @@ def _caller(request: AnyRequest) -> Caller:
 
 
 def build_app(plane: Plane) -> ASGIApp:
+    streams = TaskStreams(plane.jobs, plane.hub, plane.tasks.ended)
     app = Litestar(
         [*_HANDLERS, site.static_files(plane.web_dir)],
         dependencies={
             "plane": Provide(lambda: plane, use_cache=True, sync_to_thread=False),
+            "task_streams": Provide(lambda: streams, use_cache=True, sync_to_thread=False),
             "caller": Provide(_caller, sync_to_thread=False),
         },
         guards=[OwnJobs(plane)],

@@ -1,6 +1,6 @@
 """The parts of the control plane that the API speaks with; app.py fills it, handlers ask for single parts by name."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,17 @@ from muster.clock import Clock
 from muster.control.access import Access
 from muster.control.fleet import Fleet
 from muster.control.job_service import JobService
+from muster.control.pools import PoolNodes
+from muster.control.tasks import TaskDesk
+from muster.errors import SwitchedOff
 from muster.events.hub import Hub
 from muster.gateway.usage import Metric
-from muster.ports import EventLog, NodeLink
+from muster.placement.candidate import Candidate
+from muster.placement.choose import Decision
+from muster.placement.wish import Wish
+from muster.ports import EventLog, NodeLink, RentedMachine
+
+Decide = Callable[[Wish, Sequence[Candidate] | None], Decision]
 
 
 class Plane(Struct, frozen=True, kw_only=True):
@@ -32,6 +40,17 @@ class Plane(Struct, frozen=True, kw_only=True):
     web_dir: Path
     access: Access
     request_bytes_max: int
+    tasks: TaskDesk
+    decide: Decide
+    pool_nodes: PoolNodes | None = None  # None: /v2 nodes are switched off
+    fleet_api: bool = True
+    machine: RentedMachine | None = None
+
+    @property
+    def pools(self) -> PoolNodes:
+        if self.pool_nodes is None:
+            raise SwitchedOff("nodes and pools of /v2 are switched off here (setting cloud_profile)")
+        return self.pool_nodes
 
 
 ThePlane = NamedDependency[Plane]

@@ -21,8 +21,10 @@ from muster.control.command_service import CommandService
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
 from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
+from muster.control.pools import PoolNodes
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
+from muster.control.tasks import TaskDesk
 from muster.errors import SetupError
 from muster.events.hub import Hub, HubLimits
 from muster.gateway.front import Front
@@ -32,6 +34,7 @@ from muster.gateway.usage import Metric, Sample
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink
 from muster.placement.scores import Strategy
+from muster.ports import NodeLink
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.settings import Settings
@@ -39,6 +42,7 @@ from muster.stores.embedded import DataDirLock, EmbeddedValkey
 from muster.stores.valkey import ValkeyStore
 from muster.system import SystemClock, system_rng
 from muster.tls import Certificate
+from muster.wire.pools import LINK as V2_LINK
 
 log = structlog.get_logger()
 
@@ -149,6 +153,10 @@ class ControlPlane:
             web_dir=WEB_DIR,
             access=access,
             request_bytes_max=settings.request_bytes_max,
+            tasks=TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max),
+            decide=gateway.decide,
+            pool_nodes=self._pool_nodes(fleet, Ingest(fleet, commands, recorder, self._clock, link=V2_LINK)),
+            fleet_api=bool(settings.fleet_api_url),
         )
         tls = await self._certificate()
         front = Front(gateway, build_app(plane), settings.listen_addresses, tls=tls)
@@ -206,6 +214,12 @@ class ControlPlane:
             dead_after_s=settings.dead_after_s or None,
         )
         return NodeBook(limits, forget_after_s=settings.forget_after_s, nodes_max=settings.nodes_max)
+
+    def _pool_nodes(self, fleet: Fleet, link: NodeLink) -> PoolNodes | None:
+        if not self._settings.cloud_profile:
+            return None
+        interval_s = self._settings.node_timeout_s / self._settings.late_intervals
+        return PoolNodes(fleet, link, self._clock, self._rng, interval_s=interval_s)
 
     def _gateway(self, fleet: Fleet, access: Access) -> Gateway:
         settings = self._settings

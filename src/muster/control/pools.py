@@ -7,7 +7,7 @@ from msgspec import Struct
 from muster.clock import Clock, Rng
 from muster.control.fleet import Fleet
 from muster.domain.node import Node
-from muster.domain.service import Service
+from muster.domain.service import Service, ServiceStatus
 from muster.errors import Conflict, PoolAmbiguous, PoolNotFound
 from muster.ids import NodeId, new_id
 from muster.ports import NodeLink
@@ -26,6 +26,11 @@ class Pool(Struct, frozen=True):
     @property
     def key(self) -> str:
         return f"{self.node.node_id}/{self.service.name}"
+
+    @property
+    def ready(self) -> bool:
+        """By its own word."""
+        return self.service.status is ServiceStatus.RUNNING
 
     @property
     def draining(self) -> bool:
@@ -64,6 +69,10 @@ class PoolNodes:
             )
         else:
             self._fleet.carry_out(self._fleet.book.forget(node_id, self._clock.now_ms()))
+
+    def nodes(self) -> list[Node]:
+        """All nodes, whatever their link."""
+        return self._fleet.nodes()
 
     def find(self, pool_id: str, node_id: str | None = None) -> Pool:
         """Return the one pool of that id, on that node if one is named; raise PoolNotFound or PoolAmbiguous."""

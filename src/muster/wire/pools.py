@@ -112,6 +112,12 @@ def heartbeat_of(message: PoolHeartbeat, node: Node, interval_s: float) -> Heart
     )
 
 
+def engine_of(name: str | None) -> str:
+    """Return the connector's name for an engine; whoever names none speaks OpenAI's API."""
+    folded = (name or _FALLBACK_ENGINE).casefold()
+    return _ENGINES.get(folded, folded)
+
+
 def base_url(address: str | None, name: str) -> str | None:
     """Return `http://host:port` for a URL, host:port or host; InvalidInput when it is none of them."""
     if not address:
@@ -170,11 +176,11 @@ def _is_figure(value: object) -> TypeGuard[float]:
 
 
 def _service(status: PoolStatus, node_url: str | None) -> Service:
-    engine = (status.engine or _FALLBACK_ENGINE).casefold()
+    engine = engine_of(status.engine)
     total = status.slots_total if status.slots_total is not None else status.slots_free
     return Service(
         name=check_name(status.pool_id, "pool_id"),
-        connector=_ENGINES.get(engine, engine),
+        connector=engine,
         status=_status(status),
         url=base_url(status.url, "url") or node_url,
         dialects=(Dialect.OLLAMA, Dialect.OPENAI) if engine == "ollama" else (Dialect.OPENAI,),
