@@ -21,20 +21,27 @@ from muster.control.command_service import CommandService
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
 from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
+from muster.control.leader import Leader
+from muster.control.peers import Peers
+from muster.control.own_host import OwnHost
 from muster.control.pools import PoolNodes
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.control.tasks import TaskDesk
+from muster.control.timekeeper import Timekeeper
+from muster.devices.host import own_addresses
 from muster.errors import SetupError
 from muster.events.hub import Hub, HubLimits
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.usage import Metric, Sample
+from muster.ids import JobId
+from muster.ids import new_id
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink
 from muster.placement.scores import Strategy
-from muster.ports import NodeLink
+from muster.ports import FleetView, NodeLink
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.settings import Settings
@@ -59,8 +66,9 @@ class ControlPlane:
         self._settings = settings
         self._payload_checks = payload_checks
         self._progress = progress
-        self._clock = SystemClock()
+        self._clock = Timekeeper(SystemClock())
         self._rng = system_rng()
+        self._plane_id = new_id("plane", self._clock.now_ms(), self._rng)
         self._stack = Stack(settings.stop_timeout_s + _STOP_MARGIN_S)
         self._front: Front | None = None
         self.link: MemoryLink | None = None
@@ -88,6 +96,7 @@ class ControlPlane:
         recorder = Recorder(store.nodes, store.log)
         fleet = Fleet(self._book(), recorder, self._clock)
         fleet.load(await store.nodes.load())
+        peers, leader = self._beside_others(store, fleet, recorder)
         policy = RetryPolicy(base_s=settings.job_retry_base_s, max_s=settings.job_retry_max_s)
         jobs = JobService(
             JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs),
@@ -107,6 +116,7 @@ class ControlPlane:
             recorder,
             self._clock,
             self._rng,
+            {"cancel_job": lambda args: jobs.cancel(JobId(args["job_id"]))},
         )
         await commands.load()
         access = Access(
@@ -117,7 +127,7 @@ class ControlPlane:
             bootstrap=settings.token,
             requests_per_s_max=settings.requests_per_s_max,
         )
-        gateway = self._gateway(fleet, access)
+        gateway = self._gateway(fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses()), access)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = Hub(
             store.log,
@@ -140,16 +150,18 @@ class ControlPlane:
             ended_max=settings.jobs_ended_max,
             patience_s=settings.job_lease_s,
             also=(commands.tick,),
+            leads=lambda: leader.leads,
         )
         plane = Plane(
             fleet=fleet,
             ingest=Ingest(fleet, commands, recorder, self._clock, link="http"),
             jobs=jobs,
+            commands=commands,
             events=store.log,
             hub=hub,
             scenery=scenery,
             clock=self._clock,
-            metrics=lambda: _metrics(gateway, recorder, broker),
+            metrics=lambda: (*_metrics(gateway, recorder, broker), *_metrics_of_planes(fleet, peers, leader)),
             web_dir=WEB_DIR,
             access=access,
             request_bytes_max=settings.request_bytes_max,
@@ -168,6 +180,8 @@ class ControlPlane:
         # hold it up.
         for service in (
             recorder,
+            peers,
+            leader,
             access,
             _Draining(front, settings.stop_timeout_s),
             grpc,
@@ -181,6 +195,7 @@ class ControlPlane:
         self._front = front
         self.link = MemoryLink(Ingest(fleet, commands, recorder, self._clock, link="memory"), jobs)
         await self._stack.start(StateFile(settings.data_path, lambda: self.urls))
+        log.info(f"Fleet API: {self.urls[0] if settings.fleet_api_url else 'off, only this machine is served'}")
 
     async def _open_store(self) -> ValkeyStore:
         url = self._settings.valkey_url
@@ -198,6 +213,14 @@ class ControlPlane:
         self._stack.add(store.close)
         return store
 
+    def _beside_others(self, store: ValkeyStore, fleet: Fleet, recorder: Recorder) -> tuple[Peers, Leader]:
+        """Make what lets several control planes share one store, and one of them lead."""
+        peers = Peers(fleet, recorder, store.nodes, store.bus, self._clock, self._plane_id)
+        leader = Leader(store.leases, self._clock, self._plane_id)
+        self._clock.on_set(fleet.book.clock_set)
+        self._clock.on_set(leader.doubt)
+        return peers, leader
+
     async def _certificate(self) -> ssl.SSLContext | None:
         settings = self._settings
         if not settings.tls_cert_file:
@@ -213,7 +236,13 @@ class ControlPlane:
             stale_after_s=settings.stale_after_s or None,
             dead_after_s=settings.dead_after_s or None,
         )
-        return NodeBook(limits, forget_after_s=settings.forget_after_s, nodes_max=settings.nodes_max)
+        return NodeBook(
+            limits,
+            forget_after_s=settings.forget_after_s,
+            nodes_max=settings.nodes_max,
+            suspicion_s=settings.self_suspicion_s,
+            plane_id=self._plane_id,
+        )
 
     def _pool_nodes(self, fleet: Fleet, link: NodeLink) -> PoolNodes | None:
         if not self._settings.cloud_profile:
@@ -221,7 +250,7 @@ class ControlPlane:
         interval_s = self._settings.node_timeout_s / self._settings.late_intervals
         return PoolNodes(fleet, link, self._clock, self._rng, interval_s=interval_s)
 
-    def _gateway(self, fleet: Fleet, access: Access) -> Gateway:
+    def _gateway(self, fleet: FleetView, access: Access) -> Gateway:
         settings = self._settings
         limits = GatewayLimits(
             body_bytes_max=settings.request_bytes_max,
@@ -278,3 +307,16 @@ def _metrics(gateway: Gateway, recorder: Recorder, broker: Broker) -> Iterator[M
         kind="counter",
         samples=[Sample("", {}, recorder.events_dropped)],
     )
+
+
+def _metrics_of_planes(fleet: Fleet, peers: Peers, leader: Leader) -> Iterator[Metric]:
+    figures = {
+        "muster_control_planes": ("Control planes on this store, as heard here.", 1 + len(peers.others)),
+        "muster_control_plane_leads": ("1 where this one does what only one may do.", leader.leads),
+        "muster_control_plane_suspects_itself": (
+            "1 while most nodes are silent at once, and so nobody is judged by it.",
+            fleet.book.suspects_itself,
+        ),
+    }
+    for name, (text, value) in figures.items():
+        yield Metric(name=name, help=text, kind="gauge", samples=[Sample("", {}, int(value))])

@@ -63,3 +63,9 @@ def _cpu_times_s() -> tuple[float, float] | None:
     # Linux counts the time of guests within that of their user.
     total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
     return total - times.idle - getattr(times, "iowait", 0.0), total
+
+
+def own_addresses() -> frozenset[str]:
+    """Return the addresses of this machine, as text, and the name for itself."""
+    known = {entry.address.split("%")[0] for entries in psutil.net_if_addrs().values() for entry in entries}
+    return frozenset(known | {"127.0.0.1", "::1", "localhost"})
