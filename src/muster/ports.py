@@ -295,14 +295,6 @@ class CloudProvider(Protocol):
     async def close(self) -> None: ...
 
 
-class Turns(Protocol):
-    """Who of several control planes does a thing that must be done once."""
-
-    async def take(self, name: str, for_s: float) -> bool:
-        """Return True to the first who asks, and to nobody else until `for_s` have passed."""
-        ...
-
-
 class Waker(Protocol):
     """The gateway's way to models whose machines are at rest."""
 

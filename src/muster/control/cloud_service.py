@@ -20,13 +20,14 @@ from muster.domain.event import Event
 from muster.domain.machine import GONE, PAID, Machine, MachineState
 from muster.domain.node import Node
 from muster.errors import Conflict, MachineNotFound, MusterError
-from muster.ports import Bus, CloudProvider, Turns
+from muster.ports import Bus, CloudProvider, Leases
 
 log = structlog.get_logger()
 
 CLOUD_TOPIC = "cloud"
 
-_TURN_S = 60.0  # longer than any call to a cloud takes; a start that failed is not tried again before
+# Longer than any call to a cloud takes. After a start that failed no other control plane tries again before.
+_START_LEASE_S = 60.0
 _LOOK_EVERY_S = 2.0
 _BUS_RETRY_S = 0.5
 _AT_REST = frozenset({MachineState.STOPPING, MachineState.STOPPED}) | GONE
@@ -56,12 +57,13 @@ class CloudService:
         self,
         provider: CloudProvider,
         fleet: Fleet,
-        turns: Turns,
+        leases: Leases,
         bus: Bus,
         recorder: Recorder,
         clock: Clock,
         rules: CloudRules,
         *,
+        plane_id: str,
         busy_workers: Callable[[], Iterable[str]] = tuple,
         is_leader: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -69,7 +71,8 @@ class CloudService:
         self.rules = rules
         self._provider = provider
         self._fleet = fleet
-        self._turns = turns
+        self._leases = leases
+        self._plane_id = plane_id
         self._bus = bus
         self._recorder = recorder
         self._clock = clock
@@ -257,6 +260,7 @@ class CloudService:
     async def _start(self, machine_id: str) -> None:
         if self._call_back(machine_id):
             return
+        lease = f"start:{machine_id}"
         while True:
             await self.machines.refresh(self._changed)
             machine = self.machines.get(machine_id)
@@ -264,7 +268,7 @@ class CloudService:
                 raise MachineNotFound(f"{machine_id} is {machine.state}", field="machine_id")
             if machine.state in PAID:
                 break
-            if machine.state is MachineState.STOPPED and await self._turns.take(f"start:{machine_id}", _TURN_S):
+            if machine.state is MachineState.STOPPED and await self._leases.take(lease, self._plane_id, _START_LEASE_S):
                 budget.check(
                     self.rules.budget,
                     self.hourly_usd,
@@ -275,6 +279,7 @@ class CloudService:
                 await self._provider.start(machine_id)
                 self._emit("machine_started", machine, "asked for")
                 await self.machines.refresh(self._changed)
+                await self._leases.release(lease, self._plane_id)
                 break
             await asyncio.sleep(self.rules.look_every_s)  # it is still stopping, or somebody else starts it
         node = self.machines.node_of(machine)

@@ -12,7 +12,6 @@ from muster.stores.memory.leases import MemoryLeases
 from muster.stores.memory.log import MemoryLog
 from muster.stores.memory.nodes import MemoryNodes
 from muster.stores.memory.tokens import MemoryTokens
-from muster.stores.memory.turns import MemoryTurns
 
 
 class MemoryStore:
@@ -32,7 +31,6 @@ class MemoryStore:
         self.log = MemoryLog(event_log_entries_max)
         self.nodes = MemoryNodes()
         self.leases = MemoryLeases(clock)
-        self.turns = MemoryTurns(clock)
         self.tokens = MemoryTokens()
         self.commands = MemoryCommands(commands_ended_max)
         self.jobs = MemoryJobs(

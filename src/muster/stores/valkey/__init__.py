@@ -14,7 +14,6 @@ from muster.stores.valkey.nodes import ValkeyNodes
 from muster.stores.valkey.queue import ValkeyQueue
 from muster.stores.valkey.server import Server
 from muster.stores.valkey.tokens import ValkeyTokens
-from muster.stores.valkey.turns import ValkeyTurns
 from muster.stores.valkey.upkeep import ValkeyUpkeep
 
 
@@ -39,7 +38,6 @@ class ValkeyStore:
         self.tokens = ValkeyTokens(server)
         self.log = ValkeyLog(server)
         self.bus = ValkeyBus(server)
-        self.turns = ValkeyTurns(server)
 
     @classmethod
     async def open(

@@ -41,7 +41,6 @@
 --   commands       hash  command id -> "how it stands|record as JSON"
 --   commands_ended zset  command id -> its end in ms, of those that ended
 --   layout         number of this list of keys (not ours: stores/valkey/server.py)
---   turn:<what>    present while somebody's turn to do it lasts (not ours: stores/valkey/turns.py)
 --   layout         version of this list, written once when the store is opened (server.py)
 --   log            stream of events: field `event` with JSON, or field `job` with lines, see `tell`
 --
