@@ -8,14 +8,18 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from muster.access.tokens import is_join_token
 from muster.agent.backoff import Backoff
+from muster.agent.key import NodeKeyFile
 from muster.errors import SetupError
 from muster.ids import NodeId
-from muster.links.calls import COMMANDS, DEREGISTER, EVENTS, HEARTBEAT, REGISTER, REPORTS, Call, M, R
+from muster.links.calls import COMMANDS, DEREGISTER, EVENTS, HEARTBEAT, REGISTER, REPORTS, Call, CallingLink, M, R
 from muster.links.http.agent_side import HttpLink
+from muster.links.joining import JoiningLink
 from muster.ports import JobLink, Lifecycle, NodeLink
 from muster.settings import Settings
 from muster.system import SystemClock, system_rng
+from muster.tls import trusting
 
 _KINDS = {  # by scheme
     "http": "http",
@@ -45,13 +49,19 @@ def open_link(
     on_open: Callable[[], None],
 ) -> AgentLink:
     """Make the link, to be started; one that stays open calls `on_open` each time that it has opened again."""
-    token = settings.token or None
-    match link_kind(settings, control_plane):
-        case "grpc":
-            return _grpc_link(settings, grpc_url(control_plane), token, heartbeat_interval_s, on_open)
-        case "amqp":
-            return _amqp_link(settings, node_id, control_plane, session, on_open)
-    return HttpLink(control_plane, session, token)
+
+    def showing(token: str | None) -> AgentLink:
+        match link_kind(settings, control_plane):
+            case "grpc":
+                return _grpc_link(settings, grpc_url(control_plane), token, heartbeat_interval_s, on_open)
+            case "amqp":
+                return _amqp_link(settings, node_id, control_plane, session, token, on_open)
+        return HttpLink(control_plane, session, token, tls=_trust(settings, control_plane))
+
+    key = NodeKeyFile(settings.data_path, node_id, system_rng())
+    if is_join_token(settings.token) or (not settings.token and key.token is not None):
+        return JoiningLink(showing, node_id, key, settings.token or None)
+    return showing(settings.token or None)
 
 
 def link_kind(settings: Settings, control_plane: str) -> str:
@@ -102,6 +112,7 @@ def _amqp_link(
     node_id: NodeId,
     control_plane: str,
     session: aiohttp.ClientSession,
+    token: str | None,
     on_open: Callable[[], None],
 ) -> AgentLink:
     try:
@@ -115,20 +126,18 @@ def _amqp_link(
     broker = broker_address(control_plane if kind == "amqp" else settings.rabbitmq_url, settings.ca_file)
     link = AmqpLink(broker, node_id, SystemClock(), system_rng(), on_open=on_open)
     direct = control_plane if kind == "http" else Settings().control_plane
-    return _ByBroker(link, link, direct, session, settings.token or None)
+    return _ByBroker(link, link, HttpLink(direct, session, token, tls=_trust(settings, direct)))
 
 
-class _ByBroker(HttpLink):
+class _ByBroker(CallingLink):
     """The node's own calls over the broker, all others to the control plane itself: a broker carries no jobs."""
 
     _CALLS = frozenset(call.name for call in (REGISTER, HEARTBEAT, EVENTS, DEREGISTER, COMMANDS, REPORTS))
 
-    def __init__(
-        self, node: NodeLink, broker: Lifecycle, control_plane: str, session: aiohttp.ClientSession, token: str | None
-    ) -> None:
-        super().__init__(control_plane, session, token)
+    def __init__(self, node: NodeLink, broker: Lifecycle, direct: HttpLink) -> None:
         self._node = node
         self._broker = broker
+        self._direct = direct
 
     async def start(self) -> None:
         await self._broker.start()
@@ -137,9 +146,12 @@ class _ByBroker(HttpLink):
         await self._broker.stop()
 
     async def _call(self, call: Call[M, R], message: M) -> R:
-        if call.name in self._CALLS:
-            return await call.deliver(self._node, self, message)
-        return await super()._call(call, message)
+        nodes = self._node if call.name in self._CALLS else self._direct
+        return await call.deliver(nodes, self._direct, message)
+
+
+def _trust(settings: Settings, control_plane: str) -> ssl.SSLContext | None:
+    return trusting(settings.ca_file) if urlsplit(control_plane).scheme == "https" else None
 
 
 def _trusted_pem(ca_file: str) -> bytes | None:

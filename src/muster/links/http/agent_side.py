@@ -2,6 +2,7 @@
 
 import asyncio
 import http
+import ssl
 
 import aiohttp
 
@@ -21,10 +22,18 @@ class HttpLink(CallingLink):
     """A Lifecycle. Each call has a deadline; one that waits for work or commands allows for that as well."""
 
     def __init__(
-        self, base_url: str, session: aiohttp.ClientSession, token: str | None = None, *, timeout_s: float = 10.0
+        self,
+        base_url: str,
+        session: aiohttp.ClientSession,
+        token: str | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        timeout_s: float = 10.0,
     ) -> None:
+        """`tls` says whom to trust instead of the system's authorities."""
         self._base_url = base_url.rstrip("/")
         self._session = session
+        self._tls = tls or True
         self._timeout_s = timeout_s
         self._headers = {"Content-Type": "application/json"}
         if token:
@@ -65,7 +74,7 @@ class HttpLink(CallingLink):
 
     async def _post(self, url: str, data: bytes) -> tuple[int, bytes]:
         async with self._session.post(
-            url, data=data, headers=self._headers, timeout=_NO_TIMEOUT, allow_redirects=False
+            url, data=data, headers=self._headers, timeout=_NO_TIMEOUT, allow_redirects=False, ssl=self._tls
         ) as response:
             return response.status, await _read(response, url)
 
