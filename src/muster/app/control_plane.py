@@ -22,8 +22,8 @@ from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
 from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
 from muster.control.leader import Leader
-from muster.control.peers import Peers
 from muster.control.own_host import OwnHost
+from muster.control.peers import Peers
 from muster.control.pools import PoolNodes
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
@@ -36,8 +36,7 @@ from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.usage import Metric, Sample
-from muster.ids import JobId
-from muster.ids import new_id
+from muster.ids import JobId, new_id
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink
 from muster.placement.scores import Strategy
@@ -195,7 +194,8 @@ class ControlPlane:
         self._front = front
         self.link = MemoryLink(Ingest(fleet, commands, recorder, self._clock, link="memory"), jobs)
         await self._stack.start(StateFile(settings.data_path, lambda: self.urls))
-        log.info(f"Fleet API: {self.urls[0] if settings.fleet_api_url else 'off, only this machine is served'}")
+        # The words that people look for in a proxy's log.
+        log.info("Fleet API: " + (self.urls[0] if settings.fleet_api_url else "off, only this machine is served"))
 
     async def _open_store(self) -> ValkeyStore:
         url = self._settings.valkey_url
