@@ -9,9 +9,11 @@ from muster.domain.node import Node
 from muster.errors import NodeNotFound
 from muster.ids import NodeId
 from muster.placement.candidate import Candidate
-from muster.registry.book import DropNode, Effect, Emit, NodeBook, SaveNode
+from muster.registry.book import DropNode, Effect, Emit, NodeBook, SaveNode, ShowNode
+from muster.wire.peers import NodeNews
 
 NodesChanged = Callable[[set[NodeId]], None]
+DeafFor = Callable[[], float | None]
 
 
 class Fleet:
@@ -25,6 +27,7 @@ class Fleet:
         self._flat: tuple[Candidate, ...] | None = None
         self._version = 0
         self._listeners: list[NodesChanged] = []
+        self._deaf_for_s: DeafFor = lambda: None
 
     @property
     def book(self) -> NodeBook:
@@ -54,6 +57,18 @@ class Fleet:
     def on_change(self, listener: NodesChanged) -> None:
         self._listeners.append(listener)
 
+    def hears_by(self, deaf_for_s: DeafFor) -> None:
+        """Ask there for how long we have not heard what other control planes hear; None: we do."""
+        self._deaf_for_s = deaf_for_s
+
+    def hears_again(self) -> None:
+        self._book.hears_again(self._clock.now_ms())
+
+    @property
+    def judges(self) -> bool:
+        """Whether silence means anything at present."""
+        return self._book.hears and not self._book.suspects_itself
+
     def load(self, nodes: Iterable[Node]) -> None:
         self._book.load(list(nodes), self._clock.now_ms())
         for node in self._book.nodes():
@@ -67,7 +82,10 @@ class Fleet:
                     self._recorder.save(node)
                     changed.add(node.node_id)
                 case DropNode(node_id=node_id):
-                    self._recorder.drop(node_id)
+                    self._recorder.drop(self._book.gone(node_id))
+                    changed.add(node_id)
+                case ShowNode(node_id=node_id):
+                    self._recorder.correct(node_id, self._book.get(node_id))
                     changed.add(node_id)
                 case Emit(event=event):
                     self._recorder.emit([event])
@@ -77,9 +95,34 @@ class Fleet:
             for listener in self._listeners:
                 listener(changed)
 
-    def tick(self) -> None:
-        """Look for silence: nodes that went late take no new work at once, stale and dead ones change state."""
-        self.carry_out(self._book.tick(self._clock.now_ms()))
+    def take_in(self, news: NodeNews) -> None:
+        """Know what another control plane has heard."""
+        now_ms = self._clock.now_ms()
+        effects: list[Effect] = []
+        for gone in news.gone:
+            effects += self._book.observed_drop(gone, now_ms)
+        for node in news.saved:
+            effects += self._book.observed(node, now_ms)
+        self.carry_out(effects)
+
+    def compare(self, stored: Sequence[Node], asked_ms: int) -> None:
+        """Make our records and those that the store had at `asked_ms` the same, whoever has missed something."""
+        now_ms = self._clock.now_ms()
+        effects: list[Effect] = []
+        for node in stored:
+            effects += self._book.observed(node, now_ms, stored=True)
+        effects += self._book.not_stored({node.node_id for node in stored}, asked_ms, now_ms)
+        self.carry_out(effects)
+
+    def tick(self, *, judging: bool = True) -> None:
+        """Look for silence: nodes that went late take no new work at once, stale and dead ones change state.
+
+        Without `judging` another control plane says who is stale or dead.
+        """
+        now_ms = self._clock.now_ms()
+        if (deaf_for_s := self._deaf_for_s()) is not None:
+            self._book.deafened(now_ms - round(deaf_for_s * 1000))
+        self.carry_out(self._book.tick(now_ms, judging=judging))
         for node in self._book.nodes():
             shown = self._candidates.get(node.node_id)
             if shown and shown[0].late != self.is_late(node):

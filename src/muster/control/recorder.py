@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
@@ -11,6 +11,7 @@ from muster.domain.node import Node
 from muster.errors import MusterError
 from muster.ids import NodeId
 from muster.ports import EventLog, NodeStore
+from muster.wire.peers import NodeGone, NodeNews
 
 log = structlog.get_logger()
 
@@ -20,31 +21,59 @@ _EVENTS_MAX = 10_000
 _EVENTS_PER_WRITE = 500
 
 
+NODE_REGISTERED = "node_registered"
+
+Tell = Callable[[NodeNews], Awaitable[None]]
+
+
 class Recorder:
     """A Lifecycle. Records are coalesced per node; events are kept in order up to a bound, the oldest dropped first."""
 
     def __init__(self, nodes: NodeStore, events: EventLog) -> None:
         self._nodes = nodes
         self._log = events
-        self._dirty: dict[NodeId, Node | None] = {}
+        self._dirty: dict[NodeId, Node] = {}
+        self._gone: dict[NodeId, NodeGone] = {}
+        self._newborn: dict[str, Node | None] = {}  # as first seen, if it was: who keeps it first may tell of it
         self._events: deque[Event] = deque(maxlen=_EVENTS_MAX)
+        self._tell: Tell | None = None
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.events_dropped = 0
 
+    def on_written(self, tell: Tell) -> None:
+        """Have other control planes told of what was written. What `tell` raises has it written and told again."""
+        self._tell = tell
+
     def save(self, node: Node) -> None:
         self._dirty[node.node_id] = node
+        if node.node_id in self._newborn and self._newborn[node.node_id] is None:
+            self._newborn[node.node_id] = node
         self._wanted.set()
 
-    def drop(self, node_id: NodeId) -> None:
-        self._dirty[node_id] = None
+    def drop(self, gone: NodeGone) -> None:
+        self._forget(gone.node_id)
+        self._gone[gone.node_id] = gone
         self._wanted.set()
+
+    def correct(self, node_id: NodeId, node: Node | None) -> None:
+        """Keep what waits to be written from undoing what another control plane has written."""
+        if node is None:
+            self._forget(node_id)
+        elif node_id in self._dirty:
+            self._dirty[node_id] = node
+
+    def _forget(self, node_id: NodeId) -> None:
+        self._dirty.pop(node_id, None)
+        self._newborn.pop(node_id, None)
 
     def emit(self, events: Iterable[Event]) -> None:
         for event in events:
             if len(self._events) == _EVENTS_MAX:
                 self.events_dropped += 1
             self._events.append(event)
+            if event.kind == NODE_REGISTERED:
+                self._newborn[event.key] = None
             log.info(event.kind, about=event.key, data=event.data)  # an agent may name its data as it likes
         self._wanted.set()
 
@@ -78,13 +107,18 @@ class Recorder:
     async def flush(self) -> None:
         """Write what waits now; raises StoreUnavailable and keeps it when the store is away."""
         dirty, self._dirty = self._dirty, {}
+        gone, self._gone = self._gone, {}
         try:
-            if saved := [node for node in dirty.values() if node is not None]:
-                await self._nodes.save(saved)
-            if dropped := [node_id for node_id, node in dirty.items() if node is None]:
-                await self._nodes.delete(dropped)
+            if gone:
+                await self._nodes.delete(list(gone))
+            await self._settle_newborn()
+            if dirty:
+                await self._nodes.save(list(dirty.values()))
+            if self._tell is not None and (dirty or gone):
+                await self._tell(NodeNews(saved=tuple(dirty.values()), gone=tuple(gone.values())))
         except MusterError:
-            self._dirty = dirty | self._dirty
+            self._gone = {node_id: drop for node_id, drop in gone.items() if node_id not in self._dirty} | self._gone
+            self._dirty = {node_id: node for node_id, node in dirty.items() if node_id not in self._gone} | self._dirty
             raise
         while self._events:
             batch = [self._events.popleft() for _ in range(min(len(self._events), _EVENTS_PER_WRITE))]
@@ -93,3 +127,11 @@ class Recorder:
             except MusterError:
                 self._events.extendleft(reversed(batch))
                 raise
+
+    async def _settle_newborn(self) -> None:
+        """Leave it to another control plane to tell of a new node that it has kept before us."""
+        for node_id, node in list(self._newborn.items()):
+            if node is not None and not await self._nodes.create(node):
+                kept = (event for event in self._events if (event.kind, event.key) != (NODE_REGISTERED, node_id))
+                self._events = deque(kept, maxlen=_EVENTS_MAX)
+            self._newborn.pop(node_id, None)

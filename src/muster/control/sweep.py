@@ -1,4 +1,7 @@
-"""The one ticker of the control plane: silence of nodes, leases that ran out, retries whose time has come."""
+"""The one ticker of the control plane: silence of nodes, leases that ran out, retries whose time has come.
+
+Of several control planes one leads and does what is to be done once; every one looks for nodes that are late.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +21,7 @@ _PURGE_EVERY_S = 30.0
 
 
 class Sweep:
-    """A Lifecycle. Every step is safe to repeat and fenced in the store, so several control planes may sweep."""
+    """A Lifecycle. Every step is safe to repeat and fenced in the store, should two ever think that they lead."""
 
     def __init__(
         self,
@@ -34,10 +37,11 @@ class Sweep:
         ended_max: int,
         patience_s: float = 0.0,
         also: Sequence[Callable[[], Awaitable[None]]] = (),
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
-        """For `patience_s` after the start leases are left alone: our own absence kept workers from renewing them.
+        """Leave leases alone for `patience_s` after a start, a change of leader, or while we may not hear.
 
-        `also` is done with each sweep.
+        Our own absence may have kept workers from renewing them. `also` is done with each sweep of the leader.
         """
         self._fleet = fleet
         self._queue = queue
@@ -50,6 +54,7 @@ class Sweep:
         self._ended_max = ended_max
         self._patience_s = patience_s
         self._also = also
+        self._leads = leads
         self._patient_until_s = clock.monotonic_s()
         self._purge_at_s = clock.monotonic_s() + _PURGE_EVERY_S
         self._task: asyncio.Task[None] | None = None
@@ -71,10 +76,7 @@ class Sweep:
             await asyncio.sleep(self._every_s)
             problem = ""
             try:
-                self._fleet.tick()
-                await self.sweep_jobs()
-                for step in self._also:
-                    await step()
+                await self.sweep()
             except MusterError as error:
                 problem = error.message
                 if problem != told:
@@ -84,6 +86,15 @@ class Sweep:
                 if problem != told:
                     log.exception("sweep_failed")
             told = problem
+
+    async def sweep(self) -> None:
+        leads = self._leads()
+        self._fleet.tick(judging=leads)
+        if not leads or not self._fleet.judges:
+            self._patient_until_s = self._clock.monotonic_s() + self._patience_s
+        for step in (self.sweep_jobs, *self._also):
+            if self._leads():
+                await step()
 
     async def sweep_jobs(self) -> None:
         if self._clock.monotonic_s() >= self._patient_until_s:
@@ -97,7 +108,7 @@ class Sweep:
                 pass
 
     async def _end_leases(self) -> None:
-        while leases := await self._upkeep.overdue(_BATCH):
+        while self._leads() and (leases := await self._upkeep.overdue(_BATCH)):
             now_ms = self._clock.now_ms()
             settled = await self._queue.settle(
                 [settle_lease(lease, self._policy, now_ms, self._rng) for lease in leases]

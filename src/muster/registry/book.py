@@ -21,7 +21,7 @@ from muster.errors import InvalidInput, NodeNotFound, QueueFull
 from muster.ids import NodeId, check_name, check_node_id, worker_id
 from muster.registry.boots import Boots, Standing
 from muster.registry.changes import changes, node_event
-from muster.registry.departed import Departed, Gone
+from muster.registry.departed import Departed
 from muster.registry.effects import DropNode, Effect, SaveNode, ShowNode
 from muster.registry.entry import Entry
 from muster.registry.health import ALIVE, LOST, Signal, next_health
@@ -29,8 +29,9 @@ from muster.registry.lateness import Lateness, Limits, lateness
 from muster.registry.merge import merged
 from muster.registry.suspicion import Suspicion, Turn
 from muster.wire import Heartbeat, Registration
+from muster.wire.peers import NodeGone
 
-__all__ = ["DropNode", "Effect", "Emit", "Gone", "Heard", "NodeBook", "SaveNode", "ShowNode", "Verdict"]
+__all__ = ["DropNode", "Effect", "Emit", "Heard", "NodeBook", "SaveNode", "ShowNode", "Verdict"]
 
 _CONFLICT_EVERY_MS = 60_000
 _FULL_RETRY_S = 30.0
@@ -97,7 +98,7 @@ class NodeBook:
         heard_until_ms = now_ms if self._deaf_since_ms is None else self._deaf_since_ms
         return heard_until_ms > entry.late_ms and not self._suspicion.excuses(node.node_id)
 
-    def gone(self, node_id: NodeId) -> Gone:
+    def gone(self, node_id: NodeId) -> NodeGone:
         """Return what others are to be told of a node that is listed no more."""
         return self._departed.get(node_id)
 
@@ -182,7 +183,7 @@ class NodeBook:
         """
         entry = self._entries.get(node_id)
         if entry is None:
-            self._remember_left(Gone(node_id, (boot_id,)), _INTERVAL_UNKNOWN_S, now_ms)
+            self._remember_left(NodeGone(node_id, (boot_id,)), _INTERVAL_UNKNOWN_S, now_ms)
             return []
         if entry.boots.is_retired(boot_id):
             return []
@@ -287,7 +288,7 @@ class NodeBook:
         before = replace(entry.node, health=theirs.health, connected=theirs.connected)
         return [*changes(before, entry.node, now_ms)]
 
-    def observed_drop(self, gone: Gone, now_ms: int) -> list[Effect]:
+    def observed_drop(self, gone: NodeGone, now_ms: int) -> list[Effect]:
         """Let a node go that another control plane dropped, unless we know of newer life."""
         entry = self._entries.get(gone.node_id)
         if entry is None:
@@ -478,7 +479,7 @@ class NodeBook:
 
     def _drop(self, entry: Entry, kind: str, reason: str, now_ms: int, boot_ids: tuple[str, ...] = ()) -> list[Effect]:
         node = entry.node
-        gone = Gone(node.node_id, boot_ids, _next(node.revision, now_ms))
+        gone = NodeGone(node.node_id, boot_ids, _next(node.revision, now_ms))
         self._remember_left(gone, node.heartbeat_interval_s, now_ms)
         del self._entries[node.node_id]
         return [DropNode(node.node_id), node_event(node, kind, now_ms, reason=reason)]
@@ -501,7 +502,7 @@ class NodeBook:
             raise NodeNotFound(f"no node {node_id!r} is known", field="node_id")
         return entry
 
-    def _remember_left(self, gone: Gone, interval_s: float, now_ms: int) -> None:
+    def _remember_left(self, gone: NodeGone, interval_s: float, now_ms: int) -> None:
         self._departed.remember(gone, now_ms + self._limits.late_after_ms(interval_s))
 
     def _own_workers(

@@ -4,18 +4,11 @@ from msgspec import Struct
 
 from muster.ids import NodeId
 from muster.registry.boots import RETIRED_MAX
-
-
-class Gone(Struct, frozen=True):
-    """A node that is listed no more, by a word as new as `revision`."""
-
-    node_id: NodeId
-    boot_ids: tuple[str, ...] = ()  # that said goodbye; none: it was forgotten, and comes back when it is heard
-    revision: int = 0
+from muster.wire.peers import NodeGone
 
 
 class _Left(Struct):
-    gone: Gone
+    gone: NodeGone
     ignored_until_ms: int  # what is heard of its boots later was not merely late
 
 
@@ -24,28 +17,28 @@ class Departed:
         self._nodes_max = nodes_max
         self._left: dict[NodeId, _Left] = {}
 
-    def remember(self, gone: Gone, ignored_until_ms: int) -> None:
+    def remember(self, gone: NodeGone, ignored_until_ms: int) -> None:
         known = self._left.pop(gone.node_id, None)
         if known is not None:
             boot_ids = tuple(dict.fromkeys((*known.gone.boot_ids, *gone.boot_ids)))[-RETIRED_MAX:]
-            gone = Gone(gone.node_id, boot_ids, max(known.gone.revision, gone.revision))
+            gone = NodeGone(gone.node_id, boot_ids, max(known.gone.revision, gone.revision))
         self._left[gone.node_id] = _Left(gone, ignored_until_ms)
         if len(self._left) > self._nodes_max:
             del self._left[next(iter(self._left))]
 
-    def get(self, node_id: NodeId) -> Gone:
+    def get(self, node_id: NodeId) -> NodeGone:
         left = self._left.get(node_id)
-        return left.gone if left else Gone(node_id)
+        return left.gone if left else NodeGone(node_id)
 
     def ignores(self, node_id: NodeId, boot_id: str, now_ms: int) -> bool:
         """Whether a message of this boot was merely long on the way."""
         left = self._left.get(node_id)
         return left is not None and boot_id in left.gone.boot_ids and now_ms <= left.ignored_until_ms
 
-    def returned(self, node_id: NodeId) -> Gone:
+    def returned(self, node_id: NodeId) -> NodeGone:
         """Forget that it left."""
         left = self._left.pop(node_id, None)
-        return left.gone if left else Gone(node_id)
+        return left.gone if left else NodeGone(node_id)
 
     def forget(self, before_ms: int) -> None:
         for node_id in [node_id for node_id, left in self._left.items() if left.ignored_until_ms < before_ms]:

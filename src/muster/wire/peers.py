@@ -1,0 +1,21 @@
+"""What control planes tell each other of nodes."""
+
+from msgspec import Struct
+
+from muster.domain.node import Node
+from muster.ids import NodeId
+
+
+class NodeGone(Struct, frozen=True, omit_defaults=True):
+    """A node that is listed no more, by a word as new as `revision`."""
+
+    node_id: NodeId
+    boot_ids: tuple[str, ...] = ()  # that said goodbye; none: it was forgotten, and comes back when it is heard
+    revision: int = 0
+
+
+class NodeNews(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Records that were written, and nodes whose records were deleted."""
+
+    saved: tuple[Node, ...] = ()
+    gone: tuple[NodeGone, ...] = ()
