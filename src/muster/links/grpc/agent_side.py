@@ -64,6 +64,10 @@ class GrpcLink(CallingLink):
         self._was_open = False
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def is_open(self) -> bool:
+        return self._outgoing is not None
+
     async def start(self) -> None:
         """Begin to open the stream; whether that succeeds, calls will tell."""
         if self._task is None:
@@ -195,6 +199,7 @@ class GrpcLink(CallingLink):
             ("grpc.max_send_message_length", FRAME_BYTES_MAX),
             ("grpc.keepalive_time_ms", self._ping_every_ms),
             ("grpc.keepalive_timeout_ms", self._ping_timeout_ms),
+            ("grpc.http2.ping_timeout_ms", self._ping_timeout_ms),  # a ping that measures may stand before that
             ("grpc.http2.max_pings_without_data", 0),
         ]
         if not self._tls:

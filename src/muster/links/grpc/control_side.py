@@ -123,6 +123,7 @@ class GrpcServer:
             ("grpc.max_connection_age_grace_ms", grace_ms),
             ("grpc.keepalive_time_ms", _PING_EVERY_S * 1000),
             ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_S * 1000),
+            ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_S * 1000),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", _PINGS_TAKEN_EVERY_S * 1000),
         ]
