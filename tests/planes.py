@@ -64,6 +64,7 @@ class PlaneUnderTest:
             self.recorder,
             self.clock,
             random.Random(8),
+            {"cancel_job": lambda args: self.jobs.cancel(JobId(args["job_id"]))},
         )
         self.ingest = Ingest(self.fleet, self.commands, self.recorder, self.clock, link="http")
         rng = random.Random(7)
@@ -112,6 +113,7 @@ class PlaneUnderTest:
             fleet=self.fleet,
             ingest=self.ingest,
             jobs=self.jobs,
+            commands=self.commands,
             events=self.store.log,
             hub=self.hub,
             scenery=self.scenery,

@@ -52,6 +52,7 @@ ROUTES: dict[Right, tuple[str, ...]] = {
         "GET /api/events/stream",
         "GET /api/jobs",
         "GET /api/monitor/state",
+        "GET /api/v1/commands",
         "GET /api/v1/commands/{}",
         "GET /api/v1/fleet",
         "GET /api/v1/models",

@@ -13,6 +13,7 @@ from muster.access.book import Caller
 from muster.api import (
     agents,
     basics,
+    commands,
     events,
     explain,
     fleet,
@@ -53,6 +54,7 @@ _HANDLERS = [
     events.event_facts,
     events.monitor_state,
     events.monitor_events,
+    *commands.HANDLERS,
     tokens.create_token,
     tokens.tokens,
     tokens.revoke_token,
@@ -66,6 +68,7 @@ _HANDLERS = [
 _TAGS = {
     "basics": "Health, version, metrics",
     "fleet": "Nodes, workers, models",
+    "commands": "What nodes are told to do",
     "jobs": "Queued work",
     "events": "What happened",
     "monitor": "The live picture",

@@ -40,6 +40,7 @@ class Stats(Struct, frozen=True, kw_only=True):
     gpu_nodes: int
     total_gpus: int
     connected: int
+    suspects_itself: bool  # most nodes are silent at once, which is likely our own fault: nobody is judged
     jobs: dict[str, int]
 
 
@@ -152,13 +153,17 @@ async def stats(plane: ThePlane) -> Stats:
         gpu_nodes=summary.gpu_nodes,
         total_gpus=summary.total_gpus,
         connected=sum(node.connected for node in known),
+        suspects_itself=plane.fleet.book.suspects_itself,
         jobs={status.value: counts.get(status, 0) for status in JobStatus if status is not JobStatus.UNWORKABLE},
     )
 
 
 def _views(plane: Plane, shown: list[Node]) -> list[NodeView]:
     now_ms = plane.clock.now_ms()
-    return [node_view(node, late=plane.fleet.is_late(node), now_ms=now_ms) for node in shown]
+    return [
+        node_view(node, late=plane.fleet.is_late(node), now_ms=now_ms, unanswered=plane.commands.unanswered(node))
+        for node in shown
+    ]
 
 
 def _summary(known: list[Node]) -> FleetSummary:

@@ -13,6 +13,7 @@ from muster.access.book import Caller
 from muster.api.state import Scenery
 from muster.clock import Clock
 from muster.control.access import Access
+from muster.control.command_service import CommandService
 from muster.control.fleet import Fleet
 from muster.control.job_service import JobService
 from muster.control.pools import PoolNodes
@@ -32,6 +33,7 @@ class Plane(Struct, frozen=True, kw_only=True):
     fleet: Fleet
     ingest: NodeLink
     jobs: JobService
+    commands: CommandService
     events: EventLog
     hub: Hub
     scenery: Scenery

@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
+from muster.domain.command import Command
 from muster.domain.gpu import Gpu
 from muster.domain.job import TERMINAL, Job, JobError, JobStatus, Progress, Requirements
 from muster.domain.model import Model
@@ -109,6 +110,7 @@ class NodeView(Struct, frozen=True, kw_only=True):
     phase: Phase
     draining: bool
     late: bool
+    command_problem: str | None
     last_seen: str
     last_seen_ms: int
     registered_at: str
@@ -275,7 +277,8 @@ def _running(node: Node) -> list[Service]:
     return [service for service in node.services if service.status is ServiceStatus.RUNNING]
 
 
-def node_view(node: Node, *, late: bool, now_ms: int) -> NodeView:
+def node_view(node: Node, *, late: bool, now_ms: int, unanswered: Command | None = None) -> NodeView:
+    """`unanswered` is the command that expired last without an answer."""
     facts = node.facts
     return NodeView(
         id=facts.node_id,
@@ -300,6 +303,9 @@ def node_view(node: Node, *, late: bool, now_ms: int) -> NodeView:
         phase=node.phase,
         draining=node.draining,
         late=late,
+        command_problem=None
+        if unanswered is None
+        else f"{unanswered.command} ({unanswered.command_id}): {unanswered.error}",
         last_seen=rfc3339(node.last_seen_ms),
         last_seen_ms=node.last_seen_ms,
         registered_at=rfc3339(node.registered_at_ms),

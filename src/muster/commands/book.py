@@ -21,6 +21,7 @@ from muster.ids import CommandId, NodeId
 __all__ = ["CommandBook", "Effect", "Emit", "SaveCommand", "ToSend"]
 
 _FULL_RETRY_S = 10.0
+_ANSWERS = frozenset({CommandStatus.ACKED, CommandStatus.DONE, CommandStatus.FAILED})
 _TOLD_BYTES_MAX = 1024  # of a result, in the event of its end; the record has it whole
 
 
@@ -46,6 +47,7 @@ class CommandBook:
         self._open: defaultdict[NodeId, dict[CommandId, None]] = defaultdict(dict)
         self._open_count = 0
         self._ended: dict[CommandId, None] = {}  # in the order of their end
+        self._unanswered: dict[NodeId, CommandId] = {}  # the newest that expired, until the node answers one
         self._groups: defaultdict[CommandId, dict[CommandId, None]] = defaultdict(dict)
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -68,6 +70,11 @@ class CommandBook:
             if node_id in {None, command.node_id} and status in {None, command.status}
         ]
         return sorted(found, key=lambda command: (command.created_at_ms, command.command_id), reverse=True)
+
+    def unanswered(self, node_id: NodeId) -> Command | None:
+        """Return the newest command that expired, if the node has answered none since."""
+        command_id = self._unanswered.get(node_id)
+        return None if command_id is None else self._commands.get(command_id)
 
     # --- what people and control planes say --------------------------------------------------------------------------
 
@@ -173,6 +180,10 @@ class CommandBook:
         command_id, node_id = command.command_id, command.node_id
         was_open = command_id in self._open.get(node_id, ())
         self._commands[command_id] = command
+        if command.status is CommandStatus.EXPIRED:
+            self._unanswered[node_id] = command_id
+        elif command.status in _ANSWERS:
+            self._unanswered.pop(node_id, None)
         if command.group_id is not None:
             self._groups[command.group_id][command_id] = None
         if command.status not in ENDED:
@@ -191,11 +202,13 @@ class CommandBook:
         while len(self._ended) > keep:
             command_id = next(iter(self._ended))
             del self._ended[command_id]
-            group_id = self._commands.pop(command_id).group_id
-            if group_id is not None:
-                del self._groups[group_id][command_id]
-                if not self._groups[group_id]:
-                    del self._groups[group_id]
+            command = self._commands.pop(command_id)
+            if self._unanswered.get(command.node_id) == command_id:
+                del self._unanswered[command.node_id]
+            if command.group_id is not None:
+                del self._groups[command.group_id][command_id]
+                if not self._groups[command.group_id]:
+                    del self._groups[command.group_id]
 
 
 def _told(command: Command, now_ms: int) -> Event:

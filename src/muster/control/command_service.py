@@ -6,8 +6,9 @@ So a node's commands reach it whichever control plane took them, and whichever t
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -19,6 +20,7 @@ from muster.commands.order import Order, commands_of, targets
 from muster.control.fleet import Fleet
 from muster.control.recorder import Recorder
 from muster.domain.command import Command, CommandStatus
+from muster.domain.node import Node
 from muster.errors import CommandNotFound, InvalidInput, MusterError
 from muster.ids import CommandId, NodeId, check_node_id, new_id
 from muster.ports import Bus, CommandStore
@@ -36,6 +38,7 @@ _RESULT_BYTES_MAX = 262_144
 _DRAINS = {"drain": True, "resume": False}
 
 OnIssued = Callable[[Command], None]
+First = Callable[[dict[str, Any]], Awaitable[object]]
 
 
 class Issued(Struct, frozen=True, kw_only=True):
@@ -58,7 +61,9 @@ class CommandService:
         recorder: Recorder,
         clock: Clock,
         rng: Rng,
+        first: Mapping[str, First] | None = None,
     ) -> None:
+        """`first` is, by command, what this side does with the arguments before any node is told."""
         self._book = book
         self._store = store
         self._bus = bus
@@ -66,6 +71,7 @@ class CommandService:
         self._recorder = recorder
         self._clock = clock
         self._rng = rng
+        self._first = first or {}
         self._unwritten: dict[CommandId, Command] = {}
         self._writing = asyncio.Lock()
         self._waiting: defaultdict[NodeId, set[asyncio.Event]] = defaultdict(set)
@@ -100,7 +106,7 @@ class CommandService:
     async def issue(self, order: Order) -> Issued:
         """Address, keep and tell the commands of an order; of an id that is known, the commands as they stand.
 
-        Raises NodeNotFound, NodeNotConnected or QueueFull, and then nothing was issued.
+        Raises NodeNotFound, NodeNotConnected, QueueFull or what has to be done first raises: then nothing was issued.
         """
         now_ms = self._clock.now_ms()
         command_id = order.command_id or CommandId(new_id("cmd", now_ms, self._rng))
@@ -109,6 +115,8 @@ class CommandService:
             return Issued(command_id=command_id, commands=known, created=False)
         commands = commands_of(order, command_id, targets(order, self._fleet.nodes()), now_ms)
         self._book.check_room(len(commands))
+        if order.command in self._first:
+            await self._first[order.command](order.args)
         await self._store.save(commands)  # first: what was answered with an error must not be carried out later
         for command in commands:
             self._carry_out(self._book.issue(command, now_ms))
@@ -129,6 +137,11 @@ class CommandService:
         if not found:
             raise CommandNotFound(f"no command {command_id!r} is known", field="command_id")
         return found
+
+    def unanswered(self, node: Node) -> Command | None:
+        """Return the command that expired for want of an answer, if the node has answered none since."""
+        command = self._book.unanswered(node.node_id)
+        return command if command is not None and command.boot_id in {"", node.boot_id} else None
 
     def newest(self, node_id: NodeId | None = None, status: CommandStatus | None = None) -> list[Command]:
         return self._book.newest(node_id, status)
@@ -238,11 +251,8 @@ class CommandService:
 
     def _merge(self, commands: Sequence[Command]) -> None:
         for command in commands:
-            is_new = self._book.get(command.command_id) is None
             if self._book.merge(command) and command.status not in ENDED:
                 self._wake(command.node_id)
-                if is_new:
-                    self._mark_draining(command)
 
     async def _follow(self) -> None:
         while True:
