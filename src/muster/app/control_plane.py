@@ -194,8 +194,8 @@ class ControlPlane:
         self._front = front
         self.link = MemoryLink(Ingest(fleet, commands, recorder, self._clock, link="memory"), jobs)
         await self._stack.start(StateFile(settings.data_path, lambda: self.urls))
-        # The words that people look for in a proxy's log.
-        log.info("Fleet API: " + (self.urls[0] if settings.fleet_api_url else "off, only this machine is served"))
+        fleet_api = f"Fleet API: {self.urls[0] if settings.fleet_api_url else 'off, only this machine is served'}"
+        log.info(fleet_api)  # in the words that people look for in a proxy's log
 
     async def _open_store(self) -> ValkeyStore:
         url = self._settings.valkey_url
