@@ -12,11 +12,15 @@ from muster.errors import InvalidInput, MusterError, QueueFull, StoreUnavailable
 from muster.links.calls import CallingLink
 from muster.links.http.agent_side import HttpLink
 from muster.links.memory import MemoryLink
+from muster.ports import NodeLink
 from muster.wire import ClaimReply, ClaimRequest
+from tests.contract.links.amqp_served import amqp_served, empty, open_amqp_link
 from tests.contract.links.grpc_served import grpc_served, open_grpc_link
 from tests.contract.links.planes import EXCHANGES, SESSION, WORKER, NotingPlane
 from tests.contract.links.served import Served
 from tests.waiting import eventually
+
+SENT_BY_NODES = {"register", "heartbeat", "report_events", "deregister", "report_commands"}
 
 
 @asynccontextmanager
@@ -39,6 +43,13 @@ async def grpc_link(plane: NotingPlane) -> AsyncIterator[CallingLink]:
         yield link
 
 
+@asynccontextmanager
+async def amqp_link(plane: NotingPlane, url: str) -> AsyncIterator[NodeLink]:
+    await empty(url)
+    async with amqp_served(url, plane), open_amqp_link(url) as link:
+        yield link
+
+
 @pytest.fixture
 def plane() -> NotingPlane:
     return NotingPlane()
@@ -50,6 +61,14 @@ async def link(request: pytest.FixtureRequest, plane: NotingPlane) -> AsyncItera
         yield link
 
 
+@pytest.fixture(params=[memory_link, http_link, grpc_link, amqp_link])
+async def node_link(request: pytest.FixtureRequest, plane: NotingPlane) -> AsyncIterator[NodeLink]:
+    """Every link, also the one over a broker, which brings messages and no replies."""
+    over_broker = request.param is amqp_link
+    async with request.param(plane, *([request.getfixturevalue("broker").url] if over_broker else [])) as link:
+        yield link
+
+
 @pytest.mark.parametrize(("method", "message", "reply"), EXCHANGES, ids=[name for name, *_ in EXCHANGES])
 async def test_a_message_arrives_as_it_was_sent_and_so_does_the_reply(
     link: CallingLink, plane: NotingPlane, method: str, message: Any, reply: Any
@@ -57,6 +76,19 @@ async def test_a_message_arrives_as_it_was_sent_and_so_does_the_reply(
     plane.reply = reply
     assert await getattr(link, method)(message) == reply
     assert plane.heard == [message]
+
+
+@pytest.mark.parametrize(
+    ("method", "message", "reply"),
+    [exchange for exchange in EXCHANGES if exchange[0] in SENT_BY_NODES],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+async def test_what_a_node_sends_arrives_as_it_was_sent(
+    node_link: NodeLink, plane: NotingPlane, method: str, message: Any, reply: Any
+) -> None:
+    plane.reply = reply
+    await getattr(node_link, method)(message)
+    await eventually(lambda: plane.heard == [message])
 
 
 @pytest.mark.parametrize(

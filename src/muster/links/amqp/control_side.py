@@ -108,12 +108,12 @@ class AmqpIngest:
 
     async def _refuse(self, queue: str, message: DeliveredMessage, reason: str) -> None:
         """Put a message aside where people can look at it, with the reason."""
-        self._refused[queue] += 1
         headers = {"reason": reason[:_REASON_CHARS_MAX], "queue": queue, "routing_key": message.routing_key or ""}
         try:
             await self._broker.publish(message.body, DEAD_LETTERS, "", headers=headers)
         except UpstreamFailed as error:
             log.warning("dead_letter_not_kept", queue=queue, error=error.message)
+        self._refused[queue] += 1
         now_s = self._clock.monotonic_s()
         if now_s >= self._tell_at_s:  # a flood of them is told by its count
             total = sum(self._refused.values())
