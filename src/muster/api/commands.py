@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from litestar import Response, get, post
 from litestar.openapi import ResponseSpec
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta, Struct, field
 
 from muster.api.lists import Limit, Page, paged
@@ -29,14 +29,17 @@ class SendCommand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     node_id: Annotated[str | None, Meta(description="One node, or `*` for all that are connected.")] = None
     nodes: Annotated[list[str] | None, Meta(description="Several nodes by name.")] = None
-    selector: Annotated[
-        str | None,
-        Meta(
-            max_length=1024,
-            description="Labels: `zone=a,gpu` are nodes with zone=a and any `gpu`; type, pool, region, az and gpu are "
-            "known of every node that has them.",
-        ),
-    ] = None
+    selector: (
+        Annotated[
+            str,
+            Meta(
+                max_length=1024,
+                description="Labels: `zone=a,gpu` are nodes with zone=a and any `gpu`; type, pool, region, az and gpu "
+                "are known of every node that has them.",
+            ),
+        ]
+        | None
+    ) = None
     command: Annotated[
         str | None,
         Meta(
@@ -119,11 +122,11 @@ async def command(plane: ThePlane, command_id: FromPath[str]) -> CommandAnswer:
 async def commands(
     plane: ThePlane,
     node: FromQuery[str | None] = None,
-    state: FromQuery[CommandStatus | None] = None,
+    status: Annotated[CommandStatus | None, QueryParameter(name="state")] = None,
     page: Page = 1,
     limit: Limit = 100,
 ) -> Response[list[CommandView]]:
-    shown, headers = paged(plane.commands.newest(NodeId(node) if node else None, state), page, limit)
+    shown, headers = paged(plane.commands.newest(NodeId(node) if node else None, status), page, limit)
     return Response([_view(each) for each in shown], headers=headers)
 
 
