@@ -29,6 +29,7 @@ SEED_NAMES = {
     "FLEET_API_URL": "fleet_api_url",
     "LLM_INSTANCE_TYPE": "cloud_instance_type",
 }
+_EMPTY_COUNTS = frozenset({"FLEET_API_URL"})  # set to nothing it means: none
 NO_GRPC = "none"
 # Read by the command line itself, not settings.
 _OTHER_NAMES = frozenset({"MUSTER_DEBUG"})
@@ -299,7 +300,7 @@ def _read_file(path: Path) -> dict[str, object]:
 def _read_environment(env: Mapping[str, str]) -> dict[str, object]:
     values: dict[str, object] = {}
     for name, field in SEED_NAMES.items():
-        if field in Settings.__struct_fields__ and env.get(name):
+        if field in Settings.__struct_fields__ and (env.get(name) or (name in env and name in _EMPTY_COUNTS)):
             values[field] = env[name]
     for name, value in env.items():
         if name.startswith("MUSTER_") and name not in _OTHER_NAMES:

@@ -1,6 +1,6 @@
 """The models of the whole fleet as one list, as both dialects show it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from muster.domain.model import Model, canonical_model_name
 from muster.domain.service import Dialect
@@ -8,6 +8,7 @@ from muster.placement.candidate import Candidate
 from muster.placement.filters import connected, draining, health, late, service
 from muster.placement.wish import Wish
 
+_NAMED_MAX = 8
 _ANY = Wish()
 _STATE = (connected, health, late, draining, service)
 
@@ -15,14 +16,25 @@ _STATE = (connected, health, late, draining, service)
 def offered(candidates: Iterable[Candidate], dialects: frozenset[Dialect]) -> list[Model]:
     """Return each model once, by name, if some worker that takes new requests has it; a resident one is preferred."""
     by_name: dict[str, Model] = {}
-    for candidate in candidates:
-        if dialects.isdisjoint(candidate.dialects) or any(rule(candidate, _ANY) for rule in _STATE):
-            continue
+    for candidate in _working(candidates, dialects):
         for name, model in candidate.models.items():
             known = by_name.get(name)
             if known is None or (model.resident and not known.resident):
                 by_name[name] = model
     return [by_name[name] for name in sorted(by_name)]
+
+
+def offering(candidates: Iterable[Candidate], dialects: frozenset[Dialect]) -> str:
+    """Name whose models a list holds, for a header; `local` when it comes from nobody but us."""
+    keys = [candidate.key for candidate in _working(candidates, dialects) if candidate.models]
+    named = ", ".join(keys[:_NAMED_MAX])
+    return f"{named}, +{len(keys) - _NAMED_MAX}" if len(keys) > _NAMED_MAX else named or "local"
+
+
+def _working(candidates: Iterable[Candidate], dialects: frozenset[Dialect]) -> Iterator[Candidate]:
+    for candidate in candidates:
+        if not dialects.isdisjoint(candidate.dialects) and not any(rule(candidate, _ANY) for rule in _STATE):
+            yield candidate
 
 
 def find(models: Iterable[Model], name: str) -> Model | None:

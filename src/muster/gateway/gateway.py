@@ -12,7 +12,7 @@ from muster.domain.service import Dialect
 from muster.errors import InvalidInput, ModelNotFound, MusterError, PayloadTooLarge, Unauthorized
 from muster.gateway import ollama, openai
 from muster.gateway.call import Call
-from muster.gateway.catalog import find, offered
+from muster.gateway.catalog import find, offered, offering
 from muster.gateway.exchange import SPOKEN_BY, Client, Exchange
 from muster.gateway.framing import RequestReader, path_of
 from muster.gateway.limits import GatewayLimits
@@ -173,7 +173,8 @@ class Gateway:
             case openai.MODELS:
                 return Reply.json(openai.model_list(models))
             case ollama.TAGS:
-                return Reply.json(ollama.tags(models))
+                backend = offering(self._fleet.candidates(), SPOKEN_BY[path.dialect])
+                return Reply.json(ollama.tags(models), lines=b"x-muster-worker: %b\r\n" % backend.encode())
             case ollama.PS:
                 return Reply.json(ollama.ps(models))
         wanted = ollama.parse_show(request.body) if path.name == ollama.SHOW else _model_in(request.url)
