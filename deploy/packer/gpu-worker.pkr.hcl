@@ -80,16 +80,21 @@ build {
 
   provisioner "file" {
     sources = [
-      var.wheel,
-      "../../requirements/constraints.txt",
-      "../systemd/worker-agent.service",
-      "../systemd/sysusers.conf",
+      "${path.root}/../../requirements/constraints.txt",
+      "${path.root}/../systemd/worker-agent.service",
+      "${path.root}/../systemd/sysusers.conf",
     ]
     destination = "/tmp/muster/"
   }
 
+  provisioner "file" {
+    source      = var.wheel
+    destination = "/tmp/muster/"
+    generated   = true # looked for when it is copied, not when this file is checked
+  }
+
   provisioner "shell" {
-    script          = "install.sh"
+    script          = "${path.root}/install.sh"
     execute_command = "sudo env {{ .Vars }} sh '{{ .Path }}'"
   }
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What is in the image: NVIDIA's driver, Muster in /opt/muster and the agent's service, which starts once the machine has
+# What is in the image: NVIDIA's driver, Muster in /opt/worker-agent and the agent's service, which starts once the machine has
 # its settings. Run by Packer as root, with its files in /tmp/muster.
 set -eu
 
@@ -9,9 +9,9 @@ sed -i 's/^Components: main$/Components: main contrib non-free non-free-firmware
 apt-get update -q
 apt-get install -y -q --no-install-recommends "linux-headers-$(uname -r)" nvidia-driver nvidia-smi python3-venv libgomp1
 
-python3 -m venv /opt/muster
+python3 -m venv /opt/worker-agent
 wheel=$(ls /tmp/muster/muster-*.whl)
-/opt/muster/bin/pip install --no-cache-dir -c /tmp/muster/constraints.txt "${wheel}[amqp,grpc,llamacpp]"
+/opt/worker-agent/bin/pip install --no-cache-dir -c /tmp/muster/constraints.txt "${wheel}[amqp,grpc,llamacpp]"
 
 install -D -m 644 /tmp/muster/sysusers.conf /etc/sysusers.d/muster.conf
 systemd-sysusers

@@ -60,11 +60,11 @@ def test_the_unit_is_one_that_systemd_reads(name: str) -> None:
     configparser.RawConfigParser(strict=False).read_string((FOLDER / name).read_text())
 
 
-@pytest.mark.parametrize("name", UNITS)
-def test_it_runs_a_command_that_exists(name: str) -> None:
+@pytest.mark.parametrize(("name", "home"), [("worker-agent.service", "worker-agent"), ("muster.service", "muster")])
+def test_it_runs_a_command_that_exists(name: str, home: str) -> None:
     program, *words = one(name, "ExecStart").split()
 
-    assert program == "/opt/muster/bin/muster"
+    assert program == f"/opt/{home}/bin/muster"
     check_command(words)
 
 
