@@ -8,7 +8,7 @@ import structlog
 from muster.agent.backoff import Backoff
 from muster.agent.outbox import Outbox
 from muster.clock import Clock, Rng
-from muster.errors import MusterError
+from muster.errors import Forbidden, MusterError, Unauthorized
 from muster.ids import NodeId
 from muster.ports import NodeLink
 from muster.wire import AgentEvents, Heartbeat, HeartbeatReply, Registration
@@ -19,6 +19,7 @@ _EVENTS_PER_CALL = 100
 _RETRY_S_MAX = 30.0
 _GAP_S_MAX = 1.0  # between heartbeats that news hurries along
 _INTERVAL_S_MIN = 0.1
+_WHEN_REFUSED = "set MUSTER_TOKEN to one that an admin makes: muster token create NAME --role agent --join"
 
 
 class Pulse:
@@ -97,7 +98,9 @@ class Pulse:
         await self._tell_events()
 
     async def _beat(self) -> None:
-        reply = await self._link.heartbeat(await self._sample())
+        heartbeat = await self._sample()
+        self._registered = False  # until we hear otherwise: who did not answer may have forgotten us
+        reply = await self._link.heartbeat(heartbeat)
         self._registered = reply.known
         self._pause_s = max(_INTERVAL_S_MIN, min(self._interval_s, reply.next_heartbeat_ms / 1000))
         self._on_reply(reply)
@@ -126,10 +129,11 @@ class Pulse:
             return
 
     async def _rest(self, error: MusterError) -> None:
-        self._registered = False
         self._failures += 1
         delay_s = self._backoff.delay_s(self._failures, self._rng)
-        log.warning(
-            "control_plane_not_reached", error=error.message, attempt=self._failures, retry_in_s=round(delay_s, 2)
-        )
+        facts = {"error": error.message, "attempt": self._failures, "retry_in_s": round(delay_s, 2)}
+        if isinstance(error, Unauthorized | Forbidden):
+            log.error("control_plane_refuses_us", **facts, next_step=_WHEN_REFUSED)
+        else:
+            log.warning("control_plane_not_reached", **facts)
         await asyncio.sleep(delay_s)
