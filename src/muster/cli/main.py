@@ -10,6 +10,7 @@ import typer
 from muster import __version__
 from muster.cli.agent import agent
 from muster.cli.chat import chat
+from muster.cli.cloud import cloud
 from muster.cli.doctor import doctor
 from muster.cli.down import down
 from muster.cli.events import events
@@ -48,6 +49,7 @@ for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.add_typer(job, name="job", rich_help_panel="Work")
+app.add_typer(cloud, name="cloud", rich_help_panel="Run")
 
 
 def main() -> None:
