@@ -1,0 +1,81 @@
+"""Rented machines put together: which cloud, under which rules. Without a cloud set up nothing of one is imported."""
+
+import importlib.util
+from collections.abc import Callable, Iterable
+
+from msgspec import Struct
+
+from muster.clock import Clock
+from muster.cloud.prices import Prices
+from muster.control.budget import Budget
+from muster.control.cloud_service import CloudRules, CloudService
+from muster.control.fleet import Fleet
+from muster.control.recorder import Recorder
+from muster.control.waker import FleetWaker
+from muster.errors import SetupError
+from muster.ports import Bus, CloudProvider, Leases
+from muster.settings import Settings
+
+
+class Cloud(Struct, frozen=True, kw_only=True):
+    service: CloudService
+    waker: FleetWaker
+
+
+def open_provider(settings: Settings) -> CloudProvider:
+    """SetupError says what is missing."""
+    if not settings.cloud_provider:
+        raise SetupError("no cloud is set up", next_step="set MUSTER_CLOUD_PROVIDER=ec2; see docs/guides/ec2.md")
+    if importlib.util.find_spec("boto3") is None:
+        raise SetupError("renting machines on EC2 needs boto3", next_step="pip install 'muster[cloud]'")
+    from muster.cloud.ec2 import Ec2  # noqa: PLC0415 - boto3 takes half a second: only who rents machines waits for it
+
+    return Ec2(
+        region=settings.cloud_region, endpoint_url=settings.cloud_endpoint_url, prices=Prices(settings.cloud_prices)
+    )
+
+
+def budget_of(settings: Settings) -> Budget:
+    return Budget(
+        machines_max=settings.cloud_machines_max,
+        hourly_usd_max=settings.cloud_hourly_usd_max,
+        run_hours_max=settings.cloud_run_hours_max,
+        unknown_price_allowed=settings.cloud_unknown_price,
+    )
+
+
+def open_cloud(
+    settings: Settings,
+    fleet: Fleet,
+    leases: Leases,
+    bus: Bus,
+    recorder: Recorder,
+    clock: Clock,
+    *,
+    plane_id: str,
+    busy_workers: Callable[[], Iterable[str]],
+    is_leader: Callable[[], bool],
+) -> Cloud | None:
+    """Return None when no cloud is set up."""
+    if not settings.cloud_provider:
+        return None
+    rules = CloudRules(
+        fleet=settings.cloud_fleet,
+        budget=budget_of(settings),
+        refresh_s=settings.cloud_refresh_s,
+        idle_stop_s=settings.cloud_idle_stop_s,
+        boot_s=settings.cloud_wake_timeout_s,
+    )
+    service = CloudService(
+        open_provider(settings),
+        fleet,
+        leases,
+        bus,
+        recorder,
+        clock,
+        rules,
+        plane_id=plane_id,
+        busy_workers=busy_workers,
+        is_leader=is_leader,
+    )
+    return Cloud(service=service, waker=FleetWaker(service, fleet, clock, timeout_s=settings.cloud_wake_timeout_s))
