@@ -3,8 +3,6 @@
 import importlib.util
 from collections.abc import Callable, Iterable
 
-from msgspec import Struct
-
 from muster.clock import Clock
 from muster.cloud.prices import Prices
 from muster.control.budget import Budget
@@ -13,13 +11,28 @@ from muster.control.fleet import Fleet
 from muster.control.recorder import Recorder
 from muster.control.waker import FleetWaker
 from muster.errors import SetupError
+from muster.gateway.usage import Finished
 from muster.ports import Bus, CloudProvider, Leases
 from muster.settings import Settings
 
 
-class Cloud(Struct, frozen=True, kw_only=True):
-    service: CloudService
-    waker: FleetWaker
+class Cloud:
+    """A Lifecycle: what the gateway and the API get of the cloud."""
+
+    def __init__(self, service: CloudService, waker: FleetWaker) -> None:
+        self.service = service
+        self.waker = waker
+
+    async def start(self) -> None:
+        await self.service.start()
+
+    async def stop(self) -> None:
+        await self.waker.stop()
+        await self.service.stop()
+
+    def answered(self, finished: Finished) -> None:
+        if finished.worker:
+            self.service.worker_answered(finished.worker)
 
 
 def open_provider(settings: Settings) -> CloudProvider:
@@ -78,4 +91,4 @@ def open_cloud(
         busy_workers=busy_workers,
         is_leader=is_leader,
     )
-    return Cloud(service=service, waker=FleetWaker(service, fleet, clock, timeout_s=settings.cloud_wake_timeout_s))
+    return Cloud(service, FleetWaker(service, fleet, clock, timeout_s=settings.cloud_wake_timeout_s))

@@ -12,6 +12,7 @@ from muster.api.plane import Plane
 from muster.api.state import GatewayFigures, Scenery
 from muster.app.broker import Broker
 from muster.app.certificates import CertificateWatch
+from muster.app.cloud import Cloud, open_cloud
 from muster.app.grpc_port import GrpcPort
 from muster.app.process import StateFile, make_data_dir, url_of
 from muster.app.stack import Stack
@@ -126,7 +127,18 @@ class ControlPlane:
             bootstrap=settings.token,
             requests_per_s_max=settings.requests_per_s_max,
         )
-        gateway = self._gateway(fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses()), access)
+        cloud = open_cloud(
+            settings,
+            fleet,
+            store.leases,
+            store.bus,
+            recorder,
+            self._clock,
+            plane_id=self._plane_id,
+            busy_workers=lambda: gateway.stats().in_flight_by_worker,
+            is_leader=lambda: leader.leads,
+        )
+        gateway = self._gateway(fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses()), access, cloud)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = Hub(
             store.log,
@@ -168,6 +180,7 @@ class ControlPlane:
             decide=gateway.decide,
             pool_nodes=self._pool_nodes(fleet, Ingest(fleet, commands, recorder, self._clock, link=V2_LINK)),
             fleet_api=bool(settings.fleet_api_url),
+            cloud=cloud.service if cloud else None,
         )
         tls = await self._certificate()
         front = Front(gateway, build_app(plane), settings.listen_addresses, tls=tls)
@@ -189,6 +202,7 @@ class ControlPlane:
             commands,
             hub,
             broker,
+            *([cloud] if cloud else []),
         ):
             await self._stack.start(service)
         self._front = front
@@ -250,7 +264,7 @@ class ControlPlane:
         interval_s = self._settings.node_timeout_s / self._settings.late_intervals
         return PoolNodes(fleet, link, self._clock, self._rng, interval_s=interval_s)
 
-    def _gateway(self, fleet: FleetView, access: Access) -> Gateway:
+    def _gateway(self, fleet: FleetView, access: Access, cloud: Cloud | None) -> Gateway:
         settings = self._settings
         limits = GatewayLimits(
             body_bytes_max=settings.request_bytes_max,
@@ -267,6 +281,8 @@ class ControlPlane:
             authenticate=access.refusal,
             strategy=Strategy(settings.strategy),
             limits=limits,
+            on_finished=cloud.answered if cloud else None,
+            waker=cloud.waker if cloud else None,
         )
 
 

@@ -51,9 +51,6 @@ class FleetWaker:
             task.add_done_callback(lambda done: self._over(name, done))
         return _outcome(task)
 
-    async def start(self) -> None:
-        """Nothing is under way yet."""
-
     async def stop(self) -> None:
         tasks = list(self._under_way.values())
         for task in tasks:
