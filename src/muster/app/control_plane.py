@@ -14,6 +14,7 @@ from muster.app.broker import Broker
 from muster.app.certificates import CertificateWatch
 from muster.app.cloud import Cloud, open_cloud
 from muster.app.grpc_port import GrpcPort
+from muster.app.pool_workers import PoolWorkers
 from muster.app.process import StateFile, make_data_dir, url_of
 from muster.app.stack import Stack
 from muster.commands.book import CommandBook
@@ -163,6 +164,7 @@ class ControlPlane:
             also=(commands.tick,),
             leads=lambda: leader.leads,
         )
+        pool_nodes = self._pool_nodes(fleet, Ingest(fleet, commands, recorder, self._clock, link=V2_LINK))
         plane = Plane(
             fleet=fleet,
             ingest=Ingest(fleet, commands, recorder, self._clock, link="http"),
@@ -178,7 +180,7 @@ class ControlPlane:
             request_bytes_max=settings.request_bytes_max,
             tasks=TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max),
             decide=gateway.decide,
-            pool_nodes=self._pool_nodes(fleet, Ingest(fleet, commands, recorder, self._clock, link=V2_LINK)),
+            pool_nodes=pool_nodes,
             fleet_api=bool(settings.fleet_api_url),
             cloud=cloud.service if cloud else None,
         )
@@ -205,6 +207,9 @@ class ControlPlane:
             *([cloud] if cloud else []),
         ):
             await self._stack.start(service)
+        if pool_nodes is not None:
+            workers = PoolWorkers(fleet, pool_nodes, jobs, self._clock, self._rng, leads=lambda: leader.leads)
+            await self._stack.start(workers)
         self._front = front
         self.link = MemoryLink(Ingest(fleet, commands, recorder, self._clock, link="memory"), jobs)
         await self._stack.start(StateFile(settings.data_path, lambda: self.urls))

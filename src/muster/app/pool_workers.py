@@ -1,0 +1,127 @@
+"""Workers for nodes that have none of their own: who registers pools over `/v2` runs engines, but claims no jobs.
+
+The control plane claims for them and asks their engines, so that a task for a model that only a pool has is done too.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import aiohttp
+import structlog
+from msgspec.structs import replace
+
+from muster.agent.offer import Means, make_offer
+from muster.agent.worker import Worker
+from muster.clock import Clock, Rng
+from muster.connectors.catalog import all_connectors
+from muster.control.candidates import reachable_url
+from muster.control.fleet import Fleet
+from muster.control.pools import Pool, PoolNodes
+from muster.ids import NodeId
+from muster.ports import Connector, JobLink
+from muster.wire.pools import LINK, engine_of
+
+log = structlog.get_logger()
+
+_LOOK_EVERY_S = 1.0
+_STOP_S = 2.0
+
+
+class PoolWorkers:
+    """A Lifecycle. Of several control planes the one that `leads` does it: a pool has its slots once."""
+
+    def __init__(
+        self, fleet: Fleet, pools: PoolNodes, jobs: JobLink, clock: Clock, rng: Rng, *, leads: Callable[[], bool]
+    ) -> None:
+        self._pools = pools
+        self._jobs = jobs
+        self._clock = clock
+        self._rng = rng
+        self._leads = leads
+        self._workers: dict[tuple[str, int], Worker] = {}  # by pool's key and slots: these never change for a worker
+        self._changed = asyncio.Event()
+        self._session: aiohttp.ClientSession | None = None
+        self._task: asyncio.Task[None] | None = None
+        fleet.on_change(self._heard)
+
+    async def start(self) -> None:
+        if self._task is None:
+            self._session = aiohttp.ClientSession()
+            connectors = {
+                name: connector
+                for name, connector in all_connectors(self._session, self._rng).items()
+                if connector.needs_service
+            }
+            self._task = asyncio.create_task(self._run(connectors), name="pool-workers")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+            await self._dismiss(list(self._workers))
+        if self._session is not None:
+            await self._session.close()
+
+    def _heard(self, _: set[NodeId]) -> None:
+        self._changed.set()
+
+    async def _run(self, connectors: dict[str, Connector]) -> None:
+        while True:
+            try:
+                await self._look(connectors)
+            except Exception:  # the next look must come: tasks would wait for ever
+                log.exception("pool_workers_failed")
+            try:
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+            self._changed.clear()
+
+    async def _look(self, connectors: dict[str, Connector]) -> None:
+        wanted = {(pool.key, pool.service.slots or 1): pool for pool in self._own_pools()}
+        await self._dismiss([key for key in self._workers if key not in wanted])
+        for key, pool in wanted.items():
+            worker = self._workers.get(key)
+            open_now = pool.ready and not pool.draining and self._pools.is_live(pool)
+            if worker is None and not open_now:
+                continue
+            if worker is None:
+                worker = self._workers[key] = self._hire(pool)
+                await worker.start()
+            worker.hold(held=not open_now)
+            service = replace(pool.service, connector=_connector(pool, connectors), url=_url(pool))
+            names = [pool.service.name, pool.key, *([pool.node.facts.pool] if pool.node.facts.pool else [])]
+            means = Means(labels=pool.node.facts.labels, custom={"pool": names})
+            worker.offer(make_offer(connectors, (service,), means))
+
+    def _own_pools(self) -> Iterator[Pool]:
+        for node in self._pools.nodes() if self._leads() else ():
+            for service in node.services if node.link == LINK else ():
+                if service.url:
+                    yield Pool(node, service)
+
+    def _hire(self, pool: Pool) -> Worker:
+        index = [service.name for service in pool.node.services].index(pool.service.name)
+        return Worker(
+            pool.node.node_id,
+            index,
+            self._jobs,
+            self._clock,
+            self._rng,
+            slots=pool.service.slots or 1,
+            stop_timeout_s=_STOP_S,
+        )
+
+    async def _dismiss(self, keys: list[tuple[str, int]]) -> None:
+        await asyncio.gather(*(self._workers.pop(key).stop() for key in keys))
+
+
+def _connector(pool: Pool, connectors: dict[str, Connector]) -> str:
+    """Return who drives the pool: an engine of unknown name is taken to speak OpenAI's API, as it was placed."""
+    return pool.service.connector if pool.service.connector in connectors else engine_of(None)
+
+
+def _url(pool: Pool) -> str:
+    return reachable_url(pool.service.url or "", pool.node)
