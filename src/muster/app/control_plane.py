@@ -20,6 +20,7 @@ from muster.app.stack import Stack
 from muster.commands.book import CommandBook
 from muster.control.access import Access
 from muster.control.command_service import CommandService
+from muster.control.first_machine import FirstMachine
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
 from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
@@ -182,7 +183,7 @@ class ControlPlane:
             decide=gateway.decide,
             pool_nodes=pool_nodes,
             fleet_api=bool(settings.fleet_api_url),
-            cloud=cloud.service if cloud else None,
+            machine=FirstMachine(cloud.service) if cloud else None,
         )
         tls = await self._certificate()
         front = Front(gateway, build_app(plane), settings.listen_addresses, tls=tls)
@@ -204,7 +205,7 @@ class ControlPlane:
             commands,
             hub,
             broker,
-            *([cloud] if cloud else []),
+            *filter(None, (cloud,)),
         ):
             await self._stack.start(service)
         if pool_nodes is not None:

@@ -123,6 +123,20 @@ class CloudService:
         await _outcome(task, f"{machine_id} was called back: a request needs it")
         return self.machines.get(machine_id)
 
+    def begin_rest(self, machine: Machine, reason: str) -> None:
+        """Stop it without waiting for that."""
+
+        async def rest() -> None:
+            try:
+                await self.stop_machine(machine.machine_id, reason)
+            except MusterError as error:
+                log.warning("machine_not_stopped", machine_id=machine.machine_id, error=error.message)
+
+        if machine.machine_id not in self._stopping:
+            task = asyncio.create_task(rest(), name="machine-rest")
+            self._tasks.append(task)
+            task.add_done_callback(lambda done: self._tasks.remove(done) if done in self._tasks else None)
+
     async def set_idle_stop(self, machine_id: str, idle_stop_s: float) -> None:
         """Change how long a machine may be idle, until the control planes are started anew; 0: for ever."""
         self.machines.get(machine_id)
@@ -196,7 +210,7 @@ class CloudService:
         if self._is_leader():
             for machine in self.machines.running():
                 if reason := self._reason_to_rest(machine):
-                    self._begin_rest(machine, reason)
+                    self.begin_rest(machine, reason)
 
     def _used_now(self) -> tuple[str, ...]:
         """Return the machines that serve or have served since the last look."""
@@ -225,18 +239,6 @@ class CloudService:
         quiet_since_ms = max(machine.started_at_ms, self._since_ms, self._used_ms.get(machine.machine_id, 0))
         idle_s = (now_ms - quiet_since_ms) / 1000
         return f"it has served nothing for {idle_s:.0f} s" if idle_s >= idle_stop_s else None
-
-    def _begin_rest(self, machine: Machine, reason: str) -> None:
-        async def rest() -> None:
-            try:
-                await self.stop_machine(machine.machine_id, reason)
-            except MusterError as error:
-                log.warning("machine_not_stopped", machine_id=machine.machine_id, error=error.message)
-
-        if machine.machine_id not in self._stopping:
-            task = asyncio.create_task(rest(), name="machine-rest")
-            self._tasks.append(task)
-            task.add_done_callback(lambda done: self._tasks.remove(done) if done in self._tasks else None)
 
     def _changed(self, before: Machine | None, after: Machine) -> None:
         """Say on the node and in the log what has become of its machine; once, so by the leader alone."""
