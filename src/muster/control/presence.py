@@ -17,6 +17,10 @@ class Presence:
         self._patience_s = patience_s
         self._waiting: dict[NodeId, asyncio.TimerHandle] = {}
 
+    @property
+    def waits_for(self) -> frozenset[NodeId]:
+        return frozenset(self._waiting)
+
     async def start(self) -> None:
         """Wait to be told."""
 

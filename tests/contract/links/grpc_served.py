@@ -68,8 +68,10 @@ async def grpc_served(
 ) -> AsyncIterator[GrpcServed]:
     served = GrpcServed(nodes, jobs, token=token, limits=limits)
     await served.start()
-    yield served
-    await served.stop()
+    try:
+        yield served
+    finally:
+        await served.stop()
 
 
 @asynccontextmanager
@@ -94,5 +96,7 @@ async def open_grpc_link(
         ping_timeout_s=ping_timeout_s,
     )
     await link.start()
-    yield link
-    await link.stop()
+    try:
+        yield link
+    finally:
+        await link.stop()

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from muster.errors import InvalidInput, MusterError, PayloadTooLarge, QueueFull
 from muster.ids import NodeId
@@ -35,6 +37,7 @@ class AgentStream:
         self._body_bytes_max = body_bytes_max
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._replies: asyncio.Queue[Reply | None] = asyncio.Queue(CALLS_MAX)
+        self._garbled = False
         self.node_id: NodeId | None = None
 
     async def run(self, age_s: float, stopping: asyncio.Event) -> None:
@@ -51,6 +54,8 @@ class AgentStream:
             await _ended(self._calls.values())
             if not writer.done():
                 await asyncio.wait_for(self._finish(writer), _LAST_ANSWERS_S)
+            if self._garbled:
+                await self._context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this was no message muster.v1.Call")
         except TimeoutError:
             log.info("grpc_stream_not_read", node_id=self.node_id)  # by its agent, which will not miss the rest
         finally:
@@ -61,7 +66,7 @@ class AgentStream:
         await asyncio.wait((writer,))
 
     async def _read(self) -> None:
-        while isinstance(frame := await self._context.read(), Call):
+        while (frame := await self._next()) is not None:
             if frame.cancel:
                 if (task := self._calls.get(frame.id)) is not None:
                     task.cancel()
@@ -71,17 +76,27 @@ class AgentStream:
                 error = QueueFull(f"{CALLS_MAX} calls of this stream have no reply yet", retry_after_s=_RETRY_AFTER_S)
                 await self._refuse(frame.id, error)
             else:
-                self._calls[frame.id] = asyncio.create_task(self._answer(frame))
+                self._calls[frame.id] = task = asyncio.create_task(self._answer(frame))
+                task.add_done_callback(partial(self._forget, frame.id))
+
+    async def _next(self) -> Call | None:
+        """Return None at the end of the stream, and where it makes no sense any more."""
+        try:
+            frame: object = await self._context.read()
+        except DecodeError:
+            self._garbled = True
+            return None
+        return frame if isinstance(frame, Call) else None
 
     async def _write(self) -> None:
         while (reply := await self._replies.get()) is not None:
             await self._context.write(reply)
 
     async def _answer(self, frame: Call) -> None:
-        try:
-            await self._replies.put(await self._reply(frame))
-        finally:
-            del self._calls[frame.id]
+        await self._replies.put(await self._reply(frame))
+
+    def _forget(self, call_id: int, _: asyncio.Task[None]) -> None:
+        del self._calls[call_id]
 
     async def _reply(self, frame: Call) -> Reply:
         try:
