@@ -205,9 +205,10 @@ class ControlPlane:
             commands,
             hub,
             broker,
-            *filter(None, (cloud,)),
         ):
             await self._stack.start(service)
+        if cloud is not None:
+            await self._stack.start(cloud)
         if pool_nodes is not None:
             workers = PoolWorkers(fleet, pool_nodes, jobs, self._clock, self._rng, leads=lambda: leader.leads)
             await self._stack.start(workers)
