@@ -17,6 +17,7 @@ log = structlog.get_logger()
 TOKENS_TOPIC = "tokens"
 
 _RELOAD_EVERY_S = 30.0
+_FIRST_LOOK_S = 1.0  # at what came between our first reading and the beginning of our listening
 _JOIN_S = 0.2  # many changes at once are read once
 _RETRY_S = 0.5
 _NOTE_EVERY_S = 60.0
@@ -113,6 +114,8 @@ class Access:
 
     async def join(self, caller: Caller, message: Join) -> Joined:
         """Give the node of one who shows a join token a token of its own. The same message twice is one join."""
+        if self._book.is_open:
+            raise Forbidden("this fleet asks for no token, so there is nothing to join with: leave MUSTER_TOKEN out")
         now_ms = self._clock.now_ms()
         token = for_node(message.node_id, message.secret_sha256, caller.token_id, now_ms)
         known = self._book.get(token.token_id)
@@ -149,12 +152,14 @@ class Access:
             await asyncio.sleep(_RETRY_S)
 
     async def _keep_up(self) -> None:
+        patience_s = _FIRST_LOOK_S
         while True:
             try:
-                async with asyncio.timeout(_RELOAD_EVERY_S):
+                async with asyncio.timeout(patience_s):
                     await self._changed.wait()
             except TimeoutError:
                 pass  # nothing was heard: look all the same
+            patience_s = _RELOAD_EVERY_S
             self._changed.clear()
             try:
                 self._book.replace(await self._store.load())
