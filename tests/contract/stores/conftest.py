@@ -5,7 +5,7 @@ import pytest
 from muster.stores.memory import MemoryStore
 from muster.stores.valkey import ValkeyStore
 from tests.clocks import ManualClock
-from tests.contract.stores.world import Store
+from tests.contract.stores.world import COMMANDS_ENDED_MAX, Store
 from tests.valkey_server import KINDS, ValkeyServer
 
 
@@ -28,13 +28,19 @@ async def store(
     request: pytest.FixtureRequest, servers: dict[str, ValkeyServer], clock: ManualClock
 ) -> AsyncIterator[Store]:
     if request.param == "memory":
-        yield MemoryStore(clock, result_bytes_max=1000, event_log_entries_max=100)
+        yield MemoryStore(
+            clock, result_bytes_max=1000, event_log_entries_max=100, commands_ended_max=COMMANDS_ENDED_MAX
+        )
         return
     if request.param not in servers:
         servers[request.param] = ValkeyServer(request.param)
         servers[request.param].start()
     opened = await ValkeyStore.open(
-        servers[request.param].url, clock=clock, result_bytes_max=1000, event_log_entries_max=100
+        servers[request.param].url,
+        clock=clock,
+        result_bytes_max=1000,
+        event_log_entries_max=100,
+        commands_ended_max=COMMANDS_ENDED_MAX,
     )
     yield opened
     await opened.server.execute("FLUSHALL")

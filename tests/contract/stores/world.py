@@ -22,6 +22,7 @@ from muster.stores.valkey import ValkeyStore
 Store = MemoryStore | ValkeyStore
 
 LEASE_S = 15.0
+COMMANDS_ENDED_MAX = 20
 SMALL = Capability(services=("llm",), models=("a", "b"), gpu_memory_gb=24, labels={"zone": "x"})
 BIG = Capability(services=("llm",), models=("a", "b", "c"), gpu_memory_gb=80, labels={"zone": "x"})
 

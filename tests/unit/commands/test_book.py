@@ -1,22 +1,18 @@
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from muster.commands.book import CommandBook, Effect, Emit, SaveCommand
 from muster.domain.command import Command, CommandStatus
+from muster.domain.job import Progress
 from muster.errors import CommandNotFound, QueueFull
 from muster.ids import CommandId, NodeId
-
-NODE = NodeId("gpu-1")
-FIRST = CommandId("cmd-1")
+from tests.unit.commands.makers import FIRST, NODE, command
 
 
-def command(command_id: str = FIRST, node_id: str = NODE, deadline_ms: int = 1_000) -> Command:
-    return Command(command_id=CommandId(command_id), node_id=NodeId(node_id), command="status", deadline_ms=deadline_ms)
-
-
-def issued(commands_max: int = 10) -> CommandBook:
-    commands = CommandBook(commands_max)
+def issued(**limits: int) -> CommandBook:
+    commands = CommandBook(**limits)
     commands.issue(command(), 0)
     return commands
 
@@ -36,10 +32,30 @@ def test_an_issued_command_is_saved_and_told() -> None:
     assert effects[0] == SaveCommand(
         Command(command_id=FIRST, node_id=NODE, command="status", created_at_ms=7, deadline_ms=1_000)
     )
-    (_, told) = effects
-    assert isinstance(told, Emit)
-    assert (told.event.kind, told.event.key, told.event.at_ms) == ("command_created", NODE, 7)
-    assert told.event.data == {"node_id": NODE, "command_id": FIRST, "command": "status"}
+    (_, emitted) = effects
+    assert isinstance(emitted, Emit)
+    assert (emitted.event.kind, emitted.event.key, emitted.event.at_ms) == ("command_created", NODE, 7)
+    assert emitted.event.data == {"node_id": NODE, "command_id": FIRST, "command": "status"}
+
+
+def told(effects: Sequence[Effect]) -> dict[str, Any]:
+    (data,) = [effect.event.data for effect in effects if isinstance(effect, Emit)]
+    return data
+
+
+def test_the_log_says_who_had_what_done_with_which_result() -> None:
+    commands = CommandBook()
+    asked = command(issued_by="ops", command="logs", args={"service": "llama"})
+    about = {"node_id": NODE, "command_id": FIRST, "command": "logs"}
+    assert told(commands.issue(asked, 0)) == about | {"by": "ops", "args": {"service": "llama"}}
+    assert told(commands.to_send(NODE, 1).effects) == about
+    assert told(commands.finished(FIRST, 2, result=["a line"])) == about | {"by": "ops", "result": ["a line"]}
+
+
+def test_the_log_has_large_results_in_brief() -> None:
+    effects = issued().finished(FIRST, 2, result="x" * 10_000)
+    assert told(effects)["result"] == {"size_bytes": 10_002}
+    assert effects[0] == SaveCommand(command(status=CommandStatus.DONE, result="x" * 10_000, ended_at_ms=2))
 
 
 def test_the_same_id_twice_is_one_command() -> None:
@@ -84,9 +100,8 @@ def test_a_failure_tells_why() -> None:
     commands = issued()
     effects = commands.finished(FIRST, 5, error="no such service")
     assert status(commands) is CommandStatus.FAILED
-    told = effects[1]
-    assert isinstance(told, Emit)
-    assert (told.event.kind, told.event.data["reason"]) == ("command_failed", "no such service")
+    assert kinds(effects) == ["command_failed"]
+    assert told(effects)["reason"] == "no such service"
 
 
 def test_silence_beyond_the_deadline_is_an_end_too() -> None:
@@ -115,24 +130,103 @@ def test_an_answer_to_no_command_is_an_error() -> None:
         issued().acked(CommandId("cmd-9"), 1)
 
 
-def test_the_book_is_bounded_and_lets_ended_commands_go_first() -> None:
-    commands = issued(commands_max=2)
-    commands.finished(FIRST, 1)
+def test_the_book_takes_so_many_open_commands() -> None:
+    commands = issued(open_max=2)
     commands.issue(command("cmd-2"), 2)
-    assert status(commands) is CommandStatus.DONE
-    commands.issue(command("cmd-3"), 3)
-    assert status(commands) is None
     with pytest.raises(QueueFull, match="commands_max") as full:
-        commands.issue(command("cmd-4"), 4)
+        commands.issue(command("cmd-3"), 3)
     assert full.value.field == "commands_max"
+    commands.finished(FIRST, 4)
+    commands.check_room(1)
+    with pytest.raises(QueueFull):
+        commands.check_room(2)
+
+
+def test_the_book_lets_the_oldest_ended_commands_go() -> None:
+    commands = issued(ended_max=1)
+    commands.issue(command("cmd-2", group_id=CommandId("group")), 2)
+    commands.issue(command("cmd-3", group_id=CommandId("group")), 2)
+    for command_id in ("cmd-2", FIRST, "cmd-3"):
+        commands.finished(CommandId(command_id), 3)
+    assert [found.command_id for found in commands.newest()] == ["cmd-3"]
+    assert [found.command_id for found in commands.find(CommandId("group"))] == ["cmd-3"]
+    commands.issue(command("cmd-4"), 4)
+    commands.finished(CommandId("cmd-4"), 5)
+    assert commands.find(CommandId("group")) == ()
+
+
+def test_a_group_is_found_by_its_id() -> None:
+    commands = issued()
+    for name, node in (("a", "gpu-1"), ("b", "gpu-2")):
+        commands.issue(command(name, node, group_id=CommandId("group")), 1)
+    assert [found.command_id for found in commands.find(CommandId("group"))] == ["a", "b"]
+    assert [found.command_id for found in commands.find(FIRST)] == [FIRST]
+    assert commands.find(CommandId("c")) == ()
+
+
+def test_commands_are_listed_newest_first_by_node_and_status() -> None:
+    commands = issued()
+    commands.issue(command("b", "gpu-2"), 1)
+    commands.issue(command("c"), 2)
+    commands.acked(CommandId("c"), 3)
+    assert [found.command_id for found in commands.newest()] == ["c", "b", FIRST]
+    assert [found.command_id for found in commands.newest(NODE)] == ["c", FIRST]
+    assert [found.command_id for found in commands.newest(NODE, CommandStatus.ACKED)] == ["c"]
+
+
+def test_progress_is_kept_while_the_command_runs() -> None:
+    commands = issued()
+    first = commands.acked(FIRST, 1, Progress(fraction=0.1))
+    assert kinds(first) == ["command_acked"]
+    (saved,) = commands.acked(FIRST, 2, Progress(fraction=0.2))
+    assert isinstance(saved, SaveCommand)
+    assert saved.command.progress == Progress(fraction=0.2, at_ms=2)
+    commands.finished(FIRST, 3)
+    assert commands.acked(FIRST, 4, Progress(fraction=0.3)) == []
+
+
+def test_a_node_shows_the_newest_command_it_left_unanswered() -> None:
+    commands = issued()
+    commands.issue(command("cmd-2", deadline_ms=2_000), 0)
+    assert commands.unanswered(NODE) is None
+    commands.tick(1_500)
+    assert commands.unanswered(NODE) == commands.get(FIRST)
+    commands.tick(2_500)
+    assert commands.unanswered(NODE) == commands.get(CommandId("cmd-2"))
+    commands.issue(command("cmd-3", deadline_ms=9_000), 3_000)
+    commands.acked(CommandId("cmd-3"), 3_001)
+    assert commands.unanswered(NODE) is None
+
+
+def test_an_unanswered_command_that_is_forgotten_is_not_shown() -> None:
+    commands = issued(ended_max=1)
+    commands.tick(2_000)
+    commands.issue(command("cmd-2", "gpu-2"), 0)
+    commands.finished(CommandId("cmd-2"), 1)
+    assert commands.unanswered(NODE) is None
 
 
 def test_a_restarted_control_plane_goes_on_with_what_was_saved() -> None:
     before = issued()
     before.issue(command("cmd-2"), 0)
     before.finished(CommandId("cmd-2"), 1)
-    saved = [found for name in (FIRST, "cmd-2") if (found := before.get(CommandId(name)))]
     commands = CommandBook()
-    assert commands.load(saved) == []
+    assert all(commands.merge(saved) for saved in before.newest())
     assert [sent.command_id for sent in commands.to_send(NODE, 2).commands] == [FIRST]
     assert commands.finished(CommandId("cmd-2"), 3) == []
+
+
+def test_of_two_books_the_further_state_counts_and_the_answer_before_its_absence() -> None:
+    ours, theirs = issued(), issued()
+    theirs.to_send(NODE, 1)
+    (sent,) = theirs.newest()
+    assert ours.merge(sent)
+    assert not ours.merge(sent)
+    assert not theirs.merge(command())
+    ours.tick(1_001)
+    theirs.finished(FIRST, 1_000, result=7)
+    (expired,), (done,) = ours.newest(), theirs.newest()
+    assert ours.merge(done)
+    assert not theirs.merge(expired)
+    assert ours.newest() == theirs.newest() == [done]
+    assert ours.unanswered(NODE) is None
