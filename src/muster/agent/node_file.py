@@ -16,7 +16,7 @@ from muster.errors import InvalidInput, SetupError
 
 T = TypeVar("T", bound=Struct)
 
-_SECTIONS = ("node", "service")
+_SECTIONS = ("node", "service", "commands")
 
 
 class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,8 +47,14 @@ class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class NodeFile(Struct, frozen=True, kw_only=True):
+    """`commands` are the programs that the command `exec` may run here, by name: words, the first of them the program.
+
+    Further words that come with the command take the place of the word `{args}`; without it there are none.
+    """
+
     node: NodeSection = NodeSection()
     services: tuple[ServiceTemplate, ...] = ()
+    commands: dict[str, tuple[str, ...]] = {}
 
 
 def load_node_file(path: Path) -> NodeFile:
@@ -67,7 +73,7 @@ def load_node_file(path: Path) -> NodeFile:
         reader.read_service(entry, number) for number, entry in enumerate(_as_list(values.get("service", [])))
     )
     reader.check_distinct(services)
-    return NodeFile(node=node, services=services)
+    return NodeFile(node=node, services=services, commands=reader.read_commands(values.get("commands", {})))
 
 
 class _Reader:
@@ -82,6 +88,16 @@ class _Reader:
         except InvalidInput as error:
             raise self._error(error.message, "service", number, error.field or "command") from None
         return found
+
+    def read_commands(self, entry: Any) -> dict[str, tuple[str, ...]]:
+        if not isinstance(entry, Mapping):
+            raise self._error("commands must be a table", "commands", 0, "commands")
+        for name, words in entry.items():
+            if not (isinstance(words, list) and words and all(isinstance(word, str) and word for word in words)):
+                raise self._error(
+                    f'{name} must be a list of words, the program first: {name} = ["df", "-h"]', "commands", 0, name
+                )
+        return {name: tuple(words) for name, words in entry.items()}
 
     def read(self, entry: Any, kind: type[T], section: str, number: int) -> T:
         if not isinstance(entry, Mapping):

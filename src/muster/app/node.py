@@ -59,6 +59,7 @@ def agent_config(
         discover=_given(settings, "discover", node.discover),
         ignored_ports=frozenset(port for _, port in settings.listen_addresses),
         services=(*file.services, *services),
+        commands=file.commands,
         stop_timeout_s=settings.stop_timeout_s,
     )
 

@@ -129,6 +129,19 @@ class Engine:
                             waiting = f"with a next token within {limits.next_token_s:g} s"
                             timeout.reschedule(now_s() + limits.next_token_s)
 
+    async def follow(self, url: str, body: dict[str, Any], take: Callable[[dict[str, Any]], None]) -> None:
+        """Post a long piece of work and give each line of its answer to `take`; only silence ends it before its time."""
+        quiet_s = self._limits.first_token_s
+        with _failures_named(url, f"with a next word within {quiet_s:g} s"):
+            async with asyncio.timeout(quiet_s) as timeout, self._post(url, body) as response:
+                if response.status != _OK:
+                    data = await _read(response, self._limits.look_bytes_max)
+                    raise refusal(response.status, _json(data), data)
+                async for line in response.content:  # aiohttp bounds the length of a line
+                    timeout.reschedule(asyncio.get_running_loop().time() + quiet_s)
+                    if line.strip():
+                        take(_event(line, url))
+
     def _post(self, url: str, body: dict[str, Any]) -> Any:
         return self._session.post(
             url,

@@ -2,12 +2,21 @@
 
 import asyncio
 from datetime import datetime
+from typing import Any
 
 from msgspec import Struct, field
 
-from muster.connectors.openai import OpenAIConnector
+from muster.connectors.engine import refusal
+from muster.connectors.openai import OpenAIConnector, base_url
+from muster.domain.job import Progress
 from muster.domain.model import Model
 from muster.domain.service import Dialect, Service
+from muster.errors import UpstreamFailed
+from muster.ports import ReportProgress
+
+_OK = 200
+_PULLED = "success"
+_STATUS_CHARS_MAX = 200
 
 
 class _Details(Struct):
@@ -59,6 +68,35 @@ class OllamaConnector(OpenAIConnector):
             dialects=(Dialect.OLLAMA, Dialect.OPENAI),
             models=tuple(_model(tag, resident.get(tag.name)) for tag in tags.models),
         )
+
+    async def pull_model(self, service: Service, model: str, report: ReportProgress) -> dict[str, Any]:
+        """Have it fetch a model from its library; what it says of the way is told as it comes."""
+        last: dict[str, Any] = {}
+
+        def take(line: dict[str, Any]) -> None:
+            nonlocal last
+            last = line
+            report(_progress(line))
+
+        await self._engine.follow(f"{base_url(service.url or '')}/api/pull", {"model": model}, take)
+        if last.get("status") != _PULLED:
+            raise UpstreamFailed(f"{service.name} ended the pull of {model} with {last.get('status')!r}")
+        return {"model": model, "service": service.name}
+
+    async def unload_model(self, service: Service, model: str) -> dict[str, Any]:
+        url = f"{base_url(service.url or '')}/api/generate"
+        look = await self._engine.look(url, {"model": model, "keep_alive": 0})
+        if look.status != _OK:
+            raise refusal(look.status, look.value)
+        return {"model": model, "service": service.name}
+
+
+def _progress(line: dict[str, Any]) -> Progress:
+    total, completed, status = line.get("total"), line.get("completed"), line.get("status")
+    fraction = None
+    if isinstance(total, int) and isinstance(completed, int) and 0 <= completed <= total and total > 0:
+        fraction = completed / total
+    return Progress(fraction=fraction, message=status[:_STATUS_CHARS_MAX] if isinstance(status, str) else None)
 
 
 def _model(tag: _Tag, resident: _Resident | None) -> Model:

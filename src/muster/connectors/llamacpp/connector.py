@@ -2,16 +2,19 @@
 
 import asyncio
 from pathlib import PurePosixPath
+from typing import Any
 
 import aiohttp
 from msgspec import Struct, field
 
-from muster.connectors.engine import EngineLimits, error_text
-from muster.connectors.openai import OpenAIConnector
+from muster.connectors.engine import EngineLimits, error_text, refusal
+from muster.connectors.openai import OpenAIConnector, base_url
 from muster.domain.model import Model
 from muster.domain.service import Service, ServiceStatus
-from muster.errors import MusterError
+from muster.errors import Conflict, MusterError
 
+_OK = 200
+_NO_ROUTER = frozenset({404, 405, 501})
 _NOT_IMPLEMENTED = 501
 _UNAVAILABLE = 503
 _SERVER = "llama.cpp"
@@ -81,6 +84,15 @@ class LlamaCppConnector(OpenAIConnector):
             slots=props.total_slots,
             slots_busy=None if props.is_sleeping else await self._slots_busy(base),
         )
+
+    async def unload_model(self, service: Service, model: str) -> dict[str, Any]:
+        """Have a router let go of a model; a server of one model keeps it for as long as it runs."""
+        look = await self._engine.look(f"{base_url(service.url or '')}/models/unload", {"model": model})
+        if look.status in _NO_ROUTER:
+            raise Conflict(f"{service.name} has one model and keeps it while it runs: restart or stop the service")
+        if look.status != _OK:
+            raise refusal(look.status, look.value)
+        return {"model": model, "service": service.name}
 
     def _forget(self, base: str) -> None:
         super()._forget(base)
