@@ -130,7 +130,7 @@ class Engine:
                             timeout.reschedule(now_s() + limits.next_token_s)
 
     async def follow(self, url: str, body: dict[str, Any], take: Callable[[dict[str, Any]], None]) -> None:
-        """Post a long piece of work and give each line of its answer to `take`; only silence ends it before its time."""
+        """Post a long piece of work and give each line of its answer to `take`; silence ends it, length does not."""
         quiet_s = self._limits.first_token_s
         with _failures_named(url, f"with a next word within {quiet_s:g} s"):
             async with asyncio.timeout(quiet_s) as timeout, self._post(url, body) as response:
