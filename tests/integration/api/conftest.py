@@ -1,5 +1,6 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
@@ -22,8 +23,8 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(token: str = "") -> AsyncIterator[Served]:
-    async with running_plane(token=token) as plane:
+async def serving(token: str = "", **options: Any) -> AsyncIterator[Served]:
+    async with running_plane(token=token, **options) as plane:
         gateway = Gateway(
             plane.fleet,
             clock=SystemClock(),
