@@ -103,7 +103,12 @@ class ControlPlane(MusterProcess):
             folder,
             command,
             *arguments,
-            env={"MUSTER_LISTEN": f"127.0.0.1:{self.port}", "MUSTER_DATA_DIR": str(self.data_dir)} | dict(env),
+            env={
+                "MUSTER_LISTEN": f"127.0.0.1:{self.port}",
+                "MUSTER_GRPC_LISTEN": "none",
+                "MUSTER_DATA_DIR": str(self.data_dir),
+            }
+            | dict(env),
         )
         self.url = f"http://127.0.0.1:{self.port}"
 

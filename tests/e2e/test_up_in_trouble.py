@@ -21,6 +21,7 @@ def run_up(folder: Path, *, prefix: tuple[str, ...] = (), **env: str) -> subproc
         "HOME": str(folder),
         "MUSTER_DATA_DIR": str(folder / "data"),
         "MUSTER_LISTEN": f"127.0.0.1:{free_port()}",
+        "MUSTER_GRPC_LISTEN": "none",
         "MUSTER_MODEL": "none",
         "MUSTER_DISCOVER": "false",
     }
@@ -71,6 +72,14 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         holder.listen()
         port = holder.getsockname()[1]
         assert_told(run_up(tmp_path, MUSTER_LISTEN=f"127.0.0.1:{port}"), f"127.0.0.1:{port}", "--listen")
+
+
+def test_a_taken_grpc_port_that_was_asked_for_is_named(tmp_path: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        address = f"127.0.0.1:{holder.getsockname()[1]}"
+        assert_told(run_up(tmp_path, MUSTER_GRPC_LISTEN=address), address, "gRPC", "MUSTER_GRPC_LISTEN")
 
 
 def test_a_read_only_data_directory_is_named(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def muster(tmp_path: Path) -> Iterator[Muster]:
         "HOME": str(tmp_path),
         "MUSTER_DATA_DIR": str(tmp_path / "data"),
         "MUSTER_LISTEN": f"127.0.0.1:{free_port()}",
+        "MUSTER_GRPC_LISTEN": "none",
         "MUSTER_MODEL": "none",
         "MUSTER_DISCOVER": "false",
         "MUSTER_NODE_ID": "this-machine",
