@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Self
@@ -11,13 +12,16 @@ from muster import __version__
 from muster.cli.running import find_running
 from muster.errors import MusterError, SetupError
 from muster.settings import Settings, load_settings
+from muster.tls import trusting, trusting_only
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 FIRST_TOKEN_TIMEOUT_S = 300.0  # a model may have to be loaded first
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _HTTP_ERROR = 400
 _HTTP_UNAUTHORIZED = 401
+_HTTP_FORBIDDEN = 403
 
 
 class Unreachable(SetupError):
@@ -44,7 +48,9 @@ class Refused(MusterError):
     @property
     def next_step(self) -> str | None:
         if self.status == _HTTP_UNAUTHORIZED:
-            return "set MUSTER_TOKEN to the control plane's token"
+            return "set MUSTER_TOKEN to a token of this fleet"
+        if self.status == _HTTP_FORBIDDEN:
+            return "set MUSTER_TOKEN to a token of such a role; an admin makes one with `muster token create`"
         return _NEXT_STEPS.get(self.refused_code)
 
 
@@ -57,12 +63,14 @@ _NEXT_STEPS = {
 
 
 class Client:
-    def __init__(self, url: str, token: str = "") -> None:
+    def __init__(self, url: str, token: str = "", tls: ssl.SSLContext | None = None) -> None:
+        """`tls` says whom to trust; without it the system's authorities."""
         parts = urlsplit(url if "//" in url else f"http://{url}")
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise SetupError(f"{url!r} is no address of a control plane", next_step="give http://HOST:PORT")
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._parts = parts
+        self._tls = tls
         self._headers = {"User-Agent": f"muster/{__version__}", "Accept": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -71,7 +79,12 @@ class Client:
     def find(cls, server: str | None, data_dir: str | None = None) -> Self:
         """Ask `server`, else the control plane in the settings, else the one that runs on this machine."""
         settings = load_settings({"data_dir": data_dir})
-        return cls(server or _address(settings), settings.token)
+        return cls.at(server or _address(settings), settings)
+
+    @classmethod
+    def at(cls, url: str, settings: Settings) -> Self:
+        """Ask the control plane at `url` with the token, and trusting whom the settings name."""
+        return cls(url, settings.token, _trust(url, settings))
 
     def get(self, path: str, **query: Any) -> Any:
         return self.request("GET", path, query=query)[0]
@@ -116,11 +129,17 @@ class Client:
             yield answer
 
     def _connect(self) -> http.client.HTTPConnection:
-        kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
         host, port = self._parts.hostname or "", self._parts.port
-        connection = kind(host, port, timeout=CONNECT_TIMEOUT_S)
+        connection = http.client.HTTPConnection(host, port, timeout=CONNECT_TIMEOUT_S)
+        if self._parts.scheme == "https":
+            connection = http.client.HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT_S, context=self._tls)
         try:
             connection.connect()
+        except ssl.SSLCertVerificationError as error:
+            raise Unreachable(
+                f"the certificate of {self.url} is not to be trusted ({error.verify_message})",
+                next_step="set MUSTER_CA_FILE to the certificate of the authority that signed it",
+            ) from None
         except OSError as error:
             raise Unreachable(
                 f"no control plane answers at {self.url} ({error.strerror or error})",
@@ -165,6 +184,15 @@ def _as_unreachable(url: str, silence_s: float) -> Iterator[None]:
         ) from None
 
 
+def _trust(url: str, settings: Settings) -> ssl.SSLContext | None:
+    parts = urlsplit(url)
+    if parts.scheme != "https":
+        return None
+    if settings.tls_cert_file and parts.hostname in _LOOPBACK and not settings.ca_file:
+        return trusting_only(settings.tls_cert_file)  # our own certificate, which may bear another name
+    return trusting(settings.ca_file)
+
+
 def _address(settings: Settings) -> str:
     default = Settings().control_plane
     if settings.control_plane != default:
@@ -173,7 +201,8 @@ def _address(settings: Settings) -> str:
     if running:
         return running.url
     host, port = settings.listen_addresses[0]  # where one would listen here
-    return f"http://{_ANYWHERE.get(host, host)}:{port}"
+    scheme = "https" if settings.tls_cert_file else "http"
+    return f"{scheme}://{_ANYWHERE.get(host, host)}:{port}"
 
 
 def decode(raw: bytes) -> Any:

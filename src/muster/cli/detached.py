@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from msgspec import Struct
 
-from muster.cli.client import Client, Unreachable
+from muster.cli.client import Client, Refused, Unreachable
 from muster.cli.running import Running, find_running, process_of
 from muster.domain.node import Phase
 from muster.errors import SetupError
@@ -33,7 +33,7 @@ def start(settings: Settings, flags: Mapping[str, str | None]) -> Running:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         running = find_running(settings.data_path)
-        if running and running.pid == child.pid and _answers(running, settings.token):
+        if running and running.pid == child.pid and _answers(running, settings):
             return running
         if child.poll() is not None:
             raise SetupError(
@@ -55,8 +55,8 @@ class Machine(Struct, frozen=True):
 
 
 def wait_until_ready(running: Running, settings: Settings) -> Machine | None:
-    """Wait until this machine's own agent has come up; None when that takes too long."""
-    client = Client(running.url, settings.token)
+    """Wait until this machine's own agent has come up; None when that takes too long, or we may not look."""
+    client = Client.at(running.url, settings)
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
         if process_of(running) is None:
@@ -64,7 +64,10 @@ def wait_until_ready(running: Running, settings: Settings) -> Machine | None:
                 f"it ended while it started:\n{_last_lines(Path(running.log or os.devnull))}",
                 next_step=f"see all of it in {running.log}",
             )
-        own = [node for node in client.get("/api/v1/nodes", limit=1000) if node["link"] == "memory"]
+        try:
+            own = [node for node in client.get("/api/v1/nodes", limit=1000) if node["link"] == "memory"]
+        except Refused:
+            return None
         if own and own[0]["phase"] not in _COMING_UP:
             return Machine(own[0]["loaded_models"], own[0]["reason"])
         time.sleep(_LOOK_EVERY_S)
@@ -113,9 +116,9 @@ def _spawn(log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         )
 
 
-def _answers(running: Running, token: str) -> bool:
+def _answers(running: Running, settings: Settings) -> bool:
     try:
-        Client(running.url, token).get("/health")
+        Client.at(running.url, settings).get("/health")
     except Unreachable:
         return False
     return True

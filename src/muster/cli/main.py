@@ -11,6 +11,7 @@ from muster import __version__
 from muster.cli.agent import agent
 from muster.cli.chat import chat
 from muster.cli.cloud import cloud
+from muster.cli.command import command, commands, drain, resume
 from muster.cli.doctor import doctor
 from muster.cli.down import down
 from muster.cli.events import events
@@ -21,6 +22,7 @@ from muster.cli.server import server
 from muster.cli.sim import sim
 from muster.cli.status import status
 from muster.cli.submit import submit
+from muster.cli.token import token
 from muster.cli.up import up
 from muster.cli.workers import workers
 from muster.errors import MusterError
@@ -43,12 +45,14 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run": (up, down, status, server, agent),
     "Look": (nodes, node, workers, models, events),
     "Work": (submit, jobs, chat),
+    "Act": (command, commands, drain, resume),
     "Help": (doctor, sim, version),
 }
-for panel, commands in COMMANDS.items():
-    for command in commands:
-        app.command(rich_help_panel=panel)(command)
+for panel, functions in COMMANDS.items():
+    for function in functions:
+        app.command(rich_help_panel=panel)(function)
 app.add_typer(job, name="job", rich_help_panel="Work")
+app.add_typer(token, name="token", rich_help_panel="Run")
 app.add_typer(cloud, name="cloud", rich_help_panel="Run")
 
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import typer
 
-from muster.cli.client import Client, Unreachable
+from muster.cli.client import Client, Refused, Unreachable
 from muster.cli.options import AsJson, DataDir, settings_from
 from muster.cli.running import Running, find_running
 from muster.cli.tables import ago, print_json, show_facts
@@ -36,12 +36,12 @@ def _found(running: Running | None, settings: Settings) -> dict[str, Any]:
         "data_dir": str(settings.data_path),
         "log": running.log,
     }
-    client = Client(running.url, settings.token)
+    client = Client.at(running.url, settings)
     try:
         facts["stats"] = client.get("/api/v1/stats")
         facts["models"] = [model["name"] for model in client.get("/api/v1/models")]
-    except Unreachable as error:
-        facts["problem"] = error.message
+    except (Unreachable, Refused) as error:
+        facts["problem"] = f"{error.message}: {error.next_step}" if error.next_step else error.message
     return facts
 
 
