@@ -22,7 +22,7 @@ fi
 
 echo "Installing with apt-get: $* ..."
 log=$(mktemp)
-# RUNLEVEL=1 keeps a package's own service (redis) from starting: tests start their servers themselves.
+# RUNLEVEL=1 keeps a package's own service (redis, rabbitmq) from starting: tests start their servers themselves.
 if ! { $as_root apt-get update -q && $as_root env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
     apt-get install -y -q --no-install-recommends "$@"; } >"$log" 2>&1; then
     tail -n 5 "$log" >&2

@@ -9,6 +9,18 @@ def agent(
     control_plane: Annotated[
         str | None, typer.Option(metavar="URL", help="Where the control plane is: http://HOST:PORT.")
     ] = None,
+    rabbitmq_url: Annotated[
+        str | None,
+        typer.Option(
+            "--rabbitmq-url",
+            metavar="URL",
+            help="Speak through this RabbitMQ, amqp://USER:PASSWORD@HOST; rather set RABBITMQ_URL, which hides the "
+            "password. Jobs still come from the control plane itself.",
+        ),
+    ] = None,
+    link: Annotated[
+        str | None, typer.Option(metavar="LINK", help="http, grpc or amqp (rabbitmq); otherwise by the URLs given.")
+    ] = None,
     node_id: NodeIdOption = None,
     node_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="TOML file that says which services this machine runs.")
@@ -21,6 +33,8 @@ def agent(
     """Join this machine to a fleet. The control plane's token is read from MUSTER_TOKEN."""
     settings = settings_from(
         control_plane=control_plane,
+        rabbitmq_url=rabbitmq_url,
+        link=link,
         node_id=node_id,
         node_file=node_file,
         attach=attach,

@@ -57,13 +57,18 @@ app.add_typer(cloud, name="cloud", rich_help_panel="Run")
 
 
 def main() -> None:
+    run(app, "muster")
+
+
+def run(program: typer.Typer, name: str) -> None:
+    """Run a program; its errors are told in its name."""
     try:
-        app(prog_name="muster")
+        program(prog_name=name)
     except Exception as error:
         if os.environ.get("MUSTER_DEBUG"):
             raise
         problem, next_step = _explain(error)
-        print(f"muster: {problem}", file=sys.stderr)
+        print(f"{name}: {problem}", file=sys.stderr)
         if next_step:
             print(f"Next: {next_step}", file=sys.stderr)
         sys.exit(1)
