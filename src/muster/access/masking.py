@@ -2,7 +2,7 @@
 
 import re
 
-_OURS = re.compile(r"\b(mst_[0-9a-z]+_)[0-9A-Za-z]+")
+_OURS = re.compile(r"(mst_[0-9a-z]+_)[0-9A-Za-z]+")
 _SHOWN = re.compile(r"(\bbearer[ +]|[?&]token=)(?!mst_)[^\s&\"'`,;]+", re.IGNORECASE)
 _MASK = r"\1***"
 
