@@ -16,6 +16,7 @@ _STYLES = {
     "degraded": "yellow", "stale": "yellow", "unworkable": "yellow", "draining": "yellow", "warn": "yellow",
     "busy": "cyan", "assigned": "cyan", "in_progress": "cyan", "pending": "cyan", "starting": "cyan",
     "unhealthy": "red", "dead": "red", "failed": "red", "timeout": "red", "missing": "red", "error": "red",
+    "created": "cyan", "sent": "cyan", "acked": "cyan", "done": "green", "expired": "red",
 }  # fmt: skip
 
 Row = Mapping[str, Any]

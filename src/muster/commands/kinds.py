@@ -45,7 +45,7 @@ KINDS: dict[str, Kind] = {
     "cancel_job": Kind(about="cancel a job and stop it at once", args=(Arg("job_id", required=True),)),
     "logs": Kind(about="show the last lines of a service", args=(Arg("service", required=True), Arg("lines", "lines"))),
     "exec": Kind(
-        about="run what the node's own file lists under [commands]",
+        about="run a program that the node's own file allows by name",
         args=(Arg("name", required=True), Arg("args", "words")),
         for_any_boot=False,
     ),
