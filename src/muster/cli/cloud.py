@@ -193,11 +193,8 @@ async def _bring_up(settings: Settings, provider: CloudProvider, launch: Launch,
     from muster.control import budget
     from muster.system import SystemClock
 
-    def price(machine_type: str, spot: bool) -> float | None:
-        return provider.hourly_usd(machine_type, spot=spot)
-
-    def check(running: Sequence[Machine], machine_type: str, spot: bool) -> None:
-        budget.check(budget_of(settings), price, running, machine_type, spot=spot)
+    def check(running: Sequence[Machine], machine_type: str, /, *, spot: bool) -> None:
+        budget.check(budget_of(settings), provider.hourly_usd, running, machine_type, spot=spot)
 
     return await BringUp(provider, SystemClock(), check).run(launch, count)
 

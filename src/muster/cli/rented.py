@@ -58,7 +58,7 @@ def describe(one: Rented) -> dict[str, Any]:
         "public_ip": machine.public_ip,
         "age_s": (now_ms - machine.started_at_ms) / 1000 if runs else None,
         "hourly_usd": one.hourly_usd,
-        "cost_usd": cost_usd(lambda _type, _spot: one.hourly_usd, machine, now_ms),
+        "cost_usd": cost_usd(one.hourly_usd, machine, now_ms),
         "node_id": node.get("node_id"),
         "health_status": node.get("health_status"),
         "reason": machine.interrupted or machine.reason or node.get("reason"),

@@ -6,7 +6,8 @@ the cloud makes one machine for a token.
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -20,7 +21,11 @@ _GENERATIONS_MAX = 100
 _STOPPING_S = 300.0
 _LOOK_EVERY_S = 2.0
 
-Check = Callable[[Sequence[Machine], str, bool], None]  # running machines, type and spot of one more; raises OverBudget
+
+class Check(Protocol):
+    """Raise OverBudget when one more machine of that type may not run beside these."""
+
+    def __call__(self, running: Sequence[Machine], machine_type: str, /, *, spot: bool) -> None: ...
 
 
 class BringUp:
@@ -43,9 +48,9 @@ class BringUp:
             return known
         running = [one for one in machines if one.state in PAID]
         if known is None:
-            self._check(running, launch.machine_type, launch.spot)
+            self._check(running, launch.machine_type, spot=launch.spot)
             return await self._make(launch)
-        self._check(running, known.machine_type, known.spot)
+        self._check(running, known.machine_type, spot=known.spot)
         return await self._provider.start((await self._at_rest(known)).machine_id)
 
     async def _make(self, launch: Launch) -> Machine:

@@ -1,15 +1,20 @@
 """What rented machines may cost, and what they have cost. Pure: prices and times come in."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from msgspec import Struct
 
 from muster.domain.machine import PAID, Machine
 from muster.errors import OverBudget
 
-Price = Callable[[str, bool], float | None]  # of a type, on spot or not, in US dollars an hour
-
 _MS_PER_HOUR = 3_600_000
+
+
+class Price(Protocol):
+    """Return US dollars an hour; None when that is not known."""
+
+    def __call__(self, machine_type: str, /, *, spot: bool) -> float | None: ...
 
 
 class Budget(Struct, frozen=True, kw_only=True):
@@ -27,7 +32,7 @@ def check(budget: Budget, price: Price, running: Sequence[Machine], machine_type
             "stop one (muster cloud stop), or raise it",
             field="cloud_machines_max",
         )
-    wanted_usd = price(machine_type, spot)
+    wanted_usd = price(machine_type, spot=spot)
     if wanted_usd is None and not budget.unknown_price_allowed:
         raise OverBudget(
             f"what a {machine_type} costs an hour is not known: say it with cloud_prices={machine_type}=USD, "
@@ -45,14 +50,13 @@ def check(budget: Budget, price: Price, running: Sequence[Machine], machine_type
 
 def hourly_usd(price: Price, running: Iterable[Machine]) -> float:
     """Sum what machines cost an hour; one without a known price counts as 0."""
-    return sum(price(machine.machine_type, machine.spot) or 0.0 for machine in running)
+    return sum(price(machine.machine_type, spot=machine.spot) or 0.0 for machine in running)
 
 
-def cost_usd(price: Price, machine: Machine, now_ms: int) -> float | None:
+def cost_usd(hourly: float | None, machine: Machine, now_ms: int) -> float | None:
     """Return what its present run has cost so far; 0 while it does not run, None when its price is not known."""
     if machine.state not in PAID:
         return 0.0
-    hourly = price(machine.machine_type, machine.spot)
     return None if hourly is None else hourly * max(0, now_ms - machine.started_at_ms) / _MS_PER_HOUR
 
 

@@ -91,9 +91,6 @@ class CloudService:
 
     # --- what others ask ---------------------------------------------------------------------------------------------
 
-    def hourly_usd(self, machine_type: str, spot: bool) -> float | None:  # noqa: FBT001 - a Price, called by place
-        return self._provider.hourly_usd(machine_type, spot=spot)
-
     def can_serve(self, model: str) -> list[Machine]:
         """Return machines that a request for this model could wait for, the soonest first."""
         return [machine for machine in self.machines.with_model(model) if self._is_coming(machine)]
@@ -273,7 +270,7 @@ class CloudService:
             if machine.state is MachineState.STOPPED and await self._leases.take(lease, self._plane_id, _START_LEASE_S):
                 budget.check(
                     self.rules.budget,
-                    self.hourly_usd,
+                    self._provider.hourly_usd,
                     self.machines.running(),
                     machine.machine_type,
                     spot=machine.spot,

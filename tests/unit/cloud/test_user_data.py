@@ -1,0 +1,114 @@
+import json
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from muster.agent.node_file import load_node_file
+from muster.cloud.user_data import ENV_FILE, Boot, environment, render
+from muster.errors import InvalidInput
+from muster.settings import SEED_NAMES, Settings
+
+BOOT = Boot(
+    control_plane="amqps://agents:s3cret@broker:5671",
+    token="mst-join-abc",
+    package="muster[amqp]",
+    models=("smollm2-135m", "/models/qwen.gguf"),
+)
+
+
+def files_of(text: str) -> dict[str, dict[str, str]]:
+    config = json.loads(text.removeprefix("#cloud-config\n"))
+    return {file["path"]: file for file in config["write_files"]}
+
+
+def test_cloud_init_takes_it(tmp_path: Path) -> None:
+    cloud_init = shutil.which("cloud-init")
+    assert cloud_init, "cloud-init is missing: sudo apt-get install -y --no-install-recommends cloud-init"
+    path = tmp_path / "user-data"
+    path.write_text(render(BOOT))
+
+    checked = subprocess.run(
+        [cloud_init, "schema", "--config-file", str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "Valid" in checked.stdout
+
+
+def test_secrets_are_in_the_file_that_root_alone_may_read_and_nowhere_else() -> None:
+    text = render(BOOT)
+    files = files_of(text)
+
+    assert files[ENV_FILE]["permissions"] == "0600"
+    assert "RABBITMQ_URL=amqps://agents:s3cret@broker:5671\n" in files[ENV_FILE]["content"]
+    del files[ENV_FILE]
+    assert "s3cret" not in str(files)
+    assert "mst-join-abc" not in str(files)
+
+
+def test_the_agent_asks_the_metadata_with_a_token_who_it_is() -> None:
+    files = files_of(render(BOOT))
+
+    assert "X-aws-ec2-metadata-token" in files["/usr/local/sbin/worker-agent-identity"]["content"]
+    assert "INSTANCE_ID=" in files["/usr/local/sbin/worker-agent-identity"]["content"]
+    assert "EnvironmentFile=/etc/worker-agent/env" in files["/etc/systemd/system/worker-agent.service"]["content"]
+
+
+@pytest.mark.parametrize("script", ["worker-agent-identity", "worker-agent-setup"])
+def test_the_scripts_are_sound(script: str, tmp_path: Path) -> None:
+    path = tmp_path / script
+    path.write_text(files_of(render(BOOT))[f"/usr/local/sbin/{script}"]["content"])
+
+    checked = subprocess.run(["shellcheck", str(path)], capture_output=True, text=True, timeout=60, check=False)
+
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_agent_reads_the_node_file_that_is_written_for_several_models(tmp_path: Path) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text(files_of(render(BOOT))["/etc/worker-agent/node.toml"]["content"])
+
+    services = load_node_file(path).services
+
+    assert [service.name for service in services] == ["llama-0", "llama-1"]
+    assert "{model:smollm2-135m}" in services[0].command
+    assert services[0].slots == 4
+
+
+def test_a_node_file_of_ones_own_goes_along_as_it_is() -> None:
+    own = '[[service]]\nname = "vllm"\n'
+    files = files_of(render(Boot(control_plane="http://10.0.0.1:8090", node_file=own)))
+
+    assert tomllib.loads(files["/etc/worker-agent/node.toml"]["content"]) == tomllib.loads(own)
+
+
+def test_without_models_there_is_no_node_file() -> None:
+    files = files_of(render(Boot(control_plane="http://10.0.0.1:8090")))
+
+    assert "/etc/worker-agent/node.toml" not in files
+    assert "MUSTER_NODE_FILE" not in files[ENV_FILE]["content"]
+
+
+def test_every_name_in_the_environment_is_one_that_the_agent_knows() -> None:
+    for boot in (BOOT, Boot(control_plane="grpc://10.0.0.1:50051", token="t")):
+        for name in environment(boot):
+            assert name in SEED_NAMES or name.removeprefix("MUSTER_").lower() in Settings.__struct_fields__
+
+
+@pytest.mark.parametrize("token", ["a b", 'a"b', "a\nMUSTER_TOKEN=x", "a\\b", "a'b"])
+def test_what_would_break_out_of_the_environment_file_is_refused(token: str) -> None:
+    with pytest.raises(InvalidInput):
+        render(Boot(control_plane="http://10.0.0.1:8090", token=token))
+
+
+def test_a_name_that_would_break_out_of_the_node_file_is_refused() -> None:
+    with pytest.raises(InvalidInput):
+        render(Boot(control_plane="http://10.0.0.1:8090", models=('x"]\n[node]',)))
+
+
+def test_more_than_the_cloud_takes_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="16384"):
+        render(Boot(control_plane="http://10.0.0.1:8090", node_file="#" * 20_000))
