@@ -17,6 +17,7 @@ from muster.placement.wish import Wish
 from muster.ports import Claimed, JobPage, Renewed, Submitted
 from muster.registry.book import Effect, Heard, NodeBook, Verdict
 from muster.registry.boots import Boots, Standing
+from muster.registry.departed import Departed
 from muster.sim import checkers, ledger, people, worker
 from muster.sim.report import render
 from muster.sim.scenario import large_fleet
@@ -270,7 +271,7 @@ def save_all_but_one(recorder: Recorder, node: Node, save: Callable[..., None] =
         save(recorder, node)
 
 
-def silent(*_: object) -> list[Effect]:
+def silent(*_: object, **__: object) -> list[Effect]:
     return []
 
 
@@ -299,7 +300,7 @@ def test_a_registry_without_silence_is_found_out_in_a_world_of_heartbeats_too(mo
 
 
 def test_a_departed_node_that_an_old_message_brings_back_is_found_out(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(NodeBook, "_has_left", lambda *_: False)
+    monkeypatch.setattr(Departed, "ignores", lambda *_: False)
     faults = msgspec.structs.replace(ROUGH, node_stops=20, straggling=0.2)
     assert broken_rules(World(small(3, faults=faults))) == {checkers.GONE_STAYS_GONE}
 

@@ -17,7 +17,7 @@ class Caller:
     def __init__(self, faults: Faults, seed: int = 1, *, cut: bool = False, plane: Any = "plane") -> None:
         self.timeline = Timeline()
         self.network = Network(self.timeline, Random(seed), faults)
-        self.network.plane = plane
+        self.network.planes = [plane] if plane else []
         if cut:
             self.network.cut.add("node-1")
         self.served = 0

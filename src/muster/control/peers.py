@@ -77,8 +77,8 @@ class Peers:
         self._tasks = []
 
     async def tell(self, news: NodeNews) -> None:
-        """Publish what was written, if there is anybody else."""
-        if self.others:
+        """Publish what was written, unless we would hear of anybody else if there was one."""
+        if self.others or self._missed:
             await self._bus.publish(NODES_TOPIC, self._me + b"\n" + encode(news))
 
     def take(self, message: bytes) -> None:

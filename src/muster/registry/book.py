@@ -217,10 +217,9 @@ class NodeBook:
     # --- what people say ---------------------------------------------------------------------------------------------
 
     def set_draining(self, node_id: NodeId, now_ms: int, *, draining: bool) -> list[Effect]:
+        """Note what people decided, also where nothing changes: another control plane may still think otherwise."""
         entry = self._known(node_id)
         before = entry.node
-        if before.draining is draining:
-            return []
         after = replace(before, draining=draining, draining_at_ms=_next(before.draining_at_ms, now_ms))
         return self._write(entry, after, now_ms)
 
@@ -228,8 +227,6 @@ class NodeBook:
         """Keep one service from new work, whatever it says itself, until it is taken back."""
         entry = self._known(node_id)
         before = entry.node
-        if (name in before.drained_services) is draining:
-            return []
         left = tuple(service for service in before.drained_services if service != name)
         drained = (*left, name) if draining else left
         after = replace(before, drained_services=drained, draining_at_ms=_next(before.draining_at_ms, now_ms))

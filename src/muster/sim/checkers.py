@@ -1,6 +1,6 @@
 """What must be true of nodes: while the world runs, and when there has been peace for a while."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
@@ -29,7 +29,7 @@ class Living(Struct, frozen=True):
 
 
 class NodeChecker:
-    """Looks after every tick; `tick_ms` is how late silence may be noticed."""
+    """Looks after every tick; `tick_ms` is how late silence may be noticed, and news taken in where planes are many."""
 
     def __init__(
         self, timeline: Timeline, stories: Stories, findings: Findings, limits: Limits, interval_s: float, tick_ms: int
@@ -37,6 +37,7 @@ class NodeChecker:
         self._timeline = timeline
         self._stories = stories
         self._findings = findings
+        self._tick_ms = tick_ms
         self._late_ms = limits.late_after_ms(interval_s)
         self._stale_ms = limits.stale_after_ms(interval_s) + tick_ms
         self._dead_ms = limits.dead_after_ms(interval_s) + tick_ms
@@ -59,18 +60,28 @@ class NodeChecker:
                 self._findings.broken(SILENCE_SHOWS, node_id, f"is {health} after {silent_ms / 1000:g} s")
 
     def look_for_the_departed(self, nodes: Iterable[Node], living: Iterable[Living], listening_since_ms: int) -> None:
-        """Check that no old message brought a node back; a control plane that began since knows of no departure."""
+        """Check that no old message brought a node back; a control plane that began since knows of no departure.
+
+        Another one than that which heard the goodbye has a tick's time to hear of it.
+        """
         listed = {node.node_id: node for node in nodes}
         for agent in living:
             node = listed.get(agent.node_id)
             if node is None or agent.left_ms is None or agent.left_ms < listening_since_ms:
                 continue
-            if self._timeline.now_ms() - agent.left_ms <= self._late_ms:
+            if self._tick_ms < self._timeline.now_ms() - agent.left_ms <= self._late_ms:
                 self._findings.broken(GONE_STAYS_GONE, agent.node_id, f"is {node.health}, boot {node.boot_id}")
 
-    def audit(self, nodes: Sequence[Node], stored: Sequence[Node], living: Iterable[Living]) -> None:
+    def audit(
+        self,
+        nodes: Sequence[Node],
+        stored: Sequence[Node],
+        living: Iterable[Living],
+        alike: Callable[[Node], object] = lambda node: node,
+    ) -> None:
+        """Check what is shown in peace; `alike` is what must be the same in the store's records and in these."""
         listed = {node.node_id: node for node in nodes}
-        if listed != {node.node_id: node for node in stored} or len(stored) != len(nodes):
+        if sorted(map(alike, nodes), key=repr) != sorted(map(alike, stored), key=repr):
             self._findings.broken(ONE_RECORD, "store", f"differs: {len(stored)} records, {len(nodes)} in the registry")
         for agent in living:
             node = listed.pop(agent.node_id, None)

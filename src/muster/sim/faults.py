@@ -24,12 +24,21 @@ class Faults(Struct, frozen=True, kw_only=True):
     node_away_s: tuple[float, float] = (1.0, 200.0)
     plane_restarts: float = 6.0
     plane_away_s: tuple[float, float] = (0.5, 60.0)
+    plane_cuts: float = 6.0  # from the others, where there are others
     store_outages: float = 6.0
     store_away_s: tuple[float, float] = (0.5, 20.0)
 
 
 CALM = Faults(
-    lost=0, doubled=0, straggling=0, node_crashes=0, node_stops=0, node_cuts=0, plane_restarts=0, store_outages=0
+    lost=0,
+    doubled=0,
+    straggling=0,
+    node_crashes=0,
+    node_stops=0,
+    node_cuts=0,
+    plane_restarts=0,
+    plane_cuts=0,
+    store_outages=0,
 )
 
 _HOUR_MS = 3_600_000

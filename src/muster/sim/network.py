@@ -18,13 +18,13 @@ _TIMEOUT_MS = 10_000  # how long a caller waits for an answer
 
 
 class Network:
-    """`plane` is who answers at present; None refuses every call."""
+    """`planes` are those who answer at present, one as likely as another; without any every call is refused."""
 
     def __init__(self, timeline: Timeline, rng: Random, faults: Faults) -> None:
         self._timeline = timeline
         self._rng = rng
         self._faults = faults
-        self.plane: Plane | None = None
+        self.planes: list[Plane] = []
         self.cut: set[str] = set()
         self.counts: Counter[str] = Counter()
 
@@ -52,11 +52,12 @@ class Network:
             if self._cut_off(caller):
                 give_up()
                 return
-            if self.plane is None:
+            plane = self.some_plane()
+            if plane is None:
                 failed()
                 return
             try:
-                answer = serve(self.plane)
+                answer = serve(plane)
             except MusterError:
                 failed()
                 return
@@ -81,9 +82,13 @@ class Network:
 
     def _serve_unasked(self, caller: str, serve: Callable[[Plane], object]) -> None:
         """Let a message arrive that nobody waits for."""
-        if self.plane is not None and not self._cut_off(caller):
+        plane = self.some_plane()
+        if plane is not None and not self._cut_off(caller):
             with suppress(MusterError):  # there is nobody to tell
-                serve(self.plane)
+                serve(plane)
+
+    def some_plane(self) -> Plane | None:
+        return self._rng.choice(self.planes) if self.planes else None
 
     def _cut_off(self, caller: str) -> bool:
         if caller in self.cut:

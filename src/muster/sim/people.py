@@ -175,7 +175,7 @@ class People:
     def _request(self) -> None:
         if self._timeline.now_ms() >= self._peace_ms:
             return
-        plane = self._network.plane
+        plane = self._network.some_plane()
         if plane is not None:
             self._place(plane)
         self._timeline.after(round(self._rng.expovariate(self._scenario.requests_per_minute) * 60_000), self._request)

@@ -10,6 +10,8 @@ from muster.control.command_service import CommandService
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
 from muster.control.job_service import JobService, JobStores
+from muster.control.leader import Leader
+from muster.control.peers import Peers
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.domain.job import Job, JobSpec, JobStatus
@@ -20,6 +22,7 @@ from muster.jobs.retry import RetryPolicy
 from muster.ports import JobPage, Submitted
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
+from muster.sim.bus import SimBus
 from muster.sim.timeline import Timeline
 from muster.sim.watched import WatchedJobs
 from muster.stores.memory import MemoryStore
@@ -63,13 +66,19 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Plane:
-    """One life of the control plane: it begins with what the store has, and what it did not write is lost with it."""
+    """One life of a control plane: it begins with what the store has, and what it did not write is lost with it."""
 
-    def __init__(self, timeline: Timeline, rng: Random, jobs: WatchedJobs, store: MemoryStore) -> None:
+    def __init__(
+        self, timeline: Timeline, rng: Random, jobs: WatchedJobs, store: MemoryStore, bus: SimBus, plane_id: str
+    ) -> None:
         self._timeline = timeline
+        self.plane_id = plane_id
+        self.judged_since_ms = timeline.now_ms()  # silence since then shows
         self._recorder = Recorder(store.nodes, store.log)
         self.fleet = Fleet(NodeBook(LIMITS, _FORGET_AFTER_S), self._recorder, timeline)
         self.fleet.load(finish(store.nodes.load()))
+        self.peers = Peers(self.fleet, self._recorder, store.nodes, bus, timeline, plane_id)
+        self._leader = Leader(store.leases, timeline, plane_id)
         commands = CommandService(CommandBook(), store.commands, store.bus, self.fleet, self._recorder, timeline, rng)
         self._ingest = Ingest(self.fleet, commands, self._recorder, timeline, link=LINK)
         policy = RetryPolicy()
@@ -93,7 +102,12 @@ class Plane:
             retry_policy=policy,
             retention_s=_KEEP_S,
             ended_max=_KEEP_MAX,
+            leads=lambda: self.leads,
         )
+
+    @property
+    def leads(self) -> bool:
+        return self._leader.leads
 
     # --- what agents and workers call --------------------------------------------------------------------------------
 
@@ -147,9 +161,11 @@ class Plane:
     # --- what time does ----------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Do what the sweep and the recorder do by their own timers; what the store does not take waits."""
-        self.fleet.tick()
-        with suppress(StoreUnavailable):
-            finish(self._sweep.sweep_jobs())
-        with suppress(StoreUnavailable):
-            finish(self._recorder.flush())
+        """Do what all of it does by its own timers; what the store does not take waits."""
+        judged = self.fleet.judges
+        finish(self._leader.renew())
+        for step in (self.peers.beat, self._sweep.sweep, self._recorder.flush):
+            with suppress(StoreUnavailable):
+                finish(step())
+        if not (judged and self.fleet.judges):
+            self.judged_since_ms = self._timeline.now_ms()

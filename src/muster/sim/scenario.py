@@ -9,6 +9,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     """Faults strike for `hours`; then there is peace until all jobs ended, for `peace_hours` at most."""
 
     seed: int
+    planes: int = 1
     nodes: int = 20
     workers_per_node: int = 2
     jobs: int = 200

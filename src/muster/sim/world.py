@@ -6,13 +6,16 @@ The same scenario always goes the same way, so a seed is all that it takes to se
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
 
 from muster.domain.capability import Capability
+from muster.domain.node import Node
 from muster.ids import NodeId
 from muster.sim import heartbeats
 from muster.sim.agent import SimAgent
+from muster.sim.bus import SimBus
 from muster.sim.chance import stream
 from muster.sim.checkers import Living, NodeChecker
 from muster.sim.faults import Nemesis, Victim
@@ -32,6 +35,7 @@ from muster.stores.memory import MemoryStore
 TAKEN_IN = "every job is taken in"
 
 _HOUR_MS = 3_600_000
+_PLANES_TICKS = 5  # to write it down, two of a store away too shortly to notice, to be judged, to go round
 _SETTLE_MS = 120_000  # of peace before nodes are judged: longer than it takes to call a node dead
 
 
@@ -52,8 +56,9 @@ class World:
         self.jobs = WatchedJobs(self.store.jobs, self.ledger, stream(scenario.seed, "store"))
         self.network = Network(self.timeline, stream(scenario.seed, "network"), scenario.faults)
         self.agents = self._make_agents()
+        self._tick_ms = TICK_MS if scenario.planes == 1 else _PLANES_TICKS * TICK_MS
         self._checker = NodeChecker(
-            self.timeline, self.stories, self.findings, LIMITS, scenario.heartbeat_interval_s, tick_ms=TICK_MS
+            self.timeline, self.stories, self.findings, LIMITS, scenario.heartbeat_interval_s, self._tick_ms
         )
         self._peace_ms = START_MS + round(scenario.hours * _HOUR_MS)
         self._nemesis = Nemesis(self.timeline, stream(scenario.seed, "nemesis"), self._peace_ms)
@@ -66,8 +71,10 @@ class World:
             stream(scenario.seed, "people"),
             self._peace_ms,
         )
-        self._planes = 0
-        self._plane_since_ms = START_MS
+        self.bus = SimBus(self.timeline, stream(scenario.seed, "bus"))
+        self._slots: dict[int, Plane] = {}
+        self._lives = 0
+        self._judged_since_ms = START_MS
 
     def _make_agents(self) -> list[SimAgent]:
         rng = stream(self.scenario.seed, "agents")
@@ -102,52 +109,85 @@ class World:
         return self._report()
 
     def _begin(self) -> None:
-        self._start_plane()
+        slots = range(self.scenario.planes)
+        for slot in slots:
+            self._start_plane(slot)
         self._tick()
         rng = stream(self.scenario.seed, "boots")
         for agent in self.agents:
             self.timeline.after(int(rng.random() * 1000 * self.scenario.heartbeat_interval_s), agent.boot)
             self._threaten_node(agent)
         faults = self.scenario.faults
-        for victim in (
-            Victim(
-                "control plane restarts", faults.plane_restarts, faults.plane_away_s, self._end_plane, self._start_plane
-            ),
-            Victim("store outages", faults.store_outages, faults.store_away_s, self._lose_store, self._find_store),
-        ):
-            self._nemesis.threaten(victim)
+        for slot in slots:
+            self._threaten_plane(slot)
+        self._nemesis.threaten(
+            Victim("store outages", faults.store_outages, faults.store_away_s, self._lose_store, self._find_store)
+        )
         self._people.begin(self.agents)
 
     # --- the control plane -------------------------------------------------------------------------------------------
 
-    def _start_plane(self) -> None:
-        self._planes += 1
-        self._plane_since_ms = self.timeline.now_ms()
-        rng = stream(self.scenario.seed, f"plane {self._planes}")
-        self.network.plane = Plane(self.timeline, rng, self.jobs, self.store)
+    def _start_plane(self, slot: int) -> None:
+        self._lives += 1
+        rng = stream(self.scenario.seed, f"plane {self._lives}")
+        plane = Plane(self.timeline, rng, self.jobs, self.store, self.bus, f"plane-{slot}-life-{self._lives}")
+        self._slots[slot] = plane
+        self.network.planes.append(plane)
+        self.bus.join(_place(slot), plane.peers.take)
 
-    def _end_plane(self) -> bool:
-        self.stories.tell("control plane", "is killed")
-        self.network.plane = None
+    def _end_plane(self, slot: int) -> bool:
+        plane = self._slots.pop(slot)
+        self.stories.tell(_place(slot), "is killed")
+        self.network.planes.remove(plane)
+        self.bus.leave(_place(slot))
         return True
 
+    def _threaten_plane(self, slot: int) -> None:
+        faults = self.scenario.faults
+
+        def cut() -> bool:
+            self.bus.cut.add(_place(slot))
+            return True
+
+        def heal() -> None:
+            self.bus.cut.discard(_place(slot))
+            if slot in self._slots:
+                self._slots[slot].peers.gap()  # as a connection tells that it was lost, however short the cut
+
+        self._nemesis.threaten(
+            Victim(
+                "control plane restarts",
+                faults.plane_restarts,
+                faults.plane_away_s,
+                partial(self._end_plane, slot),
+                partial(self._start_plane, slot),
+            )
+        )
+        if self.scenario.planes > 1:
+            self._nemesis.threaten(Victim("control planes cut off", faults.plane_cuts, faults.plane_away_s, cut, heal))
+
     def _tick(self) -> None:
-        plane = self.network.plane
-        if plane is not None:
+        """Let every control plane do its rounds, then look at what each shows."""
+        for plane in self.network.planes:
             plane.tick()
+        now_ms = self.timeline.now_ms()
+        leading = [plane.judged_since_ms for plane in self.network.planes if plane.leads]
+        self._judged_since_ms = max(self._judged_since_ms, *leading) if leading else now_ms
+        for plane in self.network.planes:
             nodes = plane.fleet.book.nodes()
-            self._checker.look(nodes, self._plane_since_ms)
-            self._checker.look_for_the_departed(nodes, self._living(), self._plane_since_ms)
+            since_ms = max(self._judged_since_ms, plane.judged_since_ms)
+            self._checker.look(nodes, since_ms)
+            self._checker.look_for_the_departed(nodes, self._living(), since_ms)
         self.timeline.after(TICK_MS, self._tick)
 
     def _lose_store(self) -> bool:
         self.stories.tell("store", "is away")
-        self.jobs.away = True
+        self.jobs.away = self.bus.away = True
         return True
 
     def _find_store(self) -> None:
         self.stories.tell("store", "is back")
-        self.jobs.away = False
+        self.jobs.away = self.bus.away = False
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
@@ -186,12 +226,14 @@ class World:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _audit(self) -> None:
-        plane = self.network.plane
-        if plane is None:
-            raise RuntimeError("the control plane is away in peace")
-        plane.tick()
+        if len(self.network.planes) != self.scenario.planes:
+            raise RuntimeError("a control plane is away in peace")
+        for plane in self.network.planes:
+            plane.tick()
         stored = finish(self.store.nodes.load())
-        self._checker.audit(plane.fleet.book.nodes(), stored, self._living())
+        for plane in self.network.planes:
+            alike = _as_others_know_it if self.scenario.planes > 1 else _whole
+            self._checker.audit(plane.fleet.book.nodes(), stored, self._living(), alike)
         wanted = self.ledger.job_ids()
         jobs = dict(zip(wanted, finish(self.jobs.behind.get(wanted)), strict=True))
         log = finish(self.store.log.read("0", 1_000_000))
@@ -200,7 +242,7 @@ class World:
             self.findings.broken(TAKEN_IN, "people", f"still try to submit {self._people.unsubmitted} jobs")
 
     def _report(self) -> Report:
-        faults = self._nemesis.counts + self.network.counts + self._people.counts
+        faults = self._nemesis.counts + self.network.counts + self.bus.counts + self._people.counts
         return Report(
             seed=self.scenario.seed,
             nodes=len(self.agents),
@@ -213,6 +255,19 @@ class World:
             violations=self.findings.all(),
             trace_hash=self.stories.digest(),
         )
+
+
+def _whole(node: Node) -> object:
+    return node
+
+
+def _as_others_know_it(node: Node) -> object:
+    """Return what control planes must agree about though the newest heartbeat has not gone round."""
+    return (node.node_id, node.boot_id, node.health, node.connected, node.draining)
+
+
+def _place(slot: int) -> str:
+    return f"control plane {slot}"
 
 
 @contextmanager
