@@ -3,15 +3,20 @@
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from litestar.types import ASGIApp
+from litestar import Litestar
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 import muster
-from muster.api.asgi import build_app
+from muster.api.asgi import framework
+from muster.api.entry import Entry
 from muster.api.plane import Plane
 from muster.api.state import GatewayFigures, Scenery
+from muster.api.task_stream import TaskStreams
 from muster.commands.book import CommandBook
 from muster.control.access import Access
 from muster.control.command_service import CommandService
@@ -39,6 +44,21 @@ from muster.wire.pools import LINK as V2_LINK
 from tests.clocks import ManualClock
 
 LEASE_S = 10.0
+REQUEST_BYTES_MAX = 10_000
+WEB_DIR = Path(muster.__file__).parent / "web"
+
+
+# Made once and not for each test, for it takes longer than most of them: its plane is that of the request.
+_current: ContextVar[Plane] = ContextVar("plane")
+
+
+def _asked_plane() -> Plane:
+    return _current.get()
+
+
+@cache
+def _framework() -> Litestar:
+    return framework(_asked_plane, WEB_DIR, REQUEST_BYTES_MAX)
 
 
 class PlaneUnderTest:
@@ -109,6 +129,7 @@ class PlaneUnderTest:
         )
         self.fleet.on_change(self.hub.nodes_changed)
         over_v2 = Ingest(self.fleet, self.commands, self.recorder, self.clock, link=V2_LINK)
+        tasks = TaskDesk(self.jobs, self.fleet, waiting_max=waiting_max)
         self.plane = Plane(
             fleet=self.fleet,
             ingest=self.ingest,
@@ -119,10 +140,11 @@ class PlaneUnderTest:
             scenery=self.scenery,
             clock=self.clock,
             metrics=tuple,
-            web_dir=Path(muster.__file__).parent / "web",
+            web_dir=WEB_DIR,
             access=self.access,
-            request_bytes_max=10_000,
-            tasks=TaskDesk(self.jobs, self.fleet, waiting_max=waiting_max),
+            request_bytes_max=REQUEST_BYTES_MAX,
+            tasks=tasks,
+            task_streams=TaskStreams(self.jobs, self.hub, tasks.ended),
             decide=Router(self.fleet, strategy=Strategy.LEAST_LOADED, rng=rng, clock=self.clock).decide,
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
@@ -130,7 +152,13 @@ class PlaneUnderTest:
 
     @property
     def app(self) -> ASGIApp:
-        return build_app(self.plane)
+        door = Entry(_framework(), self.access)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            _current.set(self.plane)
+            await door(scope, receive, send)
+
+        return app
 
     async def open_session(self, session: str = "s1", node: str = "n1", **able: object) -> None:
         capability = Capability(services=("simulation",), **able)  # type: ignore[arg-type]  # a test's own shorthand

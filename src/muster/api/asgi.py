@@ -1,5 +1,8 @@
 """The web framework's part of the one port: everything but the gateway's own paths."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
@@ -22,13 +25,13 @@ from muster.api import (
     pools,
     proxy,
     site,
+    sockets,
     tasks,
     tokens,
 )
 from muster.api.entry import Entry, OwnJobs
 from muster.api.plane import AnyRequest, Plane
 from muster.api.problems import on_bad_text, on_http_error, on_muster_error, on_unexpected
-from muster.api.task_stream import TaskStreams
 from muster.errors import MusterError
 
 _HANDLERS = [
@@ -63,6 +66,7 @@ _HANDLERS = [
     *pools.HANDLERS,
     *proxy.HANDLERS,
     *tasks.HANDLERS,
+    sockets.monitor_socket,
     *site.PAGES,
 ]
 _TAGS = {
@@ -85,22 +89,25 @@ def _caller(request: AnyRequest) -> Caller:
 
 
 def build_app(plane: Plane) -> ASGIApp:
-    streams = TaskStreams(plane.jobs, plane.hub, plane.tasks.ended)
-    app = Litestar(
-        [*_HANDLERS, site.static_files(plane.web_dir)],
+    return Entry(framework(lambda: plane, plane.web_dir, plane.request_bytes_max), plane.access)
+
+
+def framework(current: Callable[[], Plane], web_dir: Path, request_bytes_max: int) -> Litestar:
+    """Return the app without the door in front of it; each request is for the plane that is `current` then."""
+    return Litestar(
+        [*_HANDLERS, site.static_files(web_dir)],
         dependencies={
-            "plane": Provide(lambda: plane, use_cache=True, sync_to_thread=False),
-            "task_streams": Provide(lambda: streams, use_cache=True, sync_to_thread=False),
+            "plane": Provide(current, sync_to_thread=False),
             "caller": Provide(_caller, sync_to_thread=False),
         },
-        guards=[OwnJobs(plane)],
+        guards=[OwnJobs(current)],
         exception_handlers={
             MusterError: on_muster_error,
             HTTPException: on_http_error,
             UnicodeDecodeError: on_bad_text,
             Exception: on_unexpected,
         },
-        request_max_body_size=plane.request_bytes_max,
+        request_max_body_size=request_bytes_max,
         openapi_config=OpenAPIConfig(
             title="Muster",
             version=__version__,
@@ -111,4 +118,3 @@ def build_app(plane: Plane) -> ASGIApp:
         ),
         logging_config=None,
     )
-    return Entry(app, plane.access)

@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 from urllib.parse import parse_qs
 
@@ -100,14 +100,14 @@ async def _refuse(error: MusterError, send: Send) -> None:
 class OwnJobs:
     """A guard of all routes about one job: who sees only his own is told that there are no others."""
 
-    def __init__(self, plane: Plane) -> None:
-        self._plane = plane
+    def __init__(self, current: Callable[[], Plane]) -> None:
+        self._current = current
 
     async def __call__(self, connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
         caller: Caller = connection.user
         job_id = connection.path_params.get("job_id") or connection.path_params.get("task_id")
         if job_id is None or caller.role not in SEES_OWN_JOBS_ONLY:
             return
-        job = await self._plane.jobs.get(JobId(job_id))
+        job = await self._current().jobs.get(JobId(job_id))
         if not caller.sees_jobs_of(job.spec.submitted_by):
             raise JobNotFound(f"no job {job_id!r} of yours", field="job_id")

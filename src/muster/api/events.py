@@ -55,7 +55,7 @@ async def monitor_state(
     machines: FromQuery[str | None] = None,
     pool: FromQuery[str | None] = None,
 ) -> StateAnswer:
-    wanted = _names(machines)
+    wanted = names_in(machines)
     found = [
         node
         for node in plane.fleet.nodes()
@@ -71,8 +71,8 @@ async def monitor_state(
 
 @get("/api/events/monitor", tags=["monitor"], summary="Live state for monitors as server-sent events")
 async def monitor_events(plane: ThePlane, request: AnyRequest, machines: FromQuery[str | None] = None) -> Stream:
-    return event_stream(plane.hub.monitor(last_event_id(request), _names(machines)))
+    return event_stream(plane.hub.monitor(last_event_id(request), names_in(machines)))
 
 
-def _names(text: str | None) -> frozenset[str]:
+def names_in(text: str | None) -> frozenset[str]:
     return frozenset(name.strip() for name in (text or "").split(",") if name.strip())

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from muster.access.book import Caller
 from muster.api.state import Scenery
+from muster.api.task_stream import TaskStreams
 from muster.clock import Clock
 from muster.control.access import Access
 from muster.control.command_service import CommandService
@@ -43,6 +44,7 @@ class Plane(Struct, frozen=True, kw_only=True):
     access: Access
     request_bytes_max: int
     tasks: TaskDesk
+    task_streams: TaskStreams
     decide: Decide
     pool_nodes: PoolNodes | None = None  # None: /v2 nodes are switched off
     fleet_api: bool = True

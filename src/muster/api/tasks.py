@@ -5,14 +5,12 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from litestar import Response, get, post
-from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from litestar.response import Stream
 from msgspec import Meta, Struct
 
 from muster.api.plane import AnyRequest, Plane, TheCaller, ThePlane
 from muster.api.streams import event_stream, last_event_id
-from muster.api.task_stream import TaskStreams
 from muster.domain.job import Hardware, JobSpec, Requirements
 from muster.errors import InvalidInput, PoolNotReady
 from muster.ids import JobId
@@ -23,7 +21,6 @@ _SIMULATED_STEP_MS = 20
 _SIMULATED_STEPS_MAX = 256
 _BYTES_PER_GB = 1024**3
 
-TheStreams = NamedDependency[TaskStreams]
 Text = Annotated[str, Meta(min_length=1)]
 
 
@@ -89,9 +86,9 @@ async def submit_task(plane: ThePlane, caller: TheCaller, data: JSONBody[SubmitT
 
 
 @get("/v2/tasks/{task_id:str}/events", tags=["older APIs"], summary="started, token …, and one end or error")
-async def task_events(plane: ThePlane, task_streams: TheStreams, request: AnyRequest, task_id: FromPath[str]) -> Stream:
+async def task_events(plane: ThePlane, request: AnyRequest, task_id: FromPath[str]) -> Stream:
     await plane.jobs.get(JobId(task_id))  # an unknown task is a 404, not an empty stream
-    return event_stream(task_streams.events(JobId(task_id), last_event_id(request)))
+    return event_stream(plane.task_streams.events(JobId(task_id), last_event_id(request)))
 
 
 @post(
@@ -100,8 +97,8 @@ async def task_events(plane: ThePlane, task_streams: TheStreams, request: AnyReq
     summary="Stop a task; no token follows the answer to this",
     status_code=http.HTTPStatus.NO_CONTENT,
 )
-async def cancel_task(task_streams: TheStreams, task_id: FromPath[str]) -> Response[None]:
-    await task_streams.cancel(JobId(task_id))
+async def cancel_task(plane: ThePlane, task_id: FromPath[str]) -> Response[None]:
+    await plane.task_streams.cancel(JobId(task_id))
     return Response(None, status_code=http.HTTPStatus.NO_CONTENT)
 
 

@@ -10,6 +10,7 @@ import muster
 from muster.api.asgi import build_app
 from muster.api.plane import Plane
 from muster.api.state import GatewayFigures, Scenery
+from muster.api.task_stream import TaskStreams
 from muster.app.broker import Broker
 from muster.app.certificates import CertificateWatch
 from muster.app.cloud import Cloud, open_cloud
@@ -166,6 +167,7 @@ class ControlPlane:
             leads=lambda: leader.leads,
         )
         pool_nodes = self._pool_nodes(fleet, Ingest(fleet, commands, recorder, self._clock, link=V2_LINK))
+        tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
         plane = Plane(
             fleet=fleet,
             ingest=Ingest(fleet, commands, recorder, self._clock, link="http"),
@@ -179,7 +181,8 @@ class ControlPlane:
             web_dir=WEB_DIR,
             access=access,
             request_bytes_max=settings.request_bytes_max,
-            tasks=TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max),
+            tasks=tasks,
+            task_streams=TaskStreams(jobs, hub, tasks.ended),
             decide=gateway.decide,
             pool_nodes=pool_nodes,
             fleet_api=bool(settings.fleet_api_url),

@@ -46,7 +46,7 @@ class Api:
             "version": "0.2.0",
         }
         status, body, _ = await self.call("POST", "/v2/nodes/register", full | fields)
-        assert (status, body["success"], body["node_id"]) == (200, True, node_id)
+        assert (status, body.get("success"), body.get("node_id")) == (200, True, node_id), body
 
     async def heartbeat(self, node_id: str, *pools: Mapping[str, Any]) -> None:
         body = {"timestamp": "2025-10-01T00:00:00Z", "pools": [dict(pool) for pool in pools], "gpus": []}
