@@ -7,7 +7,7 @@ comes back with an id gets the present state of whatever changed since, or a sna
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -118,7 +118,7 @@ class Hub:
 
     # --- readers ------------------------------------------------------------------------------------------------------
 
-    async def monitor(self, last_event_id: str | None, machines: frozenset[str]) -> AsyncIterator[bytes]:
+    async def monitor(self, last_event_id: str | None, machines: frozenset[str]) -> AsyncGenerator[bytes, None]:
         """Yield frames for a monitor: `connected`, a snapshot or what changed since, then deltas for ever."""
         wants = (lambda subject: subject is None or subject in machines) if machines else None
         reader = Reader(self._limits.reader_bytes_max, wants)

@@ -1,0 +1,74 @@
+"""The monitor's live events over a WebSocket, for those who cannot read server-sent events."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+
+import structlog
+from litestar import WebSocket, websocket
+from litestar.params import FromPath, FromQuery
+
+from muster.api.events import names_in
+from muster.api.plane import ThePlane
+
+log = structlog.get_logger()
+
+_GOING_AWAY = 1001
+_INTERNAL_ERROR = 1011
+_ID, _DATA = b"id: ", b"data: "
+
+
+@websocket("/ws/monitor/{client_id:str}")
+async def monitor_socket(
+    socket: WebSocket,  # type: ignore[type-arg]  # its three parameters say nothing here
+    plane: ThePlane,
+    client_id: FromPath[str],
+    machines: FromQuery[str | None] = None,
+    after: FromQuery[str | None] = None,
+) -> None:
+    """Send what GET /api/events/monitor sends, each event a message; its id in the log is its `event_id`.
+
+    `after` goes on behind an id, `machines` names those wanted. What the caller says is not listened to.
+    """
+    await socket.accept()
+    sending = asyncio.ensure_future(_send(socket, plane.hub.monitor(after, names_in(machines))))
+    gone = asyncio.ensure_future(_until_gone(socket))
+    try:
+        await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
+        is_gone = gone.done()
+    finally:
+        for task in (sending, gone):
+            task.cancel()
+        await asyncio.gather(sending, gone, return_exceptions=True)
+    if is_gone:
+        return
+    if not sending.cancelled() and (error := sending.exception()) is not None:
+        log.error("monitor_socket_broke", client_id=client_id, exc_info=error)
+        await socket.close(code=_INTERNAL_ERROR, reason="something broke in the control plane; its log has the details")
+    else:
+        await socket.close(code=_GOING_AWAY, reason="this control plane stops: connect again")
+
+
+async def _send(socket: WebSocket, frames: AsyncGenerator[bytes, None]) -> None:  # type: ignore[type-arg]  # as above
+    """Wait for a slow reader with every message: what comes meanwhile is bounded in the hub's line for him."""
+    async with aclosing(frames):
+        async for joined in frames:
+            for message in messages_in(joined):
+                await socket.send_text(message.decode())
+
+
+async def _until_gone(socket: WebSocket) -> None:  # type: ignore[type-arg]  # as above
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass
+
+
+def messages_in(frames: bytes) -> Iterator[bytes]:
+    """Take the events out of server-sent frames; comments are for proxies and have no message."""
+    for frame in frames.split(b"\n\n"):
+        event_id = b""
+        for line in frame.split(b"\n"):
+            if line.startswith(_ID):
+                event_id = line[len(_ID) :]
+            elif line.startswith(_DATA):
+                body = line[len(_DATA) :]
+                yield b'{"event_id":"%b",%b' % (event_id, body[1:]) if event_id else body
