@@ -1,6 +1,7 @@
 """Where work goes: the rules of the older API's placement, asked where the gateway asks."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ async def test_round_robin(api: Api) -> None:
     await api.node("node-1")
     await api.node("node-2")
     router = Router(api.plane.fleet, strategy=Strategy.ROUND_ROBIN, rng=FixedChance(), clock=api.plane.clock)
-    placed = Counter(router.reserve("model-a", "completion", _ANY).node_id for _ in range(101))
+    placed = Counter(str(router.reserve("model-a", "completion", _ANY).node_id) for _ in range(101))
     assert set(placed) == {"node-1", "node-2"}
     assert abs(placed["node-1"] - placed["node-2"]) <= 1
 
@@ -117,7 +118,7 @@ async def test_a_pin_on_an_unknown_pool_is_an_error_of_its_own(api: Api) -> None
 
 
 @pytest.mark.parametrize("state", [{"ready": False}, {"draining": True}])
-async def test_a_pin_on_a_pool_that_is_not_ready_goes_nowhere_else(api: Api, state: dict[str, bool]) -> None:
+async def test_a_pin_on_a_pool_that_is_not_ready_goes_nowhere_else(api: Api, state: dict[str, Any]) -> None:
     await api.node("node-1", **state)
     await api.node("node-2")
     assert await api.place("model-a", pool="node-1/pool-0") is None
