@@ -1,13 +1,18 @@
 """The fleet of the checklist: a real broker, a control plane, a GPU worker that speaks over the broker."""
 
-from collections.abc import Callable, Iterator, Mapping
+import base64
+import itertools
+import json
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.muster_process import ControlPlane, MusterProcess, free_port
-from tests.rabbitmq import RabbitMq
+from tests.rabbitmq import PASSWORD, USER, VHOST, RabbitMq
 from tests.waiting import eventually_sync
 
 NODE = "i-0abc1234def567890"
@@ -23,32 +28,37 @@ FAST = {
     "MUSTER_STOP_TIMEOUT_S": "1",
 }
 
-StartWorker = Callable[..., MusterProcess]
+_numbers = itertools.count(1)
 
 
 class Fleet:
-    """A broker and a control plane, and workers as the checklist boots them."""
+    """A control plane on a vhost of a broker, and workers as the checklist boots them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, broker: RabbitMq, vhost: str) -> None:
         self.folder = folder
-        self.broker = RabbitMq(folder / "broker", management=True)
+        self.broker = broker
+        self.vhost = vhost
+        self.broker_url = f"{broker.url}/{vhost}"
         self.grpc_port = free_port()
         self.plane = ControlPlane(
             folder / "plane",
-            env=FAST | {"MUSTER_RABBITMQ_URL": self.broker.url, "MUSTER_GRPC_LISTEN": f"127.0.0.1:{self.grpc_port}"},
+            env=FAST | {"MUSTER_RABBITMQ_URL": self.broker_url, "MUSTER_GRPC_LISTEN": f"127.0.0.1:{self.grpc_port}"},
         )
         self._workers: list[MusterProcess] = []
 
     def start(self) -> "Fleet":
-        self.broker.start()
         self.plane.start()
+        eventually_sync(lambda: "agents.registration" in [found["name"] for found in self.broker_has("exchanges")], 60)
         return self
 
     def remove(self) -> None:
         for worker in self._workers:
             worker.kill()
         self.plane.kill()
-        self.broker.remove()
+
+    def broker_has(self, kind: str) -> Any:
+        """Ask the broker's management API for exchanges, queues or bindings."""
+        return managed(self.broker, "GET", f"/api/{kind}/{self.vhost}")
 
     def worker(self, node_id: str = NODE, env: Mapping[str, str] | None = None) -> MusterProcess:
         """Start an agent as /etc/worker-agent/env configures it."""
@@ -57,7 +67,7 @@ class Fleet:
             "agent",
             env=FAST
             | {
-                "RABBITMQ_URL": self.broker.url,
+                "RABBITMQ_URL": self.broker_url,
                 "CONTROL_PLANE_ADDR": self.plane.url,
                 "MUSTER_LINK": "amqp",
                 "INSTANCE_ID": node_id,
@@ -78,23 +88,63 @@ class Fleet:
         eventually_sync(lambda: self.node(node_id).get("health_status") == "healthy", timeout_s)
 
 
-@pytest.fixture(scope="package")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """One worker, healthy. For tests that only look; what they change they change back."""
-    fleet = Fleet(tmp_path_factory.mktemp("fleet"))
-    try:
-        fleet.start().worker()
-        fleet.wait_until_healthy()
-        yield fleet
-    finally:
-        fleet.remove()
+def managed(broker: RabbitMq, method: str, path: str, body: Any = None) -> Any:
+    login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{broker.management_port}{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": f"Basic {login}", "Content-Type": "application/json"},
+        method=method,
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.loads(answer.read() or b"null")
 
 
-@pytest.fixture
-def own_fleet(tmp_path: Path) -> Iterator[Fleet]:
-    """For tests that break things."""
-    fleet = Fleet(tmp_path)
+@contextmanager
+def running(fleet: Fleet) -> Iterator[Fleet]:
     try:
         yield fleet.start()
     finally:
         fleet.remove()
+
+
+@contextmanager
+def running_broker(folder: Path) -> Iterator[RabbitMq]:
+    broker = RabbitMq(folder, management=True)
+    try:
+        yield broker.start()
+    finally:
+        broker.remove()
+
+
+@pytest.fixture(scope="package")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMq]:
+    with running_broker(tmp_path_factory.mktemp("broker")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="package")
+def fleet(broker: RabbitMq, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One worker, healthy. For tests that only look."""
+    with running(Fleet(tmp_path_factory.mktemp("fleet"), broker, VHOST)) as fleet:
+        fleet.worker()
+        fleet.wait_until_healthy()
+        yield fleet
+
+
+@pytest.fixture
+def own_fleet(broker: RabbitMq, tmp_path: Path) -> Iterator[Fleet]:
+    """On a vhost of its own, for tests that break the control plane or the worker."""
+    vhost = f"own-{next(_numbers)}"
+    managed(broker, "PUT", f"/api/vhosts/{vhost}")
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    managed(broker, "PUT", f"/api/permissions/{vhost}/{USER}", everything)
+    with running(Fleet(tmp_path, broker, vhost)) as fleet:
+        yield fleet
+    managed(broker, "DELETE", f"/api/vhosts/{vhost}")
+
+
+@pytest.fixture
+def fleet_with_own_broker(tmp_path: Path) -> Iterator[Fleet]:
+    with running_broker(tmp_path / "broker") as broker, running(Fleet(tmp_path, broker, VHOST)) as fleet:
+        yield fleet

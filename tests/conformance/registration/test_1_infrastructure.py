@@ -1,33 +1,20 @@
 """Phase 1: the broker's objects, the ports, the basic routes."""
 
-import base64
-import json
 import socket
 import urllib.request
-from typing import Any
 
 from tests.conformance.registration.conftest import Fleet
-from tests.rabbitmq import PASSWORD, USER
-
-
-def broker_says(fleet: Fleet, path: str) -> Any:
-    login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{fleet.broker.management_port}{path}", headers={"Authorization": f"Basic {login}"}
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
 
 
 def test_1_1_the_vhost_has_the_three_durable_exchanges(fleet: Fleet) -> None:
-    found = {exchange["name"]: exchange for exchange in broker_says(fleet, "/api/exchanges/agents")}
+    found = {exchange["name"]: exchange for exchange in fleet.broker_has("exchanges")}
     kinds = {"agents.registration": "direct", "agents.heartbeat": "fanout", "agents.commands": "topic"}
     assert {name: found[name]["type"] for name in kinds} == kinds
     assert all(found[name]["durable"] for name in kinds)
 
 
 def test_1_1_the_queues_have_their_time_limits(fleet: Fleet) -> None:
-    found = {queue["name"]: queue for queue in broker_says(fleet, "/api/queues/agents")}
+    found = {queue["name"]: queue for queue in fleet.broker_has("queues")}
     assert found["registration.control-plane"]["durable"]
     limits = {"registration.control-plane": 300_000, "heartbeat.control-plane": 60_000}
     assert {name: found[name]["arguments"]["x-message-ttl"] for name in limits} == limits
@@ -35,8 +22,7 @@ def test_1_1_the_queues_have_their_time_limits(fleet: Fleet) -> None:
 
 def test_1_1_the_queues_are_bound_by_register_deregister_and_nothing(fleet: Fleet) -> None:
     bound = {
-        (binding["source"], binding["destination"], binding["routing_key"])
-        for binding in broker_says(fleet, "/api/bindings/agents")
+        (binding["source"], binding["destination"], binding["routing_key"]) for binding in fleet.broker_has("bindings")
     }
     assert {
         ("agents.registration", "registration.control-plane", "register"),

@@ -39,7 +39,7 @@ async def published(fleet: Fleet, exchange: str, key: str) -> AsyncIterator[list
     async def note(message: AbstractIncomingMessage) -> None:
         messages.append(json.loads(message.body))
 
-    connection = await aio_pika.connect(f"{fleet.broker.url}/agents")
+    connection = await aio_pika.connect(fleet.broker_url)
     async with connection, connection.channel() as channel:
         queue = await channel.declare_queue(exclusive=True)
         await queue.bind(exchange, key)

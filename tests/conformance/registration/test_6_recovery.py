@@ -17,17 +17,18 @@ def node_ids(fleet: Fleet) -> list[str]:
     return [node["id"] for node in fleet.plane.get("/api/v1/nodes")]
 
 
-def test_6_1_both_sides_outlive_a_loss_of_the_broker(own_fleet: Fleet) -> None:
-    worker = own_fleet.worker()
-    own_fleet.wait_until_healthy()
-    own_fleet.broker.stop()
-    for process in (worker, own_fleet.plane):
+def test_6_1_both_sides_outlive_a_loss_of_the_broker(fleet_with_own_broker: Fleet) -> None:
+    fleet = fleet_with_own_broker
+    worker = fleet.worker()
+    fleet.wait_until_healthy()
+    fleet.broker.stop()
+    for process in (worker, fleet.plane):
         eventually_sync(partial(logs_retries, process), 60)
-    eventually_sync(lambda: own_fleet.node()["health_status"] != "healthy", 30)
-    own_fleet.broker.start()
-    own_fleet.wait_until_healthy(timeout_s=RECONNECT_S + 2 * INTERVAL_S + 10)
-    assert own_fleet.node()["connected"] is True
-    assert node_ids(own_fleet) == [NODE]
+    eventually_sync(lambda: fleet.node()["health_status"] != "healthy", 30)
+    fleet.broker.start()
+    fleet.wait_until_healthy(timeout_s=RECONNECT_S + 2 * INTERVAL_S + 10)
+    assert fleet.node()["connected"] is True
+    assert node_ids(fleet) == [NODE]
     assert worker.running
 
 
@@ -54,7 +55,7 @@ def test_6_3_a_killed_agent_comes_back_as_the_same_node(own_fleet: Fleet) -> Non
 
 
 def test_common_issues_a_wrong_broker_url_is_told_in_the_agents_log(own_fleet: Fleet) -> None:
-    wrong = own_fleet.broker.url.replace("fleet-secret", "no-such-word")
+    wrong = own_fleet.broker_url.replace("fleet-secret", "no-such-word")
     worker = own_fleet.worker("i-wrong", env={"RABBITMQ_URL": wrong})
     eventually_sync(lambda: "retry_in_s" in worker.log, 30)
     assert "no-such-word" not in worker.log
