@@ -43,7 +43,7 @@ class Fleet(RuleBasedStateMachine):
             if isinstance(effect, SaveNode):
                 self.store[effect.node.node_id] = effect.node
             elif isinstance(effect, DropNode):
-                del self.store[effect.node_id]
+                self.store.pop(effect.node_id, None)
                 self.newest_word.pop(effect.node_id, None)
                 self.seen_seq = {known: seq for known, seq in self.seen_seq.items() if known[0] != effect.node_id}
 

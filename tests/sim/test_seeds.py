@@ -24,6 +24,7 @@ def test_every_kind_of_fault_strikes() -> None:
     struck = run(small(1)).faults.keys() | run(small(2)).faults.keys()
     assert struck >= {
         "control plane restarts",
+        "control planes cut off",
         "jobs cancelled",
         "jobs revived",
         "messages cut",

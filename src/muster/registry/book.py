@@ -184,7 +184,7 @@ class NodeBook:
         entry = self._entries.get(node_id)
         if entry is None:
             self._remember_left(NodeGone(node_id, (boot_id,)), _INTERVAL_UNKNOWN_S, now_ms)
-            return []
+            return [DropNode(node_id)]  # another control plane may know it
         if entry.boots.is_retired(boot_id):
             return []
         return self._drop(entry, "node_deregistered", reason, now_ms, (*entry.boots.retired_ids, boot_id))

@@ -74,7 +74,7 @@ class World:
         self.bus = SimBus(self.timeline, stream(scenario.seed, "bus"))
         self._slots: dict[int, Plane] = {}
         self._lives = 0
-        self._judged_since_ms = START_MS
+        self._judged_since_ms = self._killed_ms = START_MS
 
     def _make_agents(self) -> list[SimAgent]:
         rng = stream(self.scenario.seed, "agents")
@@ -137,6 +137,7 @@ class World:
 
     def _end_plane(self, slot: int) -> bool:
         plane = self._slots.pop(slot)
+        self._killed_ms = self.timeline.now_ms()  # a goodbye that it had not written yet is lost
         self.stories.tell(_place(slot), "is killed")
         self.network.planes.remove(plane)
         self.bus.leave(_place(slot))
@@ -177,7 +178,7 @@ class World:
             nodes = plane.fleet.book.nodes()
             since_ms = max(self._judged_since_ms, plane.judged_since_ms)
             self._checker.look(nodes, since_ms)
-            self._checker.look_for_the_departed(nodes, self._living(), since_ms)
+            self._checker.look_for_the_departed(nodes, self._living(), max(since_ms, self._killed_ms))
         self.timeline.after(TICK_MS, self._tick)
 
     def _lose_store(self) -> bool:

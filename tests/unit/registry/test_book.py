@@ -222,7 +222,7 @@ def test_a_clean_stop_takes_the_node_off_the_list() -> None:
     assert kinds(effects) == ["node_deregistered"]
     assert events(effects)[0].data["reason"] == "shutting down for the night"
     assert nodes.nodes() == []
-    assert nodes.deregistered(NODE, "boot-a", "again", 5_001) == []
+    assert nodes.deregistered(NODE, "boot-a", "again", 5_001) == [DropNode(NODE)]
 
 
 def test_messages_still_on_the_way_do_not_bring_a_departed_node_back() -> None:
@@ -270,8 +270,8 @@ def test_a_boot_never_heard_takes_the_node_with_it_and_a_live_one_returns() -> N
 
 def test_a_goodbye_that_overtakes_the_greeting_is_remembered() -> None:
     nodes = book()
-    assert nodes.deregistered(NODE, "boot-a", "stopped", 0) == []
-    assert nodes.deregistered(NODE, "boot-b", "stopped", 1) == []
+    assert nodes.deregistered(NODE, "boot-a", "stopped", 0) == [DropNode(NODE)]
+    assert nodes.deregistered(NODE, "boot-b", "stopped", 1) == [DropNode(NODE)]
     for boot_id in ("boot-a", "boot-b"):
         assert nodes.registered(registration(boot_id=boot_id), "http", 90_001) == []
     assert nodes.heard(heartbeat(1), "http", 90_002).verdict is Verdict.CREATED
