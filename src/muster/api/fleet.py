@@ -1,23 +1,48 @@
 """Nodes, workers and models as `/api/v1` shows them."""
 
 import http
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from litestar import Response, delete, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 from msgspec import Struct
 
+from muster.api.lists import LabelFilter, Limit, Order, Page, TextSearch, labelled, ordered, paged, said
 from muster.api.plane import Plane, ThePlane
 from muster.api.views import NodeView, WorkerView, node_view, worker_views
 from muster.domain.job import JobStatus
 from muster.domain.model import Model
 from muster.domain.node import Health, Node
+from muster.domain.worker import WorkerStatus
 from muster.ids import NodeId
 from muster.placement.filters import rejections
 from muster.placement.wish import Wish
 
-Page = Annotated[int, QueryParameter(ge=1, le=1_000_000)]
-Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
+_NODE_ORDERS: dict[str, Callable[[Node], Any]] = {
+    "node_id": lambda node: node.node_id,
+    "type": lambda node: node.facts.node_type,
+    "health": lambda node: node.health.value,
+    "pool": lambda node: node.facts.pool,
+    "region": lambda node: node.facts.region,
+    "link": lambda node: node.link,
+    "last_seen": lambda node: node.last_seen_ms,
+    "registered_at": lambda node: node.registered_at_ms,
+    "gpu_count": lambda node: len(node.gpus),
+}
+_WORKER_ORDERS: dict[str, Callable[[WorkerView], Any]] = {
+    "worker_id": lambda worker: worker.worker_id,
+    "node_id": lambda worker: worker.node_id,
+    "status": lambda worker: worker.status.value,
+    "jobs_completed": lambda worker: worker.jobs_completed,
+    "jobs_failed": lambda worker: worker.jobs_failed,
+}
+_MODEL_ORDERS: dict[str, Callable[["FleetModel"], Any]] = {
+    "name": lambda model: model.name,
+    "size_bytes": lambda model: model.size_bytes,
+    "context_length": lambda model: model.context_length,
+    "nodes": lambda model: len(model.nodes),
+}
 
 
 class FleetSummary(Struct, frozen=True, kw_only=True):
@@ -71,24 +96,32 @@ async def fleet(plane: ThePlane) -> FleetReport:
     return FleetReport(nodes=_views(plane, plane.fleet.nodes()), summary=_summary(plane.fleet.nodes()))
 
 
-@get("/api/v1/nodes", tags=["fleet"], summary="Nodes, filtered and paged")
+@get("/api/v1/nodes", tags=["fleet"], summary="Nodes, filtered, in order and paged")
 async def nodes(
     plane: ThePlane,
     node_type: Annotated[str | None, QueryParameter(name="type")] = None,
     health: FromQuery[Health | None] = None,
     pool: FromQuery[str | None] = None,
+    link: FromQuery[str | None] = None,
+    labels: LabelFilter = None,
+    q: TextSearch = None,
+    sort: Order = None,
     page: Page = 1,
     limit: Limit = 100,
 ) -> Response[list[NodeView]]:
+    wanted = labelled(labels)
     found = [
         node
         for node in plane.fleet.nodes()
         if node_type in (None, node.facts.node_type)
         and health in (None, node.health)
         and pool in (None, node.facts.pool)
+        and link in (None, node.link)
+        and wanted.items() <= node.facts.labels.items()
+        and said(q, node.node_id, node.facts.hostname, node.facts.address, node.facts.region)
     ]
-    shown = found[(page - 1) * limit : page * limit]
-    return Response(_views(plane, shown), headers={"X-Total-Count": str(len(found))})
+    shown, headers = paged(ordered(found, sort, _NODE_ORDERS), page, limit)
+    return Response(_views(plane, shown), headers=headers)
 
 
 @get("/api/v1/nodes/{node_id:str}", tags=["fleet"], summary="One node")
@@ -102,14 +135,47 @@ async def forget_node(plane: ThePlane, node_id: FromPath[str]) -> None:
     plane.fleet.carry_out(plane.fleet.book.forget(NodeId(node_id), plane.clock.now_ms()))
 
 
-@get("/api/v1/workers", tags=["fleet"], summary="Workers of all nodes, paged")
-async def workers(plane: ThePlane, page: Page = 1, limit: Limit = 100) -> Response[list[WorkerView]]:
-    found = [worker for node in plane.fleet.nodes() for worker in worker_views(node)]
-    return Response(found[(page - 1) * limit : page * limit], headers={"X-Total-Count": str(len(found))})
+@get("/api/v1/workers", tags=["fleet"], summary="Workers of all nodes, filtered, in order and paged")
+async def workers(
+    plane: ThePlane,
+    status: FromQuery[WorkerStatus | None] = None,
+    node_id: FromQuery[str | None] = None,
+    link: FromQuery[str | None] = None,
+    labels: LabelFilter = None,
+    q: TextSearch = None,
+    sort: Order = None,
+    page: Page = 1,
+    limit: Limit = 100,
+) -> Response[list[WorkerView]]:
+    wanted = labelled(labels)
+    found = [
+        worker
+        for node in plane.fleet.nodes()
+        if node_id in (None, node.node_id) and link in (None, node.link) and wanted.items() <= node.facts.labels.items()
+        for worker in worker_views(node)
+        if status in (None, worker.status) and said(q, worker.worker_id, *worker.connectors)
+    ]
+    shown, headers = paged(ordered(found, sort, _WORKER_ORDERS), page, limit)
+    return Response(shown, headers=headers)
 
 
 @get("/api/v1/models", tags=["fleet"], summary="Models, and which nodes hold them")
-async def models(plane: ThePlane) -> list[FleetModel]:
+async def models(
+    plane: ThePlane,
+    capability: FromQuery[str | None] = None,
+    q: TextSearch = None,
+    sort: Order = None,
+    page: Page = 1,
+    limit: Limit = 1000,
+) -> Response[list[FleetModel]]:
+    found = [
+        model for model in _held_models(plane) if capability in (None, *model.capabilities) and said(q, model.name)
+    ]
+    shown, headers = paged(ordered(found, sort, _MODEL_ORDERS), page, limit)
+    return Response(shown, headers=headers)
+
+
+def _held_models(plane: Plane) -> list[FleetModel]:
     found: dict[str, list[ModelHolder]] = {}
     facts: dict[str, Model] = {}
     for candidate in plane.fleet.candidates():

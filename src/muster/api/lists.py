@@ -34,6 +34,12 @@ def labelled(text: str | None) -> dict[str, str]:
     return wanted
 
 
+def said(part: str | None, *names: str | None) -> bool:
+    """Tell whether one of the names has that part in it, in any case."""
+    folded = (part or "").casefold()
+    return not folded or any(folded in name.casefold() for name in names if name)
+
+
 def ordered(found: Sequence[T], sort: str | None, keys: Mapping[str, Callable[[T], Any]]) -> list[T]:
     """Sort by one of `keys`; what has no value comes last either way, equals keep their order."""
     if not sort:

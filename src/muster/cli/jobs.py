@@ -57,9 +57,10 @@ def retry(job_id: JobIdArgument, as_json: AsJson = False, server: ServerUrl = No
 def explain(job_id: JobIdArgument, as_json: AsJson = False, server: ServerUrl = None) -> None:
     """Say why a job waits: who could run it, and what others lack."""
     explanation = Client.find(server).get(f"/api/jobs/{job_id}/explain")["explanation"]
-    if as_json:
-        print_json(explanation)
-        return
+    print_json(explanation) if as_json else show_explanation(explanation)
+
+
+def show_explanation(explanation: Row) -> None:
     show_facts(
         [
             ("job", explanation["job_id"]),

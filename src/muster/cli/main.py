@@ -15,6 +15,7 @@ from muster.cli.command import command, commands, drain, resume
 from muster.cli.doctor import doctor
 from muster.cli.down import down
 from muster.cli.events import events
+from muster.cli.explain import explain
 from muster.cli.jobs import job, jobs
 from muster.cli.models import models
 from muster.cli.nodes import node, nodes
@@ -52,6 +53,7 @@ for panel, functions in COMMANDS.items():
     for function in functions:
         app.command(rich_help_panel=panel)(function)
 app.add_typer(job, name="job", rich_help_panel="Work")
+app.add_typer(explain, name="explain", rich_help_panel="Look")
 app.add_typer(token, name="token", rich_help_panel="Run")
 app.add_typer(cloud, name="cloud", rich_help_panel="Run")
 
