@@ -29,7 +29,7 @@ from muster.api import (
     tasks,
     tokens,
 )
-from muster.api.entry import Entry, OwnJobs
+from muster.api.entry import Entry, OwnOnly
 from muster.api.plane import AnyRequest, Plane
 from muster.api.problems import on_bad_text, on_http_error, on_muster_error, on_unexpected
 from muster.errors import MusterError
@@ -100,7 +100,7 @@ def framework(current: Callable[[], Plane], web_dir: Path, request_bytes_max: in
             "plane": Provide(current, sync_to_thread=False),
             "caller": Provide(_caller, sync_to_thread=False),
         },
-        guards=[OwnJobs(current)],
+        guards=[OwnOnly(current)],
         exception_handlers={
             MusterError: on_muster_error,
             HTTPException: on_http_error,

@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import Any, cast
 from urllib.parse import parse_qs
 
 import msgspec
@@ -97,14 +97,16 @@ async def _refuse(error: MusterError, send: Send) -> None:
     await send({"type": "http.response.body", "body": msgspec.json.encode(error.to_dict()), "more_body": False})
 
 
-class OwnJobs:
-    """A guard of all routes about one job: who sees only his own is told that there are no others."""
+class OwnOnly:
+    """A guard of all routes about one job or node: to whom only his own are, that is all that there is."""
 
     def __init__(self, current: Callable[[], Plane]) -> None:
         self._current = current
 
-    async def __call__(self, connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
+    async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         caller: Caller = connection.user
+        if (node_id := connection.path_params.get("node_id")) is not None:
+            caller.check_speaks_for(node_id)
         job_id = connection.path_params.get("job_id") or connection.path_params.get("task_id")
         if job_id is None or caller.role not in SEES_OWN_JOBS_ONLY:
             return

@@ -9,8 +9,8 @@ from litestar import Response, delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Struct
 
-from muster.api.lists import LabelFilter, Limit, Page, TextSearch, labelled, paged
-from muster.api.plane import ThePlane
+from muster.api.lists import LabelFilter, Limit, Page, TextSearch, labelled, paged, said
+from muster.api.plane import TheCaller, ThePlane
 from muster.api.views import rfc3339
 from muster.control.pools import Pool
 from muster.domain.model import canonical_model_name
@@ -90,7 +90,8 @@ class Availability(Struct, frozen=True, kw_only=True):
     summary="Take in a node that speaks of pools",
     status_code=http.HTTPStatus.OK,
 )
-async def register_node(plane: ThePlane, data: JSONBody[RegisterNode]) -> Registered:
+async def register_node(plane: ThePlane, caller: TheCaller, data: JSONBody[RegisterNode]) -> Registered:
+    caller.check_speaks_for(data.node_id)
     due_ms = await plane.pools.register(data)
     return Registered(success=True, node_id=data.node_id, message="registered", next_heartbeat_ms=due_ms)
 
@@ -123,7 +124,7 @@ async def list_nodes(
         if status in (None, status_of(node, late=plane.fleet.is_late(node)))
         and link in (None, node.link)
         and wanted.items() <= node.facts.labels.items()
-        and (q or "").casefold() in node.node_id.casefold()
+        and said(q, node.node_id, node.facts.hostname)
     ]
     shown, headers = paged(found, page, limit)
     entries = [_entry(node, late=plane.fleet.is_late(node)) for node in shown]

@@ -3,15 +3,19 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from typing import Any
 
 import structlog
 from litestar import WebSocket, websocket
+from litestar.datastructures import State
 from litestar.params import FromPath, FromQuery
 
 from muster.api.events import names_in
 from muster.api.plane import ThePlane
 
 log = structlog.get_logger()
+
+AnySocket = WebSocket[Any, Any, State]
 
 _GOING_AWAY = 1001
 _INTERNAL_ERROR = 1011
@@ -20,7 +24,7 @@ _ID, _DATA = b"id: ", b"data: "
 
 @websocket("/ws/monitor/{client_id:str}")
 async def monitor_socket(
-    socket: WebSocket,  # type: ignore[type-arg]  # its three parameters say nothing here
+    socket: AnySocket,
     plane: ThePlane,
     client_id: FromPath[str],
     machines: FromQuery[str | None] = None,
@@ -49,7 +53,7 @@ async def monitor_socket(
         await socket.close(code=_GOING_AWAY, reason="this control plane stops: connect again")
 
 
-async def _send(socket: WebSocket, frames: AsyncGenerator[bytes, None]) -> None:  # type: ignore[type-arg]  # as above
+async def _send(socket: AnySocket, frames: AsyncGenerator[bytes, None]) -> None:
     """Wait for a slow reader with every message: what comes meanwhile is bounded in the hub's line for him."""
     async with aclosing(frames):
         async for joined in frames:
@@ -57,7 +61,7 @@ async def _send(socket: WebSocket, frames: AsyncGenerator[bytes, None]) -> None:
                 await socket.send_text(message.decode())
 
 
-async def _until_gone(socket: WebSocket) -> None:  # type: ignore[type-arg]  # as above
+async def _until_gone(socket: AnySocket) -> None:
     while (await socket.receive())["type"] != "websocket.disconnect":
         pass
 
