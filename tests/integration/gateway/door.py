@@ -10,6 +10,7 @@ from muster.errors import Unauthorized
 from muster.gateway import Finished, Front, Gateway, GatewayLimits
 from muster.gateway.gateway import Authenticate
 from muster.placement.scores import Strategy
+from muster.ports import Waker
 from muster.system import SystemClock
 from tests.integration.gateway.fleet import FleetTwin
 from tests.integration.gateway.wire import Wire
@@ -104,6 +105,7 @@ async def opened(
     strategy: Strategy = Strategy.ROUND_ROBIN,
     authenticate: Authenticate = lambda _shown, _right: None,
     app: Any = web,
+    waker: Waker | None = None,
 ) -> AsyncIterator[Door]:
     finished: list[Finished] = []
     gateway = Gateway(
@@ -114,6 +116,7 @@ async def opened(
         strategy=strategy,
         limits=limits,
         on_finished=finished.append,
+        waker=waker,
     )
     front = Front(gateway, app, [("127.0.0.1", 0)])
     await front.start()
