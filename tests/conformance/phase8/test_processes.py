@@ -115,7 +115,7 @@ def test_a_frozen_node_is_offline_and_comes_back_by_itself(plane: ControlPlane, 
     eventually_sync(lambda: _place(plane, "model-a") == "node-1")
     os.kill(node.pid, signal.SIGSTOP)
     eventually_sync(lambda: _statuses(plane) == {"node-1": "Offline"})
-    assert _place(plane, "model-a") is None
+    eventually_sync(lambda: _place(plane, "model-a") is None)
     os.kill(node.pid, signal.SIGCONT)
     eventually_sync(lambda: _place(plane, "model-a") == "node-1")
 
