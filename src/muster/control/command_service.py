@@ -123,6 +123,8 @@ class CommandService:
             self._mark_draining(command)
         try:
             await self._write()
+            if order.command in _DRAINS:
+                await self._recorder.flush()  # before anybody hears that it is done: it holds after we are killed
         except MusterError as error:
             log.warning("commands_not_published", command_id=command_id, error=error.message)
         for command in commands:
