@@ -292,7 +292,7 @@ class NodeBook:
             self._remember_left(gone, _INTERVAL_UNKNOWN_S, now_ms)
             return []
         node = entry.node
-        if node.boot_id not in gone.boot_ids and (gone.boot_ids or node.revision > gone.revision):
+        if node.boot_id not in gone.boot_ids and node.revision > gone.revision:
             return [SaveNode(node)]
         self._remember_left(gone, node.heartbeat_interval_s, now_ms)
         del self._entries[gone.node_id]

@@ -42,9 +42,14 @@ class NodeChecker:
         self._stale_ms = limits.stale_after_ms(interval_s) + tick_ms
         self._dead_ms = limits.dead_after_ms(interval_s) + tick_ms
         self._shown: dict[NodeId, Node] = {}
+        self._views: dict[tuple[str, NodeId], tuple[str, int]] = {}
+        self._news_ms: dict[NodeId, int] = {}
 
-    def look(self, nodes: Iterable[Node], listening_since_ms: int) -> None:
-        """Check that silence has shown; a control plane counts it from its own beginning."""
+    def look(self, nodes: Iterable[Node], listening_since_ms: int, viewer: str = "") -> None:
+        """Check that silence has shown; a control plane counts it from its own beginning.
+
+        With a `viewer`, one of several control planes: what another one heard counts from when it came to each.
+        """
         now_ms = self._timeline.now_ms()
         for node in nodes:
             node_id, health = node.facts.node_id, node.health
@@ -53,7 +58,10 @@ class NodeChecker:
                 self._shown[node_id] = node
                 if before is None or before.health is not health or before.boot_id != node.boot_id:
                     self._stories.tell(node_id, f"shown as {health}, {node.boot_id}")
-            silent_ms = now_ms - max(node.last_seen_ms, listening_since_ms)
+            if viewer and self._views.get((viewer, node_id)) != (view := (node.boot_id, node.seq)):
+                self._views[viewer, node_id] = view
+                self._news_ms[node_id] = now_ms
+            silent_ms = now_ms - max(node.last_seen_ms, listening_since_ms, self._news_ms.get(node_id, 0))
             if silent_ms <= self._stale_ms:
                 continue
             if health not in LOST or (silent_ms > self._dead_ms and health is not Health.DEAD):

@@ -177,7 +177,7 @@ class World:
         for plane in self.network.planes:
             nodes = plane.fleet.book.nodes()
             since_ms = max(self._judged_since_ms, plane.judged_since_ms)
-            self._checker.look(nodes, since_ms)
+            self._checker.look(nodes, since_ms, plane.plane_id if self.scenario.planes > 1 else "")
             self._checker.look_for_the_departed(nodes, self._living(), max(since_ms, self._killed_ms))
         self.timeline.after(TICK_MS, self._tick)
 
