@@ -1,5 +1,6 @@
 """From a node's record to what placement chooses among."""
 
+from functools import lru_cache
 from urllib.parse import urlsplit, urlunsplit
 
 from muster.domain.model import canonical_model_name
@@ -8,6 +9,7 @@ from muster.domain.service import Service
 from muster.placement.candidate import Candidate
 
 _BYTES_PER_MB = 1024 * 1024
+_URLS_MAX = 16_384
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -43,7 +45,12 @@ def reachable_url(url: str, node: Node) -> str:
 
     A node that shares our process or host says so by having no other address.
     """
-    address = node.facts.address
+    return _reachable_url(url, node.facts.address)
+
+
+@lru_cache(maxsize=_URLS_MAX)
+def _reachable_url(url: str, address: str | None) -> str:
+    """Each heartbeat asks for the same again."""
     parts = urlsplit(url)
     if parts.hostname not in _LOOPBACK or not address or address in _LOOPBACK:
         return url

@@ -34,6 +34,8 @@ _NULL = b"null"
 _WELL = frozenset({"healthy", "online", "active", "ready", "ok", "up"})
 _STATUSES = frozenset(ServiceStatus)
 _UNKNOWN_CONNECTOR = "unknown"
+_SERVICES = dict[str, Service]  # made once: each has a decoder of its own, found by this very object
+_WORKERS = tuple[Worker, ...]
 
 
 class _FlatFacts(Struct, frozen=True, kw_only=True):
@@ -202,8 +204,8 @@ def read_heartbeat(message: HeartbeatMessage, known: Node | None, new_boot: NewB
     if message.facts is not None:
         reported = _part(message.resources, ReportedResources, "resources") or ReportedResources()
         facts, gpus = message.facts, reported.gpus
-        services = tuple((_part(message.services, dict[str, Service], "services") or {}).values())
-        workers = _part(message.workers, tuple[Worker, ...], "workers") or ()
+        services = tuple((_part(message.services, _SERVICES, "services") or {}).values())
+        workers = _part(message.workers, _WORKERS, "workers") or ()
         resources = _resources(reported)
     else:
         plain = _part(message.resources, PlainResources, "resources") or PlainResources()
