@@ -55,7 +55,7 @@ format: install ## format and repair what can be repaired
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install ## measure the gateway and the queue
+bench: install ## measure the gateway, the queue and the links
 	@$(BIN)/python -m bench $(ARGS)
 
 docs: install ## write the generated parts of docs/ anew
