@@ -278,6 +278,8 @@ class Connection(asyncio.Protocol):
         self.transport.write(reply.render(correlation_id, keep_alive=False, with_body=with_body))
         if self.transport.can_write_eof():
             self.transport.write_eof()
+        else:
+            self.transport.close()  # TLS: it says so, and waits for the caller to do the same
 
     def check(self, now_s: float) -> None:
         """Close what has been silent for too long where a word was due."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -84,8 +85,8 @@ class Door:
         host, port = self.address
         return f"http://{host}:{port}"
 
-    async def wire(self) -> Wire:
-        return await Wire.open(self.address)
+    async def wire(self, trust: ssl.SSLContext | None = None) -> Wire:
+        return await Wire.open(self.address, trust)
 
     @property
     def reserved(self) -> dict[str, int]:
@@ -105,6 +106,7 @@ async def opened(
     strategy: Strategy = Strategy.ROUND_ROBIN,
     authenticate: Authenticate = lambda _shown, _right: None,
     app: Any = web,
+    tls: ssl.SSLContext | None = None,
     waker: Waker | None = None,
 ) -> AsyncIterator[Door]:
     finished: list[Finished] = []
@@ -118,7 +120,7 @@ async def opened(
         on_finished=finished.append,
         waker=waker,
     )
-    front = Front(gateway, app, [("127.0.0.1", 0)])
+    front = Front(gateway, app, [("127.0.0.1", 0)], tls=tls)
     await front.start()
     try:
         yield Door(front, gateway, finished)

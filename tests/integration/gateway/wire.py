@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from typing import Any, Self
 
 from msgspec import Struct
@@ -27,8 +28,8 @@ class Wire:
         self.writer = writer
 
     @classmethod
-    async def open(cls, address: tuple[str, int]) -> Self:
-        return cls(*await asyncio.open_connection(*address, limit=2**24))
+    async def open(cls, address: tuple[str, int], trust: ssl.SSLContext | None = None) -> Self:
+        return cls(*await asyncio.open_connection(*address, limit=2**24, ssl=trust))
 
     async def __aenter__(self) -> Self:
         return self
