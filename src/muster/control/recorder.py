@@ -38,6 +38,7 @@ class Recorder:
         self._events: deque[Event] = deque(maxlen=_EVENTS_MAX)
         self._tell: Tell | None = None
         self._wanted = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.events_dropped = 0
 
@@ -105,7 +106,14 @@ class Recorder:
             await asyncio.sleep(_BATCH_S)
 
     async def flush(self) -> None:
-        """Write what waits now; raises StoreUnavailable and keeps it when the store is away."""
+        """Write what waits now; raises StoreUnavailable and keeps it when the store is away.
+
+        Once it returns, what was saved before the call is kept, whoever wrote it.
+        """
+        async with self._writing:
+            await self._write()
+
+    async def _write(self) -> None:
         dirty, self._dirty = self._dirty, {}
         gone, self._gone = self._gone, {}
         try:
