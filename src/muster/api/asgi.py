@@ -7,7 +7,6 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Tag
 from litestar.types import ASGIApp
 
@@ -29,6 +28,7 @@ from muster.api import (
     tasks,
     tokens,
 )
+from muster.api.described import DescribedPlugin
 from muster.api.entry import Entry, OwnOnly
 from muster.api.plane import AnyRequest, Plane
 from muster.api.problems import on_bad_text, on_http_error, on_muster_error, on_unexpected
@@ -112,7 +112,7 @@ def framework(current: Callable[[], Plane], web_dir: Path, request_bytes_max: in
             title="Muster",
             version=__version__,
             path="/openapi.json",
-            render_plugins=[JsonRenderPlugin(path="/")],
+            render_plugins=[DescribedPlugin(path="/")],
             tags=[Tag(name=name, description=text) for name, text in _TAGS.items()],
             use_handler_docstrings=True,
         ),

@@ -11,6 +11,7 @@ from litestar.router import Router
 from litestar.static_files import create_static_files_router
 
 from muster import __version__
+from muster.api.described import described
 from muster.api.plane import AnyRequest, ThePlane
 
 _PAGE_HEADERS = {
@@ -50,7 +51,7 @@ async def favicon(plane: ThePlane) -> Response[bytes]:
 
 @get("/docs", include_in_schema=False)
 async def docs(request: AnyRequest) -> Response[str]:
-    schema = request.app.openapi_schema.to_schema()
+    schema = described(request.app.openapi_schema.to_schema())
     rows = "".join(
         f"<tr><td>{method.upper()}</td><td><code>{html.escape(path)}</code></td>"
         f"<td>{html.escape(operation.get('summary') or '')}</td></tr>"

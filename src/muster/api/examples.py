@@ -1,0 +1,110 @@
+"""Bodies as people would send them, by method and path; all others are made up from their schema."""
+
+from typing import Any
+
+_CHAT = {"model": "smollm2-135m", "messages": [{"role": "user", "content": "Say hello."}]}
+
+REQUESTS: dict[str, Any] = {
+    "POST /api/agent/{action}": {"node_id": "gpu-node-1", "boot_id": "boot-1", "reason": "stopped"},
+    "POST /api/jobs": {
+        "service_required": "simulation",
+        "payload": {"duration_ms": 500, "steps": 5},
+        "requirements": {"labels": {}},
+        "priority": 50,
+    },
+    "POST /api/v1/command": {"node_id": "gpu-node-1", "command": "drain", "args": {}, "timeout": 30},
+    "POST /api/v1/tokens": {"name": "dashboard", "role": "viewer"},
+    "POST /api/v1/explain": {"model": "smollm2-135m", "labels": {"zone": "a"}, "min_memory_mb": 4096},
+    "POST /v2/nodes/register": {
+        "node_id": "gpu-node-1",
+        "address": "http://10.0.0.5:9200",
+        "pools": ["pool-0"],
+        "capabilities": {"gpus": [{"name": "RTX 3090", "vram_total_bytes": 24_000_000_000}], "cpu_cores": 16},
+        "version": "0.2.0",
+    },
+    "POST /v2/nodes/{node_id}/heartbeat": {
+        "timestamp": "2025-10-01T00:00:00Z",
+        "pools": [
+            {
+                "pool_id": "pool-0",
+                "ready": True,
+                "draining": False,
+                "slots_free": 3,
+                "slots_total": 4,
+                "vram_free_bytes": 18_000_000_000,
+                "engine": "llamacpp",
+                "models_available": ["smollm2-135m"],
+            }
+        ],
+    },
+    "POST /v2/tasks": {"model": "smollm2-135m", "prompt": "Say hello.", "max_tokens": 32, "priority": "interactive"},
+    "POST /_/ttl": {"ttl_s": 900},
+}
+
+# The gateway's own paths: it reads them before the framework does, so that the framework knows nothing of them.
+GATEWAY: dict[str, dict[str, tuple[str, Any, Any]]] = {
+    "/v1/models": {"get": ("Models of the fleet, as OpenAI lists them", None, {"object": "list", "data": []})},
+    "/v1/models/{model}": {
+        "get": ("One model, as OpenAI shows it", None, {"id": "smollm2-135m", "object": "model", "owned_by": "muster"})
+    },
+    "/v1/chat/completions": {
+        "post": (
+            "Chat, as with OpenAI; with `stream` as server-sent events",
+            _CHAT,
+            {
+                "object": "chat.completion",
+                "choices": [
+                    {"index": 0, "message": {"role": "assistant", "content": "Hello!"}, "finish_reason": "stop"}
+                ],
+            },
+        )
+    },
+    "/v1/completions": {
+        "post": (
+            "Completion, as with OpenAI",
+            {"model": "smollm2-135m", "prompt": "Once upon"},
+            {"object": "text_completion", "choices": [{"index": 0, "text": " a time", "finish_reason": "stop"}]},
+        )
+    },
+    "/v1/embeddings": {
+        "post": (
+            "Embeddings, as with OpenAI",
+            {"model": "nomic-embed-text", "input": "hello"},
+            {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -0.25]}]},
+        )
+    },
+    "/api/tags": {"get": ("Models of the fleet, as Ollama lists them", None, {"models": []})},
+    "/api/ps": {"get": ("Models in memory, as Ollama lists them", None, {"models": []})},
+    "/api/version": {"get": ("The version of Ollama whose API this is", None, {"version": "0.12.0"})},
+    "/api/show": {
+        "post": ("One model, as Ollama shows it", {"model": "smollm2-135m"}, {"details": {}, "model_info": {}})
+    },
+    "/api/chat": {
+        "post": (
+            "Chat, as with Ollama; streams lines of JSON unless `stream` is false",
+            _CHAT | {"stream": False},
+            {"model": "smollm2-135m", "message": {"role": "assistant", "content": "Hello!"}, "done": True},
+        )
+    },
+    "/api/generate": {
+        "post": (
+            "Completion, as with Ollama",
+            {"model": "smollm2-135m", "prompt": "Once upon", "stream": False},
+            {"model": "smollm2-135m", "response": " a time", "done": True},
+        )
+    },
+    "/api/embed": {
+        "post": (
+            "Embeddings, as with Ollama",
+            {"model": "nomic-embed-text", "input": "hello"},
+            {"model": "nomic-embed-text", "embeddings": [[0.5, -0.25]]},
+        )
+    },
+    "/api/embeddings": {
+        "post": (
+            "One embedding, as with Ollama before 0.3",
+            {"model": "nomic-embed-text", "prompt": "hello"},
+            {"embedding": [0.5, -0.25]},
+        )
+    },
+}
