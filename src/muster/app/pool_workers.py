@@ -33,6 +33,7 @@ class PoolWorkers:
     def __init__(
         self, fleet: Fleet, pools: PoolNodes, jobs: JobLink, clock: Clock, rng: Rng, *, leads: Callable[[], bool]
     ) -> None:
+        self._fleet = fleet
         self._pools = pools
         self._jobs = jobs
         self._clock = clock
@@ -63,8 +64,11 @@ class PoolWorkers:
         if self._session is not None:
             await self._session.close()
 
-    def _heard(self, _: set[NodeId]) -> None:
-        self._changed.set()
+    def _heard(self, node_ids: set[NodeId]) -> None:
+        """Look at once where it may be a matter of pools: most of a fleet's news is not."""
+        nodes = (self._fleet.book.get(node_id) for node_id in node_ids)
+        if any(node is None or node.link == LINK for node in nodes):
+            self._changed.set()
 
     async def _run(self, connectors: dict[str, Connector]) -> None:
         while True:

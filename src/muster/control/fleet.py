@@ -1,6 +1,9 @@
 """The fleet as this control plane knows it: the registry's book, its effects carried out, the view for placement."""
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+
+from msgspec import Struct
 
 from muster.clock import Clock
 from muster.control.candidates import candidates_of
@@ -12,8 +15,28 @@ from muster.placement.candidate import Candidate
 from muster.registry.book import DropNode, Effect, Emit, NodeBook, SaveNode, ShowNode
 from muster.wire.peers import NodeNews
 
+_BY_ID = attrgetter("facts.node_id")
+
 NodesChanged = Callable[[set[NodeId]], None]
 DeafFor = Callable[[], float | None]
+
+
+class _Shown(Struct, frozen=True):
+    node: Node
+    late: bool
+
+
+def _looks_the_same(node: Node, before: Node) -> bool:
+    """Tell, without making candidates, whether they would be the same: nearly every heartbeat changes none of it."""
+    return (
+        node.health is before.health
+        and node.connected is before.connected
+        and node.draining is before.draining
+        and node.drained_services == before.drained_services
+        and node.services == before.services
+        and node.gpus == before.gpus
+        and node.facts == before.facts
+    )
 
 
 class Fleet:
@@ -24,6 +47,7 @@ class Fleet:
         self._recorder = recorder
         self._clock = clock
         self._candidates: dict[NodeId, tuple[Candidate, ...]] = {}
+        self._shown: dict[NodeId, _Shown] = {}  # what they were made of
         self._flat: tuple[Candidate, ...] | None = None
         self._version = 0
         self._listeners: list[NodesChanged] = []
@@ -43,7 +67,7 @@ class Fleet:
         return self._flat
 
     def nodes(self) -> list[Node]:
-        return sorted(self._book.nodes(), key=lambda node: node.node_id)
+        return sorted(self._book.nodes(), key=_BY_ID)
 
     def node(self, node_id: NodeId) -> Node:
         node = self._book.get(node_id)
@@ -131,7 +155,15 @@ class Fleet:
     def _refresh(self, node_id: NodeId) -> None:
         """Placement hears only of changes that it could notice."""
         node = self._book.get(node_id)
-        now = candidates_of(node, late=self.is_late(node)) if node else ()
+        shown = self._shown.get(node_id)
+        late = node is not None and self.is_late(node)
+        if node is not None and shown is not None and shown.late is late and _looks_the_same(node, shown.node):
+            return
+        if node is None:
+            self._shown.pop(node_id, None)
+        else:
+            self._shown[node_id] = _Shown(node, late)
+        now = candidates_of(node, late=late) if node else ()
         if now == self._candidates.get(node_id, ()):
             return
         if now:
