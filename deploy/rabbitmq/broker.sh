@@ -37,8 +37,8 @@ END
     echo '[rabbitmq_management].' >"$folder/enabled_plugins"
 }
 
-running() {
-    [ -s "$folder/pid" ] && kill -0 "$(cat "$folder/pid")" 2>/dev/null
+running() { # the broker takes its pid file away before it ends
+    pid=$(cat "$folder/pid" 2>/dev/null) && [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null
 }
 
 tell() {
@@ -76,8 +76,8 @@ start() {
 
 stop() {
     running || return 0
-    kill "$(cat "$folder/pid")"
-    while running; do sleep 0.2; done
+    kill "$pid"
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done
     rm -f "$folder/pid"
     ERL_EPMD_PORT=$((port + 2)) epmd -port $((port + 2)) -kill >/dev/null 2>&1 || true
 }
