@@ -1,4 +1,4 @@
-"""Certificates for tests: made on the spot, signed by themselves."""
+"""Certificates for tests, made on the spot: signed by themselves, or by an authority of the test's own."""
 
 import datetime as dt
 import ipaddress
@@ -37,3 +37,44 @@ def write_certificate(folder: Path, name: str = "server", host: str = "localhost
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return str(cert_file), str(key_file)
+
+
+class Certificates:
+    """An authority of a test's own and what it signed for a server at the address `host`; all as PEM."""
+
+    def __init__(self, host: str) -> None:
+        ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+        ca_name, name = _name("Test authority"), _name("Test server")
+        authority = _signed(ca_name, ca_name, ca_key, ca_key, x509.BasicConstraints(ca=True, path_length=None))
+        alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
+        certificate = _signed(name, ca_name, key, ca_key, alternative)
+        self.authority = authority.public_bytes(serialization.Encoding.PEM)
+        self.certificate = certificate.public_bytes(serialization.Encoding.PEM)
+        self.key = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _signed(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    extension: x509.ExtensionType,
+) -> x509.Certificate:
+    now = dt.datetime.now(dt.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _LIFE)
+        .not_valid_after(now + _LIFE)
+        .add_extension(extension, critical=False)
+        .sign(issuer_key, hashes.SHA256())
+    )

@@ -116,6 +116,7 @@ class RabbitMq:
         done = subprocess.run(
             [str(Path(server_program()).with_name("rabbitmqctl")), *arguments],
             env=self._env,
+            cwd=self.folder,
             capture_output=True,
             text=True,
             check=True,

@@ -1,13 +1,13 @@
 """Where the broker is: the URL with its vhost, its certificates, and a form without the password for people."""
 
 import ssl
-from pathlib import Path
 
 from msgspec import Struct
 from yarl import URL
 
 from muster.errors import SetupError
 from muster.links.amqp.topology import VHOST
+from muster.tls import trusting
 
 _SCHEMES = ("amqp", "amqps")
 _HEARTBEAT_S = 5
@@ -46,21 +46,8 @@ def broker_address(url: str, ca_file: str = "") -> BrokerAddress:
         parsed = parsed.with_path(f"/{VHOST}")
     parsed = parsed.with_port(port or (5671 if parsed.scheme == "amqps" else 5672))
     return BrokerAddress(
-        parsed.update_query(heartbeat=str(_HEARTBEAT_S)), _tls(ca_file) if parsed.scheme == "amqps" else None
+        parsed.update_query(heartbeat=str(_HEARTBEAT_S)), trusting(ca_file) if parsed.scheme == "amqps" else None
     )
-
-
-def _tls(ca_file: str) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_file:
-        try:
-            context.load_verify_locations(cafile=str(Path(ca_file).expanduser()))
-        except (OSError, ssl.SSLError) as error:
-            raise SetupError(
-                f"cannot read the certificates in {ca_file}: {error}",
-                next_step="name a file with PEM certificates: MUSTER_CA_FILE",
-            ) from None
-    return context
 
 
 def _unfit(problem: str) -> SetupError:

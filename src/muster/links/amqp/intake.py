@@ -1,7 +1,6 @@
 """One queue of the control plane: its messages in order, acknowledged by the batch once they are taken in."""
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -18,6 +17,7 @@ _RETRY_S = 0.5
 _RETRY_S_MAX = 10.0
 
 Take = Callable[[str, bytes], Awaitable[None]]  # routing key and body; MusterError says why it was not taken
+Inbox = asyncio.Queue[DeliveredMessage]
 Refuse = Callable[[str, DeliveredMessage, str], Awaitable[None]]  # queue, message and reason
 
 
@@ -30,8 +30,6 @@ class Intake:
         self._take = take
         self._refuse = refuse
         self._wait_for_store = wait_for_store
-        self._inbox: deque[DeliveredMessage] = deque()
-        self._news = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 
     async def open(self, connection: AbstractConnection, on_failure: Callable[[str], None]) -> AbstractChannel:
@@ -40,9 +38,9 @@ class Intake:
         channel = await connection.channel(publisher_confirms=False)
         await channel.basic_qos(prefetch_count=_PREFETCH)
         channel.on_consumer_cancel_callbacks.add(lambda _: on_failure(f"the queue {self.queue} was deleted"))
-        self._inbox.clear()
-        self._pump = asyncio.create_task(self._run(channel, on_failure), name=f"intake {self.queue}")
-        await channel.basic_consume(self.queue, self._receive)
+        inbox: Inbox = asyncio.Queue()  # of this channel alone: a late message of another has another's tag
+        self._pump = asyncio.create_task(self._run(channel, inbox, on_failure), name=f"intake {self.queue}")
+        await channel.basic_consume(self.queue, inbox.put)
         return channel
 
     async def close(self) -> None:
@@ -52,28 +50,20 @@ class Intake:
             await asyncio.gather(self._pump, return_exceptions=True)
             self._pump = None
 
-    async def _receive(self, message: DeliveredMessage) -> None:
-        self._inbox.append(message)
-        self._news.set()
-
-    async def _run(self, channel: AbstractChannel, on_failure: Callable[[str], None]) -> None:
+    async def _run(self, channel: AbstractChannel, inbox: Inbox, on_failure: Callable[[str], None]) -> None:
         try:
             while True:
-                await self._news.wait()
-                self._news.clear()
-                while self._inbox:
-                    await self._take_batch(channel)
-                    await asyncio.sleep(0)  # others have their turn, however much there is
+                batch = [await inbox.get()]
+                while not inbox.empty():
+                    batch.append(inbox.get_nowait())
+                for message in batch:
+                    await self._handle(message)
+                tag = batch[-1].delivery_tag
+                if tag is not None:
+                    await channel.basic_ack(tag, multiple=True, wait=False)
+                await asyncio.sleep(0)  # others have their turn, however much there is
         except (exceptions.AMQPError, exceptions.ChannelInvalidStateError, OSError) as error:
             on_failure(f"the queue {self.queue} cannot be read on: {words(error)}")
-
-    async def _take_batch(self, channel: AbstractChannel) -> None:
-        batch = [self._inbox.popleft() for _ in range(len(self._inbox))]
-        for message in batch:
-            await self._handle(message)
-        tag = batch[-1].delivery_tag
-        if tag is not None:
-            await channel.basic_ack(tag, multiple=True, wait=False)
 
     async def _handle(self, message: DeliveredMessage) -> None:
         self.received += 1
