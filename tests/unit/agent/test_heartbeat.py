@@ -5,11 +5,13 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from structlog.testing import capture_logs
+
 from muster.agent import outbox as outboxes
 from muster.agent.heartbeat import Pulse
 from muster.agent.outbox import Outbox
 from muster.domain.node import NodeFacts
-from muster.errors import InvalidInput, StoreUnavailable, UpstreamFailed
+from muster.errors import InvalidInput, StoreUnavailable, Unauthorized, UpstreamFailed
 from muster.wire import Heartbeat, HeartbeatReply, Registration
 from tests.unit.agent.nodes import NODE, FakePlane
 from tests.unit.agent.virtual_time import LoopClock, in_virtual_time, time_passes, until
@@ -205,3 +207,21 @@ async def test_a_fault_of_our_own_does_not_stop_the_pulse() -> None:
         node.fault = ZeroDivisionError("a bug")
         await time_passes(60)
     assert len(plane.heartbeats) > 5
+
+
+@in_virtual_time
+async def test_a_refusal_names_the_next_step_and_is_tried_again() -> None:
+    plane = FakePlane()
+
+    async def refuse(_: str) -> None:
+        if LoopClock().monotonic_s() < 1060:
+            raise Unauthorized("this token is not known")
+
+    plane.trouble = refuse
+    with capture_logs() as logs:
+        async with beating(plane):
+            await until(lambda: len(plane.heartbeats) > 0)
+    refusals = [entry for entry in logs if entry["event"] == "control_plane_refuses_us"]
+    assert len(refusals) > 1
+    assert {entry["log_level"] for entry in refusals} == {"error"}
+    assert "muster token create" in refusals[0]["next_step"]
