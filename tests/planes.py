@@ -71,9 +71,11 @@ class PlaneUnderTest:
         waiting_max: int = 100,
         cloud_profile: bool = True,
         fleet_api: bool = True,
+        beside: "PlaneUnderTest | None" = None,
     ) -> None:
-        self.clock = ManualClock()
-        self.store = MemoryStore(self.clock)
+        """`beside` is another control plane, whose clock and store this one has as well."""
+        self.clock: ManualClock = beside.clock if beside else ManualClock()
+        self.store: MemoryStore = beside.store if beside else MemoryStore(self.clock)
         self.recorder = Recorder(self.store.nodes, self.store.log)
         self.fleet = Fleet(NodeBook(Limits()), self.recorder, self.clock)
         self.commands = CommandService(

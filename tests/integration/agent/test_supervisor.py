@@ -221,6 +221,43 @@ async def test_a_missing_model_or_connector_is_not_tried_again(site: Open) -> No
     assert opened.kinds() == ["service_failed", "service_failed"]
 
 
+async def test_a_restart_by_command_is_a_new_process_with_its_restarts_counted_afresh(site: Open) -> None:
+    opened = site(web(restarts_max=1))
+    await opened.supervisor.start()
+    before = opened.service()
+    with suppress(aiohttp.ClientError):
+        await opened.get("/crash")
+    await eventually(lambda: opened.service().restarts == 1 and opened.service().status is ServiceStatus.RUNNING)
+    first, second = await asyncio.gather(opened.supervisor.restart("web"), opened.supervisor.restart("web"))
+    assert (first.status, second.status) == (ServiceStatus.RUNNING, ServiceStatus.RUNNING)
+    assert len({before.pid, first.pid, second.pid}) == 3
+    assert opened.service().pid == second.pid
+    assert not alive(first.pid)
+    assert await opened.get("/") == "ok"
+    assert opened.supervisor.log_file("web").tail(1, 1000)[0].startswith("serving on ")
+
+
+async def test_a_restart_goes_on_though_nobody_waits_for_it(site: Open) -> None:
+    opened = site(web())
+    await opened.supervisor.start()
+    before = opened.service().pid
+    waiting = asyncio.create_task(opened.supervisor.restart("web"))
+    await eventually(lambda: opened.service().status is not ServiceStatus.RUNNING)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await eventually(lambda: opened.service().status is ServiceStatus.RUNNING, 30)
+    assert opened.service().pid != before
+
+
+async def test_a_service_that_failed_for_good_may_be_restarted(site: Open) -> None:
+    opened = site(web("web", sys.executable, "-c", "raise SystemExit(1)", restarts_max=0))
+    await opened.supervisor.start()
+    assert opened.service().status is ServiceStatus.FAILED
+    again = await opened.supervisor.restart("web")
+    assert again.status is ServiceStatus.FAILED
+    assert opened.kinds().count("service_failed") == 2
+
+
 def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     program = f"""
 import asyncio, pathlib, sys, aiohttp

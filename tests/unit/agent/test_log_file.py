@@ -43,3 +43,16 @@ def test_the_last_words_are_those_since_a_start(tmp_path: Path) -> None:
         assert log_file.since(10**9) == ["from an earlier life", "one", "two\ufffd", "three"]
         output.write(b"y" * 10_000 + b"\nend")
         assert log_file.since(position)[-1] == "end"
+
+
+def test_the_tail_reaches_into_the_file_before(tmp_path: Path) -> None:
+    log_file = LogFile(tmp_path / "llama.log", bytes_max=10)
+    assert log_file.tail(5, 1000) == []
+    with log_file.open() as output:
+        output.write(b"one\ntwo\nthree\n")
+        log_file.rotate_if_large()
+        output.write(b"four\nfive\xff\n")
+    assert log_file.tail(3, 1000) == ["three", "four", "five\ufffd"]
+    assert log_file.tail(9, 1000) == ["one", "two", "three", "four", "five\ufffd"]
+    assert log_file.tail(1, 1000) == ["five\ufffd"]
+    assert log_file.tail(9, 8) == ["r", "five\ufffd"]

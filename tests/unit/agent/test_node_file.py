@@ -27,6 +27,9 @@ command = ["comfy"]
 port = 8188
 [service.env]
 HF_HOME = "/cache"
+
+[commands]
+disk = ["df", "-h", "{args}"]
 """
 
 
@@ -47,6 +50,7 @@ def test_a_node_file_says_what_a_machine_is_and_runs(tmp_path: Path) -> None:
     llama, comfyui = found.services
     assert (llama.name, llama.per, llama.health) == ("llama", "gpu", "/health")
     assert (comfyui.port, comfyui.env) == (8188, {"HF_HOME": "/cache"})
+    assert found.commands == {"disk": ("df", "-h", "{args}")}
 
 
 def test_an_empty_file_asks_for_nothing(tmp_path: Path) -> None:
@@ -67,6 +71,9 @@ def test_an_empty_file_asks_for_nothing(tmp_path: Path) -> None:
         ('connector = "comfyui"\n', "", 16, "Object missing required field `connector`"),
         ('[[service]]\nname = "comfyui"', '[[servce]]\nname = "comfyui"', 16, "unknown key servce in the file"),
         ('HF_HOME = "/cache"', "HF_HOME = 3", 21, "env: Expected `str`, got `int`"),
+        ('disk = ["df", "-h", "{args}"]', 'disk = "df -h"', 25, "disk must be a list of words, the program first"),
+        ('disk = ["df", "-h", "{args}"]', "disk = []", 25, "disk must be a list of words"),
+        ('disk = ["df", "-h", "{args}"]', 'disk = ["df", 3]', 25, "disk must be a list of words"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, line: int, problem: str) -> None:
@@ -80,6 +87,8 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, lin
 def test_a_section_that_is_no_table_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="node must be a table"):
         load(tmp_path, "node = 3")
+    with pytest.raises(SetupError, match="commands must be a table"):
+        load(tmp_path, 'commands = ["df"]')
 
 
 def test_what_is_no_toml_or_no_file_is_told(tmp_path: Path) -> None:
