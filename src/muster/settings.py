@@ -193,7 +193,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str, Meta(description="Join token that a new machine gets (`muster token create --role agent --join`).")
     ] = ""
     cloud_control_plane: Annotated[
-        str, Meta(description="Where a new machine finds this control plane: http://, grpc:// or amqp://.")
+        str, Meta(description="Where a new machine finds this control plane: http://, https://, grpc:// or grpcs://.")
+    ] = ""
+    cloud_rabbitmq_url: Annotated[
+        str, Meta(description="Broker over which a new machine is to report; empty: to cloud_control_plane itself.")
     ] = ""
     cloud_idle_stop_s: Annotated[
         float, Meta(ge=0, description="A machine that served nothing for so long is stopped; 0: never.")
@@ -404,7 +407,7 @@ def _word_rules(s: Settings) -> list[tuple[bool, str, str]]:
 def public_values(settings: Settings) -> dict[str, Any]:
     """All values with secrets masked, for `doctor` and the log."""
     values = msgspec.structs.asdict(settings)
-    for name in ("token", "valkey_url", "rabbitmq_url", "cloud_join_token", "cloud_control_plane"):
+    for name in ("token", "valkey_url", "rabbitmq_url", "cloud_join_token", "cloud_rabbitmq_url"):
         if values[name]:
             values[name] = "***"
     return values

@@ -207,11 +207,12 @@ def _launch(settings: Settings, name: str, idle_stop_s: float | None, node_file:
     if not settings.cloud_control_plane:
         raise SetupError(
             "a new machine would not know where its control plane is",
-            next_step="set MUSTER_CLOUD_CONTROL_PLANE to a URL that it can reach: http://, grpc:// or amqp://",
+            next_step="set MUSTER_CLOUD_CONTROL_PLANE to a URL that it can reach: http://HOST:PORT or grpc://HOST:PORT",
         )
     models = _listed(settings.cloud_models)
     boot = Boot(
         control_plane=settings.cloud_control_plane,
+        rabbitmq_url=settings.cloud_rabbitmq_url,
         token=settings.cloud_join_token,
         package=settings.cloud_package,
         models=models,

@@ -20,9 +20,10 @@ _SAFE = re.compile(r"[\x21\x23-\x26\x28-\x5b\x5d-\x7e]*\Z")  # no blanks, quotes
 
 
 class Boot(Struct, frozen=True, kw_only=True):
-    """`control_plane` is where the agent reports: http://, grpc:// or amqp://."""
+    """`control_plane` is http:// or grpc://; with a broker the agent reports over that, and fetches its jobs there."""
 
     control_plane: str
+    rabbitmq_url: str = ""
     token: str = ""
     package: str = "muster"
     models: Sequence[str] = ()
@@ -34,8 +35,6 @@ class Boot(Struct, frozen=True, kw_only=True):
 def render(boot: Boot) -> str:
     config = {
         "output": {"all": "| tee -a /var/log/userdata.log"},
-        "package_update": True,
-        "packages": ["curl", "python3-venv", "libgomp1"],
         "write_files": _files(boot),
         "runcmd": [["/usr/local/sbin/worker-agent-setup", boot.package]],
     }
@@ -49,13 +48,11 @@ def render(boot: Boot) -> str:
 
 
 def environment(boot: Boot) -> dict[str, str]:
-    broker = boot.control_plane.startswith(("amqp://", "amqps://"))
     values = {
-        "RABBITMQ_URL" if broker else "CONTROL_PLANE_ADDR": boot.control_plane,
-        "MUSTER_LINK": "amqp" if broker else "",
+        "CONTROL_PLANE_ADDR": boot.control_plane,
+        "RABBITMQ_URL": boot.rabbitmq_url,
+        "MUSTER_LINK": "amqp" if boot.rabbitmq_url else "",
         "MUSTER_TOKEN": boot.token,
-        "MUSTER_DATA_DIR": "/var/lib/worker-agent",
-        "MUSTER_ARTIFACT_DIR": "/var/lib/worker-agent/artifacts",
         "MUSTER_NODE_FILE": _NODE_FILE if _node_file(boot) else "",
     }
     for name, value in values.items():
@@ -67,7 +64,9 @@ def environment(boot: Boot) -> dict[str, str]:
 def _files(boot: Boot) -> list[dict[str, str]]:
     found = [
         _file(ENV_FILE, _lines(environment(boot)), "0600"),
+        _file("/etc/sysusers.d/muster.conf", _asset("sysusers.conf"), "0644"),
         _file("/etc/systemd/system/worker-agent.service", _asset("worker-agent.service"), "0644"),
+        _file("/etc/systemd/system/worker-agent.service.d/ec2.conf", _asset("ec2.conf"), "0644"),
         _file("/usr/local/sbin/worker-agent-identity", _asset("worker-agent-identity.sh"), "0755"),
         _file("/usr/local/sbin/worker-agent-setup", _asset("worker-agent-setup.sh"), "0755"),
     ]

@@ -90,7 +90,7 @@ def test_a_machine_is_rented_used_put_to_rest_woken_and_given_back(rent: Rent) -
 
 
 def test_the_machine_gets_what_it_needs_and_tags_tell_no_secret(rent: Rent) -> None:
-    rent.env |= {"MUSTER_CLOUD_JOIN_TOKEN": "join-s3cret", "MUSTER_CLOUD_CONTROL_PLANE": "amqp://u:pw-s3cret@broker"}
+    rent.env |= {"MUSTER_CLOUD_JOIN_TOKEN": "join-s3cret", "MUSTER_CLOUD_RABBITMQ_URL": "amqp://u:pw-s3cret@broker"}
 
     up = rent.cli("up", "--spot", "--idle-stop-s", "120")
 

@@ -1,18 +1,23 @@
 import json
 import shutil
 import subprocess
+import threading
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from muster.agent.node_file import load_node_file
+from muster.cloud import user_data
 from muster.cloud.user_data import ENV_FILE, Boot, environment, render
 from muster.errors import InvalidInput
 from muster.settings import SEED_NAMES, Settings
 
+ROOT = Path(__file__).resolve().parents[3]
 BOOT = Boot(
-    control_plane="amqps://agents:s3cret@broker:5671",
+    control_plane="https://muster.example.org",
+    rabbitmq_url="amqps://agents:s3cret@broker:5671",
     token="mst-join-abc",
     package="muster[amqp]",
     models=("smollm2-135m", "/models/qwen.gguf"),
@@ -49,12 +54,59 @@ def test_secrets_are_in_the_file_that_root_alone_may_read_and_nowhere_else() -> 
     assert "mst-join-abc" not in str(files)
 
 
-def test_the_agent_asks_the_metadata_with_a_token_who_it_is() -> None:
+class Metadata(BaseHTTPRequestHandler):
+    """Version 2: nothing without a token, and no public address."""
+
+    def do_PUT(self) -> None:
+        self._say(b"the-token" if self.headers.get("x-aws-ec2-metadata-token-ttl-seconds") else None)
+
+    def do_GET(self) -> None:
+        known = {"instance-id": b"i-0abc", "local-ipv4": b"10.0.0.7", "placement/region": b"us-east-1"}
+        allowed = self.headers.get("x-aws-ec2-metadata-token") == "the-token"
+        self._say(known.get(self.path.removeprefix("/latest/meta-data/")) if allowed else None)
+
+    def _say(self, body: bytes | None) -> None:
+        self.send_response(404 if body is None else 200)
+        self.end_headers()
+        self.wfile.write(body or b"")
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads along."""
+
+
+def test_the_machine_asks_its_metadata_with_a_token_who_it_is(tmp_path: Path) -> None:
+    server = HTTPServer(("127.0.0.1", 0), Metadata)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    script = files_of(render(BOOT))["/usr/local/sbin/worker-agent-identity"]["content"]
+    script = script.replace("http://169.254.169.254", f"http://127.0.0.1:{server.server_port}")
+    script = script.replace("/run/", f"{tmp_path}/")
+
+    subprocess.run(["sh", "-c", script], timeout=30, check=True)
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+    said = (tmp_path / "worker-agent-identity").read_text().splitlines()
+    assert said == ["INSTANCE_ID=i-0abc", "MUSTER_ADDRESS=10.0.0.7", "MUSTER_REGION=us-east-1"]
+
+
+def test_the_service_learns_who_it_is_before_it_starts() -> None:
     files = files_of(render(BOOT))
 
-    assert "X-aws-ec2-metadata-token" in files["/usr/local/sbin/worker-agent-identity"]["content"]
-    assert "INSTANCE_ID=" in files["/usr/local/sbin/worker-agent-identity"]["content"]
-    assert "EnvironmentFile=/etc/worker-agent/env" in files["/etc/systemd/system/worker-agent.service"]["content"]
+    unit = files["/etc/systemd/system/worker-agent.service"]["content"]
+    assert "EnvironmentFile=/etc/worker-agent/env" in unit
+    assert (
+        "ExecStartPre=+/usr/local/sbin/worker-agent-identity"
+        in (files["/etc/systemd/system/worker-agent.service.d/ec2.conf"]["content"])
+    )
+
+
+@pytest.mark.parametrize("name", ["worker-agent.service", "sysusers.conf"])
+def test_a_rented_machine_has_the_same_service_as_any_other(name: str) -> None:
+    """The package carries its own copy: whoever rents by an installed `muster` has no clone."""
+    carried = Path(user_data.__file__).parent / "boot" / name
+    assert carried.read_text() == (ROOT / "deploy" / "systemd" / name).read_text()
 
 
 @pytest.mark.parametrize("script", ["worker-agent-identity", "worker-agent-setup"])
