@@ -33,6 +33,7 @@ class MonitorServer:
 
     def __init__(self, *, token: str | None = None) -> None:
         self.token = token
+        self.lesser_token = "known, but not for this"
         self.version = "0.1.0"
         self.machines: dict[str, Json] = {}
         self.workers: dict[str, list[Json]] = {}
@@ -175,6 +176,8 @@ class MonitorServer:
         self.requests.append((request.method, request.path))
         offered = request.headers.get("Authorization", "")
         if self.token and request.path.startswith("/api/") and offered != f"Bearer {self.token}":
+            if offered == f"Bearer {self.lesser_token}":
+                return problem(403, "forbidden", "the token 'ci' has the role client; this needs viewer")
             said = "a token is needed" if not offered else "this token is not known"
             return problem(401, "unauthorized", said)
         response: web.StreamResponse = await handler(request)

@@ -65,7 +65,7 @@ function connectionWords() {
     case "live":
       return { tone: "good", words: "live", title: `last heard ${clockTime(stream.lastHeard.value ?? Date.now())}` };
     case "refused":
-      return { tone: "warn", words: "token needed", title: c.reason };
+      return { tone: "warn", words: c.known ? "not allowed" : "token needed", title: c.reason };
     case "away": {
       now.value; // counts down
       const seconds = c.retryAt === null ? 0 : Math.ceil((c.retryAt - Date.now()) / 1000);
@@ -84,8 +84,8 @@ function Connection() {
   </div>`;
 }
 
-/** @param {{reason: string}} props */
-function TokenForm({ reason }) {
+/** @param {{known: boolean, reason: string}} props */
+function TokenForm({ known, reason }) {
   const [token, setToken] = useState("");
   const send = (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
@@ -93,12 +93,13 @@ function TokenForm({ reason }) {
     stream.retry();
   };
   return html`<form class="token" onSubmit=${send}>
-    <h2>This fleet asks for a token</h2>
+    <h2>${known ? "This token may not see the fleet" : "This fleet asks for a token"}</h2>
     <p>${reason}</p>
     <label>Token <input type="password" autocomplete="off" required value=${token}
       onInput=${(/** @type {InputEvent} */ event) => setToken(/** @type {HTMLInputElement} */ (event.target).value)} /></label>
     <button type="submit">Open the monitor</button>
-    <p class="quiet">It is the value of MUSTER_TOKEN on the server. It is kept for this browser tab only.</p>
+    <p class="quiet">It is the value of MUSTER_TOKEN on the server, or one that an admin makes:
+      <code>muster token create NAME --role viewer</code>. It is kept for this browser tab only.</p>
   </form>`;
 }
 
@@ -123,8 +124,10 @@ function Updated() {
 }
 
 function Main() {
-  const { kind, ...rest } = stream.connection.value;
-  if (kind === "refused") return html`<${TokenForm} key="token" reason=${/** @type {{reason: string}} */ (rest).reason} />`;
+  const connection = stream.connection.value;
+  const { kind } = connection;
+  if (connection.kind === "refused")
+    return html`<${TokenForm} key="token" known=${connection.known} reason=${connection.reason} />`;
   if (!state.stats.value) return html`<p class="empty">${kind === "away" ? "The server does not answer." : "Loading the fleet …"}</p>`;
   return html`<main class="${kind === "away" ? "last-known" : ""} show-${tab.value}">
     <${Tabs} /><${Fleet} /><${Jobs} /><${Drawer} />

@@ -8,7 +8,7 @@ import { signal } from "./view.js";
  * `away` carries since when, and when the next try is due (null: it is under way).
  * @typedef {{kind: "connecting"} | {kind: "snapshot"} | {kind: "live"}
  *   | {kind: "away", since: number, retryAt: number | null, reason: string}
- *   | {kind: "refused", reason: string}} Connection
+ *   | {kind: "refused", known: boolean, reason: string}} Connection
  */
 
 /** The server says something at least every 15 s. */
@@ -16,7 +16,13 @@ const SILENCE_MS = 20_000;
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 15_000;
 
-class Refused extends Error {}
+class Refused extends Error {
+  /** @param {string} reason @param {boolean} known whether the token is one, only not for this */
+  constructor(reason, known) {
+    super(reason);
+    this.known = known;
+  }
+}
 class Resync extends Error {}
 
 /** Spread by chance, so that a server that comes back is not met by all pages at once. @param {number} failures */
@@ -70,7 +76,7 @@ export class Stream {
     for (;;) {
       const reason = await this.#listen().catch((error) => error);
       if (reason instanceof Refused) {
-        this.connection.value = { kind: "refused", reason: reason.message };
+        this.connection.value = { kind: "refused", known: reason.known, reason: reason.message };
         await this.#pause(null);
       } else if (reason instanceof Resync) {
         this.#enter("snapshot");
@@ -129,7 +135,7 @@ export class Stream {
       const headers = { Accept: "text/event-stream", ...authorization() };
       if (this.#lastId !== null) headers["Last-Event-ID"] = this.#lastId;
       const response = await fetch(this.#path, { headers, cache: "no-store", signal: attempt.signal });
-      if (response.status === 401 || response.status === 403) throw new Refused(await problem(response));
+      if (response.status === 401 || response.status === 403) throw new Refused(await problem(response), response.status === 403);
       if (!response.ok || !response.body) throw new Error(await problem(response));
       for await (const event of events(response.body, heard)) this.#take(event);
       throw new Error("the server closed the connection");

@@ -154,6 +154,22 @@ async def test_a_token_is_asked_for_checked_and_kept_for_the_tab(
     assert "horse" not in page.url
 
 
+async def test_a_token_that_may_not_see_the_fleet_is_told_so_in_words(
+    page: Page, watched: Watched, server: MonitorServer
+) -> None:
+    watched.expect_trouble("40[13]")
+    server.token = "correct horse"
+    await page.goto(server.url)
+    await page.get_by_label("Token").fill(server.lesser_token)
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".connection")).to_have_text("not allowed")
+    await expect(page.locator("form.token")).to_contain_text("This token may not see the fleet")
+    await expect(page.locator("form.token")).to_contain_text("this needs viewer")
+    await page.get_by_label("Token").fill("correct horse")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".connection")).to_have_text("live")
+
+
 async def test_a_newer_server_offers_to_reload_the_page(page: Page, server: MonitorServer) -> None:
     await open_live(page, server)
     server.version = "0.2.0"
