@@ -30,6 +30,7 @@ from muster.api import (
 )
 from muster.api.described import DescribedPlugin
 from muster.api.entry import Entry, OwnOnly
+from muster.api.heartbeats import Heartbeats
 from muster.api.plane import AnyRequest, Plane
 from muster.api.problems import on_bad_text, on_http_error, on_muster_error, on_unexpected
 from muster.errors import MusterError
@@ -89,7 +90,8 @@ def _caller(request: AnyRequest) -> Caller:
 
 
 def build_app(plane: Plane) -> ASGIApp:
-    return Entry(framework(lambda: plane, plane.web_dir, plane.request_bytes_max), plane.access)
+    app = framework(lambda: plane, plane.web_dir, plane.request_bytes_max)
+    return Entry(Heartbeats(app, plane), plane.access)
 
 
 def framework(current: Callable[[], Plane], web_dir: Path, request_bytes_max: int) -> Litestar:

@@ -63,7 +63,7 @@ class Entry:
         try:
             scope["user"] = self._admit(scope, headers, scope["method"])
         except MusterError as error:
-            await _refuse(error, send_marked)
+            await refuse(error, send_marked)
         else:
             await self._app(scope, receive, send_marked)
 
@@ -90,7 +90,7 @@ class Entry:
         return self._access.admit(shown.strip(), right_for(method, path))
 
 
-async def _refuse(error: MusterError, send: Send) -> None:
+async def refuse(error: MusterError, send: Send) -> None:
     headers = [(b"content-type", b"application/json")]
     headers += [(name.lower().encode(), value.encode()) for name, value in headers_of(error).items()]
     await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
