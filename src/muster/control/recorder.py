@@ -128,13 +128,21 @@ class Recorder:
             self._gone = {node_id: drop for node_id, drop in gone.items() if node_id not in self._dirty} | self._gone
             self._dirty = {node_id: node for node_id, node in dirty.items() if node_id not in self._gone} | self._dirty
             raise
-        while self._events:
-            batch = [self._events.popleft() for _ in range(min(len(self._events), _EVENTS_PER_WRITE))]
+        while batch := self._take_events():
             try:
                 await self._log.append(batch)
             except MusterError:
                 self._events.extendleft(reversed(batch))
                 raise
+
+    def _take_events(self) -> list[Event]:
+        """Take the next events to write, up to the first one of a node that came while others were written."""
+        batch: list[Event] = []
+        while self._events and len(batch) < _EVENTS_PER_WRITE:
+            if self._events[0].kind == NODE_REGISTERED and self._events[0].key in self._newborn:
+                break
+            batch.append(self._events.popleft())
+        return batch
 
     async def _settle_newborn(self) -> None:
         """Leave it to another control plane to tell of a new node that it has kept before us."""
