@@ -1,5 +1,4 @@
 import json
-import shutil
 import subprocess
 import threading
 import tomllib
@@ -13,6 +12,7 @@ from muster.cloud import user_data
 from muster.cloud.user_data import ENV_FILE, Boot, environment, render
 from muster.errors import InvalidInput
 from muster.settings import SEED_NAMES, Settings
+from tests.deploy.programs import fetched, installed, output_of
 
 ROOT = Path(__file__).resolve().parents[3]
 BOOT = Boot(
@@ -30,17 +30,10 @@ def files_of(text: str) -> dict[str, dict[str, str]]:
 
 
 def test_cloud_init_takes_it(tmp_path: Path) -> None:
-    cloud_init = shutil.which("cloud-init")
-    assert cloud_init, "cloud-init is missing: sudo apt-get install -y --no-install-recommends cloud-init"
     path = tmp_path / "user-data"
     path.write_text(render(BOOT))
 
-    checked = subprocess.run(
-        [cloud_init, "schema", "--config-file", str(path)], capture_output=True, text=True, timeout=60, check=False
-    )
-
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "Valid" in checked.stdout
+    assert "Valid" in output_of(fetched("cloud-init"), "schema", "--config-file", path)
 
 
 def test_secrets_are_in_the_file_that_root_alone_may_read_and_nowhere_else() -> None:
@@ -114,9 +107,7 @@ def test_the_scripts_are_sound(script: str, tmp_path: Path) -> None:
     path = tmp_path / script
     path.write_text(files_of(render(BOOT))[f"/usr/local/sbin/{script}"]["content"])
 
-    checked = subprocess.run(["shellcheck", str(path)], capture_output=True, text=True, timeout=60, check=False)
-
-    assert checked.returncode == 0, checked.stdout
+    output_of(installed("shellcheck"), path)
 
 
 def test_the_agent_reads_the_node_file_that_is_written_for_several_models(tmp_path: Path) -> None:
