@@ -440,7 +440,8 @@ class NodeBook:
             facts=message.facts,
             health=next_health(node.node_id, node.health, _OF_AGENT[message.status]),
             phase=message.phase,
-            draining=node.draining,
+            # Where nobody has decided yet, it was told so before its record was lost.
+            draining=node.draining or (message.draining and not node.draining_at_ms),
             drained_services=node.drained_services,
             draining_at_ms=node.draining_at_ms,
             link=link,

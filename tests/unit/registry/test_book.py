@@ -333,6 +333,16 @@ def test_draining_is_told_once() -> None:
         nodes.set_draining(NodeId("stranger"), 1, draining=True)
 
 
+def test_a_node_whose_record_was_lost_stays_drained_until_somebody_decides() -> None:
+    nodes = book()
+    nodes.registered(registration(), "http", 0)
+    nodes.heard(heartbeat(1, draining=True), "http", 1)
+    assert record(nodes).draining
+    nodes.set_draining(NODE, 2, draining=False)
+    nodes.heard(heartbeat(2, draining=True), "http", 3)
+    assert not record(nodes).draining
+
+
 def test_a_deleted_node_comes_back_with_its_next_heartbeat() -> None:
     nodes = living()
     effects = nodes.forget(NODE, 1)
