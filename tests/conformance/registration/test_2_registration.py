@@ -1,7 +1,6 @@
 """Phase 2: what builds and starts a worker, and how it appears."""
 
 import json
-import shutil
 import subprocess
 import sys
 import urllib.request
@@ -14,9 +13,8 @@ import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 
 from tests.conformance.registration.conftest import NEBULA_IP, NODE, Fleet
+from tests.deploy.programs import DEPLOY, fetched, output_of
 from tests.waiting import eventually
-
-ROOT = Path(__file__).parents[3]
 
 
 def test_2_1_the_agents_help_speaks_of_rabbitmq() -> None:
@@ -26,9 +24,7 @@ def test_2_1_the_agents_help_speaks_of_rabbitmq() -> None:
 
 
 def test_2_2_the_image_of_a_gpu_worker_is_valid() -> None:
-    assert shutil.which("packer"), "packer is missing: sudo apt-get install -y --no-install-recommends packer"
-    (file,) = (ROOT / "deploy" / "packer").glob("*.pkr.hcl")
-    subprocess.run(["packer", "validate", "-only=gpu-worker.*", str(file)], check=True, timeout=60)
+    output_of(fetched("packer"), "validate", "-only=gpu-worker.*", DEPLOY / "packer")
 
 
 @asynccontextmanager
