@@ -137,10 +137,13 @@ class Engine:
                 if response.status != _OK:
                     data = await _read(response, self._limits.look_bytes_max)
                     raise refusal(response.status, _json(data), data)
-                async for line in response.content:  # aiohttp bounds the length of a line
-                    timeout.reschedule(asyncio.get_running_loop().time() + quiet_s)
-                    if line.strip():
-                        take(_event(line, url))
+                try:
+                    async for line in response.content:
+                        timeout.reschedule(asyncio.get_running_loop().time() + quiet_s)
+                        if line.strip():
+                            take(_event(line, url))
+                except ValueError as error:  # of a line without end
+                    raise UpstreamFailed(f"{url} sent what is no line: {error}") from None
 
     def _post(self, url: str, body: dict[str, Any]) -> Any:
         return self._session.post(
