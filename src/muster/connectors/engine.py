@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
+from aiohttp.http import HttpProcessingError
 from msgspec import Struct
 
 from muster.connectors.sse import DONE, EventLines
@@ -142,8 +143,8 @@ class Engine:
                         timeout.reschedule(asyncio.get_running_loop().time() + quiet_s)
                         if line.strip():
                             take(_event(line, url))
-                except ValueError as error:  # of a line without end
-                    raise UpstreamFailed(f"{url} sent what is no line: {error}") from None
+                except (ValueError, HttpProcessingError):  # by version of aiohttp
+                    raise UpstreamFailed(f"{url} sent a line without end") from None
 
     def _post(self, url: str, body: dict[str, Any]) -> Any:
         return self._session.post(
