@@ -183,8 +183,12 @@ def best_worker(plane: Plane) -> BestWorker | None:
         id=node.node_id,
         nebula_ip=node.facts.nebula_ip,
         health=node.health,
-        ollama_url=f"http://{f'[{host}]' if ':' in host else host}:{parts.port or _OLLAMA_PORT}",
+        ollama_url=url_of(host, parts.port or _OLLAMA_PORT),
     )
+
+
+def url_of(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _gpu_workers(nodes: Sequence[Node]) -> list[Node]:

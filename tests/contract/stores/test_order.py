@@ -239,3 +239,13 @@ async def _pages(store: Store, status: JobStatus | None, limit: int) -> list[lis
         cursor = page.next_cursor
         if cursor is None:
             return pages
+
+
+async def test_those_who_wait_with_one_need_are_counted(store: Store) -> None:
+    await store.jobs.submit([needing("a1", models=["a"]), needing("a2", models=["a"]), needing("b1", models=["b"])])
+    need_of_a, need_of_c = needing("x", models=["a"]).need, needing("x", models=["c"]).need
+    assert await store.jobs.waiting(need_of_a) == 2
+    assert await store.jobs.waiting(need_of_c) == 0
+    hand = await Hand(store, "n").opens()
+    await hand.gets(1)
+    assert await store.jobs.waiting(need_of_a) == 1

@@ -34,6 +34,19 @@ async def test_it_reports_each_step() -> None:
     assert heard[0].message == "step 1 of 4"
 
 
+async def test_a_text_grows_with_the_steps_and_is_the_result() -> None:
+    heard: list[Progress] = []
+    result = await run({"duration_ms": 0, "steps": 2, "text": "one two"}, heard.append)
+    assert [(progress.text, progress.text_at) for progress in heard] == [("one", 0), ("one two", 0)]
+    assert result == {"text": "one two"}
+
+
+async def test_of_a_long_text_the_progress_carries_the_end_and_where_it_begins() -> None:
+    heard: list[Progress] = []
+    await run({"duration_ms": 0, "steps": 1, "text": "x" * 10_000}, heard.append)
+    assert (len(heard[0].text or ""), heard[0].text_at) == (8192, 10_000 - 8192)
+
+
 async def test_no_payload_is_a_default_one() -> None:
     assert await run(None) is None
 
