@@ -122,14 +122,7 @@ class ControlPlane:
             {"cancel_job": lambda args: jobs.cancel(JobId(args["job_id"]))},
         )
         await commands.load()
-        access = Access(
-            store.tokens,
-            store.bus,
-            self._clock,
-            self._rng,
-            bootstrap=settings.token,
-            requests_per_s_max=settings.requests_per_s_max,
-        )
+        access = self._access(store)
         cloud = open_cloud(
             settings,
             fleet,
@@ -244,6 +237,16 @@ class ControlPlane:
         self._clock.on_set(fleet.book.clock_set)
         self._clock.on_set(leader.doubt)
         return peers, leader
+
+    def _access(self, store: ValkeyStore) -> Access:
+        return Access(
+            store.tokens,
+            store.bus,
+            self._clock,
+            self._rng,
+            bootstrap=self._settings.token,
+            requests_per_s_max=self._settings.requests_per_s_max,
+        )
 
     async def _certificate(self) -> ssl.SSLContext | None:
         settings = self._settings
