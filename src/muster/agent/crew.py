@@ -51,7 +51,11 @@ class Crew:
                 on_change=self._on_change,
             )
             means = Means(
-                gpu=gpu, cpu_cores=self._cpu_cores, memory_total_mb=memory_total_mb, labels=self._config.labels
+                gpu=gpu,
+                cpu_cores=self._cpu_cores,
+                memory_total_mb=memory_total_mb,
+                labels=self._config.labels,
+                custom={"pool": self._config.pool} if self._config.pool else {},
             )
             self._crew.append((worker, means))
             worker.hold(held=bool(self._holds))

@@ -14,7 +14,7 @@ from muster.api.streams import event_stream, last_event_id
 from muster.domain.job import Hardware, JobSpec, Requirements
 from muster.errors import InvalidInput, PoolNotReady
 from muster.ids import JobId
-from muster.wire.pools import engine_of
+from muster.wire.pools import LINK, engine_of
 
 _SIMULATION = "simulation"
 _SIMULATED_STEP_MS = 20
@@ -108,6 +108,12 @@ def _check_pool(plane: Plane, name: str | None) -> None:
         return
     node_id, _, pool_id = name.rpartition("/")
     pool = plane.pools.find(pool_id, node_id or None)
+    if pool.node.link != LINK:
+        raise InvalidInput(
+            f"{pool.key} is a service of an agent, whose workers choose by themselves: "
+            "pin a group of nodes (their `pool`), or labels",
+            field="pool",
+        )
     if not pool.ready or pool.draining or not plane.pools.is_live(pool):
         raise PoolNotReady(f"the pool {pool.key} takes no work now; GET /v2/pools/{pool.key}/health says why")
 

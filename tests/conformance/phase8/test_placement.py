@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from muster.domain.service import Dialect
+from muster.domain.node import NodeFacts
+from muster.domain.service import Dialect, Service, ServiceStatus
 from muster.gateway.route import Router
+from muster.ids import NodeId
 from muster.placement.scores import Strategy
 from muster.settings import load_settings
 from tests.chance import FixedChance
@@ -160,3 +162,20 @@ async def test_labels_and_memory_narrow_the_choice(api: Api) -> None:
     assert await api.place("model-a", min_memory_mb=16 * 1024) == "node-2"
     assert await api.place("model-a", node_id="node-2") == "node-2"
     assert await api.place("model-a", min_memory_mb=32 * 1024) is None
+
+
+async def test_a_task_pinned_to_a_group_of_nodes_asks_for_a_worker_of_it(api: Api) -> None:
+    await api.plane.heartbeat("n1", facts=NodeFacts(node_id=NodeId("n1"), pool="batch"))
+    status, task, _ = await api.call("POST", "/v2/tasks", {"engine": "simulation", "prompt": "hi", "pool": "batch"})
+    assert status == 202
+    await api.plane.open_session("s1", "n1")
+    assert (await api.plane.claim("s1", "n1")).jobs == ()
+    await api.plane.open_session("s2", "n2", custom={"pool": "batch"})
+    assert [job.spec.job_id for job in (await api.plane.claim("s2", "n2")).jobs] == [task["task_id"]]
+
+
+async def test_a_task_cannot_be_pinned_to_a_service_of_an_agent(api: Api) -> None:
+    service = Service(name="llama", connector="llamacpp", status=ServiceStatus.RUNNING)
+    await api.plane.heartbeat("n1", services=(service,))
+    status, body, _ = await api.call("POST", "/v2/tasks", {"engine": "simulation", "prompt": "hi", "pool": "llama"})
+    assert (status, body["field"]) == (400, "pool")
