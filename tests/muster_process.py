@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class MusterProcess:
         self.env = dict(env)
         self.log_path = folder / f"{command}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.enter: Callable[[], None] | None = None  # done in the new process, before it is ours
 
     def start(self) -> "MusterProcess":
         with self.log_path.open("ab") as log:
@@ -47,6 +48,7 @@ class MusterProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                preexec_fn=self.enter,  # noqa: PLW1509 - one system call, which no thread can disturb
             )
         return self
 
@@ -129,6 +131,10 @@ class ControlPlane(MusterProcess):
     def get(self, path: str) -> Any:
         return self._call(urllib.request.Request(self.url + path, headers={"Accept": "application/json"}))
 
+    def _authorize(self, request: urllib.request.Request) -> None:
+        if token := self.env.get("MUSTER_TOKEN"):
+            request.add_header("Authorization", f"Bearer {token}")
+
     def post(self, path: str, body: Any = None) -> Any:
         data = json.dumps(body).encode() if body is not None else b""
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -138,6 +144,7 @@ class ControlPlane(MusterProcess):
         return dict(self.get(f"/api/jobs/{job_id}")["job"])
 
     def _call(self, request: urllib.request.Request) -> Any:
+        self._authorize(request)
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 return json.loads(answer.read() or b"null")
