@@ -10,7 +10,7 @@ import aio_pika
 import pytest
 from aio_pika.exceptions import AMQPConnectionError
 
-from tests.deploy.programs import CHART, chart, find, pods
+from tests.deploy.programs import CHART, DEPLOY, chart, find, output_of, pods
 from tests.muster_process import free_port
 from tests.rabbitmq import RabbitMq
 from tests.valkey_server import binary_of
@@ -101,3 +101,24 @@ def test_the_store_wants_its_password_which_is_not_in_the_list_of_processes(stor
     assert PASSWORD not in subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout
     settings = answer_to(store, f"AUTH {PASSWORD}", "CONFIG GET appendonly maxmemory-policy dir").split()
     assert {"yes", "noeviction", str(tmp_path)} <= set(settings)
+
+
+async def test_a_broker_of_ones_own_starts_in_a_folder_and_is_gone_when_stopped(tmp_path: Path) -> None:
+    port = free_port() % 20_000 + 20_000  # its other ports are derived: 1, 2 and 10000 above
+
+    def run(verb: str) -> str:
+        script = DEPLOY / "rabbitmq" / "broker.sh"
+        return output_of("sh", script, verb, tmp_path, env={"BROKER_PORT": str(port)})
+
+    try:
+        url = run("start").strip()
+        assert run("start").strip() == url, "a second start changes nothing"
+        connection = await aio_pika.connect(url)
+        await connection.close()
+    finally:
+        run("stop")
+
+    with pytest.raises(AMQPConnectionError):
+        await aio_pika.connect(url)
+    assert not (tmp_path / "pid").exists()
+    assert (tmp_path / "password").stat().st_mode & 0o077 == 0

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import typer.main
 from typer.core import TyperGroup
@@ -29,9 +30,11 @@ def environment_file(text: str) -> dict[str, str]:
 
 def check_command(words: Sequence[str]) -> None:
     """Fail unless `muster WORDS` is a command with these options."""
-    group = typer.main.get_command(app)
-    assert isinstance(group, TyperGroup)
-    command = group.commands.get(words[0])
-    assert command is not None, f"muster has no command {words[0]}"
-    known = {option for parameter in command.params for option in parameter.opts}
-    assert [word for word in words[1:] if word.startswith("--") and word not in known] == []
+    command: Any = typer.main.get_command(app)
+    rest = list(words)
+    while isinstance(command, TyperGroup):
+        name = rest.pop(0)
+        assert name in command.commands, f"muster has no command {' '.join(words)}"
+        command = command.commands[name]
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    assert [word for word in rest if word.startswith("--") and word.partition("=")[0] not in known] == []
