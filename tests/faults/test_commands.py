@@ -225,6 +225,19 @@ def test_a_shutdown_leaves_no_node_and_is_not_carried_out_twice(plane: ControlPl
     assert agent.running
 
 
+def test_a_shutdown_of_the_node_inside_up_leaves_the_control_plane_running(tmp_path: Path) -> None:
+    both = ControlPlane(tmp_path / "both", "up", env=FAST | {"MUSTER_NODE_ID": NODE})
+    try:
+        both.start()
+        eventually_sync(lambda: health(both) == {NODE: "healthy"}, 60)
+        assert done(both, "status")["phase"] in {"configuring", "ready"}
+        assert done(both, "shutdown", reason="night") == {"reason": "night"}
+        eventually_sync(lambda: health(both) == {}, 30)
+        assert both.stop() == 0
+    finally:
+        both.kill()
+
+
 def test_the_result_arrives_though_the_control_plane_is_killed_in_between(
     plane: ControlPlane, start_node: Start
 ) -> None:

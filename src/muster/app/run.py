@@ -46,6 +46,8 @@ def run_up(settings: Settings, progress: Progress | None = None, ready: Ready | 
             await _until(stopping, node.start())
             if not stopping.is_set() and ready is not None:
                 ready(plane.urls, next(iter(node.models), None))
+            await _until(stopping, node.told_to_stop())
+            await node.stop()  # by a command: this machine leaves its fleet, which goes on
             await stopping.wait()
         finally:
             await node.stop()
