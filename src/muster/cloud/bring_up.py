@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from muster.clock import Clock
 from muster.domain.machine import GONE, PAID, Launch, Machine, MachineState
-from muster.errors import CloudFailed, Conflict, MusterError
+from muster.errors import CloudFailed, Conflict
 from muster.ports import CloudProvider
 
 # The cloud remembers a token for a day or more after its machine is gone; so many machines of one name a day.
@@ -43,7 +43,7 @@ class BringUp:
 
     async def _one(self, launch: Launch) -> Machine:
         machines = await self._provider.list(launch.fleet)
-        known = next((one for one in machines if one.name == launch.name and one.state not in GONE), None)
+        known = _named(machines, launch.name)
         if known is not None and known.state in PAID:
             return known
         running = [one for one in machines if one.state in PAID]
@@ -54,16 +54,16 @@ class BringUp:
         return await self._provider.start((await self._at_rest(known)).machine_id)
 
     async def _make(self, launch: Launch) -> Machine:
-        problem: MusterError = CloudFailed(f"{launch.name} could not be made")
         for generation in range(_GENERATIONS_MAX):
             token = launch_token(launch.fleet, launch.name, generation)
             try:
                 return await self._provider.create(replace(launch, token=token))
             except Conflict as error:
-                if not error.data.get("spent"):
-                    raise
-                problem = error
-        raise problem
+                if not error.data.get("spent"):  # somebody has asked for another kind of machine by this name
+                    made = _named(await self._provider.list(launch.fleet), launch.name)
+                    if made is not None:
+                        return made
+        raise CloudFailed(f"{launch.name} could not be made: {_GENERATIONS_MAX} machines of that name came and went")
 
     async def _at_rest(self, machine: Machine) -> Machine:
         """Wait for the end of a stop: until then a machine cannot be started."""
@@ -75,6 +75,10 @@ class BringUp:
             machines = await self._provider.list(machine.fleet)
             machine = next((one for one in machines if one.machine_id == machine.machine_id), machine)
         return machine
+
+
+def _named(machines: Sequence[Machine], name: str) -> Machine | None:
+    return next((one for one in machines if one.name == name and one.state not in GONE), None)
 
 
 def launch_token(fleet: str, name: str, generation: int) -> str:

@@ -78,12 +78,9 @@ class Exchange:
     def start(self) -> None:
         self.client.exchange = self
         self._relay.active.add(self)
-        call = self.call
         try:
-            pins = self._pins = pinned(self._request.headers)
-            candidate = self._relay.router.reserve(
-                call.model, call.capability, SPOKEN_BY[call.dialect], self._tried, pins
-            )
+            self._pins = pinned(self._request.headers)
+            candidate = self._reserved()
         except (ModelNotFound, NoWorker) as error:
             self._wake(error)
         except MusterError as error:
@@ -91,38 +88,36 @@ class Exchange:
         else:
             self._attempt(candidate)
 
+    def _reserved(self) -> Candidate:
+        call = self.call
+        return self._relay.router.reserve(call.model, call.capability, SPOKEN_BY[call.dialect], self._tried, self._pins)
+
     def _wake(self, error: MusterError) -> None:
-        """Wait for a machine that is started for this model; `error` stands if there is none."""
+        """Wait for a machine that is started for this model; `error` stands if there is none.
+
+        It stands for who asked for certain workers, too: no other machine would do.
+        """
         try:
-            self._waking = self._relay.wakings.begin(
-                self.call,
-                self._delivery,
-                self._request.correlation_id,
-                self._attempt_s,
-                self._awake,
-                self._still_asleep,
-            )
+            if self._pins is None:
+                self._waking = self._relay.wakings.begin(
+                    self.call, self._delivery, self._request.correlation_id, self._attempt_s, self._woken
+                )
         except MusterError as refusal:
             error = refusal
         if self._waking is None:
             self.fail(error)
 
-    def _awake(self) -> None:
+    def _woken(self, problem: MusterError | None) -> None:
         self._waking = None
         self._attempt_s = self._relay.clock.monotonic_s()
-        call = self.call
         try:
-            candidate = self._relay.router.reserve(call.model, call.capability, SPOKEN_BY[call.dialect])
-        except NoWorker as error:
-            self.fail(still_asleep(error))
+            if problem is not None:
+                raise problem
+            candidate = self._reserved()
         except MusterError as error:
-            self.fail(error)
+            self.fail(still_asleep(error))
         else:
             self._attempt(candidate)
-
-    def _still_asleep(self, error: MusterError) -> None:
-        self._waking = None
-        self.fail(error)
 
     # --- attempts ----------------------------------------------------------------------------------------------------
 
@@ -202,10 +197,7 @@ class Exchange:
         if self._attempts >= self._relay.limits.attempts_max:
             return None
         try:
-            call = self.call
-            return self._relay.router.reserve(
-                call.model, call.capability, SPOKEN_BY[call.dialect], self._tried, self._pins
-            )
+            return self._reserved()
         except MusterError:  # why nobody else can be asked matters less than why this one failed
             return None
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from muster.domain.service import Dialect
-from muster.errors import ModelAsleep, MusterError, QueueFull
+from muster.errors import ModelAsleep, MusterError, NoWorker, QueueFull
 from muster.gateway.call import Call
 from muster.gateway.delivery import Delivery
 from muster.gateway.limits import GatewayLimits
@@ -20,12 +20,11 @@ from muster.ports import Waker
 _EVENTS = b"text/event-stream; charset=utf-8"
 _FULL_RETRY_S = 30.0
 
-Awake = Callable[[], None]
-Failed = Callable[[MusterError], None]
+Woken = Callable[[MusterError | None], None]
 
 
 class Waking:
-    """One caller's wait. Exactly one of `awake` and `failed` is called, unless `give_up` comes first."""
+    """One caller's wait. At its end `woken` hears what went wrong, or None; unless `give_up` comes first."""
 
     def __init__(
         self, call: Call, delivery: Delivery, correlation_id: bytes, now_s: float, keep_alive_s: float
@@ -37,8 +36,8 @@ class Waking:
         self._keep_alive_s = keep_alive_s
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self, wait: Awaitable[None], awake: Awake, failed: Failed, over: Callable[[], None]) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._wait(wait, awake, failed))
+    def begin(self, wait: Awaitable[None], woken: Woken, over: Callable[[], None]) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._wait(wait, woken))
         self._task.add_done_callback(lambda _: over())
 
     def give_up(self) -> None:
@@ -57,13 +56,14 @@ class Waking:
             self._delivery.prepare(200, lines, length=None, streamed=True, by_line=False)
         self._delivery.send(b": a machine is being started for this model\n\n" if openai else b" ")
 
-    async def _wait(self, wait: Awaitable[None], awake: Awake, failed: Failed) -> None:
+    @staticmethod
+    async def _wait(wait: Awaitable[None], woken: Woken) -> None:
+        problem: MusterError | None = None
         try:
             await wait
         except MusterError as error:
-            failed(error)
-        else:
-            awake()
+            problem = error
+        woken(problem)
 
 
 class Wakings:
@@ -74,9 +74,7 @@ class Wakings:
         self._limits = limits
         self._waiting: Counter[str] = Counter()
 
-    def begin(
-        self, call: Call, delivery: Delivery, correlation_id: bytes, now_s: float, awake: Awake, failed: Failed
-    ) -> Waking | None:
+    def begin(self, call: Call, delivery: Delivery, correlation_id: bytes, now_s: float, woken: Woken) -> Waking | None:
         """Return None when nothing can be woken for this call; raise QueueFull when too many wait for it."""
         if self._waker is None:
             return None
@@ -92,7 +90,7 @@ class Wakings:
             return None
         self._waiting[call.model] += 1
         waking = Waking(call, delivery, correlation_id, now_s, self._limits.wake_keepalive_s)
-        waking.begin(wait, awake, failed, lambda: self._left(call.model))
+        waking.begin(wait, woken, lambda: self._left(call.model))
         return waking
 
     def _left(self, model: str) -> None:
@@ -101,6 +99,8 @@ class Wakings:
             del self._waiting[model]
 
 
-def still_asleep(error: MusterError) -> ModelAsleep:
-    """Say why a request that has waited is not answered after all; the next may be."""
+def still_asleep(error: MusterError) -> MusterError:
+    """Say why a request that has waited is not answered after all, if the next may be."""
+    if not isinstance(error, NoWorker) or isinstance(error, ModelAsleep):
+        return error
     return ModelAsleep(error.message, field=error.field, retry_after_s=error.retry_after_s or 1.0, **error.data)

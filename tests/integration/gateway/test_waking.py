@@ -228,6 +228,16 @@ async def test_a_model_that_nobody_can_wake_is_not_found_as_ever() -> None:
     assert (answer.status, waker.asked) == (404, 0)
 
 
+async def test_who_asks_for_certain_workers_wakes_no_other() -> None:
+    waker = WakerTwin()
+    async with opened(busy_elsewhere(), waker=waker) as door, await door.wire() as wire:
+        wire.send(post(OPENAI, chat(), "x-muster-node: node-z"))
+        answer = await wire.answer()
+
+    assert answer.status in {404, 503}
+    assert waker.asked == 0
+
+
 async def test_the_wait_is_longer_than_an_engine_may_take_to_begin() -> None:
     waker, fleet = WakerTwin(), busy_elsewhere()
     limits = GatewayLimits(first_byte_timeout_s=0.02, wake_keepalive_s=0.04)

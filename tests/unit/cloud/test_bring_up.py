@@ -4,9 +4,9 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
-from muster.cloud.bring_up import BringUp
+from muster.cloud.bring_up import BringUp, launch_token
 from muster.cloud.memory import MemoryCloud
-from muster.domain.machine import Machine, MachineState
+from muster.domain.machine import Launch, Machine, MachineState
 from muster.errors import Conflict, NoCapacity, OverBudget
 from tests.clocks import ManualClock
 from tests.unit.cloud.launches import LAUNCH
@@ -92,13 +92,42 @@ async def test_what_the_cloud_refuses_is_told() -> None:
     clock = ManualClock()
     cloud = MemoryCloud(clock)
     cloud.problem = NoCapacity("full")
+
     with pytest.raises(NoCapacity):
         await bring_up(cloud, clock).run(LAUNCH, 1)
 
-    cloud.problem = None
-    await cloud.create(replace(LAUNCH, token="other", name="another"))
-    with pytest.raises(Conflict):
-        await cloud.create(replace(LAUNCH, token="other", name="third"))
+
+async def test_a_machine_of_another_kind_that_somebody_has_just_made_is_kept() -> None:
+    clock = ManualClock()
+
+    class BlindAtFirst(MemoryCloud):
+        looks = 0
+
+        async def list(self, fleet: str) -> list[Machine]:
+            self.looks += 1
+            return [] if self.looks == 1 else await super().list(fleet)
+
+    cloud = BlindAtFirst(clock)
+    token = launch_token("lab", "worker-0", 0)
+    theirs = await cloud.create(replace(LAUNCH, token=token, name="worker-0", machine_type="g5.xlarge"))
+
+    (mine,) = await bring_up(cloud, clock).run(LAUNCH, 1)
+
+    assert mine.machine_id == theirs.machine_id
+
+
+async def test_a_token_that_came_to_nothing_for_another_kind_gives_way_to_the_next() -> None:
+    clock = ManualClock()
+
+    class Forgetful(MemoryCloud):
+        async def create(self, launch: Launch) -> Machine:
+            if launch.token == launch_token("lab", "worker-0", 0):
+                raise Conflict("another kind was asked for", spent=False)
+            return await super().create(launch)
+
+    (machine,) = await bring_up(Forgetful(clock), clock).run(LAUNCH, 1)
+
+    assert machine.name == "worker-0"
 
 
 async def test_the_budget_is_asked_before_anything_is_made_or_started() -> None:
