@@ -58,7 +58,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         msgspec.field(default_factory=lambda: str(_xdg("XDG_CACHE_HOME", ".cache") / "artifacts"))
     )
     listen: Annotated[str, Meta(description="host:port of the one HTTP port; several with commas.")] = "127.0.0.1:8090"
-    token: Annotated[str, Meta(description="Bearer token that every caller must send; needed off loopback.")] = ""
+    token: Annotated[
+        str,
+        Meta(description="Server: an admin's token, needed off loopback. Agent and command line: the token to show."),
+    ] = ""
     grpc_listen: Annotated[str, Meta(description="host:port where agents' gRPC links end; `none`: no gRPC.")] = (
         "127.0.0.1:50051"
     )

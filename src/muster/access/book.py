@@ -148,6 +148,8 @@ class TokenBook:
 
     def admit(self, shown: bytes | None, right: Right, now_ms: int, now_s: float) -> Caller:
         """Say who it is that may do this; raise Unauthorized, Forbidden or RateLimited."""
+        if self._open and right is Right.JOIN:
+            raise Forbidden("this fleet asks for no token, so there is nothing to join with: leave MUSTER_TOKEN out")
         if self._open or right is Right.OPEN:
             return ANYBODY
         caller, bucket = self._recognise(shown, now_ms)

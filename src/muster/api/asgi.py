@@ -7,7 +7,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.spec import Tag
+from litestar.openapi.spec import Components, SecurityScheme, Tag
 from litestar.types import ASGIApp
 
 from muster import __version__
@@ -116,6 +116,8 @@ def framework(current: Callable[[], Plane], web_dir: Path, request_bytes_max: in
             path="/openapi.json",
             render_plugins=[DescribedPlugin(path="/")],
             tags=[Tag(name=name, description=text) for name, text in _TAGS.items()],
+            components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
+            security=[{"token": []}],
             use_handler_docstrings=True,
         ),
         logging_config=None,

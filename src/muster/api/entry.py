@@ -85,7 +85,7 @@ class Entry:
         scheme, _, shown = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() != b"bearer":
             shown = b""
-        if not shown and path.startswith(_STREAMS):
+        if not shown and method in {HttpMethod.GET, _WEBSOCKET} and path.startswith(_STREAMS):
             shown = parse_qs(scope["query_string"]).get(b"token", [b""])[0]
         return self._access.admit(shown.strip(), right_for(method, path))
 

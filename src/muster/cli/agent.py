@@ -30,7 +30,7 @@ def agent(
     gpus: Gpus = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Join this machine to a fleet. The control plane's token is read from MUSTER_TOKEN."""
+    """Join this machine to a fleet. Its token, or a join token, is read from MUSTER_TOKEN."""
     settings = settings_from(
         control_plane=control_plane,
         rabbitmq_url=rabbitmq_url,

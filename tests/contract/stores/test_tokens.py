@@ -1,11 +1,16 @@
 """Tokens and what happened with them."""
 
 import asyncio
+import random
 
-from muster.access.roles import Role
-from muster.access.tokens import Token, Usage, digest_of
+from muster.access.roles import Right, Role
+from muster.access.tokens import Token, Usage, Wanted, digest_of
+from muster.control.access import Access
+from muster.errors import Unauthorized
 from muster.ids import NodeId
+from tests.clocks import ManualClock
 from tests.contract.stores.world import Store
+from tests.waiting import eventually
 
 
 def token(token_id: str, secret: str = "s", **fields: object) -> Token:
@@ -68,3 +73,23 @@ async def test_the_last_use_is_noted_and_revives_no_token(store: Store) -> None:
 
     assert await store.tokens.usage() == {"a": Usage(last_used_at_ms=8), "b": Usage(last_used_at_ms=6)}
     assert await store.tokens.load() == []
+
+
+async def test_what_one_control_plane_does_with_tokens_the_other_hears_of(store: Store, clock: ManualClock) -> None:
+    one, other = (
+        Access(store.tokens, store.bus, clock, random.Random(seed), bootstrap="", requests_per_s_max=0.0)
+        for seed in (1, 2)
+    )
+    await one.start()
+    await other.start()
+    _, text = await one.create(Wanted(name="boss", role=Role.ADMIN))
+    await eventually(lambda: not other.is_open)
+
+    eye, shown = await other.create(Wanted(name="eye", role=Role.VIEWER))
+    await eventually(lambda: one.refusal(shown.encode(), Right.VIEW) is None)
+    await one.revoke(eye.token_id)
+    await eventually(lambda: isinstance(other.refusal(shown.encode(), Right.VIEW), Unauthorized))
+
+    assert other.admit(text.encode(), Right.MANAGE).name == "boss"
+    await one.stop()
+    await other.stop()

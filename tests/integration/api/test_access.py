@@ -138,10 +138,15 @@ async def test_a_token_in_the_query_is_for_streams_only(guarded: Served) -> None
         assert answer.status == 200
     async with guarded.client.get(f"/api/v1/fleet?token={viewer}") as answer:
         assert answer.status == 401
+    async with guarded.client.post(f"/api/jobs/x/cancel?token={ADMIN}") as answer:
+        assert answer.status == 401
 
 
 async def test_without_any_token_all_is_open(served: Served) -> None:
     assert (await asked(served, "GET", "/api/v1/tokens", None))[0] == 200
+    wanted = {"node_id": "n1", "secret_sha256": digest_of("x")}
+    status, _, problem = await asked(served, "POST", "/api/agent/join", "mst_join1_x", json=wanted)
+    assert (status, "asks for no token" in problem["message"]) == (403, True)
 
 
 # --- tokens over the API ----------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ def test_without_any_token_everybody_may_do_everything() -> None:
     assert book.is_open
     assert book.admit(None, Right.MANAGE, 0, 0.0) is ANYBODY
     assert book.admit(b"whatever", Right.SPEAK, 0, 0.0) is ANYBODY
+    with pytest.raises(Forbidden, match="nothing to join with"):
+        book.admit(b"mst_join1_x", Right.JOIN, 0, 0.0)
 
 
 def test_the_token_of_the_settings_closes_the_door_and_is_an_admins() -> None:

@@ -203,11 +203,6 @@ async def test_of_two_control_planes_that_are_asked_at_once_one_takes_the_node_i
     access.admit(f"mst_{first.token_id}_first".encode(), Right.SPEAK)
 
 
-async def test_where_no_token_is_asked_for_there_is_nothing_to_join_with(access: Access) -> None:
-    with pytest.raises(Forbidden, match="asks for no token"):
-        await access.join(access.admit(b"mst_join1_x", Right.JOIN), join())
-
-
 # --- trouble ----------------------------------------------------------------------------------------------------------
 
 
