@@ -3,7 +3,7 @@
 Each port has a conformance suite under tests/contract that runs on the twin in memory and on every real adapter.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -303,6 +303,10 @@ class Waker(Protocol):
 
         However many ask, the machine is started once; giving one wait up changes nothing for the others.
         """
+        ...
+
+    def models(self) -> Iterable[str]:
+        """Return the names of all models that could be woken; some may be served already."""
         ...
 
 

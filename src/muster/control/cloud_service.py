@@ -95,6 +95,10 @@ class CloudService:
         """Return machines that a request for this model could wait for, the soonest first."""
         return [machine for machine in self.machines.with_model(model) if self._is_coming(machine)]
 
+    def wakeable(self) -> list[Machine]:
+        """Return machines that some request could wake or wait for."""
+        return [machine for machine in self.machines.all() if machine.state not in GONE and self._is_coming(machine)]
+
     def worker_answered(self, worker: str) -> None:
         """Note that our gateway has had an answer of this worker (`node/service`)."""
         self._answered.add(worker)

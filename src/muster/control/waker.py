@@ -1,7 +1,7 @@
 """Wakes models: a request for one that only a machine at rest has starts it, once, and waits until it is served."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 
 import structlog
 
@@ -50,6 +50,9 @@ class FleetWaker:
             self._under_way[name] = task
             task.add_done_callback(lambda done: self._over(name, done))
         return _outcome(task)
+
+    def models(self) -> Iterable[str]:
+        return dict.fromkeys(model for machine in self._cloud.wakeable() for model in machine.models)
 
     async def stop(self) -> None:
         tasks = list(self._under_way.values())

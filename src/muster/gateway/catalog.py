@@ -37,6 +37,13 @@ def _working(candidates: Iterable[Candidate], dialects: frozenset[Dialect]) -> I
             yield candidate
 
 
+def with_sleeping(models: list[Model], names: Iterable[str]) -> list[Model]:
+    """Add models that a request would wake; of them only the name is known, and what they are for is a guess."""
+    known = {canonical_model_name(model.name) for model in models}
+    sleeping = {name: Model(name=name) for name in names if canonical_model_name(name) not in known}
+    return sorted((*models, *sleeping.values()), key=lambda model: canonical_model_name(model.name))
+
+
 def find(models: Iterable[Model], name: str) -> Model | None:
     wanted = canonical_model_name(name)
     return next((model for model in models if canonical_model_name(model.name) == wanted), None)

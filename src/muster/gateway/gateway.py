@@ -12,7 +12,7 @@ from muster.domain.service import Dialect
 from muster.errors import InvalidInput, ModelNotFound, MusterError, PayloadTooLarge, Unauthorized
 from muster.gateway import ollama, openai
 from muster.gateway.call import Call
-from muster.gateway.catalog import find, offered, offering
+from muster.gateway.catalog import find, offered, offering, with_sleeping
 from muster.gateway.exchange import SPOKEN_BY, Client, Exchange
 from muster.gateway.framing import RequestReader, path_of
 from muster.gateway.limits import GatewayLimits
@@ -92,6 +92,7 @@ class Gateway:
         self.limits = limits or GatewayLimits()
         self.clock = clock
         self._fleet = fleet
+        self._waker = waker
         self._authenticate = authenticate
         self._usage = Usage()
         self._router = Router(fleet, strategy=strategy, rng=rng, clock=clock)
@@ -169,6 +170,8 @@ class Gateway:
         if path.name == ollama.VERSION:
             return Reply.json({"version": ollama.COMPATIBLE_VERSION})
         models = offered(self._fleet.candidates(), SPOKEN_BY[path.dialect])
+        if self._waker is not None:
+            models = with_sleeping(models, self._waker.models())
         match path.name:
             case openai.MODELS:
                 return Reply.json(openai.model_list(models))

@@ -15,7 +15,7 @@ from muster.gateway import GatewayLimits
 from tests.integration.gateway.door import Door, opened
 from tests.integration.gateway.engine import TOKENS, Asked, Engine, llama, ollama, reset
 from tests.integration.gateway.fleet import BOTH, EMBED, FleetTwin, worker
-from tests.integration.gateway.wire import chat, post
+from tests.integration.gateway.wire import chat, get, post
 from tests.waiting import eventually
 
 SPEAKS_SOON = GatewayLimits(wake_keepalive_s=0.02)
@@ -39,6 +39,9 @@ class WakerTwin:
             return None
         self.asked += 1
         return self._wait()
+
+    def models(self) -> list[str]:
+        return [self.model]
 
     def end(self, problem: MusterError | None = None) -> None:
         self._problem = problem
@@ -236,6 +239,24 @@ async def test_who_asks_for_certain_workers_wakes_no_other() -> None:
 
     assert answer.status in {404, 503}
     assert waker.asked == 0
+
+
+@pytest.mark.parametrize(("path", "name"), [("/v1/models", "data"), ("/api/tags", "models"), ("/api/ps", "models")])
+async def test_what_can_be_woken_is_listed_but_not_as_running(path: str, name: str) -> None:
+    async with opened(busy_elsewhere(), waker=WakerTwin()) as door, await door.wire() as wire:
+        wire.send(get(path))
+        listed = [model.get("id") or model["name"] for model in (await wire.answer()).json[name]]
+
+    assert listed == ([] if path == "/api/ps" else ["minilm:latest", "smollm2-135m"])
+
+
+async def test_what_is_served_is_listed_once_though_it_could_be_woken() -> None:
+    fleet = FleetTwin(worker("http://127.0.0.1:9", "local"))
+    async with opened(fleet, waker=WakerTwin("smollm2-135m:latest")) as door, await door.wire() as wire:
+        wire.send(get("/v1/models"))
+        listed = [model["id"] for model in (await wire.answer()).json["data"]]
+
+    assert listed == ["minilm:latest", "smollm2-135m"]
 
 
 async def test_the_wait_is_longer_than_an_engine_may_take_to_begin() -> None:

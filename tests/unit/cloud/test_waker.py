@@ -18,6 +18,7 @@ async def test_what_no_machine_has_cannot_be_woken() -> None:
     await fleet.at_rest("worker-0", "qwen")
 
     assert waker_of(fleet).wake("llama") is None
+    assert list(waker_of(fleet).models()) == ["qwen"]
 
 
 async def test_all_who_ask_wait_for_one_start_and_end_when_the_model_is_served() -> None:
