@@ -15,6 +15,7 @@ from tests.faults import model_server
 from tests.faults.conftest import FAST
 from tests.faults.test_kills import all_events, health, submit
 from tests.muster_process import ControlPlane, MusterProcess
+from tests.valkey_server import ValkeyServer
 from tests.waiting import eventually_sync
 
 ENDED = {"done", "failed", "expired"}
@@ -265,3 +266,35 @@ def test_a_command_without_an_answer_expires_and_its_node_shows_it(plane: Contro
     agent.thaw()
     eventually_sync(lambda: done(plane, "status"), 30)
     assert plane.get(f"/api/v1/nodes/{NODE}")["command_problem"] is None
+
+
+def test_a_command_reaches_its_node_whichever_control_plane_took_it(tmp_path: Path) -> None:
+    store = ValkeyServer("valkey")
+    planes = [ControlPlane(tmp_path / name, env=FAST | {"MUSTER_VALKEY_URL": store.url}) for name in ("one", "two")]
+    one, two = planes
+    env = {"MUSTER_CONTROL_PLANE": two.url, "MUSTER_NODE_ID": NODE, "MUSTER_DATA_DIR": str(tmp_path / "node")}
+    agent = MusterProcess(tmp_path / "agent", "agent", env=FAST | env)
+    try:
+        store.start()
+        one.start()
+        two.start()
+        agent.start()
+        eventually_sync(lambda: health(one) == {NODE: "healthy"} == health(two), 60)
+        assert done(one, "status")["draining"] is False
+        assert done(one, "drain")["draining"] is True
+        eventually_sync(lambda: all(each.get(f"/api/v1/nodes/{NODE}")["draining"] for each in planes), 10)
+
+        agent.freeze()
+        command_id = issue(one, "resume", timeout=60)
+        eventually_sync(lambda: two.get(f"/api/v1/commands/{command_id}")["state"] in {"created", "sent"}, 10)
+        again = two.post("/api/v1/command", {"node_id": NODE, "command": "resume", "command_id": command_id})
+        assert again["created"] is False
+        one.kill()
+        agent.thaw()
+        assert outcome(two, command_id)["result"] == {"draining": False}
+        one.start()
+        assert outcome(one, command_id) == outcome(two, command_id)
+    finally:
+        for process in (agent, *planes):
+            process.kill()
+        store.remove()

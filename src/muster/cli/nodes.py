@@ -46,6 +46,7 @@ def node(
             ("why", found.get("reason")),
             ("phase", found["phase"]),
             ("draining", found["draining"]),
+            ("left unanswered", found.get("command_problem")),
             ("last heard", ago(found.get("last_seen_ms"))),
             ("version", found.get("version")),
             ("link", found.get("link")),
