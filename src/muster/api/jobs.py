@@ -96,9 +96,9 @@ async def jobs(
     status: FromQuery[JobStatus | None] = None,
     cursor: FromQuery[str | None] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=500)] = 50,
-) -> JobsAnswer:
+) -> Response[JobsAnswer]:
     page = await plane.jobs.page(status, cursor, limit)
-    return JobsAnswer(
+    answer = JobsAnswer(
         success=True,
         jobs=[job_view(job, whole=False) for job in page.jobs],
         total=page.total,
@@ -106,6 +106,7 @@ async def jobs(
         counts={key.value: count for key, count in (await plane.jobs.counts()).items()},
         timestamp=plane.clock.now_ms(),
     )
+    return Response(answer, headers={"X-Total-Count": str(page.total)})
 
 
 @get("/api/jobs/{job_id:str}", tags=["jobs"], summary="One job with payload and result")
