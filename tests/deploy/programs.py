@@ -84,6 +84,7 @@ def pods(found: Sequence[Object]) -> dict[str, Object]:
 def check_against_kubernetes(text: str, folder: Path) -> None:
     """Hold every object against the schemas of several versions, strictly."""
     known = [thing for thing in objects(text) if thing["kind"] not in OTHER_KINDS]
+    assert known
     file = folder / "objects.yaml"
     file.write_text(yaml.safe_dump_all(known))
     for version in KUBERNETES:

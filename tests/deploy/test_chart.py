@@ -39,9 +39,11 @@ def test_helm_takes_it(values: tuple[str, ...]) -> None:
     output_of(fetched("helm"), "lint", "--strict", CHART, *values)
 
 
-@every_set_of_values
-def test_kubernetes_takes_what_it_makes(values: tuple[str, ...], tmp_path: Path) -> None:
-    check_against_kubernetes(yaml.safe_dump_all([dict(each) for each in chart(*values)]), tmp_path)
+def test_kubernetes_takes_what_it_makes(tmp_path: Path) -> None:
+    # Most objects are the same whatever the values; each is looked at once.
+    made = {yaml.safe_dump(each) for values in VALUES.values() for each in chart(*values)}
+
+    check_against_kubernetes("---\n".join(sorted(made)), tmp_path)
 
 
 def test_there_are_several_sets_of_values_and_one_has_all_kinds() -> None:
