@@ -184,7 +184,7 @@ class ControlPlane:
         tls = await self._certificate()
         front = Front(gateway, build_app(plane), settings.listen_addresses, tls=tls)
         heard = Ingest(fleet, commands, recorder, self._clock, link="grpc")
-        grpc = GrpcPort(settings, fleet, access, heard, jobs)
+        grpc = GrpcPort(settings, fleet, access, heard, jobs, self._clock)
         over_broker = Ingest(fleet, commands, recorder, self._clock, link="amqp")
         broker = Broker(settings, fleet, commands, recorder, over_broker)
         # The hub and the services of jobs and commands stop before the front: they end the streams and waits that would
@@ -210,7 +210,7 @@ class ControlPlane:
             await self._stack.start(workers)
         self._front = front
         self.link = MemoryLink(Ingest(fleet, commands, recorder, self._clock, link="memory"), jobs)
-        await self._stack.start(StateFile(settings.data_path, lambda: self.urls))
+        await self._stack.start(StateFile(settings.data_path, lambda: self.urls, lambda: grpc.url))
         fleet_api = f"Fleet API: {self.urls[0] if settings.fleet_api_url else 'off, only this machine is served'}"
         log.info(fleet_api)  # in the words that people look for in a proxy's log
 

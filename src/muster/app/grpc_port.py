@@ -9,6 +9,7 @@ import structlog
 
 from muster.access.roles import Right
 from muster.access.tokens import is_join_token
+from muster.clock import Clock
 from muster.control.access import Access
 from muster.control.fleet import Fleet
 from muster.control.presence import Presence
@@ -17,7 +18,7 @@ from muster.errors import SetupError
 from muster.links.guarded import GuardedLink
 from muster.ports import JobLink, NodeLink
 from muster.settings import Settings
-from muster.system import SystemClock, system_rng
+from muster.system import system_rng
 
 if TYPE_CHECKING:
     from muster.links.grpc.control_side import GrpcServer
@@ -26,23 +27,30 @@ log = structlog.get_logger()
 
 
 class GrpcPort:
-    """A Lifecycle; started, `port` says where agents' gRPC links end, None: nowhere.
+    """A Lifecycle; started, `url` says where agents' gRPC links end, None: nowhere.
 
     What was asked for and cannot be is a SetupError. The default address is a mere offer: where another program has it,
     or the packages are missing, all else starts without.
     """
 
-    def __init__(self, settings: Settings, fleet: Fleet, access: Access, nodes: NodeLink, jobs: JobLink) -> None:
+    def __init__(
+        self, settings: Settings, fleet: Fleet, access: Access, nodes: NodeLink, jobs: JobLink, clock: Clock
+    ) -> None:
         self._settings = settings
+        self._clock = clock
         self._fleet = fleet
         self._access = access
         self._ends = (nodes, jobs)
-        self._presence = Presence(fleet, SystemClock(), link="grpc")
+        self._presence = Presence(fleet, clock, link="grpc")
         self._server: GrpcServer | None = None
 
     @property
-    def port(self) -> int | None:
-        return self._server.port if self._server is not None else None
+    def url(self) -> str | None:
+        address = self._settings.grpc_address
+        if self._server is None or address is None:
+            return None
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        return f"{'grpcs' if self._settings.tls_cert_file else 'grpc'}://{host}:{self._server.port}"
 
     async def start(self) -> None:
         if (address := self._settings.grpc_address) is None:
@@ -61,6 +69,7 @@ class GrpcPort:
             )
         else:
             self._server = server
+            log.info("grpc_started", url=self.url)
 
     async def stop(self) -> None:
         await self._presence.stop()
@@ -77,7 +86,7 @@ class GrpcPort:
         return control_side.GrpcServer(
             address,
             control_side.FleetHooks(links=self._admitted, nodes=self._viewed, stream_ended=self._presence.ended),
-            SystemClock(),
+            self._clock,
             system_rng(),
             tls=tls,
             limits=control_side.GrpcLimits(
@@ -107,6 +116,6 @@ class GrpcPort:
 
 def _read(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return Path(path).expanduser().read_bytes()
     except OSError as error:
         raise SetupError(f"cannot read {path}: {error.strerror}", next_step="check the path and its rights") from None

@@ -52,14 +52,16 @@ def run(main: Main) -> int:
 class StateFile:
     """A Lifecycle: says where this control plane listens, as long as it does."""
 
-    def __init__(self, data_dir: Path, urls: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, data_dir: Path, urls: Callable[[], Sequence[str]], grpc: Callable[[], str | None]) -> None:
         self._path = data_dir / STATE_FILE
         self._urls = urls
+        self._grpc = grpc
 
     async def start(self) -> None:
         body = {
             "pid": os.getpid(),
             "urls": self._urls(),
+            "grpc": self._grpc(),
             "started_at_ms": SystemClock().now_ms(),
             "version": __version__,
             "log": self._log_file(),

@@ -19,6 +19,7 @@ class Running(Struct, frozen=True):
     started_at_ms: int
     version: str
     log: str | None = None
+    grpc: str | None = None  # where agents' gRPC links end
 
     @property
     def url(self) -> str:
