@@ -1,6 +1,7 @@
 """Letters to nodes: what corrects them, and their commands, again until they are acknowledged."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
@@ -67,12 +68,15 @@ class Post:
         self._news.set()
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        repeat_at_s = loop.time() + self._repeat_s
         while True:
-            try:
-                async with asyncio.timeout(self._repeat_s):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(repeat_at_s):
                     await self._news.wait()
-            except TimeoutError:
+            if loop.time() >= repeat_at_s:  # also while there is always something else to write
                 self.look_at_all()
+                repeat_at_s = loop.time() + self._repeat_s
             self._news.clear()
             try:
                 await self._deliver()
