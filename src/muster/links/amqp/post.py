@@ -84,6 +84,7 @@ class Post:
                 log.debug("letters_not_sent", error=error.message)
             except Exception:
                 log.exception("post_fault")  # the next round must come
+            await asyncio.sleep(0)  # others have their turn, however much there is to write
 
     async def _deliver(self) -> None:
         replies, self._replies = self._replies, {}
