@@ -15,9 +15,10 @@ import pytest
 
 from tests.integration.cloud.engine import MODEL
 from tests.integration.cloud.rent import Rent
+from tests.muster_process import ControlPlane
+from tests.valkey_server import ValkeyServer
 from tests.waiting import eventually_sync
 
-ROOT = Path(__file__).resolve().parents[3]
 ANSWER_S = 60.0
 
 
@@ -162,28 +163,36 @@ def test_what_a_launch_lacks_is_named(rent: Rent, missing: str, said: str) -> No
     assert said in rent.cli("up", expect=1).stderr
 
 
-def test_the_script_of_the_checklist_starts_shows_and_ends_a_worker(rent: Rent) -> None:
-    script = (str(ROOT / "deploy" / "cloud" / "llm-worker.sh"),)
-    rent.env["LLM_INSTANCE_TYPE"] = "g5.xlarge"
-    rent.env["MUSTER"] = str(Path(sys.executable).parent / "muster")
-    del rent.env["MUSTER_CLOUD_PROVIDER"]
-
-    started = rent.cli("start", command=script)
-    machine_id = started.stdout.strip()
-    status = rent.cli("status", command=script)
-    stopped = rent.cli("stop", command=script)
-    rent.cli("restart", command=script, expect=2)
-
-    assert re.fullmatch(r"i-[0-9a-f]{17}", machine_id)
-    assert rent.instance(machine_id)["InstanceType"] == "g5.xlarge"
-    assert machine_id in status.stdout
-    assert f"{machine_id} terminating" in stopped.stdout
-    rent.wait_for_state(machine_id, "terminated")
-
-
 def test_without_a_cloud_nothing_of_boto_is_loaded() -> None:
     code = (
         "import sys, muster.app, muster.app.cloud, muster.cli.main, muster.cli.cloud; "
         "sys.exit(any(name.startswith(('boto', 'moto')) for name in sys.modules))"
     )
     assert subprocess.run([str(Path(sys.executable)), "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_two_control_planes_on_one_store_start_a_machine_once(rent: Rent) -> None:
+    machine_id = rent.cli("up").stdout.strip()
+    rent.moto.client().stop_instances(InstanceIds=[machine_id])
+    store = ValkeyServer("valkey")
+    store.start()
+    try:
+        planes = [rent.plane, ControlPlane(rent.folder / "other", env=rent.env)]
+        for plane in planes:
+            plane.env["MUSTER_VALKEY_URL"] = store.url
+            plane.start()
+        eventually_sync(lambda: all(plane.get("/v1/models")["data"] for plane in planes), 30.0)
+
+        answers: list[Any] = []
+        callers = [ask(plane.url, answers) for plane in planes * 5]
+        rent.wait_for_state(machine_id, "running")
+        rent.boot(machine_id)
+        for caller in callers:
+            caller.join(ANSWER_S)
+
+        assert [answer[0] for answer in answers] == [200] * 10, answers
+        assert len(rent.events("machine_started")) == 1
+    finally:
+        planes[-1].kill()
+        rent.plane.kill()
+        store.remove()
