@@ -56,7 +56,7 @@ class BrokerConnection:
     ) -> None:
         self.up = asyncio.Event()
         self._address = address
-        self._problem = f"{address} was not reached yet"
+        self._problem = f"{address} was not reached yet; RABBITMQ_URL says where it is"
         self._opened = opened
         self._rng = rng
         self._base_s = base_s

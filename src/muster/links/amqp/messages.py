@@ -77,7 +77,7 @@ class HeartbeatMessage(_FlatFacts, frozen=True, kw_only=True):
     draining: bool | None = None
 
 
-class ReportedResources(Resources, frozen=True, kw_only=True, omit_defaults=True):
+class ReportedResources(Resources, frozen=True, kw_only=True, omit_defaults=False):
     gpus: tuple[Gpu, ...] = ()
     models_loaded: tuple[str, ...] = ()
 

@@ -70,6 +70,7 @@ def test_the_documented_fields_are_on_the_wire() -> None:
     assert heartbeat["status"] == "degraded"
     assert list(heartbeat["services"]) == ["llama-gpu0"]
     assert heartbeat["resources"]["models_loaded"] == ["m"]
+    assert heartbeat["resources"]["memory_used_mb"] is None  # unknown, and there all the same
     assert heartbeat["resources"]["gpus"][0]["name"] == "RTX 4090"
     assert heartbeat["workers"][0]["worker_id"] == "gpu-1-worker-0"
     assert heartbeat["timestamp"] == "2026-01-01T00:00:00.000Z"
