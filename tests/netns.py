@@ -98,7 +98,7 @@ class Network:
 
 
 def _run(*command: str) -> None:
-    program = shutil.which(command[0])
+    program = shutil.which(command[0], path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if program is None:
         pytest.fail(f"{command[0]} is missing: sudo apt-get install -y --no-install-recommends iproute2 iptables")
     done = subprocess.run([program, *command[1:]], capture_output=True, text=True, timeout=_COMMAND_S, check=False)

@@ -156,7 +156,7 @@ def test_a_control_plane_that_is_cut_off_suspects_itself_and_nobody_else(make_wo
     world.network.bridge("down")
 
     eventually_sync(lambda: plane.get("/api/v1/stats")["suspects_itself"], 30)
-    silent_since = max(node["last_seen_ms"] for node in plane.get("/api/v1/nodes"))
+    silent_since: int = max(node["last_seen_ms"] for node in plane.get("/api/v1/nodes"))
 
     def long_past_death() -> bool:
         """Tell by the control plane's own clock, which a node on its own host goes on to be stamped with."""

@@ -364,17 +364,17 @@ class NodeBook:
             elif entry.late_ms < now_ms:
                 late[node_id] = entry.node.heartbeat_interval_s
         suspects = self._suspicion.suspects
-        match self._suspicion.look(late, lost, len(self._entries) - len(late) - len(lost), now_ms):
-            case None:
-                return []
-            case Turn.SUSPECTS:
-                reason = f"{self._suspicion.suspects} of {len(self._entries)} nodes went silent at once"
-                return [self._of_ourselves("control_plane_suspects_itself", reason, now_ms)]
-            case Turn.HEARS_AGAIN:
-                self._listen_anew(now_ms)
-                reason = f"most of {suspects} nodes are heard again"
-            case Turn.GIVES_UP:
-                reason = f"most of {suspects} nodes stayed silent: they are judged like any other from now on"
+        turn = self._suspicion.look(late, lost, len(self._entries) - len(late) - len(lost), now_ms)
+        if turn is None:
+            return []
+        if turn is Turn.SUSPECTS:
+            reason = f"{self._suspicion.suspects} of {len(self._entries)} nodes went silent at once"
+            return [self._of_ourselves("control_plane_suspects_itself", reason, now_ms)]
+        if turn is Turn.HEARS_AGAIN:
+            self._listen_anew(now_ms)
+            reason = f"most of {suspects} nodes are heard again"
+        else:
+            reason = f"most of {suspects} nodes stayed silent: they are judged like any other from now on"
         return [self._of_ourselves("control_plane_trusts_itself_again", reason, now_ms)]
 
     def _of_ourselves(self, kind: str, reason: str, now_ms: int) -> Emit:

@@ -17,8 +17,7 @@ _SILENCE = {Health.STALE: 1, Health.DEAD: 2}
 def merged(ours: Node, theirs: Node) -> Node:
     newer, older = (theirs, ours) if supersedes(theirs, ours) else (ours, theirs)
     decided = max(ours, theirs, key=_decision)
-    known = dict.fromkeys((*older.retired_boot_ids, *newer.retired_boot_ids, older.boot_id))
-    retired = tuple(boot_id for boot_id in known if boot_id != newer.boot_id)[-RETIRED_MAX:]
+    retired = _retired(older, newer)
     if _decision(newer) == _decision(decided) and newer.retired_boot_ids == retired:
         return newer
     return replace(
@@ -28,6 +27,14 @@ def merged(ours: Node, theirs: Node) -> Node:
         draining_at_ms=decided.draining_at_ms,
         retired_boot_ids=retired,
     )
+
+
+def _retired(older: Node, newer: Node) -> tuple[str, ...]:
+    """Return what both know, in the newer one's order, so that to merge again changes nothing."""
+    known = newer.retired_boot_ids
+    before = [boot_id for boot_id in older.retired_boot_ids if boot_id not in known and boot_id != newer.boot_id]
+    last = () if older.boot_id == newer.boot_id or older.boot_id in known else (older.boot_id,)
+    return (*before, *known, *last)[-RETIRED_MAX:]
 
 
 def _decision(node: Node) -> tuple[int, bool, tuple[str, ...]]:
@@ -43,5 +50,6 @@ def supersedes(theirs: Node, ours: Node) -> bool:
     return (theirs.revision, theirs.boot_id) > (ours.revision, ours.boot_id)
 
 
-def _age(node: Node) -> tuple[int, int, int, bool, int]:
-    return (node.seq, node.revision, _SILENCE.get(node.health, 0), not node.connected, node.last_seen_ms)
+def _age(node: Node) -> tuple[int, int, int, bool, int, tuple[str, ...]]:
+    silence = _SILENCE.get(node.health, 0)
+    return (node.seq, node.revision, silence, not node.connected, node.last_seen_ms, node.retired_boot_ids)

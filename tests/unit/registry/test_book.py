@@ -6,7 +6,7 @@ from muster.errors import InvalidInput, NodeNotFound, QueueFull
 from muster.ids import NodeId
 from muster.registry.book import DropNode, Effect, NodeBook, SaveNode, Verdict
 from muster.registry.lateness import Limits
-from tests.unit.registry.makers import NODE, book, events, facts, heartbeat, kinds, registration, worker
+from tests.unit.registry.makers import NODE, book, events, facts, heartbeat, kinds, registration, service, worker
 
 HOUR_MS = 3_600_000
 
@@ -122,6 +122,12 @@ def test_a_repeated_registration_of_a_live_boot_does_not_unsay_its_heartbeats() 
         Phase.READY,
         5_000,
     )
+
+
+def test_what_a_new_boot_says_of_its_services_when_it_registers_is_known_at_once() -> None:
+    nodes = living()
+    nodes.registered(registration(boot_id="boot-b", services=(service("llama"),)), "http", 5_000)
+    assert [known.name for known in record(nodes).services] == ["llama"]
 
 
 def test_a_known_node_that_was_lost_registers_anew() -> None:
