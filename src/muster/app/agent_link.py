@@ -72,6 +72,10 @@ def link_kind(settings: Settings, control_plane: str) -> str:
             f"control_plane is {control_plane!r}, to which there is no link",
             next_step=f"begin it with {', '.join(f'{scheme}://' for scheme in _KINDS)}",
         )
+    if settings.link == "http" and kind != "http":
+        raise SetupError(
+            f"the link is http, but control_plane is {control_plane}", next_step="begin it with http://, or unset link"
+        )
     if settings.rabbitmq_url and control_plane == Settings().control_plane:
         kind = "amqp"
     return settings.link or kind

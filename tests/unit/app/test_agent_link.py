@@ -1,7 +1,7 @@
 import aiohttp
 import pytest
 
-from muster.app.agent_link import link_kind, open_link
+from muster.app.agent_link import grpc_url, link_kind, open_link
 from muster.errors import SetupError, UpstreamFailed
 from muster.ids import NodeId, SessionId, WorkerId
 from muster.settings import Settings
@@ -33,6 +33,24 @@ def test_an_unknown_scheme_is_told_with_those_that_there_are() -> None:
     with pytest.raises(SetupError) as caught:
         link_kind(Settings(), "ftp://plane")
     assert "amqp://" in caught.value.next_step
+
+
+def test_http_leads_to_no_other_port() -> None:
+    with pytest.raises(SetupError, match="grpc://plane"):
+        link_kind(Settings(link="http"), "grpc://plane")
+
+
+@pytest.mark.parametrize(
+    ("control_plane", "url"),
+    [
+        ("grpc://plane:50099", "grpc://plane:50099"),
+        ("http://plane:8090", "grpc://plane"),
+        ("https://plane", "grpcs://plane"),
+        ("http://[::1]:8090", "grpc://[::1]"),
+    ],
+)
+def test_grpc_is_beside_the_http_port_that_was_named(control_plane: str, url: str) -> None:
+    assert grpc_url(control_plane) == url
 
 
 async def test_a_link_over_a_broker_asks_the_control_plane_itself_for_jobs() -> None:
