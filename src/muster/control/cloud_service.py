@@ -88,6 +88,7 @@ class CloudService:
         self._draining: set[str] = set()  # those among them that can still be called back
         self._drained: set[str] = set()  # nodes drained by us, not by a person
         self._tasks: list[asyncio.Task[None]] = []
+        self._spending = asyncio.Lock()
 
     # --- what others ask ---------------------------------------------------------------------------------------------
 
@@ -272,22 +273,22 @@ class CloudService:
             if machine.state in PAID:
                 break
             if machine.state is MachineState.STOPPED and await self._leases.take(lease, self._plane_id, _START_LEASE_S):
-                budget.check(
-                    self.rules.budget,
-                    self._provider.hourly_usd,
-                    self.machines.running(),
-                    machine.machine_type,
-                    spot=machine.spot,
-                )
-                await self._provider.start(machine_id)
-                self._emit("machine_started", machine, "asked for")
-                await self.machines.refresh(self._changed)
+                await self._spend(machine)
                 await self._leases.release(lease, self._plane_id)
                 break
             await asyncio.sleep(self.rules.look_every_s)  # it is still stopping, or somebody else starts it
         node = self.machines.node_of(machine)
         if node is not None and node.draining:
             self._set_draining(node, draining=False)  # of its last run
+
+    async def _spend(self, machine: Machine) -> None:
+        """Start it if the budget allows; one after the other, so that each is counted before the next is judged."""
+        async with self._spending:
+            running, price = self.machines.running(), self._provider.hourly_usd
+            budget.check(self.rules.budget, price, running, machine.machine_type, spot=machine.spot)
+            await self._provider.start(machine.machine_id)
+            self._emit("machine_started", machine, "asked for")
+            await self.machines.refresh(self._changed)
 
     def _call_back(self, machine_id: str) -> bool:
         """End a rest that has not gone past the drain; return whether that was so."""

@@ -163,6 +163,12 @@ def test_what_a_launch_lacks_is_named(rent: Rent, missing: str, said: str) -> No
     assert said in rent.cli("up", expect=1).stderr
 
 
+def test_a_machine_without_a_token_for_a_fleet_that_has_some_is_not_rented(rent: Rent) -> None:
+    rent.env["MUSTER_TOKEN"] = "of-an-admin"
+
+    assert "--join" in rent.cli("up", expect=1).stderr
+
+
 def test_without_a_cloud_nothing_of_boto_is_loaded() -> None:
     code = (
         "import sys, muster.app, muster.app.cloud, muster.cli.main, muster.cli.cloud; "

@@ -3,6 +3,7 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
+from muster.control.budget import Budget
 from muster.control.first_machine import FirstMachine
 from muster.domain.machine import MachineState
 from muster.domain.node import Health
@@ -208,6 +209,18 @@ async def test_a_start_that_would_cost_too_much_is_refused_with_the_figures() ->
     with pytest.raises(OverBudget, match="hourly_usd_max"):
         await fleet.service.start_machine(machine.machine_id)
     assert fleet.started() == []
+
+
+async def test_two_that_together_cost_too_much_are_not_both_started() -> None:
+    fleet = RentedFleet(replace(RULES, budget=Budget(machines_max=1, hourly_usd_max=5.0)))
+    machines = [await fleet.at_rest(f"worker-{index}") for index in range(2)]
+
+    outcomes = await asyncio.gather(
+        *(fleet.service.start_machine(machine.machine_id) for machine in machines), return_exceptions=True
+    )
+
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Machine", "OverBudget"]
+    assert len(fleet.started()) == 1
 
 
 async def test_after_a_failed_start_another_control_plane_does_not_try_at_once() -> None:
