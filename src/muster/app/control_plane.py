@@ -170,7 +170,11 @@ class ControlPlane:
             hub=hub,
             scenery=scenery,
             clock=self._clock,
-            metrics=lambda: (*_metrics(gateway, recorder, broker), *_metrics_of_planes(fleet, peers, leader)),
+            metrics=lambda: (
+                *_metrics(gateway, recorder, broker),
+                *_metrics_of_planes(fleet, peers, leader),
+                *(cloud.metrics() if cloud else ()),
+            ),
             web_dir=WEB_DIR,
             access=access,
             request_bytes_max=settings.request_bytes_max,

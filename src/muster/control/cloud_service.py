@@ -100,6 +100,9 @@ class CloudService:
         """Return machines that some request could wake or wait for."""
         return [machine for machine in self.machines.all() if machine.state not in GONE and self._is_coming(machine)]
 
+    def hourly_usd(self) -> float:
+        return budget.hourly_usd(self._provider.hourly_usd, self.machines.running())
+
     def worker_answered(self, worker: str) -> None:
         """Note that our gateway has had an answer of this worker (`node/service`)."""
         self._answered.add(worker)
