@@ -1,5 +1,7 @@
 """Single services in the book: known from the registration on, and kept from work one by one."""
 
+from typing import Any
+
 import pytest
 
 from muster.control.candidates import candidates_of
@@ -40,13 +42,13 @@ def test_a_service_that_people_drain_stays_so_whatever_the_node_says() -> None:
     node = nodes.get(NODE)
     assert node is not None
     assert node.drained_services == ("p",)
-    assert nodes.set_service_draining(NODE, "p", 3, draining=True) == []
+    assert kinds(nodes.set_service_draining(NODE, "p", 3, draining=True)) == []
     assert kinds(nodes.set_service_draining(NODE, "p", 4, draining=False)) == ["service_draining_changed"]
 
 
 def test_placement_sees_a_service_as_draining_by_anybodys_word() -> None:
     nodes = book()
-    reached = {"url": "http://h:1", "dialects": (Dialect.OPENAI,)}
+    reached: dict[str, Any] = {"url": "http://h:1", "dialects": (Dialect.OPENAI,)}
     offered = (service("p", **reached), service("q", draining=True, **reached), service("r", **reached))
     nodes.heard(heartbeat(1, services=offered), "v2", 0)
     nodes.set_service_draining(NODE, "p", 1, draining=True)
