@@ -1,12 +1,9 @@
-"""`make bench`: the gateway's table, then the queue's and the links', or those that are named (`python -m bench links`).
-
-Options go to all of them (`--quick`).
-"""
+"""`make bench`: all tables, or those that are named (`python -m bench links`). Options go to each (`--quick`)."""
 
 import subprocess
 import sys
 
-ALL = ("gateway", "queue", "links")
+ALL = ("gateway", "queue", "links", "tasks")
 
 wanted = [name for name in ALL if name in sys.argv[1:]] or ALL
 options = [argument for argument in sys.argv[1:] if argument not in ALL]
