@@ -29,7 +29,7 @@ from muster.domain.node import Phase
 from muster.domain.service import Service
 from muster.errors import MusterError, SetupError, UpstreamFailed
 from muster.ids import new_id
-from muster.ports import Connector, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink, ReportProgress
+from muster.ports import Connector, FileLink, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink, ReportProgress
 from muster.wire import Deregistration, Heartbeat, HeartbeatReply, Registration
 
 log = structlog.get_logger()
@@ -55,6 +55,7 @@ class Backends(Struct, frozen=True, kw_only=True):
     usual_ports: Mapping[str, int]
     check_health: HealthCheck
     fetch_model: FetchModel
+    files: FileLink | None = None  # None: jobs can neither keep files nor read any
 
 
 class Agent:
@@ -89,6 +90,7 @@ class Agent:
             clock=clock,
             rng=rng,
             look_every_s=config.look_every_s,
+            files=backends.files,
         )
         self._gpus = Gpus(devices.gpus, devices.simulated_gpus, None if config.num_gpus == "auto" else config.num_gpus)
         self._crew = Crew(

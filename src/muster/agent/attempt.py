@@ -9,7 +9,7 @@ from muster.agent.offer import Tool
 from muster.domain.job import ClaimedJob, JobError, encode_result
 from muster.errors import MusterError
 from muster.jobs.retry import TIMED_OUT
-from muster.ports import ReportProgress
+from muster.ports import JobFiles, ReportProgress
 from muster.wire import Outcome, OutcomeKind
 
 log = structlog.get_logger()
@@ -18,7 +18,7 @@ RESULT_BYTES_MAX = 8 * 1024 * 1024  # no store takes more; it has the last word 
 _MESSAGE_CHARS_MAX = 2000
 
 
-async def run_attempt(job: ClaimedJob, tool: Tool | None, report: ReportProgress) -> Outcome:
+async def run_attempt(job: ClaimedJob, tool: Tool | None, report: ReportProgress, files: JobFiles) -> Outcome:
     """Raise nothing but the cancellation of the task.
 
     Time is counted here: the lease's deadline is by the store's clock, which may differ from ours.
@@ -28,7 +28,7 @@ async def run_attempt(job: ClaimedJob, tool: Tool | None, report: ReportProgress
         return _failed(job, "service_unavailable", f"no service for {service} runs here any more")
     try:
         async with asyncio.timeout(job.spec.timeout_s) as deadline:
-            result = encode_result(await tool.connector.run(job, tool.service, report))
+            result = encode_result(await tool.connector.run(job, tool.service, report, files))
     except MusterError as error:
         return _failed(job, error.code, error.message, retriable=error.retriable)
     except asyncio.CancelledError:
