@@ -100,70 +100,23 @@ class ControlPlane:
         fleet = Fleet(self._book(), recorder, self._clock)
         fleet.load(await store.nodes.load())
         peers, leader = self._beside_others(store, fleet, recorder)
-        policy = RetryPolicy(base_s=settings.job_retry_base_s, max_s=settings.job_retry_max_s)
-        jobs = JobService(
-            JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs),
-            store.bus,
-            self._clock,
-            self._rng,
-            lease_s=settings.job_lease_s,
-            retry_policy=policy,
-            payload_bytes_max=settings.job_payload_bytes_max,
-            payload_checks=self._payload_checks,
-        )
-        commands = CommandService(
-            CommandBook(settings.commands_max, settings.commands_ended_max),
-            store.commands,
-            store.bus,
-            fleet,
-            recorder,
-            self._clock,
-            self._rng,
-            {"cancel_job": lambda args: jobs.cancel(JobId(args["job_id"]))},
-        )
-        await commands.load()
+        jobs = self._jobs(store)
+        commands = await self._commands(store, fleet, recorder, jobs)
+
+        def ingest(link: str) -> Ingest:
+            return Ingest(fleet, commands, recorder, self._clock, link=link)
+
         access = self._access(store)
-        cloud = open_cloud(
-            settings,
-            fleet,
-            store.leases,
-            store.bus,
-            recorder,
-            self._clock,
-            plane_id=self._plane_id,
-            busy_workers=lambda: gateway.stats().in_flight_by_worker,
-            is_leader=lambda: leader.leads,
-        )
+        cloud = self._cloud(store, fleet, recorder, leader, lambda: gateway.stats().in_flight_by_worker)
         gateway = self._gateway(fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses()), access, cloud)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
-        hub = Hub(
-            store.log,
-            store.bus,
-            scenery,
-            self._clock,
-            HubLimits(reader_bytes_max=settings.stream_buffer_bytes_max),
-            progress_topic=PROGRESS_TOPIC,
-        )
-        fleet.on_change(hub.nodes_changed)
-        sweep = Sweep(
-            fleet,
-            store.jobs,
-            store.jobs,
-            self._clock,
-            self._rng,
-            every_s=settings.job_sweep_s,
-            retry_policy=policy,
-            retention_s=settings.job_retention_s,
-            ended_max=settings.jobs_ended_max,
-            patience_s=settings.job_lease_s,
-            also=(commands.tick,),
-            leads=lambda: leader.leads,
-        )
-        pool_nodes = self._pool_nodes(fleet, Ingest(fleet, commands, recorder, self._clock, link=V2_LINK))
+        hub = self._hub(store, fleet, scenery)
+        sweep = self._sweep(store, fleet, commands, leader)
+        pool_nodes = self._pool_nodes(fleet, ingest(V2_LINK))
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
         plane = Plane(
             fleet=fleet,
-            ingest=Ingest(fleet, commands, recorder, self._clock, link="http"),
+            ingest=ingest("http"),
             jobs=jobs,
             commands=commands,
             events=store.log,
@@ -187,24 +140,14 @@ class ControlPlane:
         )
         tls = await self._certificate()
         front = Front(gateway, build_app(plane), settings.listen_addresses, tls=tls)
-        heard = Ingest(fleet, commands, recorder, self._clock, link="grpc")
-        grpc = GrpcPort(settings, fleet, access, heard, jobs, self._clock)
-        over_broker = Ingest(fleet, commands, recorder, self._clock, link="amqp")
-        broker = Broker(settings, fleet, commands, recorder, over_broker)
+        grpc = GrpcPort(settings, fleet, access, ingest("grpc"), jobs, self._clock)
+        broker = Broker(settings, fleet, commands, recorder, ingest("amqp"))
         # The hub and the services of jobs and commands stop before the front: they end the streams and waits that would
         # hold it up.
         for service in (
-            recorder,
-            peers,
-            leader,
-            access,
+            *(recorder, peers, leader, access),
             _Draining(front, settings.stop_timeout_s),
-            grpc,
-            sweep,
-            jobs,
-            commands,
-            hub,
-            broker,
+            *(grpc, sweep, jobs, commands, hub, broker),
         ):
             await self._stack.start(service)
         if cloud is not None:
@@ -213,10 +156,15 @@ class ControlPlane:
             workers = PoolWorkers(fleet, pool_nodes, jobs, self._clock, self._rng, leads=lambda: leader.leads)
             await self._stack.start(workers)
         self._front = front
-        self.link = MemoryLink(Ingest(fleet, commands, recorder, self._clock, link="memory"), jobs)
+        self.link = MemoryLink(ingest("memory"), jobs)
         await self._stack.start(StateFile(settings.data_path, lambda: self.urls, lambda: grpc.url))
-        fleet_api = f"Fleet API: {self.urls[0] if settings.fleet_api_url else 'off, only this machine is served'}"
-        log.info(fleet_api)  # in the words that people look for in a proxy's log
+        self._tell_fleet_api()
+
+    def _tell_fleet_api(self) -> None:
+        """Say it in the words that people look for in a proxy's log."""
+        where = self.urls[0] if self._settings.fleet_api_url else "off, only this machine is served"
+        told = f"Fleet API: {where}"
+        log.info(told)
 
     async def _open_store(self) -> ValkeyStore:
         url = self._settings.valkey_url
@@ -233,6 +181,85 @@ class ControlPlane:
         )
         self._stack.add(store.close)
         return store
+
+    def _jobs(self, store: ValkeyStore) -> JobService:
+        return JobService(
+            JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs),
+            store.bus,
+            self._clock,
+            self._rng,
+            lease_s=self._settings.job_lease_s,
+            retry_policy=self._retry_policy,
+            payload_bytes_max=self._settings.job_payload_bytes_max,
+            payload_checks=self._payload_checks,
+        )
+
+    async def _commands(self, store: ValkeyStore, fleet: Fleet, recorder: Recorder, jobs: JobService) -> CommandService:
+        commands = CommandService(
+            CommandBook(self._settings.commands_max, self._settings.commands_ended_max),
+            store.commands,
+            store.bus,
+            fleet,
+            recorder,
+            self._clock,
+            self._rng,
+            {"cancel_job": lambda args: jobs.cancel(JobId(args["job_id"]))},
+        )
+        await commands.load()
+        return commands
+
+    def _cloud(
+        self,
+        store: ValkeyStore,
+        fleet: Fleet,
+        recorder: Recorder,
+        leader: Leader,
+        busy_workers: Callable[[], Mapping[str, int]],
+    ) -> Cloud | None:
+        return open_cloud(
+            self._settings,
+            fleet,
+            store.leases,
+            store.bus,
+            recorder,
+            self._clock,
+            plane_id=self._plane_id,
+            busy_workers=busy_workers,
+            is_leader=lambda: leader.leads,
+        )
+
+    def _hub(self, store: ValkeyStore, fleet: Fleet, scenery: Scenery) -> Hub:
+        hub = Hub(
+            store.log,
+            store.bus,
+            scenery,
+            self._clock,
+            HubLimits(reader_bytes_max=self._settings.stream_buffer_bytes_max),
+            progress_topic=PROGRESS_TOPIC,
+        )
+        fleet.on_change(hub.nodes_changed)
+        return hub
+
+    def _sweep(self, store: ValkeyStore, fleet: Fleet, commands: CommandService, leader: Leader) -> Sweep:
+        settings = self._settings
+        return Sweep(
+            fleet,
+            store.jobs,
+            store.jobs,
+            self._clock,
+            self._rng,
+            every_s=settings.job_sweep_s,
+            retry_policy=self._retry_policy,
+            retention_s=settings.job_retention_s,
+            ended_max=settings.jobs_ended_max,
+            patience_s=settings.job_lease_s,
+            also=(commands.tick,),
+            leads=lambda: leader.leads,
+        )
+
+    @property
+    def _retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(base_s=self._settings.job_retry_base_s, max_s=self._settings.job_retry_max_s)
 
     def _beside_others(self, store: ValkeyStore, fleet: Fleet, recorder: Recorder) -> tuple[Peers, Leader]:
         """Make what lets several control planes share one store, and one of them lead."""

@@ -26,7 +26,7 @@ from muster.links.grpc.agent_control_pb2 import (
     Reply,
 )
 from muster.links.grpc.messages import fleet_status, heartbeat_of, registration_of
-from muster.links.grpc.service import FRAME_BYTES_MAX, SERVICE
+from muster.links.grpc.service import CONNECTION_OPTIONS, FRAME_BYTES_MAX, SERVICE
 from muster.links.grpc.statuses import code_of
 from muster.links.grpc.stream import AgentStream, Context
 from muster.ports import JobLink, NodeLink
@@ -123,7 +123,8 @@ class GrpcServer:
             ("grpc.max_connection_age_grace_ms", grace_ms),
             ("grpc.keepalive_time_ms", _PING_EVERY_S * 1000),
             ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_S * 1000),
-            ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_S * 1000),
+            ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_S * 1000),  # without it the one above waits for a minute
+            *CONNECTION_OPTIONS,
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", _PINGS_TAKEN_EVERY_S * 1000),
         ]
