@@ -30,7 +30,7 @@ async def run_attempt(job: ClaimedJob, tool: Tool | None, report: ReportProgress
         async with asyncio.timeout(job.spec.timeout_s) as deadline:
             result = encode_result(await tool.connector.run(job, tool.service, report, files))
     except MusterError as error:
-        return _failed(job, error.code, error.message, retriable=error.retriable)
+        return _failed(job, error.code, error.message, retriable=error.retriable, retry_after_s=error.retry_after_s)
     except asyncio.CancelledError:
         if _is_cancelled():
             raise
@@ -56,8 +56,10 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _failed(job: ClaimedJob, code: str, message: str, *, retriable: bool = True) -> Outcome:
-    error = JobError(code=code, message=message[:_MESSAGE_CHARS_MAX], retriable=retriable)
+def _failed(
+    job: ClaimedJob, code: str, message: str, *, retriable: bool = True, retry_after_s: float | None = None
+) -> Outcome:
+    error = JobError(code=code, message=message[:_MESSAGE_CHARS_MAX], retriable=retriable, retry_after_s=retry_after_s)
     return Outcome(job_id=job.spec.job_id, attempt=job.attempt, kind=OutcomeKind.FAILED, error=error)
 
 

@@ -180,7 +180,9 @@ class FileService:
         for begin in range(0, len(made), _BATCH):
             batch = [JobId(owner) for owner in made[begin : begin + _BATCH]]
             known = {job.job_id for job in await self._jobs.get_many(batch)}
-            gone += [owner for owner in batch if owner not in known and owners[owner].changed_at_ms + _GRACE_MS < now_ms]
+            gone += [
+                owner for owner in batch if owner not in known and owners[owner].changed_at_ms + _GRACE_MS < now_ms
+            ]
         for owner in gone:
             with suppress(JobNotFound):
                 await self._blobs.delete(owner)

@@ -77,5 +77,7 @@ def parse_file_url(url: str, field: str = "url") -> tuple[str, str]:
     """Return owner and name; InvalidInput where it is no address of a file of this fleet."""
     owner, _, name = url.removeprefix(FILES_PATH).partition("/")
     if not url.startswith(FILES_PATH) or not _OWNER.match(owner) or not _NAME.match(name):
-        raise InvalidInput(f"{field} must be the url of a file ({FILES_PATH}OWNER/NAME), got {url[:200]!r}", field=field)
+        raise InvalidInput(
+            f"{field} must be the url of a file ({FILES_PATH}OWNER/NAME), got {url[:200]!r}", field=field
+        )
     return owner, name

@@ -53,6 +53,7 @@ class JobError(Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     message: str
     retriable: bool = True
+    retry_after_s: float | None = None  # not sooner, by the word of the service
 
 
 class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
