@@ -416,6 +416,15 @@ class Connector(Protocol):
         ...
 
 
+class JobKind(Struct, frozen=True, kw_only=True):
+    """What a control plane needs of a connector: the names of its jobs, and what their payloads may be."""
+
+    name: str
+    provides: tuple[str, ...]
+    check: Callable[[Any], None]
+    schema: Mapping[str, Any]
+
+
 @runtime_checkable
 class PullsModels(Protocol):
     """A connector whose services fetch models themselves."""

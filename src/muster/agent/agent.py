@@ -55,6 +55,7 @@ class Backends(Struct, frozen=True, kw_only=True):
     usual_ports: Mapping[str, int]
     check_health: HealthCheck
     fetch_model: FetchModel
+    broken_connectors: Mapping[str, str] = {}  # why, by name
     files: FileLink | None = None  # None: jobs can neither keep files nor read any
 
 
@@ -184,6 +185,7 @@ class Agent:
         steps = [
             Step("identify", Phase.STARTING, self._identify),
             Step("read_devices", Phase.STARTING, self._read_devices),
+            *([Step("load_connectors", Phase.STARTING, self._tell_broken)] if self._backends.broken_connectors else []),
             Step("join_fleet", Phase.STARTING, self._join_fleet),
             Step("fetch_models", Phase.CONFIGURING, self._fetch_models),
             Step("start_services", Phase.CONFIGURING, self._start_services),
@@ -220,6 +222,10 @@ class Agent:
         if wanted not in {"auto", found}:
             self._outbox.add("gpu_count_mismatch", wanted=wanted, found=found, used=len(inventory), simulated=simulated)
         return {"gpus": [gpu.name for gpu in inventory], "simulated": simulated}
+
+    async def _tell_broken(self) -> dict[str, Any]:
+        """Make it a problem of the node, which works without them."""
+        raise UpstreamFailed("; ".join(self._backends.broken_connectors.values()))
 
     async def _join_fleet(self) -> dict[str, Any]:
         await self._pulse.start()

@@ -1,4 +1,4 @@
-"""Files of one attempt: sent to the control plane again while it is away, bounded in number, with names of their own."""
+"""Files of one attempt: sent again while the control plane is away, bounded in number, with names of their own."""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
@@ -26,16 +26,15 @@ _PAUSES_S = (0.5, 2.0, 5.0, 10.0)  # a control plane that is started anew is bac
 class NoFiles:
     """A FileLink where there is none."""
 
-    async def put_file(self, job_id: JobId, attempt: int, name: str, data: AsyncIterable[bytes]) -> FileRef:  # noqa: ARG002 - the port's
-        raise _nowhere()
+    async def put_file(self, _: JobId, __: int, name: str, ___: AsyncIterable[bytes]) -> FileRef:
+        raise _nowhere(name)
 
-    async def get_file(self, job_id: JobId, attempt: int, url: str) -> AsyncIterator[bytes]:  # noqa: ARG002 - the port's
-        raise _nowhere()
-        yield b""  # makes it an iterator, which raises when it is asked
+    def get_file(self, _: JobId, __: int, url: str) -> AsyncIterator[bytes]:
+        raise _nowhere(url)
 
 
-def _nowhere() -> UpstreamFailed:
-    return UpstreamFailed("this worker has no way to the files of the fleet")
+def _nowhere(what: str) -> UpstreamFailed:
+    return UpstreamFailed(f"this worker has no way to the files of the fleet, and so none to {what}")
 
 
 class AttemptFiles:
@@ -58,7 +57,7 @@ class AttemptFiles:
         return await self._patiently(lambda: self._fetch(url, into), f"fetch {url}")
 
     async def _patiently(self, act: Callable[[], Awaitable[T]], what: str) -> T:
-        """A control plane that is away for a moment must not cost what was computed for an hour."""
+        """Try again: a control plane that is away for a moment must not cost what was computed for an hour."""
         for pause_s in self._pauses_s:
             try:
                 return await act()

@@ -128,7 +128,7 @@ def _answer(files: FileService, found: StoredFile, wanted: str) -> Response[Any]
 
 
 def _part(wanted: str, size: int) -> tuple[int, int] | None:
-    """Return which bytes a `Range` asks for, all where it is not understood (RFC 9110, 14.2); None where there are none."""
+    """Return which bytes a `Range` asks for: all where it is not understood (RFC 9110, 14.2), None where none are."""
     match = _RANGE.match(wanted.strip())
     if match is None or match.groups() == ("", ""):
         return 0, size

@@ -1,4 +1,4 @@
-"""What ComfyUI tells over its WebSocket of one prompt: how far it is, what it looks like, and that there is more to ask."""
+"""What ComfyUI tells of one prompt over its WebSocket: how far it is, what it looks like, and when it is over."""
 
 from typing import Any
 

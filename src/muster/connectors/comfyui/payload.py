@@ -71,7 +71,7 @@ def _is_editors(prompt: dict[str, Any]) -> bool:
 
 
 def _check_links(key: str, node: GraphNode, graph: dict[str, GraphNode]) -> None:
-    """A link is `[node, output]`; a list of anything else is a value."""
+    """Refuse links, `[node, output]`, from nowhere; a list of anything else is a value."""
     for name, value in node.inputs.items():
         match value:
             case [str(other), int()] if other not in graph:

@@ -25,7 +25,7 @@ class Cgroup:
     def make(cls, parent: str, name: str, limits: Limits) -> "Cgroup | None":
         """Return None, and say why in the log, where it cannot be made."""
         path = Path(parent) / name
-        wanted = {}
+        wanted: dict[str, object] = {}
         if limits.memory_mb is not None:
             wanted |= {"memory.max": limits.memory_mb * _BYTES_PER_MB, "memory.swap.max": 0, "memory.oom.group": 1}
         if limits.cpu_percent is not None:
@@ -49,7 +49,7 @@ class Cgroup:
         return (self._path / "memory.max").exists()
 
     def join(self) -> None:
-        """Called in the child, between fork and exec: what it starts is in here as well."""
+        """Enter it: in the child, between fork and exec, so that all that it starts is in here as well."""
         (self._path / "cgroup.procs").write_text(str(os.getpid()))
 
     def kill(self) -> None:

@@ -57,7 +57,9 @@ class Program(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def problem(self) -> str | None:
         for name, kind in self.placeholders():
             if kind not in _KINDS and "|" not in kind:
-                return f"{{{name}:{kind}}}: a placeholder is of the kind {', '.join(_KINDS)}, or of words with | between"
+                return (
+                    f"{{{name}:{kind}}}: a placeholder is of the kind {', '.join(_KINDS)}, or of words with | between"
+                )
         if _PLACEHOLDER.search(self.command[0]):
             return "the program itself cannot be a placeholder"
         return None
@@ -78,7 +80,7 @@ class Program(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         kinds = dict(self.placeholders())
         if unknown := sorted(set(args) - set(kinds)):
             raise InvalidInput(
-                f"payload.args.{unknown[0]} is nothing that {self.name} takes; it takes {', '.join(kinds) or 'nothing'}",
+                f"payload.args.{unknown[0]}: {self.name} does not take it; it takes {', '.join(kinds) or 'nothing'}",
                 field=f"payload.args.{unknown[0]}",
             )
         if missing := [name for name in kinds if name not in args]:

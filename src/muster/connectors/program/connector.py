@@ -4,6 +4,7 @@ import asyncio
 import re
 import shutil
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -74,7 +75,7 @@ class ProgramConnector(ProgramRules):
                 path = directory / f"{name}-{url.rpartition('/')[2]}"
                 await files.get(url, path)
                 values[name] = str(path)
-            inputs = set(directory.iterdir())
+            inputs = {path.name for path in _files_in(directory, ("*",))}
             try:
                 async with asyncio.timeout(program.timeout_s) as deadline:
                     last = await self._work(job, program.words(values, folder), directory, call.stdin, report)
@@ -85,9 +86,8 @@ class ProgramConnector(ProgramRules):
             result = self._result(directory, last)
             kept = [
                 await files.put(path.name, path)
-                for pattern in program.keep
-                for path in sorted(directory.glob(pattern))
-                if path.is_file() and not path.is_symlink() and path not in inputs
+                for path in _files_in(directory, program.keep)
+                if path.name not in inputs
             ]
         return {"result": result, "files": kept} if program.keep else result
 
@@ -137,6 +137,12 @@ class ProgramConnector(ProgramRules):
             return msgspec.json.decode(text) if text else None
         except msgspec.DecodeError:
             return text
+
+
+def _files_in(directory: Path, patterns: Sequence[str]) -> list[Path]:
+    """Return its files, no links: these may lead anywhere."""
+    found = {path for pattern in patterns for path in directory.glob(pattern)}
+    return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
 
 def _progress(line: bytes) -> Progress | None:

@@ -22,7 +22,8 @@ from muster.ports import JobFiles, ReportProgress
 HTTP = "http"
 
 _LOOK_S = 3.0
-_SERVER_ERROR = 500
+_BAD_REQUEST = 400
+_SERVER_ERROR = 502  # what a proxy says of a service that is away; one that minds HEAD answers 501 or less
 _FROM_ENV = re.compile(r"\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -39,9 +40,7 @@ class WebServiceConnector(WebServiceRules):
 
     needs_service = True
 
-    def __init__(
-        self, session: aiohttp.ClientSession, config: WebService, env: Mapping[str, str] = os.environ
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, config: WebService, env: Mapping[str, str] = os.environ) -> None:
         if (problem := config.problem()) is not None:
             raise SetupError(f"http {config.name}: {problem}", next_step="correct the node's file")
         self.name = f"{HTTP}:{config.name}"
@@ -61,12 +60,9 @@ class WebServiceConnector(WebServiceRules):
                     "GET" if config.health else "HEAD", look, headers=self._headers, allow_redirects=False
                 ) as response,
             ):
-                bad = response.status >= (400 if config.health else _SERVER_ERROR + 1)
-                if bad and response.status != 501:  # HEAD is not for everybody
+                if response.status >= (_BAD_REQUEST if config.health else _SERVER_ERROR):
                     raise UpstreamFailed(f"{look} answered with status {response.status}")
-        return Service(
-            name=config.name, connector=self.name, status=ServiceStatus.RUNNING, url=url, slots=config.slots
-        )
+        return Service(name=config.name, connector=self.name, status=ServiceStatus.RUNNING, url=url, slots=config.slots)
 
     async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress, files: JobFiles) -> Any:
         config, asked = self._config, read_payload(job.spec.payload, WebRequest)

@@ -1,10 +1,10 @@
-"""Requests to one service: bounded in time and size, never elsewhere, each failure judged for whether it is worth more."""
+"""Requests to one service: bounded in time and size, never elsewhere, each failure told from a refusal."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from email.utils import parsedate_to_datetime
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp

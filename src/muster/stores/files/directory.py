@@ -4,10 +4,11 @@ import asyncio
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from muster.errors import StoreUnavailable
 from muster.ports import Files
@@ -16,6 +17,7 @@ T = TypeVar("T")
 
 _CHUNK_BYTES = 256 * 1024
 _ARRIVING = ".arriving-"  # no owner begins with a dot
+_ARRIVING_S_MAX = 86_400.0  # what is older never will
 
 
 class DirectoryFiles:
@@ -34,8 +36,8 @@ class DirectoryFiles:
                 await self._do(file.close)
             await self._do(self._finish, Path(file.name), owner, name)
         except BaseException:
-            with suppress(OSError):
-                Path(file.name).unlink()
+            with suppress(StoreUnavailable):
+                await self._do(os.unlink, file.name)
             raise
 
     async def size(self, owner: str, name: str) -> int | None:
@@ -47,7 +49,7 @@ class DirectoryFiles:
             raise self._away(error) from None
 
     async def read(self, owner: str, name: str, start: int, end: int) -> AsyncIterator[bytes]:
-        file = await self._do((self._root / owner / name).open, "rb")
+        file = await self._do(self._open, owner, name)
         try:
             await self._do(file.seek, start)
             left = end - start
@@ -65,20 +67,26 @@ class DirectoryFiles:
 
     def _begin(self) -> "tempfile._TemporaryFileWrapper[bytes]":
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return tempfile.NamedTemporaryFile(dir=self._root, prefix=_ARRIVING, delete=False)  # noqa: SIM115 - put closes it
+        return tempfile.NamedTemporaryFile(dir=self._root, prefix=_ARRIVING, delete=False)
 
     def _finish(self, arrived: Path, owner: str, name: str) -> None:
         folder = self._root / owner
         folder.mkdir(exist_ok=True)
         arrived.replace(folder / name)
 
+    def _open(self, owner: str, name: str) -> BinaryIO:
+        return (self._root / owner / name).open("rb")
+
     def _look_around(self) -> dict[str, Files]:
-        """Count what there is; what never arrived and nobody writes any more is cleared away on the way."""
+        """Count what there is; what a control plane left half written when it died is cleared away on the way."""
         found = {}
         with suppress(FileNotFoundError):
             for entry in os.scandir(self._root):
                 with suppress(FileNotFoundError):  # deleted meanwhile
-                    if entry.is_dir():
+                    if entry.name.startswith(_ARRIVING):
+                        if time.time() - entry.stat().st_mtime > _ARRIVING_S_MAX:
+                            Path(entry).unlink()
+                    elif entry.is_dir():
                         stats = [file.stat() for file in os.scandir(entry)]
                         changed_s = max((stat.st_mtime for stat in (*stats, entry.stat())), default=0.0)
                         total = sum(stat.st_size for stat in stats)
