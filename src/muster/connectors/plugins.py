@@ -66,5 +66,5 @@ def _check_methods(kind: type[Any]) -> None:
     for method in ("probe", "run"):
         if not inspect.iscoroutinefunction(getattr(kind, method)):
             raise InvalidInput(f"its `{method}` must be `async def`")
-    if not isinstance(kind.schema(), dict):  # type: ignore[attr-defined]  # looked at above
+    if not isinstance(kind.schema(), dict):
         raise InvalidInput("its `schema()` must return a JSON schema, and without an instance")

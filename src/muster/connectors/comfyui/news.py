@@ -1,5 +1,6 @@
 """What ComfyUI tells of one prompt over its WebSocket: how far it is, what it looks like, and when it is over."""
 
+from collections import deque
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ _PREVIEW = 1
 _PREVIEW_WITH_METADATA = 4
 _ENDINGS = {1: "jpg", 2: "png"}
 _HEAD_BYTES = 8
+_EARLY_MAX = 64
 
 
 class Preview(Struct, frozen=True):
@@ -30,18 +32,28 @@ class Telling:
         self._within = 0.0  # of the node that runs
         self._steps = ""
         self._fraction = 0.0
+        self._early: deque[str] = deque(maxlen=_EARLY_MAX)
         self.prompt_id: str | None = None
         self.heard = 0
         self.over = False
 
+    def begin(self, prompt_id: str) -> None:
+        """Say which prompt it is; what was told before its id came back is heard now."""
+        self.prompt_id = prompt_id
+        while self._early:
+            self.take(self._early.popleft())
+
     def take(self, text: str) -> bool:
         """Take a message and tell whether it was about this prompt."""
+        if self.prompt_id is None:
+            self._early.append(text)
+            return False
         try:
             message = msgspec.json.decode(text)
             kind, data = message["type"], message["data"]
         except (msgspec.DecodeError, KeyError, TypeError):
             return False
-        if not isinstance(data, dict) or self.prompt_id is None or data.get("prompt_id") != self.prompt_id:
+        if not isinstance(data, dict) or data.get("prompt_id") != self.prompt_id:
             return False
         self.heard += 1
         self._hear(kind, data)

@@ -62,7 +62,8 @@ class ComfyRun:
         with TemporaryDirectory(prefix="muster-comfyui-") as folder:
             helpers = [asyncio.create_task(self._listen()), asyncio.create_task(self._keep_previews())]
             try:
-                self._telling.prompt_id = await self._submit(Path(folder))
+                self._telling.begin(await self._submit(Path(folder)))
+                self._tell()
                 entry = await self._end()
                 return await self._result(entry, Path(folder))
             except BaseException:
