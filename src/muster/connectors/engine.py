@@ -207,7 +207,7 @@ async def _read(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
 def failures_named(url: str, wanted: str | Callable[[], str]) -> Iterator[None]:
     try:
         yield
-    except aiohttp.ServerTimeoutError as error:
+    except aiohttp.ConnectionTimeoutError as error:
         raise UpstreamTimeout(f"cannot connect to {url}: {error}") from None
     except TimeoutError:
         raise UpstreamTimeout(f"{url} did not answer {wanted if isinstance(wanted, str) else wanted()}") from None

@@ -96,7 +96,7 @@ class Group:
             helper.cancel()
         await asyncio.gather(*self._helpers, return_exceptions=True)
         if self._cgroup is not None:
-            self._cgroup.remove()
+            await self._cgroup.remove()
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):  # gone already
