@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ async def test_it_reads_its_input_and_works_in_a_directory_that_is_gone_afterwar
     assert said == "hello"
     assert where == told
     assert Path(where).parent == root
-    assert list(root.iterdir()) == []
+    assert not _left_in(root)
 
 
 async def test_a_file_holds_the_result_and_others_are_kept(root: Path) -> None:
@@ -133,11 +134,11 @@ async def test_its_output_is_bounded(root: Path) -> None:
 
 async def test_its_time_and_memory_are_bounded(root: Path) -> None:
     forever = "import signal; signal.pause()"
-    with pytest.raises(UpstreamTimeout, match="did not end within 0.3 s"):
+    with pytest.raises(UpstreamTimeout, match=r"did not end within 0\.3 s"):
         await run(python(forever, timeout_s=0.3), root)
     with pytest.raises(ProgramFailed, match="MemoryError"):
         await run(python("x = bytearray(1_000_000_000)", limits=Limits(memory_mb=300)), root)
-    with pytest.raises(UpstreamFailed, match="ended by SIG(KILL|XCPU)"):
+    with pytest.raises(UpstreamFailed, match=r"ended by SIG(KILL|XCPU)"):
         await run(python("while True: pass", limits=Limits(cpu_s=1)), root)
 
 
@@ -162,7 +163,7 @@ async def test_a_cancel_ends_it_and_its_children_within_a_second(root: Path) -> 
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 1.0)
     await eventually(lambda: not any(_lives(pid) for pid in pids), 10)
-    assert list(root.iterdir()) == []
+    assert not _left_in(root)
 
 
 async def test_a_polite_program_may_clean_up(root: Path, tmp_path: Path) -> None:
@@ -188,6 +189,20 @@ print(child.pid)
 """
     pid = await run(python(code), root)
     await eventually(lambda: not _lives(pid), 10)
+
+
+async def test_a_child_that_fled_with_the_pipe_is_not_waited_for(root: Path) -> None:
+    code = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
+print(child.pid)
+"""
+    pid = await asyncio.wait_for(run(python(code), root), 10)
+    os.kill(pid, signal.SIGKILL)
+
+
+def _left_in(root: Path) -> list[Path]:
+    return list(root.iterdir())
 
 
 def _lives(pid: int) -> bool:

@@ -34,7 +34,7 @@ class Cgroup:
         if limits.cpu_percent is not None:
             wanted["cpu.max"] = f"{limits.cpu_percent * _PERIOD_US // _PERCENT} {_PERIOD_US}"
         try:
-            path.mkdir()
+            path.mkdir(exist_ok=True)  # an agent that was killed may have left it
             made = cls(path)
         except OSError as error:
             log.warning("no_cgroup", parent=parent, error=str(error), next_step="delegate it to the agent's user")
