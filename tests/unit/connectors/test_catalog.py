@@ -34,7 +34,7 @@ async def test_every_connector_has_its_name_first_a_schema_and_a_check_at_submit
         assert kinds[name].schema.get("type") == "object" or kinds[name].schema["anyOf"]
 
 
-@pytest.mark.parametrize("service", ["openai", "llamacpp", "vllm"])
+@pytest.mark.parametrize("service", ["openai", "llamacpp", "vllm", "ollama"])
 def test_a_job_without_a_question_is_refused_at_submit(service: str) -> None:
     (kind,) = (kind for kind in job_kinds() if kind.name == service)
     with pytest.raises(InvalidInput, match="payload needs messages"):
@@ -88,7 +88,7 @@ class Blocking(Good):
     name = "blocking"
     provides = ("blocking",)
 
-    def run(self, *_: Any) -> Any: ...  # type: ignore[override]  # as above
+    def run(self, *_: Any) -> Any: ...
 
 
 class Mute(Good):
