@@ -1,7 +1,7 @@
 """A control plane in memory: the real services and API over the twin of the store, on a clock that tests move."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -20,6 +20,7 @@ from muster.api.task_stream import TaskStreams
 from muster.commands.book import CommandBook
 from muster.control.access import Access
 from muster.control.command_service import CommandService
+from muster.control.file_service import FileService
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
 from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
@@ -36,8 +37,10 @@ from muster.gateway.route import Router
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.jobs.retry import RetryPolicy
 from muster.placement.scores import Strategy
+from muster.ports import JobKind
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
+from muster.stores.files.directory import DirectoryFiles
 from muster.stores.memory import MemoryStore
 from muster.wire import ClaimReply, ClaimRequest, Heartbeat, OpenSession, Outcome
 from muster.wire.pools import LINK as V2_LINK
@@ -45,6 +48,7 @@ from tests.clocks import ManualClock
 
 LEASE_S = 10.0
 REQUEST_BYTES_MAX = 10_000
+FILE_BYTES_MAX = 100_000
 WEB_DIR = Path(muster.__file__).parent / "web"
 
 
@@ -72,6 +76,8 @@ class PlaneUnderTest:
         cloud_profile: bool = True,
         fleet_api: bool = True,
         beside: "PlaneUnderTest | None" = None,
+        files: Path | None = None,
+        kinds: Sequence[JobKind] = (),
     ) -> None:
         """`beside` is another control plane, whose clock and store this one has as well."""
         self.clock: ManualClock = beside.clock if beside else ManualClock()
@@ -99,7 +105,7 @@ class PlaneUnderTest:
             lease_s=LEASE_S,
             retry_policy=policy,
             payload_bytes_max=1000,
-            payload_checks=checks or {},
+            payload_checks=checks or {kind.name: kind.check for kind in kinds},
         )
         self.sweep = Sweep(
             self.fleet,
@@ -150,6 +156,21 @@ class PlaneUnderTest:
             decide=Router(self.fleet, strategy=Strategy.LEAST_LOADED, rng=rng, clock=self.clock).decide,
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
+            files=self._files(files, rng),
+            job_kinds=kinds,
+        )
+
+    def _files(self, folder: Path | None, rng: random.Random) -> FileService | None:
+        if folder is None:
+            return None
+        return FileService(
+            DirectoryFiles(folder),
+            self.jobs,
+            self.clock,
+            rng,
+            file_bytes_max=FILE_BYTES_MAX,
+            files_bytes_max=3 * FILE_BYTES_MAX,
+            retention_s=3600.0,
         )
 
     @property
