@@ -200,7 +200,7 @@ def _told(change: Change) -> clients.Told:
         job_id=job_id,
         status=job.status,
         worker_id=job.worker_id,
-        result=job.result,
+        result=None if job.result is UNSET else job.result,
         error=job.error,
         job=slim,
     )

@@ -11,11 +11,12 @@ from litestar.response import Stream
 from msgspec import Struct, field
 
 from muster.access.book import Caller
+from muster.access.roles import SEES_OWN_JOBS_ONLY
 from muster.api.plane import AnyRequest, Plane, TheCaller, ThePlane
 from muster.api.streams import event_stream, last_event_id
 from muster.api.views import JobView, job_view
 from muster.domain.job import Job, JobSpec, JobStatus, Requirements
-from muster.errors import Conflict, InvalidInput, JobNotFound
+from muster.errors import Conflict, InvalidInput
 from muster.ids import JobId
 from muster.jobs.explain import Explanation
 
@@ -118,13 +119,11 @@ async def submit_many(plane: ThePlane, caller: TheCaller, data: JSONBody[SubmitJ
 
 async def accept(plane: Plane, caller: Caller, wanted: Sequence[SubmitJob]) -> list[SubmitAnswer]:
     """Store jobs in their caller's name, all or none; one that is known already must be one that he may see."""
-    submitted = await plane.jobs.submit([_spec_of(number, data, caller) for number, data in enumerate(wanted)])
-    found = {job.job_id: job for job in await plane.jobs.get_many([one.job_id for one in submitted])}
-    for one in submitted:
-        if one.job_id not in found:
-            raise JobNotFound(f"{one.job_id} was removed while it was submitted; submit it again", field="job_id")
-        if not caller.sees_jobs_of(found[one.job_id].spec.submitted_by):
-            raise Conflict(f"there is a job {one.job_id!r} already, and it is not yours", field="job_id")
+    specs = [_spec_of(number, data, caller) for number, data in enumerate(wanted)]
+    if caller.role in SEES_OWN_JOBS_ONLY:
+        await _visible(plane, caller, [spec.job_id for spec in specs if spec.job_id])
+    submitted = await plane.jobs.submit(specs)
+    found = await _visible(plane, caller, [one.job_id for one in submitted])
     return [
         SubmitAnswer(
             success=True,
@@ -206,6 +205,14 @@ async def progress(plane: ThePlane, request: AnyRequest, job_id: FromPath[str]) 
 def _answer(plane: Plane, found: Job) -> JobAnswer:
     view = job_view(found, whole=True)
     return JobAnswer(success=True, job_id=found.job_id, job=view, timestamp=plane.clock.now_ms())
+
+
+async def _visible(plane: Plane, caller: Caller, job_ids: Sequence[JobId]) -> dict[JobId, Job]:
+    found = {job.job_id: job for job in await plane.jobs.get_many(job_ids)}
+    for job in found.values():
+        if not caller.sees_jobs_of(job.spec.submitted_by):
+            raise Conflict(f"there is a job {job.job_id!r} already, and it is not yours", field="job_id")
+    return found
 
 
 def _spec_of(number: int, data: SubmitJob, caller: Caller) -> JobSpec:

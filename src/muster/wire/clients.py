@@ -5,7 +5,7 @@ Every request may have an `id`; what answers it bears that as its `message_id`. 
 
 from typing import Any
 
-from msgspec import Raw, Struct, UnsetType, field
+from msgspec import Struct, field
 
 JOBS_PER_MESSAGE_MAX = 1000
 
@@ -112,7 +112,7 @@ class CompleteJob(_Told, frozen=True, kw_only=True, tag="complete_job"):
     job_id: str
     status: str
     worker_id: str | None
-    result: Raw | UnsetType | None = None
+    result: Any = None
     error: Any = None
     job: Any
 
