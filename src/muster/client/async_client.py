@@ -3,10 +3,9 @@
 import asyncio
 import ssl
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from itertools import accumulate, islice
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -15,9 +14,10 @@ from urllib.parse import quote
 import msgspec
 
 from muster.client.connection import Connection
-from muster.client.errors import JobFailed, WaitTimedOut
+from muster.client.errors import JobFailed
 from muster.client.following import Following
 from muster.client.jobs import Job, JobOptions, NewJob, job_of
+from muster.client.mapping import Mapping, mapping, next_step, take, too_long
 from muster.client.waiting import Ends, Newest
 from muster.domain.job import JobStatus
 from muster.errors import InvalidTransition, PayloadTooLarge
@@ -201,7 +201,7 @@ class AsyncClient:
                     async with asyncio.timeout(until_s - time.monotonic()):
                         job = await ends.next()
                 except TimeoutError:
-                    raise _too_long(wanted, timeout_s, ends.last) from None
+                    raise too_long(wanted, timeout_s, ends.last) from None
                 wanted.discard(job.job_id)
                 yield job
 
@@ -217,12 +217,12 @@ class AsyncClient:
                     async with asyncio.timeout(until_s - time.monotonic()):
                         job = await newest.next()
                 except TimeoutError:
-                    raise _too_long({job_id}, timeout_s, {job_id: job}) from None
+                    raise too_long({job_id}, timeout_s, {job_id: job}) from None
                 yield job
 
     async def result(self, job_id: str, timeout_s: float = WAIT_S) -> Any:
         """Return what a job came to; JobFailed when it ended otherwise."""
-        return _result_of(await self.wait(job_id, timeout_s))
+        return result_of(await self.wait(job_id, timeout_s))
 
     async def run(
         self, service: str, payload: Any = None, *, wait_s: float = WAIT_S, **options: Unpack[JobOptions]
@@ -246,7 +246,7 @@ class AsyncClient:
         jobs = self.map_jobs(service, payloads, in_flight=in_flight, wait_s=wait_s, **options)
         async with aclosing(jobs):
             async for job in jobs:
-                yield _result_of(job)
+                yield result_of(job)
 
     async def map_jobs(
         self,
@@ -263,37 +263,23 @@ class AsyncClient:
         At most `in_flight` are under way or kept for their turn; the payloads are taken from their source as room
         is made. None may take longer than `wait_s`. Whoever leaves early leaves what he has submitted to the queue.
         """
+        steps = self.mapping(service, options, in_flight=in_flight, ordered=ordered, wait_s=wait_s)
+        source, wanted = iter(payloads), None
+        async with aclosing(steps):
+            while (step := await next_step(steps, wanted)) is not None:
+                wanted = take(source, step) if isinstance(step, int) else None
+                if isinstance(step, Job):
+                    yield step
+
+    def mapping(self, service: str, options: JobOptions, *, in_flight: int, ordered: bool, wait_s: float) -> Mapping:
+        """Return the steps of `map_jobs`, whose payloads the caller brings."""
         if "job_id" in options:
             raise ValueError("job_id names one job, and here are many")
-        source = iter(payloads)
-        ends = Ends()
-        turns: deque[str] = deque()  # those not yet yielded, in the order of their payloads
-        ended: dict[str, Job] = {}
-        begun_s: dict[str, float] = {}
-        with self._following.listening(ends) as listening:
-            while True:
-                room = in_flight - len(turns)
-                if not begun_s or room >= max(1, in_flight // 4):
-                    batch = [NewJob(service, payload, options) for payload in islice(source, max(room, 0))]
-                    job_ids = await self.submit_many(batch)
-                    turns.extend(job_ids)
-                    begun_s |= dict.fromkeys(job_ids, time.monotonic())
-                    listening.follow(job_ids)
-                if not turns:
-                    return
-                oldest_s = next(iter(begun_s.values()))
-                try:
-                    async with asyncio.timeout(oldest_s + wait_s - time.monotonic()):
-                        job = await ends.next()
-                except TimeoutError:
-                    raise _too_long(set(begun_s), wait_s, ends.last) from None
-                del begun_s[job.job_id]
-                ended[job.job_id] = job
-                if not ordered:
-                    turns.remove(job.job_id)
-                    yield ended.pop(job.job_id)
-                while turns and turns[0] in ended:
-                    yield ended.pop(turns.popleft())
+
+        async def submit(payloads: Sequence[Any]) -> list[str]:
+            return await self.submit_many(NewJob(service, payload, options) for payload in payloads)
+
+        return mapping(submit, self._following, in_flight=in_flight, ordered=ordered, wait_s=wait_s)
 
 
 def _within(bodies: Sequence[Any]) -> int:
@@ -306,15 +292,7 @@ def _path(job_id: str) -> str:
     return f"/api/jobs/{quote(job_id, safe='')}"
 
 
-def _result_of(job: Job) -> Any:
+def result_of(job: Job) -> Any:
     if not job.ok:
         raise JobFailed(job)
     return job.result
-
-
-def _too_long(job_ids: set[str], timeout_s: float, last: dict[str, Job]) -> WaitTimedOut:
-    job_id = min(job_ids)
-    job = last.get(job_id)
-    others = f", and {len(job_ids) - 1} more" if len(job_ids) > 1 else ""
-    how = f"still {job.status}" if job is not None else "not known to have ended"
-    return WaitTimedOut(f"{job_id} is {how} after {timeout_s:g} s{others}; it goes on", job)

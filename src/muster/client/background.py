@@ -11,6 +11,10 @@ T = TypeVar("T")
 _STOP_S = 10.0
 
 
+class ClientClosed(RuntimeError):
+    """It was used after its end."""
+
+
 class BackgroundLoop:
     """Starts with the first thing there is to do. The thread is a daemon: it keeps no program from ending."""
 
@@ -44,11 +48,17 @@ class BackgroundLoop:
         async def following() -> T:
             return await anext(stream, nothing)
 
-        try:
+        with self.closing(stream):
             while (found := self.run(following())) is not nothing:
                 yield found
+
+    @contextlib.contextmanager
+    def closing(self, stream: AsyncGenerator[Any, Any]) -> Iterator[None]:
+        """Close it at the end of the block, unless all is closed before."""
+        try:
+            yield
         finally:
-            with contextlib.suppress(RuntimeError):  # the loop was closed before the iterator
+            with contextlib.suppress(ClientClosed):
                 self.run(_close(stream))
 
     def close(self) -> None:
@@ -63,7 +73,7 @@ class BackgroundLoop:
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._starting:
             if self._closed:
-                raise RuntimeError("this client is closed")
+                raise ClientClosed("this client is closed")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=_serve, args=(self._loop,), name="muster-client", daemon=True)
@@ -71,7 +81,7 @@ class BackgroundLoop:
             return self._loop
 
 
-async def _close(stream: AsyncGenerator[T, None]) -> None:
+async def _close(stream: AsyncGenerator[Any, Any]) -> None:
     await stream.aclose()
 
 

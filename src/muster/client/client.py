@@ -1,14 +1,16 @@
 """Jobs without asyncio: `AsyncClient` on an event loop of its own, in a thread behind the scenes."""
 
 import ssl
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from muster.client.async_client import GIVE_UP_AFTER_S, IN_FLIGHT, PAGE, TIMEOUT_S, WAIT_S, AsyncClient
+from muster.client.async_client import GIVE_UP_AFTER_S, IN_FLIGHT, PAGE, TIMEOUT_S, WAIT_S, AsyncClient, result_of
 from muster.client.background import BackgroundLoop
 from muster.client.jobs import Job, JobOptions, NewJob
+from muster.client.mapping import next_step, take
 
 
 class Client:
@@ -127,10 +129,12 @@ class Client:
         in_flight: int = IN_FLIGHT,
         wait_s: float = WAIT_S,
         **options: Unpack[JobOptions],
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """Yield the result of each payload in their order; JobFailed at the first that has none."""
-        results = self._client.map(service, payloads, in_flight=in_flight, wait_s=wait_s, **options)
-        return self._loop.iterate(results)
+        jobs = self.map_jobs(service, payloads, in_flight=in_flight, wait_s=wait_s, **options)
+        with closing(jobs):
+            for job in jobs:
+                yield result_of(job)
 
     def map_jobs(
         self,
@@ -141,7 +145,12 @@ class Client:
         ordered: bool = True,
         wait_s: float = WAIT_S,
         **options: Unpack[JobOptions],
-    ) -> Iterator[Job]:
+    ) -> Generator[Job, None, None]:
         """Yield a job for each payload once it has ended, however it did: in their order, or as they end."""
-        jobs = self._client.map_jobs(service, payloads, in_flight=in_flight, ordered=ordered, wait_s=wait_s, **options)
-        return self._loop.iterate(jobs)
+        steps = self._client.mapping(service, options, in_flight=in_flight, ordered=ordered, wait_s=wait_s)
+        source, wanted = iter(payloads), None
+        with self._loop.closing(steps):
+            while (step := self._loop.run(next_step(steps, wanted))) is not None:
+                wanted = take(source, step) if isinstance(step, int) else None
+                if isinstance(step, Job):
+                    yield step

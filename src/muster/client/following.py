@@ -23,7 +23,6 @@ from muster.ids import base32
 from muster.wire import clients, encode
 
 _IDLE_S = 10.0
-_SUBSCRIPTIONS = 1000  # until the control plane has said how many it takes
 
 _kind = msgspec.json.Decoder(clients.Asked)
 _told = msgspec.json.Decoder(clients.Told)
@@ -55,7 +54,7 @@ class Following:
         self._subscribed: set[str] = set()
         self._asked: dict[str, tuple[str, ...]] = {}  # by message, until it is confirmed
         self._numbers = count(1)
-        self._room = _SUBSCRIPTIONS
+        self._room = 0  # until the control plane has said how many it takes
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._client_id = f"py-{base32(random.getrandbits(60), 12)}"  # a name, not a secret
@@ -131,6 +130,7 @@ class Following:
         self._subscribed.clear()
         self._leaving.clear()
         self._asked.clear()
+        self._room = 0
         self._waiting = dict.fromkeys(self._followed)
         heard = False
         asking = asyncio.create_task(self._ask(socket), name="muster-client-asking")

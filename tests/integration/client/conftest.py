@@ -13,7 +13,7 @@ QUICK = {"MUSTER_HEARTBEAT_INTERVAL_S": "1", "MUSTER_MODEL": "none", "NUM_GPUS":
 
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
-    """A control plane in memory behind the real front."""
+    """Serve a control plane in memory behind the real front."""
     async with serving() as served:
         yield served
 
@@ -26,7 +26,7 @@ async def client(served: Served) -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[ControlPlane]:
-    """A real Muster with two workers of its own."""
+    """Run a real Muster with two workers of its own."""
     plane = ControlPlane(tmp_path / "fleet", "up", env=QUICK)
     plane.start()
     yield plane
