@@ -1,6 +1,7 @@
 """Requests to a control plane, or to one of several: with deadlines, and again where that can do no harm."""
 
 import asyncio
+import io
 import os
 import random
 import ssl
@@ -129,7 +130,7 @@ class Connection:
     ) -> Any:
         given = {name: str(value) for name, value in (query or {}).items() if value is not None}
         headers = self._headers | {"X-Correlation-Id": correlation_id}
-        data = None if body is None else msgspec.json.encode(body)
+        data = None if body is None else io.BytesIO(msgspec.json.encode(body))
         if data is not None:
             headers["Content-Type"] = "application/json"
         async with self._opened().request(
