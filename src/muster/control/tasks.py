@@ -8,6 +8,7 @@ from muster.control.job_service import JobService
 from muster.domain.job import Job, JobSpec
 from muster.domain.model import canonical_model_name
 from muster.errors import ModelNotAvailable, QueueFull
+from muster.ids import JobId
 from muster.jobs.matching import signature
 from muster.ports import FleetView
 
@@ -20,9 +21,13 @@ _RETRY_S_MIN = 0.1
 
 
 class Admitted(Struct, frozen=True, kw_only=True):
-    """`queue_position` counts the jobs before it; `predicted_start_ms` is from now on, None: nothing is known yet."""
+    """`queue_position` counts the jobs before it; `predicted_start_ms` is from now on, None: nothing is known yet.
 
-    task_id: str
+    `created` is false for an id that was known: that job stands as it is.
+    """
+
+    task_id: JobId
+    created: bool
     queue_position: int
     predicted_start_ms: int | None
 
@@ -65,6 +70,7 @@ class TaskDesk:
         position, pace = await self._jobs.position(submitted.job_id), self._paces.get(kind)
         return Admitted(
             task_id=submitted.job_id,
+            created=submitted.created,
             queue_position=position or 0,
             predicted_start_ms=None if pace is None else round(pace.ms_for(before)),
         )
