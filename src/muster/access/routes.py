@@ -37,13 +37,14 @@ ROUTES: dict[Right, tuple[str, ...]] = {
         "POST /v1/completions",
         "POST /v1/embeddings",
     ),
-    Right.SUBMIT: ("POST /api/jobs", "POST /v2/tasks", "PUT /api/files/{}"),
+    Right.SUBMIT: ("POST /api/jobs", "POST /api/jobs/batch", "POST /v2/tasks", "PUT /api/files/{}"),
     Right.FOLLOW_JOB: (
         "GET /api/files/{}/{}",
         "GET /api/jobs/{}",
         "GET /api/jobs/{}/explain",
         "GET /api/jobs/{}/progress",
         "GET /v2/tasks/{}/events",
+        "WS /ws/client/{}",
     ),
     Right.CANCEL_JOB: ("POST /api/jobs/{}/cancel", "POST /v2/tasks/{}/cancel"),
     Right.VIEW: (

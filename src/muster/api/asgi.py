@@ -15,6 +15,7 @@ from muster.access.book import Caller
 from muster.api import (
     agents,
     basics,
+    client_socket,
     commands,
     connectors,
     events,
@@ -50,6 +51,7 @@ _HANDLERS = [
     fleet.models,
     fleet.stats,
     jobs.submit,
+    jobs.submit_many,
     jobs.jobs,
     jobs.job,
     jobs.cancel,
@@ -72,6 +74,7 @@ _HANDLERS = [
     *proxy.HANDLERS,
     *tasks.HANDLERS,
     sockets.monitor_socket,
+    client_socket.client_socket,
     *site.PAGES,
 ]
 _TAGS = {

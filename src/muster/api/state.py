@@ -78,8 +78,8 @@ class Scenery:
     async def jobs(self, job_ids: Sequence[JobId]) -> list[JobView]:
         return [job_view(job, whole=False) for job in await self._jobs.get_many(job_ids)]
 
-    async def job(self, job_id: JobId) -> JobView:
-        return job_view(await self._jobs.get(job_id), whole=True)
+    async def whole_jobs(self, job_ids: Sequence[JobId]) -> list[JobView]:
+        return [job_view(job, whole=True) for job in await self._jobs.get_many(job_ids)]
 
     async def stats(self) -> SystemStats:
         nodes = self._fleet.nodes()

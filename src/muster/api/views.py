@@ -187,6 +187,12 @@ class JobView(Struct, frozen=True, kw_only=True):
     def final(self) -> bool:
         return self.status in TERMINAL
 
+    @property
+    def version(self) -> str:
+        """Name this state of the job: the id of the event that tells it, the same at every control plane."""
+        moved_at = self.progress.at_ms if self.progress is not None else None
+        return f"{self.attempt}.{self.status}.{self.completed_at or self.next_attempt_at or moved_at or 0}"
+
 
 def rfc3339(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

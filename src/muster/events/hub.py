@@ -15,7 +15,8 @@ from msgspec import Struct, structs
 
 from muster.clock import Clock
 from muster.domain.event import LoggedEvent
-from muster.errors import MusterError
+from muster.errors import JobNotFound, MusterError
+from muster.events.followers import Change, FollowedJob, Followers, FollowLimits
 from muster.events.frames import KEEP_ALIVE, frame
 from muster.events.reader import Reader
 from muster.ids import JobId, NodeId
@@ -32,8 +33,6 @@ class ShownJob(Protocol):
     def job_id(self) -> str: ...
     @property
     def worker_id(self) -> str | None: ...
-    @property
-    def final(self) -> bool: ...
 
 
 class ShownMachine(Protocol):
@@ -48,7 +47,7 @@ class Scenery(Protocol):
 
     def machine(self, node_id: NodeId) -> ShownMachine | None: ...
     async def jobs(self, job_ids: Sequence[JobId]) -> Sequence[ShownJob]: ...
-    async def job(self, job_id: JobId) -> ShownJob: ...
+    async def whole_jobs(self, job_ids: Sequence[JobId]) -> Sequence[FollowedJob]: ...
     async def stats(self) -> Any: ...
     async def snapshot(self, machines: frozenset[str]) -> Any: ...
 
@@ -63,6 +62,11 @@ class HubLimits(Struct, frozen=True, kw_only=True):
     jobs_per_flush: int = 200
     reader_bytes_max: int = 1_048_576
     retry_s: float = 0.5
+    recheck_s: float = 60.0
+
+    @property
+    def of_followers(self) -> FollowLimits:
+        return FollowLimits(keep_alive_s=self.keep_alive_s, recheck_s=self.recheck_s, retry_s=self.retry_s)
 
 
 class Hub:
@@ -81,7 +85,7 @@ class Hub:
         self._newest = "0"
         self._monitors: set[Reader] = set()
         self._facts: set[Reader] = set()
-        self._watchers: dict[JobId, set[Reader]] = {}
+        self.followers = Followers(scenery, clock, limits.of_followers)
         self._dirty_nodes: set[NodeId] = set()
         self._dirty_jobs: dict[JobId, None] = {}
         self._progress: dict[JobId, ProgressReport] = {}
@@ -104,8 +108,9 @@ class Hub:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        for reader in {*self._monitors, *self._facts, *(r for group in self._watchers.values() for r in group)}:
+        for reader in {*self._monitors, *self._facts}:
             reader.close()
+        self.followers.close()
 
     def nodes_changed(self, node_ids: Iterable[NodeId]) -> None:
         """Telemetry of nodes is not in the log: the fleet says so directly."""
@@ -114,7 +119,7 @@ class Hub:
 
     @property
     def readers(self) -> int:
-        return len(self._monitors) + len(self._facts) + sum(map(len, self._watchers.values()))
+        return len(self._monitors) + len(self._facts) + len(self.followers)
 
     # --- readers ------------------------------------------------------------------------------------------------------
 
@@ -157,43 +162,28 @@ class Hub:
         finally:
             self._facts.discard(reader)
 
-    async def job(self, job_id: JobId) -> AsyncIterator[bytes]:
-        """Yield one job's states; ends after its terminal one. Raises JobNotFound before anything is sent."""
-        reader = Reader(self._limits.reader_bytes_max)
-        self._watchers.setdefault(job_id, set()).add(reader)
-        try:
-            job = await self._scenery.job(job_id)
-            yield self._job_frame(job)
-            if job.final:
-                return
-            async for joined, gap in self._frames_of(reader):
-                if gap is not None:
-                    yield self._job_frame(await self._scenery.job(job_id))
-                yield joined
-        finally:
-            self._unwatch(job_id, reader)
+    async def job(self, job_id: JobId, last_event_id: str | None = None) -> AsyncIterator[bytes]:
+        """Yield one job's states and its progress; ends after its one end.
+
+        `last_event_id` is the version of the job that the reader knows: it is not told again.
+        """
+        with self.followers.follower() as follower:
+            follower.follow(job_id, last_event_id)
+            async for changes in self.followers.changes(follower):
+                yield b"".join(map(_job_frame, changes)) or KEEP_ALIVE
+                if job_id not in follower:
+                    return
 
     async def touches(self, job_id: JobId) -> AsyncIterator[bool]:
         """Yield True whenever something about the job may have changed, False after a while of silence.
 
         What changed is read elsewhere: so nothing is lost, however slow the follower.
         """
-        reader = Reader(self._limits.reader_bytes_max)
-        self._watchers.setdefault(job_id, set()).add(reader)
-        try:
-            yield True
-            while not reader.closed:
-                joined, gap = await reader.take(self._limits.keep_alive_s)
-                yield bool(joined) or gap is not None or reader.closed
-        finally:
-            self._unwatch(job_id, reader)
-
-    def _unwatch(self, job_id: JobId, reader: Reader) -> None:
-        watchers = self._watchers.get(job_id)
-        if watchers is not None:
-            watchers.discard(reader)
-            if not watchers:
-                del self._watchers[job_id]
+        with self.followers.follower() as follower:
+            follower.follow(job_id)
+            while not follower.closed:
+                await follower.changed(self._limits.keep_alive_s)
+                yield follower.take_touched() or follower.closed
 
     async def _frames_of(self, reader: Reader) -> AsyncIterator[tuple[bytes, str | None]]:
         while True:
@@ -225,6 +215,7 @@ class Hub:
                 log.warning("live_events_interrupted", task=name, error=error.message)
             except Exception:
                 log.exception("live_events_failed", task=name)
+            self.followers.note_all()
             await asyncio.sleep(self._limits.retry_s)
 
     async def _tail(self) -> None:
@@ -236,6 +227,7 @@ class Hub:
                 self._newest = await self._log.newest_id()
                 self._ring.clear()
                 self._lose("too many events at once")
+                self.followers.note_all()
                 behind = 0
                 continue
             if entries:
@@ -244,7 +236,8 @@ class Hub:
                 self._note(entries)
                 for reader in self._facts:
                     reader.push(b"\n")
-                await self._tell_watchers(entries)
+                for entry in entries:
+                    self.followers.note(entry.event.ids or (entry.event.key,))
 
     async def _flush_often(self) -> None:
         while True:
@@ -263,7 +256,7 @@ class Hub:
     async def _follow_progress(self) -> None:
         async for data in self._bus.subscribe(self._progress_topic):
             for report in decode(data, ProgressReports).reports:
-                if self._monitors or report.job_id in self._watchers:
+                if self._monitors or self.followers.follows(report.job_id):
                     self._progress[report.job_id] = report
 
     # --- from entries to frames ---------------------------------------------------------------------------------------
@@ -301,31 +294,13 @@ class Hub:
         if jobs and self._monitors:
             frames += [(_machine_of(job), {"type": "job_update", "job": job}) for job in await self._scenery.jobs(jobs)]
         for job_id, report in progress.items():
-            moved = {"type": "job_progress", "job_id": job_id, "progress": structs.asdict(report.progress)}
-            for reader in self._watchers.get(job_id, ()):
-                reader.push(frame(moved))
+            self.followers.note_progress(report)
             without_text = structs.asdict(structs.replace(report.progress, text=None, text_at=0))
-            frames.append((None, moved | {"progress": without_text}))
+            frames.append((None, {"type": "job_progress", "job_id": job_id, "progress": without_text}))
         for position, (subject, body) in enumerate(frames, start=1):
             ready = frame(body, newest if complete and position == len(frames) else None)
             for reader in self._monitors:
                 reader.push(ready, subject)
-
-    async def _tell_watchers(self, entries: Iterable[LoggedEvent]) -> None:
-        """Who waits for one job hears at once."""
-        if not self._watchers:
-            return
-        touched = {JobId(job_id) for entry in entries for job_id in entry.event.ids or (entry.event.key,)}
-        for job_id in touched & self._watchers.keys():
-            job = await self._scenery.job(job_id)
-            final = job.final
-            for reader in list(self._watchers.get(job_id, ())):
-                reader.push(self._job_frame(job))
-                if final:
-                    reader.close()
-
-    def _job_frame(self, job: ShownJob) -> bytes:
-        return frame({"type": "job_update", "job": job}, self._newest)
 
     async def _snapshot_frame(self, machines: frozenset[str]) -> bytes:
         at = self._newest  # read before the state: what changes meanwhile comes again as a delta
@@ -343,6 +318,16 @@ def fact_view(entry: LoggedEvent) -> dict[str, Any]:
         "data": event.data,
         "ids": event.ids,
     }
+
+
+def _job_frame(change: Change) -> bytes:
+    if change.job is not None:
+        return frame({"type": "job_update", "job": change.job}, change.job.version)
+    if change.progress is not None:
+        progress = structs.asdict(change.progress)
+        return frame({"type": "job_progress", "job_id": change.job_id, "progress": progress})
+    gone = JobNotFound(f"{change.job_id} is not there any more: its time to be kept is over", field="job_id")
+    return frame({"type": "error", "job_id": change.job_id, **gone.to_dict()})
 
 
 def _machine_body(node_id: NodeId, shown: ShownMachine | None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from muster.domain.job import Progress
-from muster.errors import JobNotFound
 from muster.ids import JobId, NodeId, SessionId
 from muster.wire import Deregistration, Outcome, OutcomeKind, ProgressReport, ProgressReports
 from tests.planes import PlaneUnderTest
@@ -167,9 +166,9 @@ async def test_a_job_that_has_ended_is_told_once(plane: PlaneUnderTest) -> None:
     assert [message["job"]["status"] for message in messages] == ["cancelled"]
 
 
-async def test_an_unknown_job_has_no_stream(plane: PlaneUnderTest) -> None:
-    with pytest.raises(JobNotFound):
-        await Listener(plane.hub.job(JobId("job-none"))).all()
+async def test_a_job_that_is_not_there_ends_its_stream_with_an_error(plane: PlaneUnderTest) -> None:
+    (message,) = await Listener(plane.hub.job(JobId("job-none"))).all()
+    assert (message["type"], message["code"]) == ("error", "job_not_found")
     assert plane.hub.readers == 0
 
 
