@@ -17,6 +17,7 @@ from muster.api.entry import Entry
 from muster.api.plane import Plane
 from muster.api.state import GatewayFigures, Scenery
 from muster.api.task_stream import TaskStreams
+from muster.api.webhooks import told_job
 from muster.commands.book import CommandBook
 from muster.control.access import Access
 from muster.control.command_service import CommandService
@@ -27,6 +28,8 @@ from muster.control.pools import PoolNodes
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.control.tasks import TaskDesk
+from muster.control.webhook_pump import Outlet
+from muster.control.webhooks import WebhookDesk
 from muster.domain.capability import Capability
 from muster.domain.job import JobSpec, JobStatus
 from muster.domain.node import NodeFacts, Phase
@@ -40,6 +43,7 @@ from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.stores.memory import MemoryStore
 from muster.wire import ClaimReply, ClaimRequest, Heartbeat, OpenSession, Outcome
+from muster.webhooks.outcome import Answer
 from muster.wire.pools import LINK as V2_LINK
 from tests.clocks import ManualClock
 
@@ -61,6 +65,18 @@ def _framework() -> Litestar:
     return framework(_asked_plane, WEB_DIR, REQUEST_BYTES_MAX)
 
 
+class Posted:
+    """What webhooks would have sent; every receiver says `answer`."""
+
+    def __init__(self) -> None:
+        self.answer = Answer(status=204)
+        self.sent: list[tuple[str, dict[str, str], bytes]] = []
+
+    async def send(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
+        self.sent.append((url, headers, body))
+        return self.answer
+
+
 class PlaneUnderTest:
     def __init__(
         self,
@@ -76,6 +92,7 @@ class PlaneUnderTest:
         """`beside` is another control plane, whose clock and store this one has as well."""
         self.clock: ManualClock = beside.clock if beside else ManualClock()
         self.store: MemoryStore = beside.store if beside else MemoryStore(self.clock)
+        self.posted = Posted()
         self.recorder = Recorder(self.store.nodes, self.store.log)
         self.fleet = Fleet(NodeBook(Limits()), self.recorder, self.clock)
         self.commands = CommandService(
@@ -150,6 +167,13 @@ class PlaneUnderTest:
             decide=Router(self.fleet, strategy=Strategy.LEAST_LOADED, rng=rng, clock=self.clock).decide,
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
+            webhooks=self._webhooks(),
+        )
+
+    def _webhooks(self) -> WebhookDesk:
+        outlet = Outlet(jobs=self.store.jobs, post=self.posted, show=told_job, clock=self.clock)
+        return WebhookDesk(
+            self.store.webhooks, self.store.log, self.store.bus, outlet, self.clock, random.Random(9), private=False
         )
 
     @property

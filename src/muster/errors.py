@@ -7,7 +7,7 @@ Every class carries a stable `code`, the HTTP status it maps to and whether a re
     ├── InvalidInput 400 ── PayloadTooLarge 413
     ├── Unauthorized 401 · Forbidden 403
     ├── NotFound 404 ── NodeNotFound · JobNotFound · ModelNotFound · CommandNotFound · MachineNotFound
-    │                · PoolNotFound
+    │                · PoolNotFound · WebhookNotFound
     ├── Conflict 409 ── InvalidTransition · OverBudget · PoolAmbiguous
     ├── QueueFull 429 · RateLimited 429
     ├── UpstreamFailed 502 ── UpstreamTimeout 504 · NodeNotConnected 502
@@ -92,6 +92,10 @@ class CommandNotFound(NotFound):
 
 class MachineNotFound(NotFound):
     code = "machine_not_found"
+
+
+class WebhookNotFound(NotFound):
+    code = "webhook_not_found"
 
 
 class Conflict(MusterError):

@@ -17,6 +17,7 @@ from muster.domain.job import ClaimedJob, Job, JobSpec, JobStatus, Lease, Need, 
 from muster.domain.machine import Launch, Machine
 from muster.domain.node import Node, Resources
 from muster.domain.service import Service
+from muster.domain.webhook import Delivery, HookState, Webhook
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.placement.candidate import Candidate
 from muster.wire import (
@@ -246,6 +247,41 @@ class TokenStore(Protocol):
     async def note_used(self, at_ms: Mapping[str, int]) -> None: ...
     async def usage(self) -> dict[str, Usage]:
         """Tokens of which nothing is known are left out."""
+        ...
+
+
+class WebhookStore(Protocol):
+    """Webhooks, how it goes with them, and what they were told. What waits to be sent outlives everybody."""
+
+    async def load(self) -> list[Webhook]:
+        """Return all, the oldest first."""
+        ...
+
+    async def add(self, webhook: Webhook) -> None: ...
+    async def remove(self, webhook_id: str) -> bool:
+        """Forget it with all of its deliveries."""
+        ...
+
+    async def states(self) -> dict[str, HookState]: ...
+    async def set_state(self, webhook_id: str, state: HookState) -> None: ...
+    async def position(self) -> str | None:
+        """Return up to where the log has been turned into deliveries; None before the first time."""
+        ...
+
+    async def plan(self, deliveries: Sequence[Delivery], position: str | None = None) -> None:
+        """Keep what is to be sent, and after it the position."""
+        ...
+
+    async def pending(self) -> list[Delivery]:
+        """Return what is to be sent, in the order of the log."""
+        ...
+
+    async def settle(self, delivery: Delivery) -> None:
+        """Keep how it stands; what has ended is to be sent no more and becomes a part of the webhook's history."""
+        ...
+
+    async def history(self, webhook_id: str) -> list[Delivery]:
+        """Return the newest that ended, the last one first."""
         ...
 
 

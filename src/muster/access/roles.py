@@ -19,7 +19,7 @@ class Right(StrEnum):
     FOLLOW_JOB = "follow_job"
     CANCEL_JOB = "cancel_job"
     VIEW = "view"  # the whole fleet, all jobs, all events
-    ACT = "act"  # commands, draining, forgetting nodes, trying jobs again
+    ACT = "act"  # commands, draining, forgetting nodes, trying jobs again, webhooks
     SPEAK = "speak"  # for a node
     JOIN = "join"  # become a node with a token of its own
     MANAGE = "manage"  # everything else, above all tokens

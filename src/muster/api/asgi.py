@@ -27,6 +27,7 @@ from muster.api import (
     sockets,
     tasks,
     tokens,
+    webhooks,
 )
 from muster.api.described import DescribedPlugin
 from muster.api.entry import Entry, OwnOnly
@@ -67,6 +68,7 @@ _HANDLERS = [
     *pools.HANDLERS,
     *proxy.HANDLERS,
     *tasks.HANDLERS,
+    *webhooks.HANDLERS,
     sockets.monitor_socket,
     *site.PAGES,
 ]
@@ -79,6 +81,7 @@ _TAGS = {
     "monitor": "The live picture",
     "agents": "What agents send",
     "tokens": "Who may do what",
+    "webhooks": "Who is told when work ends",
     "older APIs": "Nodes with pools, their catalog, and tasks, under /v2",
     "proxy": "What a proxy in front of model servers tells of itself, under /_/",
 }

@@ -42,6 +42,8 @@ _TEXTS = {
     "job_id": "job-1m7zhbjcen57wyt3ncqj",
     "task_id": "job-1m7zhbjcen57wyt3ncqj",
     "pool_id": "pool-0",
+    "webhook_id": "hook-1m7zhbjcen57wyt3ncqj",
+    "delivery_id": "msg-3f0b6a1c9d2e4f5a6b7c8d9e",
     "model": "smollm2-135m",
     "url": "http://10.0.0.5:9200",
     "address": "10.0.0.5",

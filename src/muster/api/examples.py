@@ -13,6 +13,7 @@ REQUESTS: dict[str, Any] = {
         "priority": 50,
     },
     "POST /api/v1/command": {"node_id": "gpu-node-1", "command": "drain", "args": {}, "timeout": 30},
+    "POST /api/webhooks": {"url": "https://receiver.example/muster", "events": ["job_completed", "job_failed"]},
     "POST /api/v1/tokens": {"name": "dashboard", "role": "viewer"},
     "POST /api/v1/explain": {"model": "smollm2-135m", "labels": {"zone": "a"}, "min_memory_mb": 4096},
     "POST /v2/nodes/register": {

@@ -19,6 +19,7 @@ from muster.control.fleet import Fleet
 from muster.control.job_service import JobService
 from muster.control.pools import PoolNodes
 from muster.control.tasks import TaskDesk
+from muster.control.webhooks import WebhookDesk
 from muster.errors import SwitchedOff
 from muster.events.hub import Hub
 from muster.gateway.usage import Metric
@@ -46,6 +47,7 @@ class Plane(Struct, frozen=True, kw_only=True):
     tasks: TaskDesk
     task_streams: TaskStreams
     decide: Decide
+    webhooks: WebhookDesk
     pool_nodes: PoolNodes | None = None  # None: /v2 nodes are switched off
     fleet_api: bool = True
     machine: RentedMachine | None = None

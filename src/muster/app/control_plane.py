@@ -18,6 +18,7 @@ from muster.app.grpc_port import GrpcPort
 from muster.app.pool_workers import PoolWorkers
 from muster.app.process import StateFile, make_data_dir, url_of
 from muster.app.stack import Stack
+from muster.app.webhooks import Webhooks
 from muster.commands.book import CommandBook
 from muster.control.access import Access
 from muster.control.command_service import CommandService
@@ -113,6 +114,7 @@ class ControlPlane:
         hub = self._hub(store, fleet, scenery)
         sweep = self._sweep(store, fleet, commands, leader)
         pool_nodes = self._pool_nodes(fleet, ingest(V2_LINK))
+        webhooks = Webhooks(settings, store, self._clock, self._rng, leads=lambda: leader.leads)
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
         plane = Plane(
             fleet=fleet,
@@ -134,6 +136,7 @@ class ControlPlane:
             tasks=tasks,
             task_streams=TaskStreams(jobs, hub, tasks.ended),
             decide=gateway.decide,
+            webhooks=webhooks.desk,
             pool_nodes=pool_nodes,
             fleet_api=bool(settings.fleet_api_url),
             machine=FirstMachine(cloud.service) if cloud else None,
@@ -147,7 +150,7 @@ class ControlPlane:
         for service in (
             *(recorder, peers, leader, access),
             _Draining(front, settings.stop_timeout_s),
-            *(grpc, sweep, jobs, commands, hub, broker),
+            *(grpc, sweep, webhooks, jobs, commands, hub, broker),
         ):
             await self._stack.start(service)
         if cloud is not None:

@@ -12,6 +12,7 @@ from muster.stores.memory.leases import MemoryLeases
 from muster.stores.memory.log import MemoryLog
 from muster.stores.memory.nodes import MemoryNodes
 from muster.stores.memory.tokens import MemoryTokens
+from muster.stores.memory.webhooks import MemoryWebhooks
 
 
 class MemoryStore:
@@ -32,6 +33,7 @@ class MemoryStore:
         self.nodes = MemoryNodes()
         self.leases = MemoryLeases(clock)
         self.tokens = MemoryTokens()
+        self.webhooks = MemoryWebhooks()
         self.commands = MemoryCommands(commands_ended_max)
         self.jobs = MemoryJobs(
             clock,

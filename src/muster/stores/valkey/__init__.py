@@ -15,6 +15,7 @@ from muster.stores.valkey.queue import ValkeyQueue
 from muster.stores.valkey.server import Server
 from muster.stores.valkey.tokens import ValkeyTokens
 from muster.stores.valkey.upkeep import ValkeyUpkeep
+from muster.stores.valkey.webhooks import ValkeyWebhooks
 
 
 class ValkeyJobs(ValkeyQueue, ValkeyIndex, ValkeyUpkeep):
@@ -36,6 +37,7 @@ class ValkeyStore:
         self.leases = ValkeyLeases(server)
         self.commands = ValkeyCommands(server, ended_max=commands_ended_max)
         self.tokens = ValkeyTokens(server)
+        self.webhooks = ValkeyWebhooks(server)
         self.log = ValkeyLog(server)
         self.bus = ValkeyBus(server)
 
