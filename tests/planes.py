@@ -42,8 +42,8 @@ from muster.placement.scores import Strategy
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.stores.memory import MemoryStore
-from muster.wire import ClaimReply, ClaimRequest, Heartbeat, OpenSession, Outcome
 from muster.webhooks.outcome import Answer
+from muster.wire import ClaimReply, ClaimRequest, Heartbeat, OpenSession, Outcome
 from muster.wire.pools import LINK as V2_LINK
 from tests.clocks import ManualClock
 

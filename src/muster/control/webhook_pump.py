@@ -107,6 +107,7 @@ class WebhookPump:
         self._news = asyncio.Event()
         self._refresh_at_s = float("-inf")
         self._broken = asyncio.Event()  # what came of a sending could not be kept: begin anew
+        self._broken.set()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -121,6 +122,11 @@ class WebhookPump:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+
+    @property
+    def leading(self) -> bool:
+        """Whether it is at it, which lasts a moment longer than the lead."""
+        return not self._broken.is_set()
 
     @property
     def waiting(self) -> int:
@@ -145,9 +151,7 @@ class WebhookPump:
     async def _lead(self) -> None:
         if not self._leads():
             return
-        self._outbox = Outbox(_AT_ONCE_PER_HOOK)
-        self._refresh_at_s, self._position = float("-inf"), None
-        self._broken.clear()
+        self._begin_anew()
         try:
             while self._leads() and not self._broken.is_set():
                 if self._news.is_set() or self._clock.monotonic_s() >= self._refresh_at_s:
@@ -163,6 +167,11 @@ class WebhookPump:
                 task.cancel()
             await asyncio.gather(*self._sending, return_exceptions=True)
 
+    def _begin_anew(self) -> None:
+        self._outbox = Outbox(_AT_ONCE_PER_HOOK)
+        self._refresh_at_s, self._position = float("-inf"), None
+        self._broken.clear()
+
     async def _wait_for_news(self) -> None:
         try:
             async with asyncio.timeout(_TICK_S):
@@ -175,21 +184,25 @@ class WebhookPump:
         self._news.clear()
         self._ended.clear()
         self._refresh_at_s = self._clock.monotonic_s() + _REFRESH_S
-        hooks = await self._store.load()
-        self._hooks = {hook.webhook_id: hook for hook in hooks}
-        self._states = await self._store.states()
-        for webhook_id in self._outbox.webhooks() - self._hooks.keys():
-            self._outbox.forget(webhook_id)
-        if not hooks:
+        await self._refresh_hooks()
+        if not self._hooks:
             self._position = None
         elif self._position is None:
-            first = min((hook.since for hook in hooks), key=wanted.order)
+            first = min((hook.since for hook in self._hooks.values()), key=wanted.order)
             known = await self._store.position()
             # What lies before all of them is no loss: where nobody listens nobody reads on.
             self._position = max(first, known or first, key=wanted.order)
         for delivery in await self._store.pending():
-            if delivery.webhook_id in self._hooks and delivery.delivery_id not in self._ended:
+            if delivery.webhook_id not in self._hooks:
+                await self._store.remove(delivery.webhook_id)  # planned while it was being removed
+            elif delivery.delivery_id not in self._ended:
                 self._outbox.put(delivery)
+
+    async def _refresh_hooks(self) -> None:
+        self._hooks = {hook.webhook_id: hook for hook in await self._store.load()}
+        self._states = await self._store.states()
+        for webhook_id in self._outbox.webhooks() - self._hooks.keys():
+            self._outbox.forget(webhook_id)
 
     # --- from the log to deliveries ----------------------------------------------------------------------------------
 
@@ -197,6 +210,8 @@ class WebhookPump:
         entries = await self._events.read(position, _BATCH, wait_s=self._wait_s())
         if not entries:
             return
+        if any(entry.event.kind in wanted.EVENTS for entry in entries):
+            await self._refresh_hooks()  # after the events: who was promised to be told of them is there by now
         deliveries = await self._gap(position) + await self._deliveries_of(entries)
         if not self._leads():
             return
