@@ -1,5 +1,6 @@
 """Posting to a receiver: one try with a deadline, no redirects, and never into our own networks unawares."""
 
+import errno
 import socket
 from collections.abc import Mapping
 from time import monotonic
@@ -89,7 +90,8 @@ class _PublicOnly(AbstractResolver):
         found = await self._inner.resolve(host, port, family)
         for result in found:
             if why := why_not(result["host"]):
-                raise OSError(f"{host} leads into our own networks: {why} (setting webhook_private_addresses)")
+                text = f"{host} leads into our own networks: {why} (setting webhook_private_addresses)"
+                raise OSError(errno.EACCES, text)
         return found
 
     async def close(self) -> None:
