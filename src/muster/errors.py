@@ -10,6 +10,7 @@ Every class carries a stable `code`, the HTTP status it maps to and whether a re
     │                · PoolNotFound · WebhookNotFound
     ├── Conflict 409 ── InvalidTransition · OverBudget · PoolAmbiguous
     ├── QueueFull 429 · RateLimited 429
+    ├── FilesFull 507
     ├── UpstreamFailed 502 ── UpstreamTimeout 504 · NodeNotConnected 502
     ├── CloudFailed 502 ── CloudRefused 502 · NoCapacity 503 · CloudQuotaReached 503
     ├── NoWorker 503 ── ModelAsleep 503 · PoolNotReady · ModelNotAvailable
@@ -124,6 +125,14 @@ class PoolAmbiguous(Conflict):
 class QueueFull(MusterError):
     code = "queue_full"
     http_status = 429
+    retriable = True
+
+
+class FilesFull(MusterError):
+    """The files of all jobs together have reached their limit."""
+
+    code = "files_full"
+    http_status = 507
     retriable = True
 
 

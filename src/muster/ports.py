@@ -3,7 +3,8 @@
 Each port has a conformance suite under tests/contract that runs on the twin in memory and on every real adapter.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -12,6 +13,7 @@ from muster.access.tokens import Token, Usage
 from muster.domain.capability import Capability
 from muster.domain.command import Command
 from muster.domain.event import Event, LoggedEvent
+from muster.domain.file import FileRef
 from muster.domain.gpu import Gpu
 from muster.domain.job import ClaimedJob, Job, JobSpec, JobStatus, Lease, Need, Progress, Settlement
 from muster.domain.machine import Launch, Machine
@@ -81,6 +83,16 @@ class JobLink(Protocol):
     async def renew(self, message: RenewRequest) -> RenewReply: ...
     async def report_progress(self, message: ProgressReports) -> RenewReply: ...
     async def close_session(self, message: CloseSession) -> None: ...
+
+
+class FileLink(Protocol):
+    """An attempt's way to the files of the fleet: it writes its own, and reads those that its submitter may."""
+
+    async def put_file(self, job_id: JobId, attempt: int, name: str, data: AsyncIterable[bytes]) -> FileRef:
+        """Raise Conflict when the attempt is not the running one; the name is kept whole, once."""
+        ...
+
+    def get_file(self, job_id: JobId, attempt: int, url: str) -> AsyncIterator[bytes]: ...
 
 
 # --- the store -------------------------------------------------------------------------------------------------------
@@ -285,6 +297,29 @@ class WebhookStore(Protocol):
         ...
 
 
+class Files(Struct, frozen=True, kw_only=True):
+    """What one owner has in a BlobStore."""
+
+    bytes: int
+    changed_at_ms: int
+
+
+class BlobStore(Protocol):
+    """Files by owner and name, both safe in paths. Raises StoreUnavailable while it is away."""
+
+    async def put(self, owner: str, name: str, data: AsyncIterable[bytes]) -> None:
+        """Keep it whole, in place of what had the name, or not at all: also when `data` raises."""
+        ...
+
+    async def size(self, owner: str, name: str) -> int | None: ...
+    def read(self, owner: str, name: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """Give the bytes from `start` to before `end`."""
+        ...
+
+    async def owners(self) -> dict[str, Files]: ...
+    async def delete(self, owner: str) -> None: ...
+
+
 class Bus(Protocol):
     """Fire and forget between control planes: wake-ups and live telemetry. Nothing is kept."""
 
@@ -372,6 +407,18 @@ class HostProbe(Protocol):
 ReportProgress = Callable[[Progress], None]
 
 
+class JobFiles(Protocol):
+    """What is too large for a payload or a result: kept by the control plane, spoken of by reference."""
+
+    async def put(self, name: str, data: bytes | Path) -> FileRef:
+        """Keep a file of this attempt until its job is forgotten; PayloadTooLarge where there is a limit."""
+        ...
+
+    async def get(self, url: str, into: Path) -> int:
+        """Fetch a file that a payload names by its `url`; return its size in bytes."""
+        ...
+
+
 class Connector(Protocol):
     """Code by which a worker drives a kind of service."""
 
@@ -393,9 +440,25 @@ class Connector(Protocol):
         """Raise InvalidInput naming the field, at submit."""
         ...
 
-    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress) -> Any:
-        """Return the result (JSON); raise MusterError, whose `retriable` decides about another attempt."""
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema of its payloads; `check` may ask for more than it can say."""
         ...
+
+    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress, files: JobFiles) -> Any:
+        """Return the result (JSON); raise MusterError, whose `retriable` decides about another attempt.
+
+        Cancelled, it has a second to tell its service.
+        """
+        ...
+
+
+class JobKind(Struct, frozen=True, kw_only=True):
+    """What a control plane needs of a connector: the names of its jobs, and what their payloads may be."""
+
+    name: str
+    provides: tuple[str, ...]
+    check: Callable[[Any], None]
+    schema: Mapping[str, Any]
 
 
 @runtime_checkable

@@ -155,6 +155,27 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     jobs_ended_max: Annotated[int, Meta(ge=1, description="How many ended jobs are kept at most.")] = 100_000
     job_payload_bytes_max: Annotated[int, Meta(ge=1, description="Largest payload of a job.")] = 1_048_576
     job_result_bytes_max: Annotated[int, Meta(ge=1, description="Largest result of a job.")] = 1_048_576
+    file_store_url: Annotated[
+        str,
+        Meta(
+            description="s3://BUCKET/PREFIX where files of jobs are kept, for several control planes; empty: in the "
+            "data directory."
+        ),
+    ] = ""
+    file_store_endpoint_url: Annotated[
+        str, Meta(description="Address of a store that speaks S3's API; empty: AWS's own.")
+    ] = ""
+    file_bytes_max: Annotated[int, Meta(ge=1, description="Largest file that a job may keep or a person send.")] = (
+        268_435_456
+    )
+    files_bytes_max: Annotated[int, Meta(ge=1, description="All files together.")] = 21_474_836_480
+    files_url: Annotated[
+        str,
+        Meta(
+            description="Agent: http:// or https:// of the control plane for files; empty: by control_plane, beside "
+            "gRPC the usual port."
+        ),
+    ] = ""
     event_log_entries_max: Annotated[int, Meta(ge=100, description="Entries kept in the event log.")] = 100_000
     commands_max: Annotated[int, Meta(ge=1, description="Commands that may be unanswered at a time.")] = 10_000
     commands_ended_max: Annotated[int, Meta(ge=100, description="Ended commands that are kept.")] = 5_000
@@ -426,6 +447,21 @@ def _word_rules(s: Settings) -> list[tuple[bool, str, str]]:
             s.fleet_api_url in {"", "self"} or s.fleet_api_url.startswith(("http://", "https://")),
             f"fleet_api_url must be `self`, a URL of this control plane or empty, got {s.fleet_api_url!r}",
             "leave FLEET_API_URL away, or set it to nothing to serve this machine alone",
+        ),
+        (
+            not s.file_store_url or (s.file_store_url.startswith("s3://") and len(s.file_store_url) > len("s3://")),
+            f"file_store_url must be s3://BUCKET/PREFIX or empty, got {s.file_store_url!r}",
+            "correct file_store_url",
+        ),
+        (
+            s.file_bytes_max <= s.files_bytes_max,
+            "file_bytes_max is above files_bytes_max",
+            "raise files_bytes_max",
+        ),
+        (
+            not s.files_url or s.files_url.startswith(("http://", "https://")),
+            f"files_url must begin with http:// or https://, got {s.files_url!r}",
+            "correct files_url",
         ),
         (s.strategy in _STRATEGIES, f"unknown strategy {s.strategy!r}", f"use one of {', '.join(_STRATEGIES)}"),
         (s.cloud_provider in _CLOUDS, f"unknown cloud_provider {s.cloud_provider!r}", "use ec2, or leave it empty"),

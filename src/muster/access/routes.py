@@ -18,6 +18,7 @@ ROUTES: dict[Right, tuple[str, ...]] = {
         "GET /web/*",
     ),
     Right.LOOK_UP: (
+        "GET /api/connectors",
         "GET /docs",
         "GET /openapi.json",
         "GET /api/ps",
@@ -36,8 +37,9 @@ ROUTES: dict[Right, tuple[str, ...]] = {
         "POST /v1/completions",
         "POST /v1/embeddings",
     ),
-    Right.SUBMIT: ("POST /api/jobs", "POST /v2/tasks"),
+    Right.SUBMIT: ("POST /api/jobs", "POST /v2/tasks", "PUT /api/files/{}"),
     Right.FOLLOW_JOB: (
+        "GET /api/files/{}/{}",
         "GET /api/jobs/{}",
         "GET /api/jobs/{}/explain",
         "GET /api/jobs/{}/progress",
@@ -92,10 +94,12 @@ ROUTES: dict[Right, tuple[str, ...]] = {
     ),
     Right.SPEAK: (
         "DELETE /v2/nodes/{}",
+        "GET /api/agent/files/{}/{}/{}/{}",
         "POST /api/agent/{}",
         "POST /v1/hive-heartbeat",
         "POST /v2/nodes/register",
         "POST /v2/nodes/{}/heartbeat",
+        "PUT /api/agent/files/{}/{}/{}",
     ),
     Right.JOIN: ("POST /api/agent/join",),
     Right.MANAGE: (

@@ -9,6 +9,7 @@ import structlog
 
 from muster.agent.attempt import returned, run_attempt
 from muster.agent.backoff import Backoff
+from muster.agent.files import AttemptFiles, NoFiles
 from muster.agent.ledger import Key, Ledger
 from muster.agent.offer import Offer, Tool, choose_tool
 from muster.agent.session import Session
@@ -18,7 +19,7 @@ from muster.domain.worker import Worker as WorkerRecord
 from muster.domain.worker import WorkerStatus
 from muster.errors import InvalidInput, MusterError
 from muster.ids import NodeId, worker_id
-from muster.ports import JobLink
+from muster.ports import FileLink, JobLink
 from muster.wire import ClaimReply, Outcome, OutcomeKind
 
 log = structlog.get_logger()
@@ -49,6 +50,7 @@ class Worker:
         slots: int = 1,
         gpu_index: int | None = None,
         stop_timeout_s: float = 10.0,
+        files: FileLink | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.worker_id = worker_id(node_id, index)
@@ -57,6 +59,7 @@ class Worker:
         self._clock = clock
         self._rng = rng
         self._stop_timeout_s = stop_timeout_s
+        self._files = files or NoFiles()
         self._on_change = on_change
         self._session = Session(node_id, self.worker_id, slots, jobs, clock, rng)
         self._ledger = Ledger(slots)
@@ -265,7 +268,7 @@ class Worker:
         tool = choose_tool(self._offer, job.spec, self._in_use)
         if tool is not None:
             self._in_use[tool.key] += 1
-        run = run_attempt(job, tool, partial(self._note_progress, key))
+        run = run_attempt(job, tool, partial(self._note_progress, key), AttemptFiles(self._files, job))
         self._tasks[key] = task = asyncio.create_task(run, name=f"{self.worker_id} {key[0]}")
         task.add_done_callback(partial(self._ended, key, job, tool))
         self._note_progress(key, Progress())  # whatever its connector tells: a job that takes a while is seen to run

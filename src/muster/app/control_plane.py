@@ -1,6 +1,6 @@
 """The control plane put together: which adapter serves which port."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -13,6 +13,7 @@ from muster.api.task_stream import TaskStreams
 from muster.app.broker import Broker
 from muster.app.certificates import CertificateWatch
 from muster.app.cloud import Cloud, open_cloud
+from muster.app.files import open_file_store
 from muster.app.grpc_port import GrpcPort
 from muster.app.pool_workers import PoolWorkers
 from muster.app.process import StateFile, make_data_dir, url_of
@@ -21,10 +22,11 @@ from muster.app.webhooks import Webhooks
 from muster.commands.book import CommandBook
 from muster.control.access import Access
 from muster.control.command_service import CommandService
+from muster.control.file_service import FileService
 from muster.control.first_machine import FirstMachine
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
-from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
+from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores
 from muster.control.leader import Leader
 from muster.control.own_host import OwnHost
 from muster.control.peers import Peers
@@ -44,7 +46,7 @@ from muster.ids import JobId, new_id
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink
 from muster.placement.scores import Strategy
-from muster.ports import FleetView, NodeLink
+from muster.ports import FleetView, JobKind, NodeLink
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.settings import Settings
@@ -65,9 +67,16 @@ WEB_DIR = Path(muster.__file__).parent / "web"
 class ControlPlane:
     """A Lifecycle; once started, `urls` say where it listens and `link` serves an agent in this process."""
 
-    def __init__(self, settings: Settings, payload_checks: Mapping[str, PayloadCheck], progress: Progress) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        job_kinds: Sequence[JobKind],
+        progress: Progress,
+        broken_connectors: Mapping[str, str] | None = None,
+    ) -> None:
         self._settings = settings
-        self._payload_checks = payload_checks
+        self._job_kinds = job_kinds
+        self._broken_connectors = broken_connectors or {}
         self._progress = progress
         self._clock = Timekeeper(SystemClock())
         self._rng = system_rng()
@@ -75,6 +84,7 @@ class ControlPlane:
         self._stack = Stack(settings.stop_timeout_s + _STOP_MARGIN_S)
         self._front: Front | None = None
         self.link: MemoryLink | None = None
+        self.files: FileService | None = None
 
     @property
     def urls(self) -> list[str]:
@@ -101,6 +111,7 @@ class ControlPlane:
         fleet.load(await store.nodes.load())
         peers, leader = self._beside_others(store, fleet, recorder)
         jobs = self._jobs(store)
+        files = self._files(jobs)
         commands = await self._commands(store, fleet, recorder, jobs)
 
         def ingest(link: str) -> Ingest:
@@ -139,6 +150,9 @@ class ControlPlane:
             pool_nodes=pool_nodes,
             fleet_api=bool(settings.fleet_api_url),
             machine=FirstMachine(cloud.service) if cloud else None,
+            files=files,
+            job_kinds=self._job_kinds,
+            broken_connectors=self._broken_connectors,
         )
         certificate = await self._certificate()
         front = Front(
@@ -151,7 +165,7 @@ class ControlPlane:
         for service in (
             *(recorder, peers, leader, access),
             _Draining(front, settings.stop_timeout_s),
-            *(grpc, sweep, webhooks, jobs, commands, hub, broker),
+            *(grpc, sweep, files, webhooks, jobs, commands, hub, broker),
         ):
             await self._stack.start(service)
         if cloud is not None:
@@ -161,6 +175,7 @@ class ControlPlane:
             await self._stack.start(workers)
         self._front = front
         self.link = MemoryLink(ingest("memory"), jobs)
+        self.files = files
         await self._stack.start(StateFile(settings.data_path, lambda: self.urls, lambda: grpc.url))
         self._tell_fleet_api()
 
@@ -195,7 +210,18 @@ class ControlPlane:
             lease_s=self._settings.job_lease_s,
             retry_policy=self._retry_policy,
             payload_bytes_max=self._settings.job_payload_bytes_max,
-            payload_checks=self._payload_checks,
+            payload_checks={kind.name: kind.check for kind in self._job_kinds},
+        )
+
+    def _files(self, jobs: JobService) -> FileService:
+        return FileService(
+            open_file_store(self._settings),
+            jobs,
+            self._clock,
+            self._rng,
+            file_bytes_max=self._settings.file_bytes_max,
+            files_bytes_max=self._settings.files_bytes_max,
+            retention_s=self._settings.job_retention_s,
         )
 
     async def _commands(self, store: ValkeyStore, fleet: Fleet, recorder: Recorder, jobs: JobService) -> CommandService:

@@ -66,7 +66,7 @@ class Engine:
     async def look(self, url: str, body: Any = None) -> Look:
         """Ask for something small, whatever the status; UpstreamFailed when the server is silent."""
         limits = self._limits
-        with _failures_named(url, f"within {limits.look_s:g} s"):
+        with failures_named(url, f"within {limits.look_s:g} s"):
             async with (
                 asyncio.timeout(limits.look_s),
                 self._session.request(
@@ -93,7 +93,7 @@ class Engine:
     async def ask(self, url: str, body: dict[str, Any]) -> Any:
         """Post a job and return its whole answer."""
         limits = self._limits
-        with _failures_named(url, f"within {limits.first_token_s:g} s"):
+        with failures_named(url, f"within {limits.first_token_s:g} s"):
             async with asyncio.timeout(limits.first_token_s), self._post(url, body) as response:
                 data = await _read(response, limits.answer_bytes_max)
         value = _json(data)
@@ -114,7 +114,7 @@ class Engine:
         now_s = asyncio.get_running_loop().time
         waiting = f"with a first token within {limits.first_token_s:g} s"
         deadline_s = now_s() + limits.first_token_s
-        with _failures_named(url, lambda: waiting):
+        with failures_named(url, lambda: waiting):
             async with asyncio.timeout_at(deadline_s) as timeout, self._post(url, body) as response:
                 if response.status != _OK:
                     data = await _read(response, limits.answer_bytes_max)
@@ -133,7 +133,7 @@ class Engine:
     async def follow(self, url: str, body: dict[str, Any], take: Callable[[dict[str, Any]], None]) -> None:
         """Post a long piece of work and give each line of its answer to `take`; silence ends it, length does not."""
         quiet_s = self._limits.first_token_s
-        with _failures_named(url, f"with a next word within {quiet_s:g} s"):
+        with failures_named(url, f"with a next word within {quiet_s:g} s"):
             async with asyncio.timeout(quiet_s) as timeout, self._post(url, body) as response:
                 if response.status != _OK:
                     data = await _read(response, self._limits.look_bytes_max)
@@ -204,7 +204,7 @@ async def _read(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
 
 
 @contextmanager
-def _failures_named(url: str, wanted: str | Callable[[], str]) -> Iterator[None]:
+def failures_named(url: str, wanted: str | Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except aiohttp.ServerTimeoutError as error:

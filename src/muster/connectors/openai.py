@@ -9,13 +9,14 @@ from msgspec import Struct
 
 from muster.connectors.engine import Engine, EngineLimits
 from muster.connectors.openai_answer import Assembly
-from muster.connectors.openai_request import PATHS, Kind, OpenAIRequest, read_request
+from muster.connectors.openai_request import PATHS, SHAPES, Kind, OpenAIRequest, read_request
+from muster.connectors.payload import json_schema
 from muster.connectors.streamed import so_far
 from muster.domain.job import ClaimedJob, Progress
 from muster.domain.model import Model, canonical_model_name
 from muster.domain.service import Dialect, Service, ServiceStatus
 from muster.errors import InvalidInput, ModelNotFound, MusterError, UpstreamFailed
-from muster.ports import ReportProgress
+from muster.ports import JobFiles, ReportProgress
 
 _REPORT_EVERY_S = 0.25
 
@@ -74,7 +75,11 @@ class OpenAIConnector:
     def check(payload: Any) -> None:
         read_request(payload)
 
-    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress) -> Any:
+    @staticmethod
+    def schema() -> dict[str, Any]:
+        return json_schema(*SHAPES.values())
+
+    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress, files: JobFiles) -> Any:  # noqa: ARG002 - the port's
         request = read_request(job.spec.payload)
         if service is None or service.url is None:
             raise UpstreamFailed(f"no {self.name} server runs here at present")

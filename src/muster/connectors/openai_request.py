@@ -53,7 +53,7 @@ class _Embedding(_Asked, kw_only=True):
     input: _Text | _List
 
 
-_SHAPES: dict[Kind, type[_Asked]] = {Kind.CHAT: _Chat, Kind.COMPLETION: _Completion, Kind.EMBEDDING: _Embedding}
+SHAPES: dict[Kind, type[_Asked]] = {Kind.CHAT: _Chat, Kind.COMPLETION: _Completion, Kind.EMBEDDING: _Embedding}
 
 
 class OpenAIRequest(Struct, frozen=True, kw_only=True):
@@ -76,7 +76,7 @@ class OpenAIRequest(Struct, frozen=True, kw_only=True):
 def read_request(payload: Any) -> OpenAIRequest:
     """Raise InvalidInput that names the field."""
     kind = read_payload(payload, _Asked).kind or _kind_of(payload)
-    asked = read_payload(payload, _SHAPES[kind])
+    asked = read_payload(payload, SHAPES[kind])
     each = asked.max_completion_tokens or asked.max_tokens or 0
     return OpenAIRequest(
         kind=kind,
