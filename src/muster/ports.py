@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from msgspec import Struct
 
 from muster.access.tokens import Token, Usage
+from muster.domain.batch import Batch, KeptFile
 from muster.domain.capability import Capability
 from muster.domain.command import Command
 from muster.domain.event import Event, LoggedEvent
@@ -318,6 +319,32 @@ class BlobStore(Protocol):
 
     async def owners(self) -> dict[str, Files]: ...
     async def delete(self, owner: str) -> None: ...
+
+
+class BatchStore(Protocol):
+    """Batches, and the files that people know by an id. Only who leads saves a batch once it is made."""
+
+    async def files(self) -> list[KeptFile]:
+        """Return all, the oldest first."""
+        ...
+
+    async def file(self, file_id: str) -> KeptFile | None: ...
+    async def save_file(self, file: KeptFile) -> None: ...
+    async def remove_file(self, file_id: str) -> bool: ...
+    async def batches(self) -> list[Batch]:
+        """Return all, the oldest first."""
+        ...
+
+    async def batch(self, batch_id: str) -> Batch | None: ...
+    async def save(self, batch: Batch) -> None: ...
+    async def remove(self, batch_id: str) -> None: ...
+    async def ask_cancel(self, batch_id: str, at_ms: int) -> None:
+        """Keep that it is to be cancelled; the first time counts."""
+        ...
+
+    async def cancels(self) -> dict[str, int]:
+        """Return since when which batches are to be cancelled."""
+        ...
 
 
 class Bus(Protocol):

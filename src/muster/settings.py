@@ -243,6 +243,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cloud_unknown_price: Annotated[
         bool, Meta(description="Rent machines although their price is not known; they count as 0.")
     ] = False
+    batch_file_retention_s: Annotated[
+        float, Meta(gt=0, description="How long the files of /v1/files, and ended batches, are kept.")
+    ] = 2_592_000.0
     webhook_private_addresses: Annotated[
         bool, Meta(description="Let webhooks point into our own networks: this machine, 10.0.0.0/8 and the like.")
     ] = False

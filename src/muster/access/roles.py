@@ -15,7 +15,7 @@ class Right(StrEnum):
     OPEN = "open"  # needs nothing, not even a token
     LOOK_UP = "look_up"  # which models there are, what the API can do
     CHAT = "chat"  # ask a model
-    SUBMIT = "submit"  # give a job
+    SUBMIT = "submit"  # give a job, or a batch of them
     FOLLOW_JOB = "follow_job"
     CANCEL_JOB = "cancel_job"
     VIEW = "view"  # the whole fleet, all jobs, all events

@@ -15,6 +15,8 @@ from muster.access.book import Caller
 from muster.api import (
     agents,
     basics,
+    batch_files,
+    batches,
     commands,
     connectors,
     events,
@@ -73,6 +75,8 @@ _HANDLERS = [
     *proxy.HANDLERS,
     *tasks.HANDLERS,
     *webhooks.HANDLERS,
+    *batch_files.HANDLERS,
+    *batches.HANDLERS,
     sockets.monitor_socket,
     *site.PAGES,
 ]
@@ -86,6 +90,7 @@ _TAGS = {
     "monitor": "The live picture",
     "agents": "What agents send",
     "tokens": "Who may do what",
+    "batches": "Many requests for when nobody waits, as with OpenAI",
     "webhooks": "Who is told when work ends",
     "older APIs": "Nodes with pools, their catalog, and tasks, under /v2",
     "proxy": "What a proxy in front of model servers tells of itself, under /_/",

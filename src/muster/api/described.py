@@ -43,6 +43,8 @@ _TEXTS = {
     "job_id": "job-1m7zhbjcen57wyt3ncqj",
     "task_id": "job-1m7zhbjcen57wyt3ncqj",
     "pool_id": "pool-0",
+    "batch_id": "batch-1m7zhbjcen57wyt3ncqj",
+    "file_id": "file-1m7zhbjcen57wyt3ncqj",
     "webhook_id": "hook-1m7zhbjcen57wyt3ncqj",
     "delivery_id": "msg-3f0b6a1c9d2e4f5a6b7c8d9e",
     "model": "smollm2-135m",

@@ -14,6 +14,7 @@ from muster.api.state import Scenery
 from muster.api.task_stream import TaskStreams
 from muster.clock import Clock
 from muster.control.access import Access
+from muster.control.batches import BatchDesk
 from muster.control.command_service import CommandService
 from muster.control.file_service import FileService
 from muster.control.fleet import Fleet
@@ -49,6 +50,7 @@ class Plane(Struct, frozen=True, kw_only=True):
     task_streams: TaskStreams
     decide: Decide
     webhooks: WebhookDesk
+    batches: BatchDesk
     pool_nodes: PoolNodes | None = None  # None: /v2 nodes are switched off
     fleet_api: bool = True
     machine: RentedMachine | None = None

@@ -5,6 +5,7 @@ Nothing outlives the process, and nothing suspends but reading the log with a wa
 
 from muster.clock import Clock
 from muster.stores import rules
+from muster.stores.memory.batches import MemoryBatches
 from muster.stores.memory.bus import MemoryBus
 from muster.stores.memory.commands import MemoryCommands
 from muster.stores.memory.jobs import MemoryJobs
@@ -34,6 +35,7 @@ class MemoryStore:
         self.leases = MemoryLeases(clock)
         self.tokens = MemoryTokens()
         self.webhooks = MemoryWebhooks()
+        self.batches = MemoryBatches()
         self.commands = MemoryCommands(commands_ended_max)
         self.jobs = MemoryJobs(
             clock,
