@@ -1,7 +1,7 @@
 """A control plane in memory: the real services and API over the twin of the store, on a clock that tests move."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -20,7 +20,9 @@ from muster.api.task_stream import TaskStreams
 from muster.api.webhooks import told_job
 from muster.commands.book import CommandBook
 from muster.control.access import Access
+from muster.control.batches import BatchDesk
 from muster.control.command_service import CommandService
+from muster.control.file_service import FileService
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
 from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
@@ -39,8 +41,10 @@ from muster.gateway.route import Router
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.jobs.retry import RetryPolicy
 from muster.placement.scores import Strategy
+from muster.ports import JobKind
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
+from muster.stores.files.directory import DirectoryFiles
 from muster.stores.memory import MemoryStore
 from muster.webhooks.outcome import Answer
 from muster.wire import ClaimReply, ClaimRequest, Heartbeat, OpenSession, Outcome
@@ -49,6 +53,8 @@ from tests.clocks import ManualClock
 
 LEASE_S = 10.0
 REQUEST_BYTES_MAX = 10_000
+FILE_BYTES_MAX = 100_000
+NO_FOLDER = Path("/nonexistent/files")
 WEB_DIR = Path(muster.__file__).parent / "web"
 
 
@@ -88,6 +94,8 @@ class PlaneUnderTest:
         cloud_profile: bool = True,
         fleet_api: bool = True,
         beside: "PlaneUnderTest | None" = None,
+        files: Path | None = None,
+        kinds: Sequence[JobKind] = (),
     ) -> None:
         """`beside` is another control plane, whose clock and store this one has as well."""
         self.clock: ManualClock = beside.clock if beside else ManualClock()
@@ -116,7 +124,7 @@ class PlaneUnderTest:
             lease_s=LEASE_S,
             retry_policy=policy,
             payload_bytes_max=1000,
-            payload_checks=checks or {},
+            payload_checks=checks or {kind.name: kind.check for kind in kinds},
         )
         self.sweep = Sweep(
             self.fleet,
@@ -149,6 +157,7 @@ class PlaneUnderTest:
         self.fleet.on_change(self.hub.nodes_changed)
         over_v2 = Ingest(self.fleet, self.commands, self.recorder, self.clock, link=V2_LINK)
         tasks = TaskDesk(self.jobs, self.fleet, waiting_max=waiting_max)
+        self.files = self._files(files or NO_FOLDER, rng)
         self.plane = Plane(
             fleet=self.fleet,
             ingest=self.ingest,
@@ -168,12 +177,26 @@ class PlaneUnderTest:
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
             webhooks=self._webhooks(),
+            batches=BatchDesk(self.store.batches, self.files, self.store.bus, self.clock, random.Random(10)),
+            files=self.files if files else None,
+            job_kinds=kinds,
         )
 
     def _webhooks(self) -> WebhookDesk:
         outlet = Outlet(jobs=self.store.jobs, post=self.posted, show=told_job, clock=self.clock)
         return WebhookDesk(
             self.store.webhooks, self.store.log, self.store.bus, outlet, self.clock, random.Random(9), private=False
+        )
+
+    def _files(self, folder: Path, rng: random.Random) -> FileService:
+        return FileService(
+            DirectoryFiles(folder),
+            self.jobs,
+            self.clock,
+            rng,
+            file_bytes_max=FILE_BYTES_MAX,
+            files_bytes_max=3 * FILE_BYTES_MAX,
+            retention_s=3600.0,
         )
 
     @property

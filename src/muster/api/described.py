@@ -15,6 +15,7 @@ from muster.ports import JobKind
 
 _LEVELS_MAX = 8
 _JSON = "application/json"
+_BYTES = "application/octet-stream"
 _PROBLEM = {
     "type": "object",
     "description": "What went wrong; `retriable` says whether the same request can do better later.",
@@ -147,6 +148,8 @@ def _operation(method: str, path: str, operation: Schema, schemas: Mapping[str, 
         if int(status) < HTTPStatus.BAD_REQUEST
     }
     whole = operation | {"responses": responses | _problems(method, path)}
+    if method == "put":  # these read their body as it comes, which the framework does not see
+        whole["requestBody"] = {"required": True, "content": {_BYTES: {"schema": {}, "example": "the file's bytes"}}}
     body = operation.get("requestBody")
     if route in REQUESTS or body:
         content = (body or {}).get("content") or {_JSON: {"schema": {"type": "object"}}}

@@ -40,7 +40,6 @@ async def send_file(plane: ThePlane, caller: TheCaller, request: AnyRequest, nam
     "/api/files/{owner:str}/{name:str}",
     tags=["files"],
     summary="A file of a job, or one that was sent; a Range gives a part of it",
-    media_type="application/octet-stream",
 )
 async def file(
     plane: ThePlane, caller: TheCaller, request: AnyRequest, owner: FromPath[str], name: FromPath[str]

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp.http import HttpProcessingError
 from msgspec import Struct
 
-from muster.connectors.sse import DONE, EventLines
+from muster.connectors.sse import DONE, EventLines, JsonLines
 from muster.errors import (
     Forbidden,
     InvalidInput,
@@ -103,13 +103,13 @@ class Engine:
             raise UpstreamFailed(f"{url} answered something that is not a JSON object")
         return value
 
-    async def stream(self, url: str, body: dict[str, Any], take: Take) -> None:
+    async def stream(self, url: str, body: dict[str, Any], take: Take, lines: JsonLines | None = None) -> None:
         """Post a job and give each event to `take`, which says whether it brought output.
 
         Only output keeps the answer alive: an engine that hangs may well go on sending comments.
         """
         limits = self._limits
-        lines = EventLines()
+        lines = lines or EventLines()
         received = 0
         now_s = asyncio.get_running_loop().time
         waiting = f"with a first token within {limits.first_token_s:g} s"
@@ -207,7 +207,7 @@ async def _read(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
 def failures_named(url: str, wanted: str | Callable[[], str]) -> Iterator[None]:
     try:
         yield
-    except aiohttp.ServerTimeoutError as error:
+    except aiohttp.ConnectionTimeoutError as error:
         raise UpstreamTimeout(f"cannot connect to {url}: {error}") from None
     except TimeoutError:
         raise UpstreamTimeout(f"{url} did not answer {wanted if isinstance(wanted, str) else wanted()}") from None

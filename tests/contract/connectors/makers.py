@@ -1,3 +1,4 @@
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class KeptFiles:
         self.puts = 0
 
     async def put(self, name: str, data: bytes | Path) -> FileRef:
-        content = data if isinstance(data, bytes) else data.read_bytes()
+        content = data if isinstance(data, bytes) else await asyncio.to_thread(data.read_bytes)
         self.kept[name] = content
         self.puts += 1
         return FileRef(
@@ -48,4 +49,4 @@ class KeptFiles:
     async def get(self, url: str, into: Path) -> int:
         if url not in self.given:
             raise NotFound(f"no file {url}")
-        return into.write_bytes(self.given[url])
+        return await asyncio.to_thread(into.write_bytes, self.given[url])

@@ -1,5 +1,6 @@
 """A cgroup (v2) of its own for one attempt, where the node's file names a place in which we may make one."""
 
+import asyncio
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,8 @@ log = structlog.get_logger()
 
 _PERIOD_US = 100_000
 _PERCENT = 100
+_TRIES = 40
+_TRY_EVERY_S = 0.01
 _BYTES_PER_MB = 1024 * 1024
 
 
@@ -31,7 +34,7 @@ class Cgroup:
         if limits.cpu_percent is not None:
             wanted["cpu.max"] = f"{limits.cpu_percent * _PERIOD_US // _PERCENT} {_PERIOD_US}"
         try:
-            path.mkdir()
+            path.mkdir(exist_ok=True)  # an agent that was killed may have left it
             made = cls(path)
         except OSError as error:
             log.warning("no_cgroup", parent=parent, error=str(error), next_step="delegate it to the agent's user")
@@ -56,6 +59,15 @@ class Cgroup:
         with suppress(OSError):
             (self._path / "cgroup.kill").write_text("1")
 
-    def remove(self) -> None:
-        with suppress(OSError):
-            self._path.rmdir()
+    async def remove(self) -> None:
+        """Wait for the last process to be gone: until then it is in use."""
+        for _ in range(_TRIES):
+            try:
+                self._path.rmdir()
+            except FileNotFoundError:
+                return
+            except OSError:
+                await asyncio.sleep(_TRY_EVERY_S)
+            else:
+                return
+        log.warning("cgroup_remains", path=str(self._path))

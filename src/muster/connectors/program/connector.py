@@ -102,12 +102,16 @@ class ProgramConnector(ProgramRules):
             cgroup = Cgroup.make(program.cgroup, name, program.limits)
         group = await Group.spawn(words, program.env, directory, program.limits, cgroup, stdin)
         last = b""
+
+        def take(line: bytes) -> None:
+            nonlocal last
+            if (progress := _progress(line)) is not None:
+                report(progress)
+            elif line.strip():
+                last = line
+
         try:
-            async for line in group.lines(program.output_bytes_max):
-                if (progress := _progress(line)) is not None:
-                    report(progress)
-                elif line.strip():
-                    last = line
+            await group.read(program.output_bytes_max, take)
             code = await group.ended()
         finally:
             await group.end(program.stop_s)

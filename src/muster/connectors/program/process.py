@@ -4,7 +4,7 @@ import asyncio
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -17,6 +17,8 @@ from muster.system import die_with_parent, own_environment
 _LINE_BYTES_MAX = 1_048_576
 _CHUNK_BYTES = 65_536
 _TAIL_BYTES = 4_096
+_LOOK_EVERY_S = 0.01
+_LAST_WORDS_S = 1.0  # for output that is on its way when it ends
 _GONE_S = 5.0  # one that hangs in the kernel does not end even then
 _BYTES_PER_MB = 1024 * 1024
 
@@ -26,6 +28,7 @@ class Group:
         self._process = process
         self._cgroup = cgroup
         self._tail = bytearray()
+        self._gone = asyncio.create_task(self._watch())
         self._helpers = [asyncio.create_task(self._feed(stdin)), asyncio.create_task(self._keep_errors())]
 
     @classmethod
@@ -55,8 +58,22 @@ class Group:
             raise UpstreamFailed(f"{words[0]!r} cannot be started: {error}") from None
         return cls(process, cgroup, (stdin or "").encode())
 
-    async def lines(self, bytes_max: int) -> AsyncIterator[bytes]:
-        """Give what it writes, line by line, until it closes its output."""
+    async def read(self, bytes_max: int, take: Callable[[bytes], None]) -> None:
+        """Give what it writes to `take`, line by line, until it has ended.
+
+        A child that fled its group may hold the pipe for ever, and is not waited for.
+        """
+        reading = asyncio.create_task(self._read(bytes_max, take))
+        try:
+            await asyncio.wait({reading, self._gone}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({reading}, timeout=_LAST_WORDS_S)
+            if done:
+                reading.result()
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read(self, bytes_max: int, take: Callable[[bytes], None]) -> None:
         stream, total = self._process.stdout, 0
         while stream is not None:
             try:
@@ -68,11 +85,11 @@ class Group:
                 raise PayloadTooLarge(f"it wrote more than {bytes_max} bytes (output_bytes_max)")
             if not line:
                 return
-            yield line
+            take(line)
 
     async def ended(self) -> int:
         """Return its exit code, below 0 the signal that ended it."""
-        return await self._process.wait()
+        return await asyncio.shield(self._gone)
 
     @property
     def errors(self) -> str:
@@ -85,18 +102,33 @@ class Group:
             self._signal(signal.SIGTERM)
             with suppress(TimeoutError):
                 async with asyncio.timeout(stop_s):
-                    await self._process.wait()
+                    await self.ended()
+        self._kill()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GONE_S):
+                await self.ended()
+        for helper in (self._gone, *self._helpers):
+            helper.cancel()
+        await asyncio.gather(self._gone, *self._helpers, return_exceptions=True)
+        if (transport := getattr(self._process, "_transport", None)) is not None:
+            transport.close()  # asyncio has no other way to let go of pipes that others hold
+        if self._cgroup is not None:
+            await self._cgroup.remove()
+
+    async def _watch(self) -> int:
+        """Return its exit code, once what it left behind is ended too.
+
+        asyncio's own wait lasts until all who have its pipes have closed them, a child that it left behind included.
+        """
+        while (code := self._process.returncode) is None:  # noqa: ASYNC110 - see above
+            await asyncio.sleep(_LOOK_EVERY_S)
+        self._kill()
+        return code
+
+    def _kill(self) -> None:
         self._signal(signal.SIGKILL)
         if self._cgroup is not None:
             self._cgroup.kill()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_GONE_S):
-                await self._process.wait()
-        for helper in self._helpers:
-            helper.cancel()
-        await asyncio.gather(*self._helpers, return_exceptions=True)
-        if self._cgroup is not None:
-            self._cgroup.remove()
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):  # gone already
