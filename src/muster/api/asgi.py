@@ -15,6 +15,8 @@ from muster.access.book import Caller
 from muster.api import (
     agents,
     basics,
+    batch_files,
+    batches,
     client_socket,
     commands,
     connectors,
@@ -30,6 +32,7 @@ from muster.api import (
     sockets,
     tasks,
     tokens,
+    webhooks,
 )
 from muster.api.described import DescribedPlugin
 from muster.api.entry import Entry, OwnOnly
@@ -73,6 +76,9 @@ _HANDLERS = [
     *pools.HANDLERS,
     *proxy.HANDLERS,
     *tasks.HANDLERS,
+    *webhooks.HANDLERS,
+    *batch_files.HANDLERS,
+    *batches.HANDLERS,
     sockets.monitor_socket,
     client_socket.client_socket,
     *site.PAGES,
@@ -87,6 +93,8 @@ _TAGS = {
     "monitor": "The live picture",
     "agents": "What agents send",
     "tokens": "Who may do what",
+    "batches": "Many requests for when nobody waits, as with OpenAI",
+    "webhooks": "Who is told when work ends",
     "older APIs": "Nodes with pools, their catalog, and tasks, under /v2",
     "proxy": "What a proxy in front of model servers tells of itself, under /_/",
 }

@@ -16,7 +16,7 @@ from muster.access.book import Caller
 from muster.access.roles import SEES_OWN_JOBS_ONLY
 from muster.access.routes import right_for
 from muster.api.plane import Plane
-from muster.api.problems import headers_of
+from muster.api.problems import body_of, headers_of
 from muster.control.access import Access
 from muster.errors import JobNotFound, MusterError
 from muster.ids import JobId
@@ -63,7 +63,7 @@ class Entry:
         try:
             scope["user"] = self._admit(scope, headers, scope["method"])
         except MusterError as error:
-            await refuse(error, send_marked)
+            await refuse(error, send_marked, scope["path"])
         else:
             await self._app(scope, receive, send_marked)
 
@@ -90,11 +90,11 @@ class Entry:
         return self._access.admit(shown.strip(), right_for(method, path))
 
 
-async def refuse(error: MusterError, send: Send) -> None:
+async def refuse(error: MusterError, send: Send, path: str = "") -> None:
     headers = [(b"content-type", b"application/json")]
     headers += [(name.lower().encode(), value.encode()) for name, value in headers_of(error).items()]
     await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
-    await send({"type": "http.response.body", "body": msgspec.json.encode(error.to_dict()), "more_body": False})
+    await send({"type": "http.response.body", "body": msgspec.json.encode(body_of(error, path)), "more_body": False})
 
 
 class OwnOnly:

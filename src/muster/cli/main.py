@@ -26,6 +26,7 @@ from muster.cli.status import status
 from muster.cli.submit import submit
 from muster.cli.token import token
 from muster.cli.up import up
+from muster.cli.webhooks import webhooks
 from muster.cli.workers import workers
 from muster.errors import MusterError
 
@@ -56,6 +57,7 @@ for panel, functions in COMMANDS.items():
 app.add_typer(job, name="job", rich_help_panel="Work")
 app.add_typer(explain, name="explain", rich_help_panel="Look")
 app.add_typer(token, name="token", rich_help_panel="Run")
+app.add_typer(webhooks, name="webhooks", rich_help_panel="Work")
 app.add_typer(cloud, name="cloud", rich_help_panel="Run")
 
 

@@ -11,11 +11,22 @@ from msgspec import Struct
 
 from muster.clock import Clock, Rng
 from muster.control.wakeups import Wakeups
-from muster.domain.job import ACTIVE, Job, JobError, JobSpec, JobState, JobStatus, Need, Requirements, Settlement
+from muster.domain.job import (
+    ACTIVE,
+    ClaimedJob,
+    Job,
+    JobError,
+    JobSpec,
+    JobState,
+    JobStatus,
+    Need,
+    Requirements,
+    Settlement,
+)
 from muster.errors import InvalidInput, JobNotFound, MusterError
-from muster.ids import JobId, SessionId, check_name, new_id
+from muster.ids import JobId, SessionId, WorkerId, check_name, new_id
 from muster.jobs import explain, matching, retry, submission
-from muster.ports import Bus, CapabilityClass, JobIndex, JobPage, JobQueue, JobUpkeep, Submitted
+from muster.ports import Bus, CapabilityClass, Claimed, JobIndex, JobPage, JobQueue, JobUpkeep, Submitted
 from muster.wire import (
     ClaimReply,
     ClaimRequest,
@@ -40,6 +51,7 @@ _LOOK_AGAIN_S = 5.0  # a lost wake-up costs at most this
 _RENEWALS_PER_LEASE = 6
 _UNHELD_GRACE_S = 5.0  # longer than a claim's reply is under way
 _WANT_MAX = 1000
+_UNTIMELY_S = 1.0  # until background work is tried again where people wait for answers
 _SESSIONS_MAX = 50_000
 _CLASSES_FRESH_S = 1.0
 _BUS_RETRY_S = 0.5
@@ -72,6 +84,7 @@ class JobService:
         retry_policy: retry.RetryPolicy,
         payload_bytes_max: int,
         payload_checks: Mapping[str, PayloadCheck],
+        may_begin: Callable[[WorkerId, ClaimedJob], bool] = lambda _, __: True,
     ) -> None:
         self._queue = stores.queue
         self._index = stores.index
@@ -83,6 +96,7 @@ class JobService:
         self._policy = retry_policy
         self._payload_bytes_max = payload_bytes_max
         self._payload_checks = payload_checks
+        self._may_begin = may_begin
         self._wakeups = Wakeups()
         self._class_of: OrderedDict[SessionId, str] = OrderedDict()
         self._classes = _NO_CLASSES
@@ -223,6 +237,7 @@ class JobService:
                     lease_s=self._lease_s,
                     mark_idle=woken is not None,
                 )
+                claimed = await self._without_untimely(message.worker_id, claimed)
                 settlements = ()
                 refused += claimed.refused
                 left_s = deadline_s - self._clock.monotonic_s()
@@ -239,6 +254,22 @@ class JobService:
             finally:
                 if woken is not None and class_id is not None:
                     self._wakeups.forget(class_id, woken)
+
+    async def _without_untimely(self, worker_id: WorkerId, claimed: Claimed) -> Claimed:
+        """Put back for a moment what must not begin on this worker now; another one may take it meanwhile."""
+        untimely = [job for job in claimed.jobs if not self._may_begin(worker_id, job)]
+        if not untimely:
+            return claimed
+        again_ms = self._clock.now_ms() + round(_UNTIMELY_S * 1000)
+        await self._queue.settle(
+            [
+                msgspec.structs.replace(
+                    retry.settle_returned(job.spec.job_id, job.attempt), retry_at_ms=again_ms, avoid_worker=worker_id
+                )
+                for job in untimely
+            ]
+        )
+        return msgspec.structs.replace(claimed, jobs=tuple(job for job in claimed.jobs if job not in untimely))
 
     async def renew(self, message: RenewRequest) -> RenewReply:
         renewed = await self._queue.renew(

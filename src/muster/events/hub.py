@@ -25,6 +25,8 @@ from muster.wire import ProgressReport, ProgressReports, decode
 
 log = structlog.get_logger()
 
+_NO_NODES = ("batch_", "webhook_")  # what their events are about is not in the picture
+
 
 class ShownJob(Protocol):
     """A job as people see it; frames carry it whole."""
@@ -267,7 +269,7 @@ class Hub:
         for entry in entries:
             if entry.event.kind.startswith("job_"):
                 self._dirty_jobs.update(dict.fromkeys(map(JobId, entry.event.ids or (entry.event.key,))))
-            else:
+            elif not entry.event.kind.startswith(_NO_NODES):
                 self._dirty_nodes.add(NodeId(entry.event.key))
         if len(self._dirty_jobs) > self._limits.dirty_jobs_max:
             self._lose("too many jobs changed at once")
