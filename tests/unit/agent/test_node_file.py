@@ -67,7 +67,7 @@ def test_an_empty_file_asks_for_nothing(tmp_path: Path) -> None:
         ('per = "gpu"', 'per = "core"', 12, "per: Invalid enum value 'core'"),
         ('command = ["comfy"]', "command = []", 19, "command: Expected `array` of length >= 1"),
         ('command = ["comfy"]', 'command = ["{prot}"]', 19, "{prot} cannot be filled in"),
-        ('name = "comfyui"', 'name = "llama"', 17, "two services are named llama"),
+        ('name = "comfyui"', 'name = "llama"', 17, "two of [[service]] are named llama"),
         ('connector = "comfyui"\n', "", 16, "Object missing required field `connector`"),
         ('[[service]]\nname = "comfyui"', '[[servce]]\nname = "comfyui"', 16, "unknown key servce in the file"),
         ('HF_HOME = "/cache"', "HF_HOME = 3", 21, "env: Expected `str`, got `int`"),
