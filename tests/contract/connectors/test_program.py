@@ -27,7 +27,9 @@ def python(code: str, *words: str, **more: Any) -> Program:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return tmp_path / "attempts"
+    folder = tmp_path / "attempts"
+    folder.mkdir()
+    return folder
 
 
 async def run(program: Program, root: Path, payload: Any = None, report: Any = unheard, files: Any = NO_FILES) -> Any:
