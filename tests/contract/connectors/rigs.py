@@ -50,6 +50,7 @@ class Rig(Struct, kw_only=True):
     job_service: str
     die: Callable[[], Awaitable[None]] | None = None
     revive: Callable[[], Awaitable[None]] | None = None
+    begun: asyncio.Event | None = None  # set when the service has begun what lasts
 
 
 class Pieces:
@@ -59,6 +60,7 @@ class Pieces:
         self._runner: web.AppRunner | None = None
         self._port = 0
         self._transports: set[Any] = set()
+        self.begun = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -97,6 +99,7 @@ class Pieces:
         self._transports.add(request.transport)
         await response.write(pieces[0].encode())
         if kind == "long":
+            self.begun.set()
             await asyncio.Event().wait()
         for piece in pieces[1:]:
             await response.write(piece.encode())
@@ -178,6 +181,7 @@ async def _of_pieces(
                 job_service=connector.name,
                 die=server.stop,
                 revive=server.start,
+                begun=server.begun,
             )
     finally:
         await server.stop()

@@ -47,9 +47,9 @@ def begin(rig: Rig, claimed: ClaimedJob, heard: list[Progress]) -> asyncio.Task[
 
 
 async def under_way(rig: Rig, kind: str, heard: list[Progress], task: asyncio.Task[Outcome]) -> None:
-    """Wait until it has told of its work; what tells nothing is given the time in which the others have."""
-    if kind in SAYS_NOTHING_YET:
-        await eventually(lambda: bool(rig.connector) and asyncio.sleep(0.1, result=True), 5)
+    """Wait until it has told of its work, or the service has begun it where it cannot tell."""
+    if kind in SAYS_NOTHING_YET and rig.begun is not None:
+        await asyncio.wait_for(rig.begun.wait(), 20)
     else:
         await eventually(lambda: bool(heard) or task.done(), 20)
     assert not task.done(), task.result()
