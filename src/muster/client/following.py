@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 
 from muster.client.connection import Connection, Pauses
-from muster.client.errors import Refused, Unreachable, error_of
+from muster.client.errors import NotTrusted, Refused, Unreachable, error_of
 from muster.client.jobs import Job, job_of
 from muster.domain.job import JobStatus, Progress
 from muster.errors import Forbidden, MusterError
@@ -23,6 +23,7 @@ from muster.ids import base32
 from muster.wire import clients, encode
 
 _IDLE_S = 10.0
+_ASK_AGAIN_S = 1.0
 
 _kind = msgspec.json.Decoder(clients.Asked)
 _told = msgspec.json.Decoder(clients.Told)
@@ -114,8 +115,8 @@ class Following:
                     async with await self._connection.socket(f"/ws/client/{self._client_id}") as socket:
                         await self._converse(socket)
                     heard_s, pauses = time.monotonic(), Pauses()
-                except Unreachable:
-                    if time.monotonic() - heard_s > self._connection.give_up_after_s:
+                except Unreachable as error:
+                    if isinstance(error, NotTrusted) or time.monotonic() - heard_s > self._connection.give_up_after_s:
                         raise
                 if self._followed:
                     self._connection.ask_another()
@@ -216,7 +217,19 @@ class Following:
         if message.job_id is not None:
             self._fail([message.job_id], error)
         elif message.message_id is not None:
-            self._fail(self._asked.pop(message.message_id, ()), error)
+            job_ids = self._asked.pop(message.message_id, ())
+            if error.retriable:  # too often, or too many
+                pause_s = error.retry_after_s or _ASK_AGAIN_S
+                asyncio.get_running_loop().call_later(pause_s, self._ask_again, job_ids)
+            else:
+                self._fail(job_ids, error)
+
+    def _ask_again(self, job_ids: Iterable[str]) -> None:
+        for job_id in job_ids:
+            if job_id in self._subscribed:
+                self._subscribed.discard(job_id)
+                self._waiting[job_id] = None
+        self._changed.set()
 
     def _fail(self, job_ids: Iterable[str], error: MusterError) -> None:
         for job_id in job_ids:
