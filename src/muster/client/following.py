@@ -24,6 +24,7 @@ from muster.wire import clients, encode
 
 _IDLE_S = 10.0
 _ASK_AGAIN_S = 1.0
+_STEADY_S = 5.0  # a connection that lasted so long is no sign of trouble
 
 _kind = msgspec.json.Decoder(clients.Asked)
 _told = msgspec.json.Decoder(clients.Told)
@@ -74,6 +75,7 @@ class Following:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        self._fail_all(Unreachable("the client was closed while this waited"))
 
     def add(self, job_id: str, listener: Listener) -> None:
         followed = self._followed.get(job_id)
@@ -94,8 +96,9 @@ class Following:
             return
         followed.listeners = [other for other in followed.listeners if other is not listener]
         if not followed.listeners:
+            if job_id in self._subscribed:
+                self._leaving[job_id] = None
             self._forget(job_id)
-            self._leaving[job_id] = None
 
     def _forget(self, job_id: str) -> _Followed | None:
         self._waiting.pop(job_id, None)
@@ -111,10 +114,13 @@ class Following:
         pauses = Pauses()
         try:
             while self._followed:
+                begun_s = time.monotonic()
                 try:
                     async with await self._connection.socket(f"/ws/client/{self._client_id}") as socket:
                         await self._converse(socket)
-                    heard_s, pauses = time.monotonic(), Pauses()
+                    heard_s = time.monotonic()
+                    if heard_s - begun_s > _STEADY_S:
+                        pauses = Pauses()
                 except Unreachable as error:
                     if isinstance(error, NotTrusted) or time.monotonic() - heard_s > self._connection.give_up_after_s:
                         raise
@@ -125,6 +131,9 @@ class Following:
             self._fail_all(error)
         except msgspec.DecodeError as error:
             self._fail_all(Refused(f"{self._connection.url} said what cannot be understood: {error}"))
+        except Exception as error:
+            self._fail_all(Refused(f"a fault of this client: {type(error).__name__}: {error}"))
+            raise
 
     async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         """Return at the end of a connection on which something was heard; raise otherwise."""

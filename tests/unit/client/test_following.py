@@ -224,3 +224,22 @@ async def test_a_connection_that_nobody_needs_is_closed(
         await task
     assert (await client.wait("job-2", 10)).ok
     assert len(made.talks) == 2
+
+
+async def test_who_waits_while_the_client_is_closed_is_told_so(made: MadeServer, client: AsyncClient) -> None:
+    subscribed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def silent(talk: Talk) -> None:
+        await talk.greet()
+        await talk.hear()
+        loop.call_soon_threadsafe(subscribed.set)
+        await talk.rest()
+
+    made.talks_as(silent)
+    waiting = asyncio.create_task(client.wait("job-1", 10))
+    async with asyncio.timeout(10):
+        await subscribed.wait()
+        await client.close()
+        with pytest.raises(Unreachable, match="closed"):
+            await waiting
