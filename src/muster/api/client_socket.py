@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from muster.access.book import Caller
 from muster.access.roles import SEES_OWN_JOBS_ONLY, Right
+from muster.api.entry import ADMIT
 from muster.api.jobs import SubmitJob, accept
 from muster.api.plane import Plane, ThePlane
 from muster.api.sockets import AnySocket, converse
@@ -40,6 +41,7 @@ class _Talk:
     def __init__(self, socket: AnySocket, plane: Plane, follower: Follower) -> None:
         self._socket = socket
         self._plane = plane
+        self._admit: Callable[[], Caller] = socket.scope["state"][ADMIT]
         self._caller: Caller = socket.user
         self._follower = follower
 
@@ -69,6 +71,7 @@ class _Talk:
             action = _ACTIONS.get(asked.type)
             if action is None:
                 raise InvalidInput(f"type must be one of {', '.join(_ACTIONS)}, got {asked.type!r}", field="type")
+            self._caller = self._admit()  # his token may be revoked by now, and each request counts as one
             await action(self, data)
         except MusterError as error:
             await self._send(_error(error, asked.id))

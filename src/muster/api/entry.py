@@ -25,6 +25,7 @@ from muster.ids import JobId
 _STREAMS = ("/api/events/", "/api/jobs/", "/v1/heartbeats/", "/v2/tasks/", "/ws/")
 _CORRELATION = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _WEBSOCKET = "WS"
+ADMIT = "muster.admit"  # in the state of a WebSocket: judges its caller anew, for each thing that he asks there
 _POLICY_VIOLATION = 1008
 _TRY_AGAIN_LATER = 1013
 _REASON_BYTES_MAX = 120  # RFC 6455, 5.5: 125 with the code
@@ -68,8 +69,9 @@ class Entry:
             await self._app(scope, receive, send_marked)
 
     async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
         try:
-            scope["user"] = self._admit(scope, dict(scope["headers"]), _WEBSOCKET)
+            scope["user"] = self._admit(scope, headers, _WEBSOCKET)
         except MusterError as error:
             # Accepted first: a browser shows the code and the reason of a close, but nothing of a refused handshake.
             await receive()
@@ -78,6 +80,7 @@ class Entry:
             reason = error.message.encode()[:_REASON_BYTES_MAX].decode(errors="ignore")
             await send({"type": "websocket.close", "code": code, "reason": reason})
         else:
+            scope["state"] = {**scope.get("state", {}), ADMIT: lambda: self._admit(scope, headers, _WEBSOCKET)}
             await self._app(scope, receive, send)
 
     def _admit(self, scope: Scope, headers: Mapping[bytes, bytes], method: str) -> Caller:

@@ -1,7 +1,7 @@
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -46,10 +46,12 @@ def map_(
             max_retries=max_retries,
             timeout_s=timeout_s,
         )
+        show = opened.enter_context(_counter(hidden=output == "-"))
         try:
             for job in jobs:
                 ended += 1
                 failed += not job.ok
+                show(ended, failed)
                 error = {"code": job.error.code, "message": job.error.message} if job.error is not None else None
                 outcome = {"job_id": job.job_id, "status": job.status, "result": job.result, "error": error}
                 print(json.dumps(outcome, ensure_ascii=False), file=target, flush=True)
@@ -59,6 +61,18 @@ def map_(
     console(stderr=True).print(f"{ended - failed} of {ended} completed", markup=False)
     if failed:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _counter(*, hidden: bool) -> Iterator[Callable[[int, int], None]]:
+    """Count on a terminal that the outcomes do not go to."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    out = console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=out, transient=True, disable=hidden or not out.is_terminal) as progress:
+        task = progress.add_task("submitting")
+        yield lambda ended, failed: progress.update(task, description=f"{ended - failed} completed, {failed} not")
 
 
 def _opened(file: str, mode: str) -> TextIO:

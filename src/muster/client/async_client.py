@@ -78,7 +78,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """End the connections. Jobs go on; whoever still waits here is cancelled with his task."""
+        """End the connections; whoever still waits is told Unreachable. Jobs go on."""
         await self._following.close()
         await self._connection.close()
 

@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 
 from muster import __version__
-from muster.client.errors import Unreachable, error_of
+from muster.client.errors import NotTrusted, Unreachable, error_of
 from muster.errors import MusterError
 from muster.ids import base32
 from muster.tls import trusting
@@ -30,7 +30,6 @@ _ERROR = 400
 _AWAY = frozenset({502, 503, 504})
 _PASSING = _AWAY | {429}
 _LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError, OSError)
-_NEVER_BETTER = (aiohttp.ClientSSLError,)
 _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
@@ -117,7 +116,7 @@ class Connection:
             except _LOST as error:
                 sent = not isinstance(error, _NOT_SENT)
                 problem = unreachable(self.url, error, correlation_id)
-                if isinstance(error, _NEVER_BETTER):
+                if isinstance(problem, NotTrusted):
                     raise problem from None
                 self.ask_another()
             pause_s = pauses.next_s(problem.retry_after_s)
@@ -191,9 +190,10 @@ class Connection:
 
 
 def unreachable(url: str, error: BaseException, correlation_id: str | None = None) -> Unreachable:
-    why = "it did not answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        why += "; name the authority that signed its certificate: ca_file, or MUSTER_CA_FILE"
+        why = "name the authority that signed it: ca_file, or MUSTER_CA_FILE"
+        return NotTrusted(f"the certificate of {url} is not to be trusted ({error.certificate_error}); {why}")
+    why = "it did not answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
     return Unreachable(f"no control plane answers at {url} ({why})", correlation_id=correlation_id)
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong for a caller: the control plane's own errors as their classes, and four of this side."""
+"""What can go wrong for a caller: the control plane's own errors as their classes, and those of this side."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,6 +13,13 @@ class Unreachable(MusterError):
     code = "unreachable"
     http_status = 503
     retriable = True
+
+
+class NotTrusted(Unreachable):
+    """Its certificate is signed by nobody whom the client was told to trust; asking again changes nothing."""
+
+    code = "not_trusted"
+    retriable = False
 
 
 class Refused(MusterError):

@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 
 from muster.client.connection import Connection, Pauses
-from muster.client.errors import Refused, Unreachable, error_of
+from muster.client.errors import NotTrusted, Refused, Unreachable, error_of
 from muster.client.jobs import Job, job_of
 from muster.domain.job import JobStatus, Progress
 from muster.errors import Forbidden, MusterError
@@ -23,6 +23,8 @@ from muster.ids import base32
 from muster.wire import clients, encode
 
 _IDLE_S = 10.0
+_ASK_AGAIN_S = 1.0
+_STEADY_S = 5.0  # a connection that lasted so long is no sign of trouble
 
 _kind = msgspec.json.Decoder(clients.Asked)
 _told = msgspec.json.Decoder(clients.Told)
@@ -73,6 +75,7 @@ class Following:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        self._fail_all(Unreachable("the client was closed while this waited"))
 
     def add(self, job_id: str, listener: Listener) -> None:
         followed = self._followed.get(job_id)
@@ -93,8 +96,9 @@ class Following:
             return
         followed.listeners = [other for other in followed.listeners if other is not listener]
         if not followed.listeners:
+            if job_id in self._subscribed:
+                self._leaving[job_id] = None
             self._forget(job_id)
-            self._leaving[job_id] = None
 
     def _forget(self, job_id: str) -> _Followed | None:
         self._waiting.pop(job_id, None)
@@ -110,12 +114,15 @@ class Following:
         pauses = Pauses()
         try:
             while self._followed:
+                begun_s = time.monotonic()
                 try:
                     async with await self._connection.socket(f"/ws/client/{self._client_id}") as socket:
                         await self._converse(socket)
-                    heard_s, pauses = time.monotonic(), Pauses()
-                except Unreachable:
-                    if time.monotonic() - heard_s > self._connection.give_up_after_s:
+                    heard_s = time.monotonic()
+                    if heard_s - begun_s > _STEADY_S:
+                        pauses = Pauses()
+                except Unreachable as error:
+                    if isinstance(error, NotTrusted) or time.monotonic() - heard_s > self._connection.give_up_after_s:
                         raise
                 if self._followed:
                     self._connection.ask_another()
@@ -124,6 +131,9 @@ class Following:
             self._fail_all(error)
         except msgspec.DecodeError as error:
             self._fail_all(Refused(f"{self._connection.url} said what cannot be understood: {error}"))
+        except Exception as error:
+            self._fail_all(Refused(f"a fault of this client: {type(error).__name__}: {error}"))
+            raise
 
     async def _converse(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         """Return at the end of a connection on which something was heard; raise otherwise."""
@@ -216,7 +226,19 @@ class Following:
         if message.job_id is not None:
             self._fail([message.job_id], error)
         elif message.message_id is not None:
-            self._fail(self._asked.pop(message.message_id, ()), error)
+            job_ids = self._asked.pop(message.message_id, ())
+            if error.retriable:  # too often, or too many
+                pause_s = error.retry_after_s or _ASK_AGAIN_S
+                asyncio.get_running_loop().call_later(pause_s, self._ask_again, job_ids)
+            else:
+                self._fail(job_ids, error)
+
+    def _ask_again(self, job_ids: Iterable[str]) -> None:
+        for job_id in job_ids:
+            if job_id in self._subscribed:
+                self._subscribed.discard(job_id)
+                self._waiting[job_id] = None
+        self._changed.set()
 
     def _fail(self, job_ids: Iterable[str], error: MusterError) -> None:
         for job_id in job_ids:

@@ -259,3 +259,12 @@ async def test_a_client_sees_and_cancels_its_own_jobs_only(guarded: Served) -> N
             assert (await talk.ask(kind, job_id="theirs"))["code"] == "job_not_found"
         assert (await talk.ask("submit_job", job_type="simulation", job_id="theirs"))["code"] == "conflict"
         assert (await talk.ask("cancel_job", "ack", job_id=own))["status"] == "cancelled"
+
+
+async def test_each_request_counts_and_none_is_answered_to_a_revoked_token(guarded: Served) -> None:
+    token, text = await guarded.plane.access.create(Wanted(name="c", role=Role.CLIENT, requests_per_s=2.0))
+    async with talking(guarded, headers={"Authorization": f"Bearer {text}"}) as talk:
+        codes = [(await talk.ask("request_job_status", job_id="none"))["code"] for _ in range(20)]
+        assert "rate_limited" in codes
+        await guarded.plane.access.revoke(token.token_id)
+        assert (await talk.ask("request_job_status", job_id="none"))["code"] == "unauthorized"

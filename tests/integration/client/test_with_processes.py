@@ -1,8 +1,11 @@
 """The client against real control planes and agents, which are killed, frozen and restarted under it."""
 
 import json
+import os
+import signal
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +18,7 @@ from muster.client import Client, Job, NewJob
 from muster.client.async_client import AsyncClient
 from muster.errors import Forbidden, Unauthorized
 from tests.integration.client.conftest import QUICK, StartAgent
-from tests.muster_process import ControlPlane
+from tests.muster_process import ControlPlane, MusterProcess
 from tests.waiting import eventually, eventually_sync
 
 Planes = tuple[ControlPlane, ControlPlane]
@@ -107,6 +110,43 @@ def test_of_two_control_planes_one_may_go_in_mid_wait(planes: Planes, start_agen
         assert client.url == second.url
     assert outcome == [None]
     assert Counter(job.job_id for job in ended) == Counter(job_ids)
+
+
+def test_of_two_control_planes_one_may_freeze_in_mid_wait(
+    planes: Planes, start_agent: StartAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muster.client.connection._HEARTBEAT_S", 1.0)
+    first, second = planes
+    start_agent("one", second.url)
+    with Client([first.url, second.url], token="", timeout_s=2.0) as client:
+        job = client.submit("simulation", {"duration_ms": 60_000})
+        with meanwhile(lambda: client.wait(job.job_id, WAIT_S)) as outcome:
+            eventually_sync(lambda: readers(first) == 1, WAIT_S)
+            first.freeze()
+            second.post(f"/api/jobs/{job.job_id}/cancel")
+        first.thaw()
+        assert outcome[0].status == "cancelled"
+
+
+def readers(plane: ControlPlane) -> float:
+    with urllib.request.urlopen(f"{plane.url}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith("muster_event_readers "))
+
+
+def test_ctrl_c_leaves_the_job_and_says_so(plane: ControlPlane) -> None:
+    command = MusterProcess(
+        plane.folder / "at-the-keyboard",
+        "submit",
+        *("simulation", "--wait"),
+        env={"MUSTER_CONTROL_PLANE": plane.url, "MUSTER_DATA_DIR": str(plane.folder / "none")},
+    ).start()
+    eventually_sync(lambda: "unworkable" in command.log, WAIT_S)
+    os.kill(command.pid, signal.SIGINT)
+    assert command.wait() == 130
+    assert "goes on" in command.log
+    (job,) = plane.get("/api/jobs")["jobs"]
+    assert job["status"] == "unworkable"
 
 
 def test_what_one_control_plane_is_told_the_other_tells(planes: Planes, start_agent: StartAgent) -> None:

@@ -134,6 +134,20 @@ async def test_a_request_that_is_refused_fails_the_jobs_it_was_for(made: MadeSer
         await client.wait("job-1", 10)
 
 
+async def test_what_is_refused_for_now_is_asked_for_again(made: MadeServer, client: AsyncClient) -> None:
+    async def busy(talk: Talk) -> None:
+        await talk.greet()
+        asked = await talk.hear()
+        refusal = {"error": "too often", "code": "rate_limited", "retriable": True, "retry_after_ms": 1}
+        await talk.say("error", message_id=asked["id"], **refusal)
+        asked = await talk.hear()
+        await talk.complete(DONE | {"job_id": asked["job_ids"][0]})
+        await talk.rest()
+
+    made.talks_as(busy)
+    assert (await client.wait("job-1", 10)).ok
+
+
 async def test_a_closed_door_ends_all_waits(made: MadeServer, client: AsyncClient) -> None:
     async def shut(talk: Talk) -> None:
         await talk.socket.close(code=1008, message=b"this needs a token of a client")
@@ -210,3 +224,22 @@ async def test_a_connection_that_nobody_needs_is_closed(
         await task
     assert (await client.wait("job-2", 10)).ok
     assert len(made.talks) == 2
+
+
+async def test_who_waits_while_the_client_is_closed_is_told_so(made: MadeServer, client: AsyncClient) -> None:
+    subscribed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def silent(talk: Talk) -> None:
+        await talk.greet()
+        await talk.hear()
+        loop.call_soon_threadsafe(subscribed.set)
+        await talk.rest()
+
+    made.talks_as(silent)
+    waiting = asyncio.create_task(client.wait("job-1", 10))
+    async with asyncio.timeout(10):
+        await subscribed.wait()
+        await client.close()
+        with pytest.raises(Unreachable, match="closed"):
+            await waiting

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from muster import errors
-from muster.client import AsyncClient, Client, NewJob, Refused, Unreachable
-from tests.made_server import MadeServer, Said
+from muster.client import AsyncClient, Client, NewJob, NotTrusted, Refused, Unreachable
+from muster.tls import Certificate
+from tests.certificates import write_certificate
+from tests.made_server import MadeServer, Said, Talk
 from tests.muster_process import free_port
 
 JOB: dict[str, Any] = {"job_id": "job-1", "service_required": "simulation", "status": "pending"}
@@ -182,3 +184,29 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 def test_a_ca_file_that_is_not_there_is_said() -> None:
     with pytest.raises(errors.SetupError, match="/no/such/file"):
         AsyncClient("https://localhost:1", ca_file="/no/such/file")
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+async def test_whom_to_trust_is_said_with_a_file_and_nobody_else_is(tmp_path: Path) -> None:
+    cert_file, key_file = write_certificate(tmp_path)
+    other_file, _ = write_certificate(tmp_path, "other")
+
+    async def talks(talk: Talk) -> None:
+        await talk.greet()
+        await talk.hear()
+        await talk.complete(JOB | {"status": "completed"})
+        await talk.rest()
+
+    with MadeServer(Certificate(cert_file, key_file).context) as made:
+        made.on("GET", "/api/jobs/job-1", Said({"job": JOB}))
+        made.talks_as(talks)
+        async with AsyncClient(made.url, token="", ca_file=cert_file) as client:
+            assert (await client.get("job-1")).job_id == "job-1"
+            assert (await client.wait("job-1", 10)).ok
+        async with AsyncClient(made.url, token="", ca_file=other_file) as client:
+            for doing in (client.get("job-1"), client.wait("job-1", 10)):
+                with pytest.raises(NotTrusted, match="MUSTER_CA_FILE"):
+                    await doing
+        assert len(made.requests) == 1

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from muster.domain.job import Progress
+from muster.events.followers import FollowLimits
+from muster.events.frames import KEEP_ALIVE
 from muster.ids import JobId, NodeId, SessionId
 from muster.wire import Deregistration, Outcome, OutcomeKind, ProgressReport, ProgressReports
 from tests.planes import PlaneUnderTest
@@ -164,6 +166,14 @@ async def test_a_job_that_has_ended_is_told_once(plane: PlaneUnderTest) -> None:
     await plane.jobs.cancel(job_id)
     messages = await Listener(plane.hub.job(job_id)).all()
     assert [message["job"]["status"] for message in messages] == ["cancelled"]
+
+
+async def test_a_stream_without_news_is_kept_alive(plane: PlaneUnderTest) -> None:
+    plane.hub.followers._limits = FollowLimits(keep_alive_s=0.01)
+    frames = plane.hub.job(await plane.submit())
+    async with asyncio.timeout(10):
+        assert (await anext(frames)).startswith(b"id: ")
+        assert await anext(frames) == KEEP_ALIVE
 
 
 async def test_a_job_that_is_not_there_ends_its_stream_with_an_error(plane: PlaneUnderTest) -> None:
