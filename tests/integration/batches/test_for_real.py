@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, Self
 
 import openai
 import pytest
@@ -12,7 +12,7 @@ from openai.types import Batch
 from tests.integration.batches.conftest import SLOTS, SmallFleet
 from tests.waiting import eventually_sync
 
-CHAT = "/v1/chat/completions"
+CHAT: Final = "/v1/chat/completions"
 ENDED = {"completed", "failed", "expired", "cancelled"}
 
 
@@ -176,7 +176,7 @@ class Crowd:
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._chat) for _ in range(people)]
 
-    def __enter__(self) -> "Crowd":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
