@@ -48,13 +48,11 @@ def hands(slots: int = 8, **fields: int) -> dict[NodeId, Hands]:
     ],
 )
 def test_people_go_first(slots: int | None, in_flight: int, expected: int) -> None:
-    assert engine_room(engine(slots=slots), in_flight, background=0) == expected
+    assert engine_room(engine(slots=slots), in_flight) == expected
 
 
-def test_an_engine_that_others_fill_past_the_gateway_has_no_room() -> None:
-    assert engine_room(engine(slots_busy=4), 0, background=0) == 0
-    assert engine_room(engine(slots_busy=4), 0, background=3) == 3  # three of them are ours
-    assert engine_room(engine(slots_busy=2), 0, background=0) == 3  # some seconds old: it does not count for more
+def test_what_an_engine_says_of_its_slots_holds_nothing_up_for_it_may_be_the_work_itself() -> None:
+    assert engine_room(engine(slots=1, slots_busy=1), 0) == 1
 
 
 def test_no_more_than_the_workers_of_a_node_can_run() -> None:
