@@ -1,7 +1,7 @@
 """A control plane in memory: the real services and API over the twin of the store, on a clock that tests move."""
 
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -33,7 +33,7 @@ from muster.control.tasks import TaskDesk
 from muster.control.webhook_pump import Outlet
 from muster.control.webhooks import WebhookDesk
 from muster.domain.capability import Capability
-from muster.domain.job import JobSpec, JobStatus
+from muster.domain.job import ClaimedJob, JobSpec, JobStatus
 from muster.domain.node import NodeFacts, Phase
 from muster.domain.worker import Worker, WorkerStatus
 from muster.events.hub import Hub, HubLimits
@@ -96,6 +96,7 @@ class PlaneUnderTest:
         beside: "PlaneUnderTest | None" = None,
         files: Path | None = None,
         kinds: Sequence[JobKind] = (),
+        may_begin: Callable[[WorkerId, ClaimedJob], bool] = lambda _, __: True,
     ) -> None:
         """`beside` is another control plane, whose clock and store this one has as well."""
         self.clock: ManualClock = beside.clock if beside else ManualClock()
@@ -125,6 +126,7 @@ class PlaneUnderTest:
             retry_policy=policy,
             payload_bytes_max=1000,
             payload_checks=checks or {kind.name: kind.check for kind in kinds},
+            may_begin=may_begin,
         )
         self.sweep = Sweep(
             self.fleet,

@@ -1,21 +1,31 @@
 """Files as OpenAI's API has them: what batches read, and what they leave."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from litestar import delete, get, post
 from litestar.datastructures import UploadFile
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.enums import RequestEncodingType
+from litestar.params import Body, FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 from msgspec import Struct
 
-from muster.api.plane import AnyRequest, TheCaller, ThePlane
+from muster.api.plane import TheCaller, ThePlane
 from muster.domain.batch import KeptFile
 from muster.errors import InvalidInput
 
 _BODY_BYTES_MAX = 536_870_912  # what OpenAI takes; the setting file_bytes_max may be less
 _CHUNK_BYTES = 262_144
 _LIMIT_MAX = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """Other parts than these, as some clients send them, are ignored."""
+
+    file: UploadFile
+    purpose: str
 
 
 class FileObject(Struct, frozen=True, kw_only=True):
@@ -49,21 +59,11 @@ class FileDeleted(Struct, frozen=True, kw_only=True):
     status_code=200,
     request_max_body_size=_BODY_BYTES_MAX,
 )
-async def upload_file(plane: ThePlane, caller: TheCaller, request: AnyRequest) -> FileObject:
-    if request.content_type[0] != "multipart/form-data":
-        raise InvalidInput("the body must be multipart/form-data with the parts file and purpose", field="file")
-    form = await request.form()
-    file, purpose = form.get("file"), form.get("purpose")
-    try:
-        if not isinstance(file, UploadFile):
-            raise InvalidInput("the part `file` is missing", field="file")
-        if not isinstance(purpose, str):
-            raise InvalidInput("the part `purpose` is missing", field="purpose")
-        return _view(await plane.batches.send_file(caller, file.filename or "file", purpose, _chunks(file)))
-    finally:
-        for part in form.values():
-            if isinstance(part, UploadFile):
-                await part.close()
+async def upload_file(
+    plane: ThePlane, caller: TheCaller, data: Annotated[Upload, Body(media_type=RequestEncodingType.MULTI_PART)]
+) -> FileObject:
+    name = data.file.filename or "file"
+    return _view(await plane.batches.send_file(caller, name, data.purpose, _chunks(data.file)))
 
 
 @get("/v1/files", tags=["batches"], summary="Your files, the newest first")

@@ -21,7 +21,6 @@ REQUESTS: dict[str, Any] = {
         "endpoint": "/v1/chat/completions",
         "completion_window": "24h",
     },
-    "POST /v1/files": {"purpose": "batch", "file": "(a JSONL file)"},
     "POST /api/webhooks": {"url": "https://receiver.example/muster", "events": ["job_completed", "job_failed"]},
     "POST /api/v1/tokens": {"name": "dashboard", "role": "viewer"},
     "POST /api/v1/explain": {"model": "smollm2-135m", "labels": {"zone": "a"}, "min_memory_mb": 4096},

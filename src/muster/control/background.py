@@ -1,6 +1,5 @@
 """Work that may wait: it is begun where nobody waits for an answer, and nowhere else."""
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
 from muster.batches.lines import batch_of
@@ -37,9 +36,9 @@ class Background:
         node_id = NodeId(worker_id.rpartition("-worker-")[0])
         engines = [one for one in self._fleet.candidates() if one.node_id == node_id and one.model(model) is not None]
         in_flight = self._in_flight()
-        return not engines or any(engine_room(one, in_flight.get(one.key, 0), one.slots_busy or 0) for one in engines)
+        return not engines or any(engine_room(one, in_flight.get(one.key, 0)) for one in engines)
 
 
 def _hands(node: Node) -> Hands:
-    running = Counter(batch_of(job_id) is not None for worker in node.workers for job_id in worker.current_jobs)
-    return Hands(slots=sum(worker.slots for worker in node.workers), others=running[False], background=running[True])
+    others = sum(batch_of(job_id) is None for worker in node.workers for job_id in worker.current_jobs)
+    return Hands(slots=sum(worker.slots for worker in node.workers), others=others)

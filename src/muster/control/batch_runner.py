@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from muster.batches import lines
 from muster.clock import Clock
-from muster.control.background import Background
 from muster.control.batch_run import BatchRun, Surroundings, parts_of
 from muster.control.batches import TOPIC
 from muster.control.file_service import FileService
@@ -43,19 +42,20 @@ class BatchRunner:
         bus: Bus,
         jobs: JobService,
         files: FileService,
-        background: Background,
         clock: Clock,
         *,
+        room: Callable[[str, str], int],
         check: lines.CheckPayload,
         payload_bytes_max: int,
         retention_s: float,
         leads: Callable[[], bool],
     ) -> None:
+        """`room` says how many requests of batches may run at a time, of a model and what it is to do."""
         self._store = store
         self._events = events
         self._bus = bus
         self._files = files
-        self._background = background
+        self._room = room
         self._clock = clock
         self._retention_ms = round(retention_s * 1000)
         self._leads = leads
@@ -209,7 +209,7 @@ class BatchRunner:
 
     def _has_room(self, model: str, capability: str) -> bool:
         running = Counter(of for run, _ in self._runs.values() for of in run.open.values())
-        return running[model] < self._background.room(model, capability)
+        return running[model] < self._room(model, capability)
 
     async def _hear_of_jobs(self) -> None:
         """Hear at once of each job that ends; what is missed is found by looking at the jobs now and then."""

@@ -16,11 +16,10 @@ from muster.placement.wish import Wish
 
 
 class Hands(Struct, frozen=True, kw_only=True):
-    """What workers of a node could run at a time, what of it others have, and what of it is background work."""
+    """How many jobs the workers of a node could run at a time, and how many they run that are no background work."""
 
     slots: int = 0
     others: int = 0
-    background: int = 0
 
 
 _NO_HANDS = Hands()
@@ -36,18 +35,16 @@ def room(
     by_node: defaultdict[NodeId, int] = defaultdict(int)
     for candidate in candidates:
         if next(rejections(candidate, wish), None) is None:
-            of_node = hands.get(candidate.node_id, _NO_HANDS)
-            by_node[candidate.node_id] += engine_room(candidate, in_flight.get(candidate.key, 0), of_node.background)
+            by_node[candidate.node_id] += engine_room(candidate, in_flight.get(candidate.key, 0))
     return sum(
         min(count, max(0, hands.get(node_id, _NO_HANDS).slots - hands.get(node_id, _NO_HANDS).others))
         for node_id, count in by_node.items()
     )
 
 
-def engine_room(candidate: Candidate, in_flight: int, background: int) -> int:
-    """Its own word about busy slots is some seconds old: it counts only where others seem to have them all."""
+def engine_room(candidate: Candidate, in_flight: int) -> int:
+    """Leave its own word about busy slots aside: it is seconds old, and has the background work in it."""
     slots = candidate.slots or 1
-    others = max(0, (candidate.slots_busy or 0) - background)
-    if in_flight >= slots or others >= slots:
+    if in_flight >= slots:
         return 0
     return 1 if in_flight else max(1, slots - 1)
