@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +53,7 @@ class Campaign:
         self._hits: list[Hit] = []
         self._marks_ms: list[tuple[str, int]] = []
         self._began_s = 0.0
+        self._one_at_a_time: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run(self) -> Report:
         try:
@@ -68,16 +69,18 @@ class Campaign:
         jobs = orders.draw(plan.seed, plan.jobs, worker_seconds=plan.shape.workers * plan.seconds)
         self._began_s = asyncio.get_running_loop().time()
         watcher = asyncio.create_task(self._watch())
-        self._mark("before faults")
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._customers.submit_all(jobs, submitters=plan.submitters, over_s=plan.seconds))
-            await self._befall()
-            self._mark("after faults")
-        await self._all_ended()
-        self._mark("end")
-        ailing = await self._ailing_at_last()
-        watcher.cancel()
-        await asyncio.gather(watcher, return_exceptions=True)
+        try:
+            self._mark("before faults")
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._customers.submit_all(jobs, submitters=plan.submitters, over_s=plan.seconds))
+                await self._befall()
+                self._mark("after faults")
+            await self._all_ended()
+            self._mark("end")
+            ailing = await self._ailing_at_last()
+        finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
         return await self._verdict(began, ailing)
 
     # --- what befalls it ----------------------------------------------------------------------------------------------
@@ -100,11 +103,12 @@ class Campaign:
                 group.create_task(self._hurt(fault, f"probe-{plan.seed}-{number:03}"))
 
     async def _hurt(self, fault: schedule.Fault, probe: str) -> None:
-        began_s = self._now_s()
-        await self._fleet.hit(fault)
-        await until(self._began_s + began_s + fault.lasts_s)
-        await self._fleet.mend(fault)
-        ended_s = self._now_s()
+        async with self._one_at_a_time[fault.target]:  # to mend a broker takes longer than was drawn
+            began_s = self._now_s()
+            await self._fleet.hit(fault)
+            await until(self._began_s + began_s + fault.lasts_s)
+            await self._fleet.mend(fault)
+            ended_s = self._now_s()
         done = await recovered(self._fleet, self._customers, fault, probe)
         recovery_s = round(self._now_s() - ended_s, 2) if done else None
         self._hits.append(Hit(fault=fault, began_s=began_s, ended_s=ended_s, recovery_s=recovery_s))
