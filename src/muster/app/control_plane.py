@@ -1,6 +1,5 @@
 """The control plane put together: which adapter serves which port."""
 
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -138,9 +137,11 @@ class ControlPlane:
             fleet_api=bool(settings.fleet_api_url),
             machine=FirstMachine(cloud.service) if cloud else None,
         )
-        tls = await self._certificate()
-        front = Front(gateway, build_app(plane), settings.listen_addresses, tls=tls)
-        grpc = GrpcPort(settings, fleet, access, ingest("grpc"), jobs, self._clock)
+        certificate = await self._certificate()
+        front = Front(
+            gateway, build_app(plane), settings.listen_addresses, tls=certificate.context if certificate else None
+        )
+        grpc = GrpcPort(settings, certificate, fleet, access, ingest("grpc"), jobs, self._clock)
         broker = Broker(settings, fleet, commands, recorder, ingest("amqp"))
         # The hub and the services of jobs and commands stop before the front: they end the streams and waits that would
         # hold it up.
@@ -279,13 +280,13 @@ class ControlPlane:
             requests_per_s_max=self._settings.requests_per_s_max,
         )
 
-    async def _certificate(self) -> ssl.SSLContext | None:
+    async def _certificate(self) -> Certificate | None:
         settings = self._settings
         if not settings.tls_cert_file:
             return None
         certificate = Certificate(settings.tls_cert_file, settings.tls_key_file)
         await self._stack.start(CertificateWatch(certificate))
-        return certificate.context
+        return certificate
 
     def _book(self) -> NodeBook:
         settings = self._settings
