@@ -10,6 +10,7 @@ The report lies in .cache/faults, with the logs of all processes beside it; the 
 import argparse
 import asyncio
 import random
+import signal
 import sys
 import time
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from tests.campaign.conduct import Campaign, Plan
 from tests.campaign.fleet import Shape
+from tests.campaign.report import Report
 
 _RUNS = Path(__file__).resolve().parents[2] / ".cache" / "faults"
 _CALM = 0.08  # of the time, before the first fault; and as much after the last
@@ -57,10 +59,18 @@ def main() -> None:
         sys.stdout.flush()
 
     say(f"seed {seed}, in {folder}")
-    report = asyncio.run(Campaign(plan, folder, say).run())
+    report = asyncio.run(_run(Campaign(plan, folder, say)))
     report.save(folder)
     sys.stdout.write(f"\n{report.text()}\n{folder / 'report.txt'}\n")
     sys.exit(0 if report.passed else 1)
+
+
+async def _run(campaign: Campaign) -> Report:
+    """Whoever ends it by a signal ends all its processes with it."""
+    running = asyncio.create_task(campaign.run())
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(sig, running.cancel)
+    return await running
 
 
 if __name__ == "__main__":

@@ -139,10 +139,9 @@ class Fleet:
             await asyncio.to_thread(self._hit_store, way)
         elif group == BROKER:
             await asyncio.to_thread(self.broker.kill if way == "killed" else self.broker.stop)
-        elif way == "killed":
-            self._process(fault.target).kill()
-        elif way == "frozen":
-            self._process(fault.target).freeze()
+        elif way in {"killed", "stopped", "frozen"}:
+            process = self._processes[fault.target]
+            await asyncio.to_thread({"killed": process.kill, "stopped": process.stop, "frozen": process.freeze}[way])
         else:
             for gate in self._gates[fault.target]:
                 if way == "cut_off":
@@ -156,10 +155,10 @@ class Fleet:
             await asyncio.to_thread(self._mend_store, way)
         elif group == BROKER:
             await asyncio.to_thread(self.broker.start)
-        elif way == "killed":
-            MusterProcess.start(self._process(fault.target))
+        elif way in {"killed", "stopped"}:
+            MusterProcess.start(self._processes[fault.target])
         elif way == "frozen":
-            self._process(fault.target).thaw()
+            self._processes[fault.target].thaw()
         else:
             for gate in self._gates[fault.target]:
                 gate.heal()
@@ -176,9 +175,6 @@ class Fleet:
             self.store.start()
         else:
             os.kill(self._store_pid, signal.SIGCONT)
-
-    def _process(self, name: str) -> MusterProcess:
-        return self.planes[name] if name in self.planes else self.agents[name]
 
     @property
     def _store_pid(self) -> int:

@@ -10,10 +10,12 @@ AGENT, PLANE, STORE, BROKER = "agent", "plane", "store", "broker"
 # Kind: whom it befalls, and how long it lasts (least, most, in seconds). A lease is five seconds: some outlast it.
 KINDS: Mapping[str, tuple[str, float, float]] = {
     "agent_killed": (AGENT, 0.5, 4.0),
+    "agent_stopped": (AGENT, 0.5, 4.0),  # as for an update
     "agent_frozen": (AGENT, 2.0, 12.0),
     "agent_cut_off": (AGENT, 1.0, 10.0),  # its connections are refused
     "agent_unheard": (AGENT, 2.0, 12.0),  # its connections carry nothing, and all of it later
     "plane_killed": (PLANE, 0.5, 5.0),
+    "plane_stopped": (PLANE, 0.5, 5.0),
     "plane_frozen": (PLANE, 2.0, 10.0),
     "plane_without_store": (PLANE, 2.0, 8.0),
     "store_killed": (STORE, 0.2, 4.0),
