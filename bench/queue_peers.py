@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -28,8 +29,9 @@ from msgspec import Struct, field
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "bench"
 ADAPTERS = ROOT / "bench" / "peers"
-MUSTER = "muster"
+_FASTER = ("hiredis==3.5.0", "uvloop==0.23.0")  # what makes Python libraries of this kind faster, as Muster has it too
 _PHASE_S = 180
+_START_S = 10
 _SETTLE_S = 2.5  # a worker has started and waits for jobs
 
 
@@ -61,13 +63,15 @@ def _python(name: str, setting: str, jobs: int, *packages: str, worker: str = ""
     )
 
 
-def _muster(batch: int) -> Peer:
+def _muster(batch: int, module: str = "queue_worker") -> Peer:
+    real = module == "queue_agent"
     return Peer(
-        name=f"Muster, {batch} at a time",
-        setting=f"claims of {batch}; requirements, leases, states, events and cancelling always on",
+        name="Muster, the agent's worker" if real else f"Muster, {batch} at a time",
+        setting=f"{f'{batch} slots, with the job service in its process' if real else f'claims of {batch}'};"
+        " requirements, leases, states, events and cancelling always on",
         jobs=40_000 if batch > 1 else 10_000,
         adapter="muster_peer",
-        worker=("{python}", "-m", "bench.queue_worker", "{url}", str(batch), "{hits}"),
+        worker=("{python}", "-m", f"bench.{module}", "{url}", str(batch), "{hits}"),
         modes=("on",),
     )
 
@@ -77,6 +81,7 @@ PEERS = (
     _muster(64),
     _muster(16),
     _muster(1),
+    _muster(64, "queue_agent"),
     Peer(
         name="BullMQ",
         setting="concurrency 100",
@@ -95,7 +100,7 @@ PEERS = (
         worker="{bin}/taskiq worker bench.peers.taskiq_peer:broker --workers 1 --max-async-tasks 100 --max-prefetch 100"
         " --log-level ERROR",
     ),
-    _python("SAQ", "concurrency 100", 10_000, "saq[redis,hiredis]==0.26.4", "typing_extensions",
+    _python("SAQ", "concurrency 100", 10_000, "saq[redis,hiredis]==0.26.4", "typing_extensions==4.16.0",
             worker="{bin}/saq bench.peers.saq_peer.settings"),
     _python("arq", "100 at a time, polling every 10 ms instead of 500", 10_000, "arq==0.28.0"),
     _python("Huey", "8 threads", 10_000, "huey==3.5.4", "redis==8.1.0",
@@ -142,6 +147,17 @@ class Redis:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         bound = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
         self.process = psutil.Popen([program, *bound, *options], stdout=subprocess.DEVNULL)
+        self._wait_until_up()
+
+    def _wait_until_up(self) -> None:
+        deadline = time.monotonic() + _START_S
+        while True:
+            try:
+                return socket.create_connection(("127.0.0.1", self.port)).close()
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def command(self, *words: str) -> None:
         subprocess.run(["redis-cli", "-p", str(self.port), *words], check=True, stdout=subprocess.DEVNULL)
@@ -261,8 +277,8 @@ def install(peer: Peer) -> str | None:
     if not peer.packages:
         return None
     folder = CACHE / peer.name
-    stamp = folder / "installed"
-    if stamp.exists() and stamp.read_text() == "\n".join(peer.packages):
+    stamp, wanted = folder / "installed", "\n".join((*peer.packages, *_FASTER))
+    if stamp.exists() and stamp.read_text() == wanted:
         return None
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -273,11 +289,11 @@ def install(peer: Peer) -> str | None:
     else:
         venv.create(folder, with_pip=True)
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        command = [*pip, "uvloop", *peer.packages]
+        command = [*pip, *peer.packages, *_FASTER]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return f"does not install: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
-    stamp.write_text("\n".join(peer.packages))
+    stamp.write_text(wanted)
     return None
 
 

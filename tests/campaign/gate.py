@@ -20,6 +20,7 @@ class Gate:
         self._flows = asyncio.Event()
         self._flows.set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._ways: set[asyncio.Task[None]] = set()
         self.port = 0
 
     async def open(self) -> "Gate":
@@ -32,6 +33,7 @@ class Gate:
             self._server.close()
         self.cut()
         self._flows.set()
+        await asyncio.gather(*self._ways, return_exceptions=True)
 
     def cut(self) -> None:
         """End all connections and refuse new ones."""
@@ -47,7 +49,12 @@ class Gate:
         self._refuses = False
         self._flows.set()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        way = asyncio.create_task(self._carry(reader, writer))
+        self._ways.add(way)
+        way.add_done_callback(self._ways.discard)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         try:
             await self._flows.wait()
