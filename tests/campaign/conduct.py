@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from tests.campaign import ledger as rules
 from tests.campaign import orders, schedule
-from tests.campaign.customers import UNANSWERED, Customers
-from tests.campaign.fleet import Fleet, Shape
+from tests.campaign.customers import Customers
+from tests.campaign.fleet import UNANSWERED, Fleet, Shape
 from tests.campaign.ledger import Ledger, Violation
 from tests.campaign.pace import LOOK_S, pause, until
 from tests.campaign.recovery import recovered
@@ -145,7 +145,7 @@ class Campaign:
         deadline_s = self._now_s() + _END_S
         while self._now_s() < deadline_s:
             lives = self._live.lives
-            if all(lives[job_id].end for job_id in self._customers.accepted if job_id in lives):
+            if all(job_id in lives and lives[job_id].end for job_id in self._customers.accepted):
                 return
             await pause(LOOK_S)
 

@@ -3,9 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-import aiohttp
-
-from tests.campaign.fleet import Fleet
+from tests.campaign.fleet import UNANSWERED, Fleet
 from tests.campaign.orders import Order
 from tests.campaign.pace import pause, until
 
@@ -13,8 +11,6 @@ _PATIENCE_S = 3.0  # with one control plane, before another is asked
 _AGAIN_S = 0.2
 _BUSY = frozenset({408, 429})
 _ENDED = 409
-
-UNANSWERED = (OSError, TimeoutError, aiohttp.ClientError, ValueError)
 
 
 class Customers:

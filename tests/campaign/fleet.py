@@ -17,6 +17,7 @@ from tests.muster_process import ControlPlane, MusterProcess, free_port
 from tests.rabbitmq import VHOST, RabbitMq
 from tests.valkey_server import ValkeyServer
 
+UNANSWERED = (OSError, TimeoutError, aiohttp.ClientError, ValueError)
 LINKS = ("http", "grpc", "amqp")
 _START_S = 120.0
 _CALL_S = 10.0
@@ -184,7 +185,7 @@ class Fleet:
     # --- what it says -------------------------------------------------------------------------------------------------
 
     async def ask(self, plane: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Return status and body; OSError, TimeoutError or aiohttp.ClientError where no whole answer came."""
+        """Return status and body; one of UNANSWERED where no whole answer came."""
         assert self._session is not None
         async with self._session.request(method, self.planes[plane].url + path, json=body) as answer:
             return answer.status, await answer.json(content_type=None)
@@ -198,7 +199,16 @@ class Fleet:
                 trouble.append(f"{plane} does not answer")
                 continue
             trouble += [f"{plane} says {what}" for what in _complaints(nodes, self._workers_due())]
-        return trouble
+        leaders = [plane for plane in self.plane_names if not trouble and await self._leads(plane)]
+        return trouble if trouble or len(leaders) == 1 else [f"{len(leaders)} control planes lead"]
+
+    async def _leads(self, plane: str) -> bool:
+        assert self._session is not None
+        try:
+            async with self._session.get(f"{self.planes[plane].url}/metrics") as answer:
+                return "\nmuster_control_plane_leads 1.0\n" in await answer.text()
+        except UNANSWERED:
+            return False
 
     @property
     def _processes(self) -> Mapping[str, MusterProcess]:
@@ -211,7 +221,7 @@ class Fleet:
         """Return the nodes that a control plane shows, by name; None when it does not answer."""
         try:
             status, body = await self.ask(plane, "GET", "/api/v1/nodes")
-        except (OSError, TimeoutError, aiohttp.ClientError, ValueError):
+        except UNANSWERED:
             return None
         return {node["node_id"]: node for node in body} if status == 200 else None
 

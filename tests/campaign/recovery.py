@@ -8,8 +8,8 @@ reports over it is heard.
 
 import asyncio
 
-from tests.campaign.customers import UNANSWERED, Customers
-from tests.campaign.fleet import Fleet
+from tests.campaign.customers import Customers
+from tests.campaign.fleet import UNANSWERED, Fleet
 from tests.campaign.orders import probe
 from tests.campaign.pace import LOOK_S, pause
 from tests.campaign.schedule import AGENT, BROKER, KINDS, PLANE, Fault
