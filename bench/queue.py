@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -301,9 +302,11 @@ def main() -> None:
     parser.add_argument("--only", choices=("table", "claim"), help="one of the two tables")
     parser.add_argument("--pending", type=int, help="how many jobs wait in the table of claims")
     parser.add_argument("--peers", nargs="*", metavar="NAME", help="beside other queues: all, or those that are named")
+    parser.add_argument("--repetitions", type=int, default=3, help="of all peers (default: 3)")
+    parser.add_argument("--share", type=float, default=1.0, help="of the jobs that each peer gets (default: 1)")
     arguments = parser.parse_args()
     if arguments.peers is not None:
-        beside_others([name.lower() for name in arguments.peers], quick=arguments.quick)
+        beside_others(arguments)
         return
     sizes = _QUICK if arguments.quick else _FULL
     if arguments.pending:
@@ -316,10 +319,17 @@ def main() -> None:
         uvloop.run(claim_costs(arguments.server, sizes))
 
 
-def beside_others(names: list[str], *, quick: bool) -> None:
+def beside_others(arguments: argparse.Namespace) -> None:
     """Measure all on one Redis, then Muster by append-only file and by backlog; a full run writes the page."""
-    sizes, share, repetitions = (_QUICK, 0.1, 1) if quick else (_LARGE, 1.0, 3)
-    outcome = queue_peers.run(names, repetitions=repetitions, share=share, latencies=sizes.latencies)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # servers and workers are stopped with it
+    quick, names = arguments.quick, [name.lower() for name in arguments.peers]
+    sizes = _QUICK if quick else _LARGE
+    outcome = queue_peers.run(
+        names,
+        repetitions=1 if quick else arguments.repetitions,
+        share=0.1 if quick else arguments.share,
+        latencies=sizes.latencies,
+    )
     tables = {"peers": [shown(line) for line in queue_page.peers_table(outcome)]}
     print()
     tables["aof"] = uvloop.run(table("redis", _AOF, sizes))
