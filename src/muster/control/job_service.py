@@ -1,7 +1,6 @@
 """Jobs between people, workers and the store: the store keeps and orders, jobs/ decides, this passes on."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import structlog
 from msgspec import Struct
 
 from muster.clock import Clock, Rng
+from muster.control.sessions import SessionClasses
 from muster.control.wakeups import Wakeups
 from muster.domain.job import (
     ACTIVE,
@@ -24,7 +24,7 @@ from muster.domain.job import (
     Settlement,
 )
 from muster.errors import InvalidInput, JobNotFound, MusterError
-from muster.ids import JobId, SessionId, WorkerId, check_name, new_id
+from muster.ids import JobId, WorkerId, check_name, new_id
 from muster.jobs import explain, matching, retry, submission
 from muster.ports import Bus, CapabilityClass, Claimed, JobIndex, JobPage, JobQueue, JobUpkeep, Submitted
 from muster.wire import (
@@ -52,7 +52,6 @@ _RENEWALS_PER_LEASE = 6
 _UNHELD_GRACE_S = 5.0  # longer than a claim's reply is under way
 _WANT_MAX = 1000
 _UNTIMELY_S = 1.0  # until background work is tried again where people wait for answers
-_SESSIONS_MAX = 50_000
 _CLASSES_FRESH_S = 1.0
 _BUS_RETRY_S = 0.5
 
@@ -98,12 +97,13 @@ class JobService:
         self._payload_checks = payload_checks
         self._may_begin = may_begin
         self._wakeups = Wakeups()
-        self._class_of: OrderedDict[SessionId, str] = OrderedDict()
+        self._sessions = SessionClasses(bus)
         self._classes = _NO_CLASSES
         self._listener: asyncio.Task[None] | None = None
         self._closing = False
 
     async def start(self) -> None:
+        await self._sessions.start()
         if self._listener is None:
             self._listener = asyncio.create_task(self._listen(), name="wake-ups")
 
@@ -111,6 +111,7 @@ class JobService:
         """Let go of everybody who waits for work: they ask again, and find us gone or back."""
         self._closing = True
         self._wakeups.wake_all()
+        await self._sessions.stop()
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
@@ -210,17 +211,14 @@ class JobService:
                 f"worker_id must be {message.node_id}-worker-N, got {message.worker_id!r}", field="worker_id"
             )
         await self._queue.open_session(message.session_id, message.worker_id, message.capability, self._lease_s)
-        self._class_of[message.session_id] = matching.class_id(message.capability)
-        self._class_of.move_to_end(message.session_id)
-        if len(self._class_of) > _SESSIONS_MAX:
-            self._class_of.popitem(last=False)
+        await self._sessions.opened(message.session_id, matching.class_id(message.capability))
         self._classes = _NO_CLASSES
         return SessionReply(lease_s=self._lease_s, renew_every_s=self._lease_s / _RENEWALS_PER_LEASE)
 
     async def claim(self, message: ClaimRequest) -> ClaimReply:
         if not 0 <= message.want <= _WANT_MAX:
             raise InvalidInput(f"want must be 0 to {_WANT_MAX}, got {message.want}", field="want")
-        class_id = self._class_of.get(message.session_id)
+        class_id = self._sessions.get(message.session_id)
         wait_s = min(message.wait_s, _WAIT_S_MAX) if class_id is not None and message.want else 0.0
         settlements = await self._settlements(message)
         deadline_s = self._clock.monotonic_s() + wait_s
@@ -277,7 +275,7 @@ class JobService:
         )
         if renewed.returned:
             log.warning("unheld_jobs_returned", worker_id=message.worker_id, job_ids=renewed.returned)
-        known = renewed.session_known and message.session_id in self._class_of
+        known = renewed.session_known and self._sessions.get(message.session_id) is not None
         return RenewReply(lost=renewed.lost, session_known=known)
 
     async def report_progress(self, message: ProgressReports) -> RenewReply:
@@ -289,7 +287,7 @@ class JobService:
         return RenewReply(lost=tuple(lost))
 
     async def close_session(self, message: CloseSession) -> None:
-        self._class_of.pop(message.session_id, None)
+        self._sessions.closed(message.session_id)
         await self._queue.close_session(message.session_id)
         self._classes = _NO_CLASSES
 
