@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class Site:
         self.folder = folder
         self.env = FAST | dict(env)
         self.plane = ControlPlane(folder / "plane", env=self.env)
+        self.watch: Live | None = None
         self._machines: list[MusterProcess] = []
 
     def start(self) -> "Site":
@@ -94,6 +96,11 @@ class Site:
         process = Machines(folder, gpus_of, settings)
         self._machines.append(process)
         return process.start()
+
+    def beat(self, machine_id: str, seq: int = 1, **fields: Any) -> None:
+        """Report as the agent of such a machine does."""
+        body = {"facts": {"node_id": machine_id}, "boot_id": f"{machine_id}-boot", "seq": seq} | fields
+        self.plane.post("/api/agent/heartbeat", {"heartbeat_interval_s": 30} | body)
 
     def live(self, *, machines: str = "", last_event_id: str | None = None) -> Live:
         return Live(self.plane.url, machines=machines, last_event_id=last_event_id)
@@ -141,9 +148,11 @@ class Site:
 
     def wait_for_ends(self, job_ids: list[str], timeout_s: float = 60) -> list[Job]:
         """Wait until all have ended; return them."""
-        for job_id in job_ids:
-            eventually_sync(lambda job_id=job_id: self.job(job_id)["status"] in TERMINAL, timeout_s)  # type: ignore[misc]
-        return [self.job(job_id) for job_id in job_ids]
+        return [eventually_sync(partial(self._ended, job_id), timeout_s) for job_id in job_ids]
+
+    def _ended(self, job_id: str) -> Job | None:
+        job = self.job(job_id)
+        return job if job["status"] in TERMINAL else None
 
     def facts(self) -> list[dict[str, Any]]:
         """Return the whole log."""
@@ -159,8 +168,18 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The document's machine; its monitor was open before it started and stays so."""
     site = Site(tmp_path_factory.mktemp("site"), {}).start()
+    site.watch = site.live()
     site.machine()
     site.wait_for_workers(GPUS)
+    yield site
+    site.watch.close()
+    site.remove()
+
+
+@pytest.fixture(scope="package")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A control plane alone: tests speak for machines of their own."""
+    site = Site(tmp_path_factory.mktemp("bare"), {}).start()
     yield site
     site.remove()
 
