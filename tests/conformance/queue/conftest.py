@@ -46,7 +46,9 @@ class Machines(MusterProcess):
 
     def __init__(self, folder: Path, gpus_of: Mapping[str, int], env: Mapping[str, str]) -> None:
         named = [f"{name}={gpus}" for name, gpus in gpus_of.items()]
-        super().__init__(folder, "machines", str(folder), *named, env={"PYTHONPATH": os.pathsep.join(sys.path)} | env)
+        super().__init__(
+            folder, "machines", str(folder), *named, env={"PYTHONPATH": os.pathsep.join(sys.path)} | dict(env)
+        )
         self.enter = die_with_parent(signal.SIGKILL)
 
     def _command(self) -> list[str]:
@@ -72,7 +74,9 @@ class Site:
             process.kill()
         self.plane.kill()
 
-    def machine(self, machine_id: str = MACHINE, gpus: int = GPUS, env: Mapping[str, str] | None = None) -> MusterProcess:
+    def machine(
+        self, machine_id: str = MACHINE, gpus: int = GPUS, env: Mapping[str, str] | None = None
+    ) -> MusterProcess:
         """Start an agent as the document's container configures it."""
         folder = self.folder / machine_id
         process = MusterProcess(
@@ -148,11 +152,12 @@ class Site:
 
     def wait_for_ends(self, job_ids: list[str], timeout_s: float = 60) -> list[Job]:
         """Wait until all have ended; return them."""
-        return [eventually_sync(partial(self._ended, job_id), timeout_s) for job_id in job_ids]
+        for job_id in job_ids:
+            eventually_sync(partial(self._has_ended, job_id), timeout_s)
+        return [self.job(job_id) for job_id in job_ids]
 
-    def _ended(self, job_id: str) -> Job | None:
-        job = self.job(job_id)
-        return job if job["status"] in TERMINAL else None
+    def _has_ended(self, job_id: str) -> bool:
+        return self.job(job_id)["status"] in TERMINAL
 
     def facts(self) -> list[dict[str, Any]]:
         """Return the whole log."""
@@ -166,7 +171,7 @@ class Site:
 
 @pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The document's machine; its monitor was open before it started and stays so."""
+    """Run the document's machine; its monitor was open before it started and stays so."""
     site = Site(tmp_path_factory.mktemp("site"), {}).start()
     site.watch = site.live()
     site.machine()
@@ -178,7 +183,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="package")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A control plane alone: tests speak for machines of their own."""
+    """Run a control plane alone: tests speak for machines of their own."""
     site = Site(tmp_path_factory.mktemp("bare"), {}).start()
     yield site
     site.remove()
@@ -186,7 +191,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="package")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A hundred machines with four GPUs each, in two pools."""
+    """Run a hundred machines with four GPUs each, in two pools."""
     site = Site(tmp_path_factory.mktemp("fleet"), QUIET).start()
     for parity, pool in enumerate(FLEET_POOLS):
         names = [f"machine-{number:03}" for number in range(FLEET_MACHINES) if number % 2 == parity]

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
 from tests.waiting import eventually_sync
@@ -36,7 +36,7 @@ class Live:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> "Live":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,7 +67,7 @@ class Live:
 
     @property
     def last_event_id(self) -> str:
-        return next(message["event_id"] for message in reversed(self.messages) if message["event_id"])
+        return str(next(message["event_id"] for message in reversed(self.messages) if message["event_id"]))
 
     def of(self, kind: str) -> list[Message]:
         return [message for message in self.messages if message["type"] == kind]

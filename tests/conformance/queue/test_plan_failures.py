@@ -27,7 +27,8 @@ def machine_ids(workers: Iterable[dict[str, Any]]) -> set[str]:
 
 def test_f1_u1_to_u3_machine_id_is_read_and_reported_in_registration_and_heartbeats(site: Site) -> None:
     told = {
-        update["machine"]["machine_id"]: update["workers"] for update in (site.watch or site.live()).of("machine_update")
+        update["machine"]["machine_id"]: update["workers"]
+        for update in (site.watch or site.live()).of("machine_update")
     }
     assert told.keys() == {MACHINE}  # the environment gave it as MACHINE_ID and nothing else did
     assert machine_ids(told[MACHINE]) == {MACHINE}

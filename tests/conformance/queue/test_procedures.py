@@ -155,8 +155,8 @@ def test_u5_a_monitor_stays_connected_through_a_start_and_a_burst(site: Site) ->
     assert len(watch.of("connected")) == 1
     assert watch.of("resync") == []
     watch.wait_for(
-        lambda live: {
-            (worker["worker_id"], worker["machine_id"]) for worker in Picture(live.messages).workers.values()
-        }
-        == {(name, MACHINE) for name in NAMES}
+        lambda live: (
+            {(worker["worker_id"], worker["machine_id"]) for worker in Picture(live.messages).workers.values()}
+            == {(name, MACHINE) for name in NAMES}
+        )
     )
