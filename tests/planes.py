@@ -153,7 +153,9 @@ class PlaneUnderTest:
             self.store.bus,
             self.scenery,
             self.clock,
-            HubLimits(join_s=0.005, stats_every_s=0.05, dirty_jobs_max=20, ring_entries=50, retry_s=0.01),
+            HubLimits(
+                join_s=0.005, stats_every_s=0.05, signs_every_s=0.05, dirty_jobs_max=20, ring_entries=50, retry_s=0.01
+            ),
             progress_topic=PROGRESS_TOPIC,
         )
         self.fleet.on_change(self.hub.nodes_changed)

@@ -8,7 +8,10 @@ comes back with an id gets the present state of whatever changed since, or a sna
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from itertools import count
 from typing import Any, Protocol
+from zlib import crc32
 
 import structlog
 from msgspec import Struct, structs
@@ -18,7 +21,8 @@ from muster.domain.event import LoggedEvent
 from muster.errors import JobNotFound, MusterError
 from muster.events.followers import Change, FollowedJob, Followers, FollowLimits
 from muster.events.frames import KEEP_ALIVE, frame
-from muster.events.reader import Reader
+from muster.events.reader import Concerns, Reader
+from muster.events.selection import PlacedJob, Selection
 from muster.ids import JobId, NodeId
 from muster.ports import Bus, EventLog
 from muster.wire import ProgressReport, ProgressReports, decode
@@ -28,13 +32,25 @@ log = structlog.get_logger()
 _NO_NODES = ("batch_", "webhook_")  # what their events are about is not in the picture
 
 
-class ShownJob(Protocol):
+class ShownJob(PlacedJob, Protocol):
     """A job as people see it; frames carry it whole."""
 
+
+class ShownJobs(Protocol):
     @property
-    def job_id(self) -> str: ...
+    def active(self) -> Sequence[PlacedJob]: ...
+
+
+class Snapshot(Protocol):
     @property
-    def worker_id(self) -> str | None: ...
+    def jobs(self) -> ShownJobs: ...
+
+
+class SignOfLife(Protocol):
+    """Framed as it is, its type included."""
+
+    @property
+    def machine_id(self) -> str: ...
 
 
 class ShownMachine(Protocol):
@@ -51,12 +67,14 @@ class Scenery(Protocol):
     async def jobs(self, job_ids: Sequence[JobId]) -> Sequence[ShownJob]: ...
     async def whole_jobs(self, job_ids: Sequence[JobId]) -> Sequence[FollowedJob]: ...
     async def stats(self) -> Any: ...
-    async def snapshot(self, machines: frozenset[str]) -> Any: ...
+    async def snapshot(self, machines: frozenset[str]) -> Snapshot: ...
+    def signs_of_life(self) -> Sequence[SignOfLife]: ...
 
 
 class HubLimits(Struct, frozen=True, kw_only=True):
     join_s: float = 0.05
     stats_every_s: float = 2.0
+    signs_every_s: float = 15.0
     keep_alive_s: float = 15.0
     ring_entries: int = 10_000
     tail_batch: int = 2_000
@@ -127,20 +145,21 @@ class Hub:
 
     async def monitor(self, last_event_id: str | None, machines: frozenset[str]) -> AsyncGenerator[bytes, None]:
         """Yield frames for a monitor: `connected`, a snapshot or what changed since, then deltas for ever."""
-        wants = (lambda subject: subject is None or subject in machines) if machines else None
-        reader = Reader(self._limits.reader_bytes_max, wants)
+        selection = Selection(machines) if machines else None
+        reader = Reader(self._limits.reader_bytes_max, selection)
         self._monitors.add(reader)
         try:
             yield frame({"type": "connected", "timestamp": self._clock.now_ms()})
-            missed = self._since(last_event_id) if last_event_id else None
+            # Which jobs were on the selected machines is not remembered for those who went.
+            missed = self._since(last_event_id) if last_event_id and selection is None else None
             if missed is None:
-                yield await self._snapshot_frame(machines)
+                yield await self._snapshot_frame(selection)
             else:
                 self._note(missed)
             async for joined, gap in self._frames_of(reader):
                 if gap is not None:
                     yield frame({"type": "resync", "reason": gap, "timestamp": self._clock.now_ms()})
-                    yield await self._snapshot_frame(machines)
+                    yield await self._snapshot_frame(selection)
                 yield joined
         finally:
             self._monitors.discard(reader)
@@ -248,12 +267,20 @@ class Hub:
                 await self._flush()
 
     async def _stats_often(self) -> None:
-        while True:
+        for turn in count():
             await asyncio.sleep(self._limits.stats_every_s)
             if self._monitors:
                 body = frame({"type": "system_stats", "data": await self._scenery.stats()})
                 for reader in self._monitors:
                     reader.push(body)
+                self._tell_signs_of_life(turn)
+
+    def _tell_signs_of_life(self, turn: int) -> None:
+        """Tell of a part of the machines with each turn: many at once would not fit into the readers' lines."""
+        turns = max(1, int(self._limits.signs_every_s / self._limits.stats_every_s))
+        for sign in self._scenery.signs_of_life():
+            if crc32(sign.machine_id.encode()) % turns == turn % turns:
+                self._push(frame(sign), partial(Selection.has_machine, machine_id=sign.machine_id))
 
     async def _follow_progress(self) -> None:
         async for data in self._bus.subscribe(self._progress_topic):
@@ -283,30 +310,42 @@ class Hub:
     async def _flush(self) -> None:
         """Frame what changed since the last look. Only the last frame of a complete flush carries the log's id."""
         newest = self._newest
-        nodes, self._dirty_nodes = self._dirty_nodes, set()
         jobs = list(self._dirty_jobs)[: self._limits.jobs_per_flush]
         for job_id in jobs:
             del self._dirty_jobs[job_id]
         complete = not self._dirty_jobs
+        shown_jobs = await self._jobs_now(jobs) if jobs and self._monitors else ()
+        nodes, self._dirty_nodes = self._dirty_nodes, set()
         progress, self._progress = self._progress, {}
-        frames: list[tuple[str | None, Any]] = []
+        frames: list[tuple[Concerns, Any]] = []
         for node_id in sorted(nodes):
-            shown = self._scenery.machine(node_id)
-            frames.append((node_id, _machine_body(node_id, shown)))
-        if jobs and self._monitors:
-            frames += [(_machine_of(job), {"type": "job_update", "job": job}) for job in await self._scenery.jobs(jobs)]
+            body = _machine_body(node_id, self._scenery.machine(node_id))
+            frames.append((partial(Selection.has_machine, machine_id=node_id), body))
+        frames += [(partial(Selection.has_job, job=job), {"type": "job_update", "job": job}) for job in shown_jobs]
         for job_id, report in progress.items():
             self.followers.note_progress(report)
             without_text = structs.asdict(structs.replace(report.progress, text=None, text_at=0))
-            frames.append((None, {"type": "job_progress", "job_id": job_id, "progress": without_text}))
-        for position, (subject, body) in enumerate(frames, start=1):
-            ready = frame(body, newest if complete and position == len(frames) else None)
-            for reader in self._monitors:
-                reader.push(ready, subject)
+            body = {"type": "job_progress", "job_id": job_id, "progress": without_text}
+            frames.append((partial(Selection.has_progress, job_id=job_id), body))
+        for position, (concerns, body) in enumerate(frames, start=1):
+            self._push(frame(body, newest if complete and position == len(frames) else None), concerns)
 
-    async def _snapshot_frame(self, machines: frozenset[str]) -> bytes:
+    async def _jobs_now(self, job_ids: Sequence[JobId]) -> Sequence[ShownJob]:
+        try:
+            return await self._scenery.jobs(job_ids)
+        except MusterError:
+            self._dirty_jobs = dict.fromkeys(job_ids) | self._dirty_jobs  # told when the store is back
+            raise
+
+    def _push(self, ready: bytes, concerns: Concerns) -> None:
+        for reader in self._monitors:
+            reader.push(ready, concerns)
+
+    async def _snapshot_frame(self, selection: Selection | None) -> bytes:
         at = self._newest  # read before the state: what changes meanwhile comes again as a delta
-        data = await self._scenery.snapshot(machines)
+        data = await self._scenery.snapshot(selection.machines if selection else frozenset())
+        if selection is not None:
+            selection.shown(data.jobs.active)
         return frame({"type": "full_state_snapshot", "data": data, "timestamp": self._clock.now_ms()}, at)
 
 
@@ -336,7 +375,3 @@ def _machine_body(node_id: NodeId, shown: ShownMachine | None) -> dict[str, Any]
     if shown is None:
         return {"type": "machine_removed", "machine_id": node_id}
     return {"type": "machine_update", "machine": shown.machine, "workers": shown.workers}
-
-
-def _machine_of(job: ShownJob) -> str | None:
-    return job.worker_id.rsplit("-worker-", 1)[0] if job.worker_id else None
