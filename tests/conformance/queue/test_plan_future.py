@@ -87,7 +87,7 @@ def test_g1_one_machine_and_one_job(site: Site) -> None:
     assert site.counts() == before | {"completed": before["completed"] + 1}
 
 
-def test_g1_and_g7_a_hundred_machines_and_a_thousand_jobs(fleet: Site, record_property: Record) -> None:
+def test_g1_and_g7_thirty_machines_and_a_thousand_jobs(fleet: Site, record_property: Record) -> None:
     before = fleet.counts()
     plane = psutil.Process(fleet.plane.pid)
     cpu_s = sum(plane.cpu_times()[:2])
