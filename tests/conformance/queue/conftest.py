@@ -1,6 +1,6 @@
 """The machines of the document and larger fleets, against real processes and a real store.
 
-What only looks shares two sites: the document's one machine with its two GPUs, and a fleet of a hundred machines.
+What only looks shares two sites: the document's one machine with its two GPUs, and a fleet of thirty.
 Whatever breaks something has an `own_site`.
 """
 
@@ -23,7 +23,7 @@ from tests.waiting import eventually_sync
 
 MACHINE = "basic-machine-local"
 GPUS = 2
-FLEET_MACHINES = 100
+FLEET_MACHINES = 30
 FLEET_GPUS = 4
 FLEET_POOLS = ("even", "odd")
 # Everything that waits is made short; the rules are the same.
@@ -152,12 +152,21 @@ class Site:
 
     def wait_for_ends(self, job_ids: list[str], timeout_s: float = 60) -> list[Job]:
         """Wait until all have ended; return them."""
-        for job_id in job_ids:
-            eventually_sync(partial(self._has_ended, job_id), timeout_s)
-        return [self.job(job_id) for job_id in job_ids]
+        connection = http.client.HTTPConnection("127.0.0.1", self.plane.port, timeout=10)
 
-    def _has_ended(self, job_id: str) -> bool:
-        return self.job(job_id)["status"] in TERMINAL
+        def ended(job_id: str) -> Job:
+            try:
+                connection.request("GET", f"/api/jobs/{job_id}")
+                answer = json.loads(connection.getresponse().read())
+            except http.client.HTTPException as error:
+                connection.close()
+                raise ConnectionError(str(error)) from error
+            job = answer.get("job", {})
+            return dict(job) if job.get("status") in TERMINAL else {}
+
+        jobs = [eventually_sync(partial(ended, job_id), timeout_s) for job_id in job_ids]
+        connection.close()
+        return jobs
 
     def facts(self) -> list[dict[str, Any]]:
         """Return the whole log."""
@@ -191,7 +200,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="package")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Run a hundred machines with four GPUs each, in two pools."""
+    """Run thirty machines with four GPUs each, in two pools."""
     site = Site(tmp_path_factory.mktemp("fleet"), QUIET).start()
     for parity, pool in enumerate(FLEET_POOLS):
         names = [f"machine-{number:03}" for number in range(FLEET_MACHINES) if number % 2 == parity]
