@@ -12,7 +12,8 @@ from muster.domain.job import TERMINAL, JobError, JobStatus, Progress, Requireme
 class Job(Struct, frozen=True, kw_only=True):
     """How a job stands. Times are in ms since the epoch.
 
-    `result` is there once it completed; `payload` only where the job was read with `get`.
+    `result` is there once it completed; `payload` only where the job was read with `get` or
+    comes from a map.
     """
 
     job_id: str

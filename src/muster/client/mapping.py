@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from muster.client.errors import WaitTimedOut
 from muster.client.following import Following
 from muster.client.jobs import Job
@@ -30,15 +32,17 @@ async def mapping(
     turns: deque[str] = deque()  # those not yet yielded, in the order of their payloads
     ended: dict[str, Job] = {}
     begun_s: dict[str, float] = {}
+    payload_of: dict[str, Any] = {}
     more = True
     with following.listening(ends) as listening:
         while True:
             room = in_flight - len(turns)
             if more and (not begun_s or room >= max(1, in_flight // 4)):
-                payloads = yield room
+                payloads = (yield room) or ()
                 more = bool(payloads)
-                job_ids = await submit(payloads or ())
+                job_ids = await submit(payloads)
                 turns.extend(job_ids)
+                payload_of |= zip(job_ids, payloads, strict=True)
                 begun_s |= dict.fromkeys(job_ids, time.monotonic())
                 listening.follow(job_ids)
                 continue
@@ -49,8 +53,9 @@ async def mapping(
                     job = await ends.next()
             except TimeoutError:
                 raise too_long(set(begun_s), wait_s, ends.last) from None
+            listening.leave(job.job_id)
             del begun_s[job.job_id]
-            ended[job.job_id] = job
+            ended[job.job_id] = replace(job, payload=payload_of.pop(job.job_id))
             if not ordered:
                 turns.remove(job.job_id)
                 yield ended.pop(job.job_id)

@@ -47,7 +47,7 @@ class Jobs(Protocol):
 class FollowLimits(Struct, frozen=True, kw_only=True):
     keep_alive_s: float = 15.0
     recheck_s: float = 60.0  # what was lost without anybody's notice is found after so long
-    jobs_per_look: int = 100
+    jobs_per_look: int = 32  # each may have a payload and a result of a megabyte
     retry_s: float = 0.5
 
 

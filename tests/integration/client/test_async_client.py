@@ -223,7 +223,8 @@ async def test_results_of_many_come_in_the_order_of_their_payloads(client: Async
 
 async def test_many_may_come_as_they_end(client: AsyncClient, worker: object) -> None:
     jobs = client.map_jobs("simulation", range(100), in_flight=16, ordered=False, wait_s=20)
-    assert sorted([job.result["saw"] async for job in jobs]) == list(range(100))
+    seen = [(job.result["saw"], job.payload) async for job in jobs]
+    assert sorted(seen) == [(number, number) for number in range(100)]
 
 
 async def test_no_more_than_so_many_are_under_way(served: Served, client: AsyncClient) -> None:

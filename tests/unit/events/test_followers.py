@@ -13,7 +13,7 @@ from muster.ids import JobId
 from muster.wire import ProgressReport
 from tests.clocks import ManualClock
 
-QUICK = FollowLimits(keep_alive_s=0.01, recheck_s=60.0, retry_s=0.001)
+QUICK = FollowLimits(keep_alive_s=0.01, recheck_s=60.0, retry_s=0.001, jobs_per_look=100)
 
 
 class Told:
