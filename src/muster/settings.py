@@ -132,7 +132,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     num_gpus: Annotated[str, Meta(description="`auto`, or how many GPUs this node must have.")] = "auto"
     worker_slots: Annotated[int, Meta(ge=1, le=1024, description="Jobs that one worker runs at a time.")] = 1
     attach: Annotated[str, Meta(description="connector=url of services that already run; several with commas.")] = ""
-    discover: Annotated[bool, Meta(description="Look for Ollama, llama.cpp and vLLM at their usual ports.")] = True
+    discover: Annotated[
+        bool, Meta(description="Look for Ollama, llama.cpp, vLLM and ComfyUI at their usual ports.")
+    ] = True
 
     heartbeat_interval_s: Annotated[float, Meta(ge=0.1, le=3600, description="How often an agent reports.")] = 10.0
     late_intervals: Annotated[

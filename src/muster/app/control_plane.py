@@ -117,7 +117,7 @@ class ControlPlane:
         load = GatewayLoad(lambda: gateway.stats().in_flight_by_worker, store.bus, self._clock, self._plane_id)
         background = Background(fleet, fleet.nodes, load.in_flight)
         jobs = self._jobs(store, background.may_begin)
-        files = self._files(jobs)
+        self.files = files = self._files(jobs)
         commands = await self._commands(store, fleet, recorder, jobs)
 
         def ingest(link: str) -> Ingest:
@@ -174,9 +174,8 @@ class ControlPlane:
             broken_connectors=self._broken_connectors,
         )
         certificate = await self._certificate()
-        front = Front(
-            gateway, build_app(plane), settings.listen_addresses, tls=certificate.context if certificate else None
-        )
+        tls = certificate.context if certificate else None
+        front = Front(gateway, build_app(plane), settings.listen_addresses, tls=tls)
         grpc = GrpcPort(settings, certificate, fleet, access, ingest("grpc"), jobs, self._clock)
         broker = Broker(settings, fleet, commands, recorder, ingest("amqp"))
         # The hub and the services of jobs and commands stop before the front: they end the streams and waits that would
@@ -187,16 +186,20 @@ class ControlPlane:
             *(grpc, sweep, files, webhooks, batches, jobs, commands, hub, broker),
         ):
             await self._stack.start(service)
+        await self._start_optional(cloud, fleet, pool_nodes, jobs, leader)
+        self._front = front
+        self.link = MemoryLink(ingest("memory"), jobs)
+        await self._stack.start(StateFile(settings.data_path, lambda: self.urls, lambda: grpc.url))
+        self._tell_fleet_api()
+
+    async def _start_optional(
+        self, cloud: Cloud | None, fleet: Fleet, pool_nodes: PoolNodes | None, jobs: JobService, leader: Leader
+    ) -> None:
         if cloud is not None:
             await self._stack.start(cloud)
         if pool_nodes is not None:
             workers = PoolWorkers(fleet, pool_nodes, jobs, self._clock, self._rng, leads=lambda: leader.leads)
             await self._stack.start(workers)
-        self._front = front
-        self.link = MemoryLink(ingest("memory"), jobs)
-        self.files = files
-        await self._stack.start(StateFile(settings.data_path, lambda: self.urls, lambda: grpc.url))
-        self._tell_fleet_api()
 
     def _tell_fleet_api(self) -> None:
         """Say it in the words that people look for in a proxy's log."""

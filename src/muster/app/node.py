@@ -178,8 +178,9 @@ class LocalNode:
 
     @property
     def models(self) -> list[str]:
-        """Names of the models that its services offer now."""
-        return [model.name for service in (self.agent.services if self.agent else ()) for model in service.models]
+        """Names of the models that one can chat with now."""
+        services = self.agent.services if self.agent else ()
+        return [model.name for service in services if service.dialects for model in service.models]
 
     async def told_to_stop(self) -> None:
         """Wait until the control plane says so."""

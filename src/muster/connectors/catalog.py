@@ -78,7 +78,9 @@ def node_connectors(
     work_dir: Path,
 ) -> NodeConnectors:
     """Raise SetupError where the node's file says what cannot be."""
+    work_dir.mkdir(parents=True, exist_ok=True)
     connectors, broken = all_connectors(session, rng), dict(plugins.broken)
+    connectors[ComfyUIConnector.name] = ComfyUIConnector(session, work_dir=work_dir)
     for service in cast("Sequence[WebService]", sections.get("http", ())):
         web = WebServiceConnector(session, service)
         connectors[web.name] = web

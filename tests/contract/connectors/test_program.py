@@ -27,7 +27,9 @@ def python(code: str, *words: str, **more: Any) -> Program:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return tmp_path / "attempts"
+    folder = tmp_path / "attempts"
+    folder.mkdir()
+    return folder
 
 
 async def run(program: Program, root: Path, payload: Any = None, report: Any = unheard, files: Any = NO_FILES) -> Any:
@@ -249,9 +251,7 @@ def test_without_delegation_there_is_none_and_the_log_says_why(tmp_path: Path) -
     assert Cgroup.make(str(tmp_path / "not there"), "job-1", Limits()) is None
 
 
-@pytest.mark.skipif(
-    not os.access(UNIFIED, os.W_OK), reason="needs a cgroup v2 tree in which this user may make a group"
-)
+@pytest.mark.skipif(not os.access(UNIFIED, os.W_OK), reason="needs a cgroup v2 tree that this user may write to")
 async def test_a_child_that_leaves_the_group_of_processes_does_not_leave_the_cgroup(root: Path) -> None:
     code = """
 import subprocess, sys

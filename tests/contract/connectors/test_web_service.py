@@ -277,7 +277,6 @@ async def test_a_text_is_put_together(session: aiohttp.ClientSession) -> None:
         ((b"no json\n",), "not JSON"),
         ((b'{"error":"out of memory"}\n',), "out of memory"),
         ((), "without any event"),
-        ((b"x" * 5_000_000,), "a line of more than"),
     ],
 )
 async def test_events_that_cannot_be_are_the_services_fault(
@@ -285,6 +284,13 @@ async def test_events_that_cannot_be_are_the_services_fault(
 ) -> None:
     with pytest.raises(UpstreamFailed, match=text):
         await run(session, {"make": writes(*parts)}, path="/make", answer="stream")
+
+
+async def test_an_event_without_end_and_an_answer_without_end_are_too_large(session: aiohttp.ClientSession) -> None:
+    with pytest.raises(PayloadTooLarge, match="a line of more than"):
+        await run(session, {"make": writes(b"x" * 5_000_000)}, path="/make", answer="stream")
+    with pytest.raises(PayloadTooLarge, match="more bytes than"):
+        await run(session, {"make": writes(b'{"a":1}\n' * 99)}, path="/make", answer="stream", answer_bytes_max=99)
 
 
 # --- whether it is there ----------------------------------------------------------------------------------------------

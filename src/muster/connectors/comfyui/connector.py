@@ -1,5 +1,6 @@
 """A ComfyUI server that runs already, or that the node's file starts."""
 
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -51,8 +52,12 @@ class ComfyUIConnector(Checked):
     needs_service = True
     payload = ComfyPayload
 
-    def __init__(self, session: aiohttp.ClientSession, limits: ComfyLimits | None = None) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, limits: ComfyLimits | None = None, work_dir: Path | None = None
+    ) -> None:
+        """`work_dir` is where files are on their way; None: where the system keeps such."""
         self._session = session
+        self._work_dir = work_dir
         self._limits = limits or ComfyLimits()
         self._engine = Engine(session)
 
@@ -81,7 +86,7 @@ class ComfyUIConnector(Checked):
         if service is None or service.url is None:
             raise UpstreamFailed("no ComfyUI runs here at present")
         server = ComfyServer(self._session, service.url.rstrip("/"), self._limits)
-        return await ComfyRun(server, self._limits, job, asked, report, files).run()
+        return await ComfyRun(server, self._limits, job, asked, report, files).run(self._work_dir)
 
     async def _models(self, base: str) -> tuple[Model, ...]:
         """Return its checkpoints; older versions have no list of them."""

@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 _LISTEN_S = 2.0  # a prompt does not wait longer for its listener
 _AGAIN_S = 0.5
-_WITHDRAW_S = 0.8  # a slot is free within a second
+_WITHDRAW_S = 0.6  # a slot is free within a second, with what else there is to close
 
 
 class ComfyRun:
@@ -58,8 +58,8 @@ class ComfyRun:
         self._preview_url: str | None = None
         self._now_s = asyncio.get_running_loop().time
 
-    async def run(self) -> Json:
-        with TemporaryDirectory(prefix="muster-comfyui-") as folder:
+    async def run(self, work_dir: Path | None) -> Json:
+        with TemporaryDirectory(dir=work_dir, prefix="comfyui-", ignore_cleanup_errors=True) as folder:
             helpers = [asyncio.create_task(self._listen()), asyncio.create_task(self._keep_previews())]
             try:
                 self._telling.begin(await self._submit(Path(folder)))

@@ -16,7 +16,6 @@ _OF_THE_PROMPT = frozenset(
         "FileNotFoundError",
         "IndexError",
         "KeyError",
-        "NotImplementedError",
         "TypeError",
         "ValueError",
     }

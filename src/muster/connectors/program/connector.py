@@ -68,7 +68,6 @@ class ProgramConnector(ProgramRules):
     async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress, files: JobFiles) -> Any:  # noqa: ARG002 - the port's
         program, call = self._program, read_payload(job.spec.payload, ProgramCall)
         values, addresses = program.read_args(call.args)
-        self._root.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=self._root, prefix="attempt-", ignore_cleanup_errors=True) as folder:
             directory = Path(folder)
             for name, url in addresses.items():

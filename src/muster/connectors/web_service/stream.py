@@ -11,7 +11,7 @@ from muster.connectors.web_service.config import Streaming, WebRequest
 from muster.connectors.web_service.exchange import Exchange
 from muster.connectors.web_service.poll import fraction_of
 from muster.domain.job import Progress
-from muster.errors import UpstreamFailed
+from muster.errors import PayloadTooLarge, UpstreamFailed
 from muster.ports import ReportProgress
 
 _LINE_BYTES_MAX = 4_194_304
@@ -28,10 +28,10 @@ async def follow(exchange: Exchange, path: str, method: str, asked: WebRequest, 
         async for data in response.content.iter_any():
             received += len(data)
             if received > exchange.config.answer_bytes_max:
-                raise UpstreamFailed(f"{exchange.config.name} answered more than answer_bytes_max allows")
+                raise PayloadTooLarge(f"{exchange.config.name} answered more bytes than answer_bytes_max allows")
             *lines, rest = (rest + data).split(b"\n")
             if len(rest) > _LINE_BYTES_MAX:
-                raise UpstreamFailed(f"{exchange.config.name} sent a line of more than {_LINE_BYTES_MAX} bytes")
+                raise PayloadTooLarge(f"{exchange.config.name} sent a line of more than {_LINE_BYTES_MAX} bytes")
             for line in lines:
                 if (event := _event(line)) is not None:
                     last = event
