@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from muster.batches import lines
 from muster.clock import Clock
 from muster.control.batch_run import BatchRun, Surroundings, parts_of
-from muster.control.batches import TOPIC
+from muster.control.batches import TOPIC, BatchRecords
 from muster.control.file_service import FileService
 from muster.control.job_service import JobService
 from muster.domain.batch import BATCH_ENDED, Batch
@@ -18,7 +18,7 @@ from muster.domain.event import Event, LoggedEvent
 from muster.domain.job import TERMINAL
 from muster.errors import MusterError, ShuttingDown
 from muster.ids import JobId
-from muster.ports import BatchStore, Bus, EventLog
+from muster.ports import Bus, EventLog
 
 log = structlog.get_logger()
 
@@ -37,7 +37,7 @@ class BatchRunner:
 
     def __init__(
         self,
-        store: BatchStore,
+        store: BatchRecords,
         events: EventLog,
         bus: Bus,
         jobs: JobService,
