@@ -264,7 +264,7 @@ class TokenStore(Protocol):
 
 
 class WebhookStore(Protocol):
-    """Webhooks, how it goes with them, and what they were told. What waits to be sent outlives everybody."""
+    """Webhooks, and how it goes with them."""
 
     async def load(self) -> list[Webhook]:
         """Return all, the oldest first."""
@@ -277,6 +277,11 @@ class WebhookStore(Protocol):
 
     async def states(self) -> dict[str, HookState]: ...
     async def set_state(self, webhook_id: str, state: HookState) -> None: ...
+
+
+class DeliveryStore(Protocol):
+    """What webhooks are to be told and were told; what waits to be sent outlives everybody."""
+
     async def position(self) -> str | None:
         """Return up to where the log has been turned into deliveries; None before the first time."""
         ...
@@ -321,8 +326,8 @@ class BlobStore(Protocol):
     async def delete(self, owner: str) -> None: ...
 
 
-class BatchStore(Protocol):
-    """Batches, and the files that people know by an id. Only who leads saves a batch once it is made."""
+class FileIndex(Protocol):
+    """Files that people know by an id."""
 
     async def files(self) -> list[KeptFile]:
         """Return all, the oldest first."""
@@ -331,6 +336,11 @@ class BatchStore(Protocol):
     async def file(self, file_id: str) -> KeptFile | None: ...
     async def save_file(self, file: KeptFile) -> None: ...
     async def remove_file(self, file_id: str) -> bool: ...
+
+
+class BatchStore(Protocol):
+    """Only who leads saves a batch once it is made."""
+
     async def batches(self) -> list[Batch]:
         """Return all, the oldest first."""
         ...

@@ -107,8 +107,6 @@ class ControlPlane:
 
     async def _start(self) -> None:
         settings = self._settings
-        make_data_dir(settings.data_path)
-        await self._stack.start(DataDirLock(settings.data_path))
         store = await self._open_store()
         recorder = Recorder(store.nodes, store.log)
         fleet = Fleet(self._book(), recorder, self._clock)
@@ -131,18 +129,7 @@ class ControlPlane:
         sweep = self._sweep(store, fleet, commands, leader)
         pool_nodes = self._pool_nodes(fleet, ingest(V2_LINK))
         webhooks = Webhooks(settings, store, self._clock, self._rng, leads=lambda: leader.leads)
-        batches = Batches(
-            settings,
-            store,
-            jobs,
-            files,
-            self._clock,
-            self._rng,
-            load=load,
-            background=background,
-            checks=self._payload_checks,
-            leads=lambda: leader.leads,
-        )
+        batches = self._batches(store, jobs, files, load, background, leader)
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
         plane = Plane(
             fleet=fleet,
@@ -153,11 +140,7 @@ class ControlPlane:
             hub=hub,
             scenery=scenery,
             clock=self._clock,
-            metrics=lambda: (
-                *_metrics(gateway, recorder, broker),
-                *_metrics_of_planes(fleet, peers, leader),
-                *(cloud.metrics() if cloud else ()),
-            ),
+            metrics=lambda: (*_metrics(gateway, recorder, broker, cloud), *_metrics_of_planes(fleet, peers, leader)),
             web_dir=WEB_DIR,
             access=access,
             request_bytes_max=settings.request_bytes_max,
@@ -208,6 +191,8 @@ class ControlPlane:
         log.info(told)
 
     async def _open_store(self) -> ValkeyStore:
+        make_data_dir(self._settings.data_path)
+        await self._stack.start(DataDirLock(self._settings.data_path))
         url = self._settings.valkey_url
         if not url:
             self._progress("starting the embedded Valkey", None)
@@ -249,6 +234,28 @@ class ControlPlane:
             file_bytes_max=self._settings.file_bytes_max,
             files_bytes_max=self._settings.files_bytes_max,
             retention_s=self._settings.job_retention_s,
+        )
+
+    def _batches(
+        self,
+        store: ValkeyStore,
+        jobs: JobService,
+        files: FileService,
+        load: GatewayLoad,
+        background: Background,
+        leader: Leader,
+    ) -> Batches:
+        return Batches(
+            self._settings,
+            store,
+            jobs,
+            files,
+            self._clock,
+            self._rng,
+            load=load,
+            background=background,
+            checks=self._payload_checks,
+            leads=lambda: leader.leads,
         )
 
     async def _commands(self, store: ValkeyStore, fleet: Fleet, recorder: Recorder, jobs: JobService) -> CommandService:
@@ -415,9 +422,11 @@ def _figures(gateway: Gateway) -> GatewayFigures:
     )
 
 
-def _metrics(gateway: Gateway, recorder: Recorder, broker: Broker) -> Iterator[Metric]:
+def _metrics(gateway: Gateway, recorder: Recorder, broker: Broker, cloud: Cloud | None) -> Iterator[Metric]:
     yield from gateway.metrics()
     yield from broker.metrics()
+    if cloud is not None:
+        yield from cloud.metrics()
     yield Metric(
         name="muster_events_dropped_total",
         help="Facts that were not kept because the store was away for too long.",

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from muster.batches import lines
 from muster.clock import Clock
 from muster.control.batch_run import BatchRun, Surroundings, parts_of
-from muster.control.batches import TOPIC
+from muster.control.batches import TOPIC, BatchRecords
 from muster.control.file_service import FileService
 from muster.control.job_service import JobService
 from muster.domain.batch import BATCH_ENDED, Batch
@@ -18,7 +18,7 @@ from muster.domain.event import Event, LoggedEvent
 from muster.domain.job import TERMINAL
 from muster.errors import MusterError, ShuttingDown
 from muster.ids import JobId
-from muster.ports import BatchStore, Bus, EventLog
+from muster.ports import Bus, EventLog
 
 log = structlog.get_logger()
 
@@ -28,6 +28,8 @@ _RELOAD_S = 30.0  # a lost word on the bus costs at most this
 _RETRY_S = 2.0
 _PURGE_EVERY_S = 3600.0
 _TAIL = 500
+_ROOM_FRESH_S = 0.05
+_ROOMS_MAX = 1000  # any line may name another model
 _LINE_OVERHEAD_BYTES = 4096  # what a line has besides its body
 _ENDS = {f"job_{status.value}": status.value == "completed" for status in TERMINAL}
 
@@ -37,7 +39,7 @@ class BatchRunner:
 
     def __init__(
         self,
-        store: BatchStore,
+        store: BatchRecords,
         events: EventLog,
         bus: Bus,
         jobs: JobService,
@@ -70,6 +72,7 @@ class BatchRunner:
             line_bytes_max=payload_bytes_max + _LINE_OVERHEAD_BYTES,
         )
         self._runs: dict[str, tuple[BatchRun, asyncio.Task[None]]] = {}
+        self._rooms: dict[tuple[str, str], tuple[float, int]] = {}  # when it was looked at, and what there was
         self._news = asyncio.Event()
         self._reload_at_s = self._purge_at_s = float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
@@ -119,6 +122,7 @@ class BatchRunner:
             self._runs = {}
             for task in running:
                 task.cancel()
+            self._rooms = {}
             await asyncio.gather(*running, return_exceptions=True)
 
     async def _wait_for_news(self) -> None:
@@ -208,8 +212,16 @@ class BatchRunner:
     # --- jobs --------------------------------------------------------------------------------------------------------
 
     def _has_room(self, model: str, capability: str) -> bool:
+        """Look at the fleet some times a second; who comes meanwhile waits for one request at most all the same."""
+        now_s = asyncio.get_running_loop().time()
+        looked_s, room = self._rooms.get((model, capability), (float("-inf"), 0))
+        if now_s - looked_s > _ROOM_FRESH_S:
+            room = self._room(model, capability)
+            if len(self._rooms) >= _ROOMS_MAX:
+                self._rooms.clear()
+            self._rooms[model, capability] = (now_s, room)
         running = Counter(of for run, _ in self._runs.values() for of in run.open.values())
-        return running[model] < self._room(model, capability)
+        return running[model] < room
 
     async def _hear_of_jobs(self) -> None:
         """Hear at once of each job that ends; what is missed is found by looking at the jobs now and then."""

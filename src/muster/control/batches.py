@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterable, AsyncIterator
+from typing import Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,7 +15,7 @@ from muster.domain.batch import BATCH_ENDED, Batch, BatchStatus, KeptFile
 from muster.domain.file import safe_name
 from muster.errors import BatchNotFound, Conflict, InvalidInput, NotFound, QueueFull
 from muster.ids import new_id
-from muster.ports import BatchStore, Bus
+from muster.ports import BatchStore, Bus, FileIndex
 
 TOPIC = "batches"
 PURPOSE = "batch"
@@ -29,6 +30,10 @@ _KEY_CHARS_MAX, _VALUE_CHARS_MAX = 64, 512
 _FILENAME_CHARS_MAX = 256
 
 
+class BatchRecords(BatchStore, FileIndex, Protocol):
+    """The two faces of the one store."""
+
+
 class WantedBatch(Struct, frozen=True, kw_only=True):
     """As OpenAI has it. `completion_window` is `24h` there; here any number of s, m, h or d up to seven days."""
 
@@ -39,7 +44,7 @@ class WantedBatch(Struct, frozen=True, kw_only=True):
 
 
 class BatchDesk:
-    def __init__(self, store: BatchStore, files: FileService, bus: Bus, clock: Clock, rng: Rng) -> None:
+    def __init__(self, store: BatchRecords, files: FileService, bus: Bus, clock: Clock, rng: Rng) -> None:
         self._store = store
         self._files = files
         self._bus = bus

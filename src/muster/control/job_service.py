@@ -26,7 +26,7 @@ from muster.domain.job import (
 from muster.errors import InvalidInput, JobNotFound, MusterError
 from muster.ids import JobId, WorkerId, check_name, new_id
 from muster.jobs import explain, matching, retry, submission
-from muster.ports import Bus, CapabilityClass, Claimed, JobIndex, JobPage, JobQueue, JobUpkeep, Submitted
+from muster.ports import Bus, CapabilityClass, JobIndex, JobPage, JobQueue, JobUpkeep, Submitted
 from muster.wire import (
     ClaimReply,
     ClaimRequest,
@@ -235,14 +235,14 @@ class JobService:
                     lease_s=self._lease_s,
                     mark_idle=woken is not None,
                 )
-                claimed = await self._without_untimely(message.worker_id, claimed)
+                begun = await self._without_untimely(message.worker_id, claimed.jobs)
                 settlements = ()
                 refused += claimed.refused
                 left_s = deadline_s - self._clock.monotonic_s()
                 if woken is None or claimed.jobs or not claimed.session_known or left_s <= 0 or self._closing:
                     if class_id is not None and claimed.jobs and (passed_on or (woken and woken.done())):
                         self._wakeups.wake(class_id)
-                    return ClaimReply(jobs=claimed.jobs, refused=refused, session_known=claimed.session_known)
+                    return ClaimReply(jobs=begun, refused=refused, session_known=claimed.session_known)
                 await asyncio.wait([woken], timeout=min(left_s, _LOOK_AGAIN_S))
                 passed_on = woken.done()
             except asyncio.CancelledError:
@@ -253,11 +253,11 @@ class JobService:
                 if woken is not None and class_id is not None:
                     self._wakeups.forget(class_id, woken)
 
-    async def _without_untimely(self, worker_id: WorkerId, claimed: Claimed) -> Claimed:
+    async def _without_untimely(self, worker_id: WorkerId, jobs: tuple[ClaimedJob, ...]) -> tuple[ClaimedJob, ...]:
         """Put back for a moment what must not begin on this worker now; another one may take it meanwhile."""
-        untimely = [job for job in claimed.jobs if not self._may_begin(worker_id, job)]
+        untimely = [job for job in jobs if not self._may_begin(worker_id, job)]
         if not untimely:
-            return claimed
+            return jobs
         again_ms = self._clock.now_ms() + round(_UNTIMELY_S * 1000)
         await self._queue.settle(
             [
@@ -267,7 +267,7 @@ class JobService:
                 for job in untimely
             ]
         )
-        return msgspec.structs.replace(claimed, jobs=tuple(job for job in claimed.jobs if job not in untimely))
+        return tuple(job for job in jobs if job not in untimely)
 
     async def renew(self, message: RenewRequest) -> RenewReply:
         renewed = await self._queue.renew(

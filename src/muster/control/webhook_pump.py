@@ -18,7 +18,7 @@ from muster.domain.job import Job
 from muster.domain.webhook import Delivery, DeliveryStatus, HookState, Webhook
 from muster.errors import MusterError
 from muster.ids import JobId
-from muster.ports import Bus, EventLog, JobIndex, WebhookStore
+from muster.ports import Bus, DeliveryStore, EventLog, JobIndex, WebhookStore
 from muster.webhooks import outcome, wanted
 from muster.webhooks.outbox import Outbox
 from muster.webhooks.outcome import Answer, Patience
@@ -36,6 +36,10 @@ _AT_ONCE = 64
 _AT_ONCE_PER_HOOK = 4
 
 ShowJob = Callable[[Job], Any]
+
+
+class WebhookRecords(WebhookStore, DeliveryStore, Protocol):
+    """The two faces of the one store."""
 
 
 class Post(Protocol):
@@ -78,7 +82,7 @@ class WebhookPump:
 
     def __init__(
         self,
-        store: WebhookStore,
+        store: WebhookRecords,
         events: EventLog,
         bus: Bus,
         outlet: Outlet,

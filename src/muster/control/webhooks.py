@@ -6,12 +6,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muster.clock import Clock, Rng
-from muster.control.webhook_pump import TOPIC, Outlet, missed
+from muster.control.webhook_pump import TOPIC, Outlet, WebhookRecords, missed
 from muster.domain.event import Event
 from muster.domain.webhook import Delivery, DeliveryStatus, HookState, Webhook
 from muster.errors import Conflict, NotFound, QueueFull, WebhookNotFound
 from muster.ids import base32
-from muster.ports import Bus, EventLog, WebhookStore
+from muster.ports import Bus, EventLog
 from muster.webhooks import outcome, wanted
 from muster.webhooks.outcome import Patience
 
@@ -29,7 +29,15 @@ class Hooked(Struct, frozen=True, kw_only=True):
 
 class WebhookDesk:
     def __init__(
-        self, store: WebhookStore, events: EventLog, bus: Bus, outlet: Outlet, clock: Clock, rng: Rng, *, private: bool
+        self,
+        store: WebhookRecords,
+        events: EventLog,
+        bus: Bus,
+        outlet: Outlet,
+        clock: Clock,
+        rng: Rng,
+        *,
+        private: bool,
     ) -> None:
         """`private` allows addresses of our own networks."""
         self._store = store

@@ -1,7 +1,6 @@
 """Signed as Standard Webhooks has it: HMAC-SHA256 over id, time and body, with the secret that was shown once."""
 
 import base64
-import binascii
 import hmac
 
 from muster.webhooks.wanted import SECRET_PREFIX
@@ -26,8 +25,4 @@ def headers_of(secret: str, delivery_id: str, now_ms: int, body: bytes) -> dict[
 
 
 def _key(secret: str) -> bytes:
-    text = secret.removeprefix(SECRET_PREFIX)
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error:
-        return text.encode()
+    return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)

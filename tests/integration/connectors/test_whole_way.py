@@ -132,7 +132,7 @@ def content(plane: ControlPlane, url: str) -> bytes:
 
 
 def test_the_connector_of_the_guide_is_as_short_as_it_says() -> None:
-    assert len(code_of_guide()[0].splitlines()) <= 30
+    assert sum(bool(line.strip()) for line in code_of_guide()[0].splitlines()) <= 30
 
 
 def test_a_packages_own_connector_runs_and_keeps_a_file(plane: ControlPlane) -> None:
@@ -181,7 +181,7 @@ def test_comfyui_is_offered_while_it_runs_and_its_jobs_wait_for_it_else(plane: C
     comfy.kill()
     eventually_sync(lambda: available(plane, "comfyui") == [], 30)
     eventually_sync(lambda: plane.job(running)["status"] in {"pending", "unworkable"}, 30)
-    assert plane.job(running)["retry_count"] >= 1
+    assert 1 <= plane.job(running)["retry_count"] <= 3  # looked at when it failed, not only at its turn
     plane.post(f"/api/jobs/{running}/cancel")
     later = plane.post("/api/jobs", {"service_required": "comfyui", "payload": picture})["job_id"]
     eventually_sync(lambda: plane.job(later)["status"] == "unworkable", 20)

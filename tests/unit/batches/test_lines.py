@@ -133,6 +133,7 @@ async def test_slices_give_the_same_lines_again() -> None:
     again = [line[3] for part in slices for line in await cut([data[part.start : part.end]], first=part.first_line)]
     assert again == [b"line %d" % number for number in range(250)]
     assert not any(part.done for part in slices)
+    assert lines.Cutter().slices() == ()
 
 
 def test_a_slice_spans_only_so_many_lines_however_empty() -> None:

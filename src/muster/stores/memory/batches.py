@@ -2,7 +2,7 @@ from muster.domain.batch import Batch, KeptFile
 
 
 class MemoryBatches:
-    """A BatchStore."""
+    """A BatchStore and a FileIndex."""
 
     def __init__(self) -> None:
         self._files: dict[str, KeptFile] = {}

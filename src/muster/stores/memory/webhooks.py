@@ -6,7 +6,7 @@ from muster.stores import rules
 
 
 class MemoryWebhooks:
-    """A WebhookStore."""
+    """A WebhookStore and a DeliveryStore."""
 
     def __init__(self) -> None:
         self._webhooks: dict[str, Webhook] = {}

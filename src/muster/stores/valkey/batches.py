@@ -8,7 +8,10 @@ _batch = msgspec.json.Decoder(Batch)
 
 
 class ValkeyBatches:
-    """A BatchStore: three hashes. That a batch is to be cancelled is no part of its record, which one alone writes."""
+    """A BatchStore and a FileIndex: three hashes.
+
+    That a batch is to be cancelled is no part of its record, which one alone writes.
+    """
 
     def __init__(self, server: Server) -> None:
         self._server = server

@@ -15,7 +15,10 @@ _delivery = msgspec.json.Decoder(Delivery)
 
 
 class ValkeyWebhooks:
-    """A WebhookStore. Each call writes first what must not be lost, so that a half of it is at worst told twice."""
+    """A WebhookStore and a DeliveryStore.
+
+    Each call writes first what must not be lost, so that a half of it is at worst told twice.
+    """
 
     def __init__(self, server: Server) -> None:
         self._server = server
