@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +18,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 _FILES_MAX = 256
-_CHUNK_BYTES = 256 * 1024
+_CHUNK_BYTES = 1024 * 1024
 _PAUSES_S = (0.5, 2.0, 5.0, 10.0)  # a control plane that is started anew is back by then
 
 
@@ -70,13 +69,10 @@ class AttemptFiles:
 
     async def _fetch(self, url: str, into: Path) -> int:
         size = 0
-        file = await asyncio.to_thread(into.open, "wb")
-        try:
-            async for chunk in self._link.get_file(self._job_id, self._attempt, url):
-                size += len(chunk)
-                await asyncio.to_thread(file.write, chunk)
-        finally:
-            await asyncio.to_thread(file.close)
+        await asyncio.to_thread(into.write_bytes, b"")
+        async for chunk in self._link.get_file(self._job_id, self._attempt, url):
+            size += len(chunk)
+            await asyncio.to_thread(_append, into, chunk)
         return size
 
     def _name(self, name: str) -> str:
@@ -93,17 +89,25 @@ class AttemptFiles:
 
 
 async def _chunks(data: bytes | Path) -> AsyncIterator[bytes]:
-    if isinstance(data, bytes):
-        for start in range(0, len(data), _CHUNK_BYTES):
-            yield data[start : start + _CHUNK_BYTES]
-        return
+    """Open a file anew for each part: an attempt that is cancelled in the middle leaves nothing open."""
+    start = 0
+    while chunk := data[start : start + _CHUNK_BYTES] if isinstance(data, bytes) else await _part(data, start):
+        start += len(chunk)
+        yield chunk
+
+
+async def _part(path: Path, start: int) -> bytes:
+    def read() -> bytes:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(_CHUNK_BYTES)
+
     try:
-        file = await asyncio.to_thread(data.open, "rb")
+        return await asyncio.to_thread(read)
     except OSError as error:
-        raise InvalidInput(f"cannot read {data}: {error.strerror}") from None
-    try:
-        while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
-            yield chunk
-    finally:
-        with suppress(OSError):
-            file.close()
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from None
+
+
+def _append(path: Path, chunk: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(chunk)

@@ -127,7 +127,9 @@ def done(plane: ControlPlane, service: str, payload: Any) -> Any:
 
 
 def content(plane: ControlPlane, url: str) -> bytes:
-    with urllib.request.urlopen(plane.url + url, timeout=10) as answer:
+    request = urllib.request.Request(plane.url + url)
+    plane._authorize(request)
+    with urllib.request.urlopen(request, timeout=10) as answer:
         return bytes(answer.read())
 
 

@@ -173,6 +173,27 @@ async def test_a_named_service_is_attached_watched_and_offered(tmp_path: Path) -
 
 
 @in_virtual_time
+async def test_a_service_that_fails_a_job_is_looked_at_at_once(tmp_path: Path) -> None:
+    plane, queue = FakePlane(), FakeQueue()
+    url = "http://127.0.0.1:9000"
+    failed_s: list[float] = []
+
+    async def die(*_: object) -> None:
+        del chat.alive[url]
+        failed_s.append(LoopClock().monotonic_s())
+        raise UpstreamFailed("the connection was lost")
+
+    chat = FakeConnector("chat", die, needs_service=True)
+    chat.serve(url)
+    async with running(plane, queue, tmp_path, connectors={"chat": chat}, attach=(("chat", url),)):
+        await until(lambda: queue.capabilities and queue.capabilities[-1].services == ("chat",))
+        await time_passes(3.0)  # in the middle between two looks
+        queue.add(spec("a", service="chat"))
+        await until(lambda: queue.capabilities[-1].services == ())
+        assert LoopClock().monotonic_s() - failed_s[0] < 1.0
+
+
+@in_virtual_time
 async def test_an_unknown_connector_to_attach_is_a_mistake_to_correct(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="no connector 'paint'"):
         agent(FakePlane(), FakeQueue(), tmp_path, attach=(("paint", "http://127.0.0.1:1"),))

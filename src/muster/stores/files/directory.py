@@ -8,14 +8,14 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from muster.errors import StoreUnavailable
 from muster.ports import Files
 
 T = TypeVar("T")
 
-_CHUNK_BYTES = 256 * 1024
+_CHUNK_BYTES = 1024 * 1024
 _ARRIVING = ".arriving-"  # no owner begins with a dot
 _ARRIVING_S_MAX = 86_400.0  # what is older never will
 
@@ -27,17 +27,14 @@ class DirectoryFiles:
         self._root = root
 
     async def put(self, owner: str, name: str, data: AsyncIterable[bytes]) -> None:
-        file = await self._do(self._begin)
+        arriving = await self._do(self._begin)
         try:
-            try:
-                async for chunk in data:
-                    await self._do(file.write, chunk)
-            finally:
-                await self._do(file.close)
-            await self._do(self._finish, Path(file.name), owner, name)
+            async for chunk in data:
+                await self._do(_append, arriving, chunk)
+            await self._do(self._finish, arriving, owner, name)
         except BaseException:
             with suppress(StoreUnavailable):
-                await self._do(os.unlink, file.name)
+                await self._do(arriving.unlink)
             raise
 
     async def size(self, owner: str, name: str) -> int | None:
@@ -49,15 +46,10 @@ class DirectoryFiles:
             raise self._away(error) from None
 
     async def read(self, owner: str, name: str, start: int, end: int) -> AsyncIterator[bytes]:
-        file = await self._do(self._open, owner, name)
-        try:
-            await self._do(file.seek, start)
-            left = end - start
-            while left > 0 and (chunk := await self._do(file.read, min(left, _CHUNK_BYTES))):
-                left -= len(chunk)
-                yield chunk
-        finally:
-            file.close()
+        """Open it anew for each part: a reader that goes in the middle leaves nothing open."""
+        while start < end and (chunk := await self._do(self._part, owner, name, start, min(end - start, _CHUNK_BYTES))):
+            start += len(chunk)
+            yield chunk
 
     async def owners(self) -> dict[str, Files]:
         return await self._do(self._look_around)
@@ -65,17 +57,21 @@ class DirectoryFiles:
     async def delete(self, owner: str) -> None:
         await asyncio.to_thread(shutil.rmtree, self._root / owner, ignore_errors=True)
 
-    def _begin(self) -> "tempfile._TemporaryFileWrapper[bytes]":
+    def _begin(self) -> Path:
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return tempfile.NamedTemporaryFile(dir=self._root, prefix=_ARRIVING, delete=False)
+        number, path = tempfile.mkstemp(dir=self._root, prefix=_ARRIVING)
+        os.close(number)
+        return Path(path)
 
     def _finish(self, arrived: Path, owner: str, name: str) -> None:
         folder = self._root / owner
         folder.mkdir(exist_ok=True)
         arrived.replace(folder / name)
 
-    def _open(self, owner: str, name: str) -> BinaryIO:
-        return (self._root / owner / name).open("rb")
+    def _part(self, owner: str, name: str, start: int, size: int) -> bytes:
+        with (self._root / owner / name).open("rb") as file:
+            file.seek(start)
+            return file.read(size)
 
     def _look_around(self) -> dict[str, Files]:
         """Count what there is; what a control plane left half written when it died is cleared away on the way."""
@@ -101,3 +97,10 @@ class DirectoryFiles:
 
     def _away(self, error: OSError) -> StoreUnavailable:
         return StoreUnavailable(f"the files in {self._root} cannot be used: {error.strerror or error}")
+
+
+def _append(path: Path, chunk: bytes) -> None:
+    """Write to a file that is there: one whose writer has gone meanwhile must not come back."""
+    with path.open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.write(chunk)
