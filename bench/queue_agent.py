@@ -19,7 +19,7 @@ from muster.domain.job import ClaimedJob
 from muster.domain.service import Service, ServiceStatus
 from muster.ids import NodeId
 from muster.jobs.retry import RetryPolicy
-from muster.ports import ReportProgress
+from muster.ports import JobFiles, ReportProgress
 from muster.stores.valkey import ValkeyStore
 from muster.system import SystemClock, system_rng
 
@@ -38,7 +38,10 @@ class NoWork:
     def check(self, payload: Any) -> None:
         """Take anything."""
 
-    async def run(self, _job: ClaimedJob, _service: Service | None, _report: ReportProgress) -> Any:
+    def schema(self) -> dict[str, Any]:
+        return {}
+
+    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress, files: JobFiles) -> Any:  # noqa: ARG002 - the port's
         os.write(self._file, b".")
         return {"ok": True}
 

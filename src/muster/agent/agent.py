@@ -29,7 +29,7 @@ from muster.domain.node import Phase
 from muster.domain.service import Service
 from muster.errors import MusterError, SetupError, UpstreamFailed
 from muster.ids import new_id
-from muster.ports import Connector, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink, ReportProgress
+from muster.ports import Connector, FileLink, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink, ReportProgress
 from muster.wire import Deregistration, Heartbeat, HeartbeatReply, Registration
 
 log = structlog.get_logger()
@@ -55,6 +55,8 @@ class Backends(Struct, frozen=True, kw_only=True):
     usual_ports: Mapping[str, int]
     check_health: HealthCheck
     fetch_model: FetchModel
+    broken_connectors: Mapping[str, str] = {}  # why, by name
+    files: FileLink | None = None  # None: jobs can neither keep files nor read any
 
 
 class Agent:
@@ -89,6 +91,7 @@ class Agent:
             clock=clock,
             rng=rng,
             look_every_s=config.look_every_s,
+            files=backends.files,
         )
         self._gpus = Gpus(devices.gpus, devices.simulated_gpus, None if config.num_gpus == "auto" else config.num_gpus)
         self._crew = Crew(
@@ -182,6 +185,7 @@ class Agent:
         steps = [
             Step("identify", Phase.STARTING, self._identify),
             Step("read_devices", Phase.STARTING, self._read_devices),
+            *([Step("load_connectors", Phase.STARTING, self._tell_broken)] if self._backends.broken_connectors else []),
             Step("join_fleet", Phase.STARTING, self._join_fleet),
             Step("fetch_models", Phase.CONFIGURING, self._fetch_models),
             Step("start_services", Phase.CONFIGURING, self._start_services),
@@ -218,6 +222,10 @@ class Agent:
         if wanted not in {"auto", found}:
             self._outbox.add("gpu_count_mismatch", wanted=wanted, found=found, used=len(inventory), simulated=simulated)
         return {"gpus": [gpu.name for gpu in inventory], "simulated": simulated}
+
+    async def _tell_broken(self) -> dict[str, Any]:
+        """Make it a problem of the node, which works without them."""
+        raise UpstreamFailed("; ".join(self._backends.broken_connectors.values()))
 
     async def _join_fleet(self) -> dict[str, Any]:
         await self._pulse.start()

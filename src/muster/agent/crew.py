@@ -48,6 +48,8 @@ class Crew:
                 slots=self._config.worker_slots,
                 gpu_index=None if gpu is None else gpu.index,
                 stop_timeout_s=self._config.stop_timeout_s,
+                files=self._around.files,
+                on_doubt=self._around.board.doubt,
                 on_change=self._on_change,
             )
             means = Means(

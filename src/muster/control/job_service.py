@@ -11,9 +11,20 @@ from msgspec import Struct
 from muster.clock import Clock, Rng
 from muster.control.sessions import SessionClasses
 from muster.control.wakeups import Wakeups
-from muster.domain.job import ACTIVE, Job, JobError, JobSpec, JobState, JobStatus, Need, Requirements, Settlement
+from muster.domain.job import (
+    ACTIVE,
+    ClaimedJob,
+    Job,
+    JobError,
+    JobSpec,
+    JobState,
+    JobStatus,
+    Need,
+    Requirements,
+    Settlement,
+)
 from muster.errors import InvalidInput, JobNotFound, MusterError
-from muster.ids import JobId, check_name, new_id
+from muster.ids import JobId, WorkerId, check_name, new_id
 from muster.jobs import explain, matching, retry, submission
 from muster.ports import Bus, CapabilityClass, JobIndex, JobPage, JobQueue, JobUpkeep, Submitted
 from muster.wire import (
@@ -40,6 +51,7 @@ _LOOK_AGAIN_S = 5.0  # a lost wake-up costs at most this
 _RENEWALS_PER_LEASE = 6
 _UNHELD_GRACE_S = 5.0  # longer than a claim's reply is under way
 _WANT_MAX = 1000
+_UNTIMELY_S = 1.0  # until background work is tried again where people wait for answers
 _CLASSES_FRESH_S = 1.0
 _BUS_RETRY_S = 0.5
 
@@ -71,6 +83,7 @@ class JobService:
         retry_policy: retry.RetryPolicy,
         payload_bytes_max: int,
         payload_checks: Mapping[str, PayloadCheck],
+        may_begin: Callable[[WorkerId, ClaimedJob], bool] = lambda _, __: True,
     ) -> None:
         self._queue = stores.queue
         self._index = stores.index
@@ -82,6 +95,7 @@ class JobService:
         self._policy = retry_policy
         self._payload_bytes_max = payload_bytes_max
         self._payload_checks = payload_checks
+        self._may_begin = may_begin
         self._wakeups = Wakeups()
         self._sessions = SessionClasses(bus)
         self._classes = _NO_CLASSES
@@ -119,7 +133,7 @@ class JobService:
         job_id = spec.job_id or JobId(new_id("job", now_ms, self._rng))
         spec = msgspec.structs.replace(spec, job_id=job_id, created_at=now_ms, requirements=_with_payloads_model(spec))
         submission.check(spec, payload_bytes=len(encode(spec.payload)), payload_bytes_max=self._payload_bytes_max)
-        if (check := self._payload_checks.get(spec.service_required)) is not None:
+        if (check := self._payload_checks.get(spec.service_required.partition(":")[0])) is not None:
             check(spec.payload)
         return spec
 
@@ -221,13 +235,14 @@ class JobService:
                     lease_s=self._lease_s,
                     mark_idle=woken is not None,
                 )
+                begun = await self._without_untimely(message.worker_id, claimed.jobs)
                 settlements = ()
                 refused += claimed.refused
                 left_s = deadline_s - self._clock.monotonic_s()
                 if woken is None or claimed.jobs or not claimed.session_known or left_s <= 0 or self._closing:
                     if class_id is not None and claimed.jobs and (passed_on or (woken and woken.done())):
                         self._wakeups.wake(class_id)
-                    return ClaimReply(jobs=claimed.jobs, refused=refused, session_known=claimed.session_known)
+                    return ClaimReply(jobs=begun, refused=refused, session_known=claimed.session_known)
                 await asyncio.wait([woken], timeout=min(left_s, _LOOK_AGAIN_S))
                 passed_on = woken.done()
             except asyncio.CancelledError:
@@ -237,6 +252,22 @@ class JobService:
             finally:
                 if woken is not None and class_id is not None:
                     self._wakeups.forget(class_id, woken)
+
+    async def _without_untimely(self, worker_id: WorkerId, jobs: tuple[ClaimedJob, ...]) -> tuple[ClaimedJob, ...]:
+        """Put back for a moment what must not begin on this worker now; another one may take it meanwhile."""
+        untimely = [job for job in jobs if not self._may_begin(worker_id, job)]
+        if not untimely:
+            return jobs
+        again_ms = self._clock.now_ms() + round(_UNTIMELY_S * 1000)
+        await self._queue.settle(
+            [
+                msgspec.structs.replace(
+                    retry.settle_returned(job.spec.job_id, job.attempt), retry_at_ms=again_ms, avoid_worker=worker_id
+                )
+                for job in untimely
+            ]
+        )
+        return tuple(job for job in jobs if job not in untimely)
 
     async def renew(self, message: RenewRequest) -> RenewReply:
         renewed = await self._queue.renew(

@@ -24,6 +24,9 @@ TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED
 ACTIVE = frozenset({JobStatus.ASSIGNED, JobStatus.IN_PROGRESS})
 
 
+BACKGROUND_PRIORITY = 0  # is begun only where nobody waits for an answer of the gateway
+
+
 class Hardware(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Lower bounds, except gpu_model, which must be part of the card's name (any case)."""
 
@@ -53,13 +56,14 @@ class JobError(Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     message: str
     retriable: bool = True
+    retry_after_s: float | None = None  # not sooner, by the word of the service
 
 
 class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`fraction` is 0 to 1; None where the service does not tell.
 
     `text` is the end of an answer that is being written, for jobs that asked for it: a bounded part of it that
-    begins at its character `text_at`.
+    begins at its character `text_at`. `preview_url` is where the newest picture of what is being made lies.
     """
 
     fraction: float | None = None
@@ -67,6 +71,7 @@ class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_ms: int | None = None
     text: str | None = None
     text_at: int = 0
+    preview_url: str | None = None
 
 
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
