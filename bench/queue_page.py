@@ -7,6 +7,9 @@ from pathlib import Path
 from bench.queue_peers import PEERS, Figures, Outcome, machine
 
 _PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "benchmarks-queue.md"
+_CROWDED = (
+    "The machine had more to do than it has cores: rates, latencies and even ratios are rough, CPU per job is steadier."
+)
 _HEADS = (
     "queue",
     "enqueue/s one by one / bulk",
@@ -66,12 +69,13 @@ def _lines(outcome: Outcome, tables: Mapping[str, Sequence[str]]) -> list[str]:
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, {outcome.server}.",
         f"Load of the machine while the peers were measured: {outcome.load}. Compare only figures of one page.",
+        *([_CROWDED] if outcome.crowded else []),
         "",
         "## Beside other queues",
         "",
         "No-op jobs, one worker process each, one server on the loopback without an append-only file, medians of",
-        f"{outcome.repetitions} repetitions that go round all queues. `Muster ÷ it`: Muster's largest batch over the",
-        "queue's drain, both with results.",
+        f"{outcome.repetitions} repetitions that go round all queues, of {outcome.share:.0%} of the usual jobs.",
+        "`Muster ÷ it`: Muster's largest batch over the queue's drain, both with results.",
         "",
         *tables["peers"],
         "",

@@ -303,7 +303,9 @@ def install(peer: Peer) -> str | None:
 class Outcome(Struct, frozen=True, kw_only=True):
     server: str
     repetitions: int
+    share: float
     load: str
+    crowded: bool
     figures: dict[str, Figures]
     absent: dict[str, str]
 
@@ -333,9 +335,18 @@ def run(names: Sequence[str], *, repetitions: int, share: float, latencies: int)
                 print(f"# {repetition + 1}/{repetitions} {peer.name}: {rate:,.0f} jobs/s", file=sys.stderr, flush=True)
     finally:
         server.stop()
+    crowded = statistics.median(loads) > (os.cpu_count() or 1)
     load = f"{statistics.median(loads):.1f} in the median, {max(loads):.1f} at most"
     kept = {name: found for name, found in figures.items() if name not in absent}
-    return Outcome(server=f"Redis {server.version}", repetitions=repetitions, load=load, figures=kept, absent=absent)
+    return Outcome(
+        server=f"Redis {server.version}",
+        repetitions=repetitions,
+        share=share,
+        load=load,
+        crowded=crowded,
+        figures=kept,
+        absent=absent,
+    )
 
 
 def machine() -> str:

@@ -16,7 +16,9 @@ def test_a_row_has_medians_and_the_ratio_to_the_largest_batch_of_muster() -> Non
     outcome = Outcome(
         server="Redis 7.0.15",
         repetitions=3,
+        share=1.0,
         load="1.0",
+        crowded=False,
         figures={
             "Muster, 64 at a time": figures(50_000),
             "Muster, 1 at a time": figures(5_000),
