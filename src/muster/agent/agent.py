@@ -90,7 +90,14 @@ class Agent:
             rng=rng,
             look_every_s=config.look_every_s,
         )
-        self._gpus = Gpus(devices.gpus, devices.simulated_gpus, None if config.num_gpus == "auto" else config.num_gpus)
+        self._gpus = Gpus(
+            devices.gpus,
+            devices.simulated_gpus,
+            None if config.num_gpus == "auto" else config.num_gpus,
+            clock,
+            self._outbox.add,
+            self._board.services,
+        )
         self._crew = Crew(
             config, jobs, self._gpus, devices.host, self._state.facts.cpu_cores or 0, self._around, self.hurry
         )
@@ -211,13 +218,10 @@ class Agent:
         return {"boot_id": self._boot_id, "address": self._around.address}
 
     async def _read_devices(self) -> dict[str, Any]:
-        found = await self._gpus.take_stock()
+        await self._gpus.take_stock()
         inventory = self._gpus.inventory
         self._state.facts = describe(self._config, self._around.address, inventory)
-        wanted, simulated = self._config.num_gpus, sum(gpu.simulated for gpu in inventory)
-        if wanted not in {"auto", found}:
-            self._outbox.add("gpu_count_mismatch", wanted=wanted, found=found, used=len(inventory), simulated=simulated)
-        return {"gpus": [gpu.name for gpu in inventory], "simulated": simulated}
+        return {"gpus": [gpu.name for gpu in inventory], "simulated": sum(gpu.simulated for gpu in inventory)}
 
     async def _join_fleet(self) -> dict[str, Any]:
         await self._pulse.start()

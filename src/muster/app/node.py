@@ -17,7 +17,7 @@ from muster.agent.node_file import NodeFile, load_node_file
 from muster.app.agent_link import AgentLink, Links, open_link
 from muster.connectors.catalog import USUAL_PORTS, all_connectors, identify
 from muster.devices.host import PsutilHost
-from muster.devices.nvml import NvmlProbe
+from muster.devices.machine_gpus import MachineGpus
 from muster.devices.simulated import SimulatedGpus
 from muster.domain.service import Service
 from muster.settings import Settings, parse_pairs
@@ -105,6 +105,7 @@ class LocalNode:
         self._links = links
         self._default_model = default_model
         self._session: aiohttp.ClientSession | None = None
+        self._gpus = MachineGpus()
         self._link: AgentLink | None = None
         self.agent: Agent | None = None
 
@@ -130,7 +131,7 @@ class LocalNode:
             config,
             link,
             link,
-            Devices(gpus=NvmlProbe(), simulated_gpus=SimulatedGpus, host=PsutilHost(settings.data_path)),
+            Devices(gpus=self._gpus, simulated_gpus=SimulatedGpus, host=PsutilHost(settings.data_path)),
             Backends(
                 connectors=all_connectors(session, system_rng()),
                 identify=identify_at,
@@ -147,6 +148,7 @@ class LocalNode:
     async def stop(self) -> None:
         if self.agent is not None:
             await self.agent.stop()
+        await self._gpus.close()
         if self._link is not None:
             await self._link.stop()
         if self._session is not None:

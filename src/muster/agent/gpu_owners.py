@@ -1,0 +1,100 @@
+"""Whose processes use a GPU: those of a service by pid tree, process group or cgroup; the others are from outside.
+
+The join is pure; `trace_process` reads what it needs from the system.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import psutil
+from msgspec import Struct
+
+from muster.domain.gpu import GpuOwner
+from muster.domain.service import Service
+
+_PROC = Path("/proc")
+_GENERATIONS_MAX = 32
+_OWNERS_MAX = 16  # told one by one; a heartbeat has a bound
+_SLICE = "muster.slice"
+
+
+class Trace(Struct, frozen=True):
+    """`pids` are the process, those above it, and the leaders of its group and session, who stay when parents die."""
+
+    pids: frozenset[int] = frozenset()
+    cgroup: str = ""
+
+
+TraceProcess = Callable[[int], Trace]
+
+
+def join_owners(
+    processes: Iterable[GpuOwner], services: Sequence[Service], trace: TraceProcess
+) -> tuple[GpuOwner, ...]:
+    """Return one owner for each service and for each name from outside, those with most memory first."""
+    by_pid = {service.pid: service.name for service in services if service.pid is not None}
+    names = {service.name for service in services}
+    shares: dict[tuple[bool, str], list[GpuOwner]] = {}
+    for process in processes:
+        service = _service_of(trace(process.pids[0]), by_pid, names)
+        shares.setdefault((service is not None, service or process.name), []).append(process)
+    owners = [_sum(name, share, service=service) for (service, name), share in shares.items()]
+    owners.sort(key=lambda owner: (-(owner.memory_mb or 0), owner.name))
+    rest = owners[_OWNERS_MAX:]
+    if not rest:
+        return tuple(owners)
+    return (*owners[:_OWNERS_MAX], _sum(f"{len(rest)} others", rest, service=False))
+
+
+def _service_of(trace: Trace, by_pid: dict[int, str], names: set[str]) -> str | None:
+    for pid in trace.pids & by_pid.keys():
+        return by_pid[pid]
+    parts = trace.cgroup.split("/")
+    if _SLICE in parts:  # muster.slice/GROUP/INSTANCE, and what the instance made below it
+        return next((part for part in parts[parts.index(_SLICE) + 1 :] if part in names), None)
+    return None
+
+
+def _sum(name: str, share: Sequence[GpuOwner], *, service: bool) -> GpuOwner:
+    """Add up. A sum with an unknown part is unknown; but of the load, who is not told of did nothing."""
+    memory = [part.memory_mb for part in share if part.memory_mb is not None]
+    load = [part.utilization_percent for part in share if part.utilization_percent is not None]
+    return GpuOwner(
+        name=name,
+        pids=tuple(pid for part in share for pid in part.pids),
+        memory_mb=sum(memory) if len(memory) == len(share) else None,
+        utilization_percent=min(100.0, round(sum(load), 1)) if load else None,
+        service=service,
+    )
+
+
+def trace_process(pid: int) -> Trace:
+    """Return what can be seen: a process may end meanwhile, or be none of this pid namespace."""
+    if not _PROC.joinpath("self").exists():
+        return _trace_elsewhere(pid)
+    pids: set[int] = set()
+    at = pid
+    for _ in range(_GENERATIONS_MAX):
+        if at <= 1 or (stat := _read(at, "stat")) is None:
+            break
+        # The name before the last parenthesis may hold anything, blanks and parentheses too.
+        parent, group, session = (int(field) for field in stat.rpartition(")")[2].split()[1:4])
+        pids |= {at, group, session}
+        at = parent
+    cgroups = (_read(pid, "cgroup") or "").splitlines()
+    return Trace(frozenset(pids), next((line[3:] for line in cgroups if line.startswith("0::")), ""))
+
+
+def _read(pid: int, name: str) -> str | None:
+    try:
+        return _PROC.joinpath(str(pid), name).read_text(errors="replace")
+    except OSError:
+        return None
+
+
+def _trace_elsewhere(pid: int) -> Trace:
+    try:
+        process = psutil.Process(pid)
+        return Trace(frozenset({pid, *(parent.pid for parent in process.parents())}))
+    except psutil.Error:
+        return Trace()
