@@ -70,6 +70,8 @@ class Gpus:
             found = await self._figures(self._stand_in, _FIRST_READ_DEADLINE_S)
         self._inventory = {gpu.index: gpu for gpu in found[: self._wanted]}
         self._watches = {index: GpuWatch() for index in self._inventory}
+        for index, gpu in self._inventory.items():
+            self._watches[index].see(gpu, self._clock.monotonic_s())
         self._found = len(real)
         if self._wanted not in {None, len(real)}:
             self._tell_count(self._wanted)

@@ -184,7 +184,7 @@ def gpus(_: Settings) -> Iterator[Finding]:
 
 
 def programs_of_tests(_: Settings) -> Iterator[Finding]:
-    for program in ("chromium", "redis-server"):
+    for program in ("chromium", "redis-server", "gcc"):
         path = shutil.which(program)
         yield Finding(
             f"{program} (tests)",
