@@ -1,7 +1,7 @@
 """The GPUs of this node: what was found when it came up, with the figures of now and whether each is fit for work."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -84,11 +84,12 @@ class Gpus:
             self._count(real)
             now = real if self._stand_in is None else await self._figures(self._stand_in, _READ_DEADLINE_S)
         except MusterError as error:
-            problem = f"the GPUs cannot be read: {error.message}"
+            if self._inventory:  # else it could not be read from the start, and that is told already
+                problem = f"the GPUs cannot be read: {error.message}"
         found = self._matched(now)
         gpus = tuple(self._judged(gpu, found.get(gpu.index)) for gpu in self.inventory)
         self._tell_changes(gpus)
-        return GpuReading(gpus, "; ".join(filter(None, (problem, *map(_complaint, gpus)))) or None)
+        return GpuReading(gpus, "; ".join(_complaints(gpus, problem)) or None)
 
     async def _figures(self, probe: GpuProbe, deadline_s: float) -> tuple[Gpu, ...]:
         try:
@@ -144,7 +145,11 @@ class Gpus:
                 del self._out[gpu.index]
 
 
-def _complaint(gpu: Gpu) -> str | None:
-    if gpu.out_of_service is not None:
-        return f"GPU {gpu.index} is out of service: {gpu.out_of_service}"
-    return f"GPU {gpu.index} cannot be read" if gpu.fault is not None else None
+def _complaints(gpus: Sequence[Gpu], problem: str | None) -> Iterator[str]:
+    if problem is not None:
+        yield problem
+    for gpu in gpus:
+        if gpu.out_of_service is not None:
+            yield f"GPU {gpu.index} is out of service: {gpu.out_of_service}"
+        elif gpu.fault is not None and problem is None:
+            yield f"GPU {gpu.index} cannot be read"
