@@ -8,7 +8,7 @@ import structlog
 from msgspec import json
 
 from muster.clock import Clock
-from muster.devices.helper import Helper
+from muster.devices.helper_process import HelperProcess
 from muster.devices.nvml_helper import Answer
 from muster.domain.gpu import Gpu, GpuFault
 from muster.errors import MusterError
@@ -43,7 +43,7 @@ class NvmlProbe:
         is_there: Callable[[], bool] = library_is_there,
     ) -> None:
         self._clock = clock or SystemClock()
-        self._helper = Helper(command, self._clock, answer_s=answer_s, first_answer_s=first_answer_s)
+        self._helper = HelperProcess(command, self._clock, answer_s=answer_s, first_answer_s=first_answer_s)
         self._is_there = is_there
         self._known: tuple[Gpu, ...] = ()
         self._absent_until_s = 0.0

@@ -19,7 +19,7 @@ _REST_S, _REST_S_MAX = 1.0, 60.0
 _GLANCE_S = 0.2  # once it has failed nobody waits for it: its answer is there at the next look
 
 
-class Helper:
+class HelperProcess:
     """`answer_s` is what an answer may take, `first_answer_s` the first of each process: it may wake every card.
 
     Only the very first question waits as long as that; later ones are told that the driver is still being set up.
