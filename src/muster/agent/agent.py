@@ -247,6 +247,7 @@ class Agent:
             models=self._models,
             missing_models=self._missing_models,
             check_health=self._backends.check_health,
+            gpu_names=self._gpus.cuda_names,
         )
         planned = instances(self._config.services, [gpu.index for gpu in self._gpus.inventory])
         self._supervisor = Supervisor(planned, provisions, self._around)

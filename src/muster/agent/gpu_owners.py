@@ -28,15 +28,33 @@ class Trace(Struct, frozen=True):
 TraceProcess = Callable[[int], Trace]
 
 
+class Traces:
+    """Traces of those who use GPUs, each made once: who is above a process when it is first seen started it."""
+
+    def __init__(self, trace: TraceProcess) -> None:
+        self._trace = trace
+        self._kept: dict[tuple[int, str], Trace] = {}
+        self._asked: dict[tuple[int, str], Trace] = {}
+
+    def of(self, process: GpuOwner) -> Trace:
+        key = process.pids[0], process.name  # a number that is given again has seldom the same name as well
+        trace = self._asked[key] = self._kept.get(key) or self._trace(process.pids[0])
+        return trace
+
+    def forget_others(self) -> None:
+        """Forget those who were not asked for since the last time."""
+        self._kept, self._asked = self._asked, {}
+
+
 def join_owners(
-    processes: Iterable[GpuOwner], services: Sequence[Service], trace: TraceProcess
+    processes: Iterable[GpuOwner], services: Sequence[Service], trace: Callable[[GpuOwner], Trace]
 ) -> tuple[GpuOwner, ...]:
     """Return one owner for each service and for each name from outside, those with most memory first."""
     by_pid = {service.pid: service.name for service in services if service.pid is not None}
     names = {service.name for service in services}
     shares: dict[tuple[bool, str], list[GpuOwner]] = {}
     for process in processes:
-        service = _service_of(trace(process.pids[0]), by_pid, names)
+        service = _service_of(trace(process), by_pid, names)
         shares.setdefault((service is not None, service or process.name), []).append(process)
     owners = [_sum(name, share, service=service) for (service, name), share in shares.items()]
     owners.sort(key=lambda owner: (-(owner.memory_mb or 0), owner.name))
@@ -61,7 +79,7 @@ def _sum(name: str, share: Sequence[GpuOwner], *, service: bool) -> GpuOwner:
     load = [part.utilization_percent for part in share if part.utilization_percent is not None]
     return GpuOwner(
         name=name,
-        pids=tuple(pid for part in share for pid in part.pids),
+        pids=() if service else tuple(pid for part in share for pid in part.pids),  # a service tells its own
         memory_mb=sum(memory) if len(memory) == len(share) else None,
         utilization_percent=min(100.0, round(sum(load), 1)) if load else None,
         service=service,

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muster.agent.gpu_owners import TraceProcess, join_owners, trace_process
+from muster.agent.gpu_owners import TraceProcess, Traces, join_owners, trace_process
 from muster.agent.gpu_watch import GpuWatch
 from muster.clock import Clock
 from muster.domain.gpu import Gpu, GpuFault
@@ -50,7 +50,7 @@ class Gpus:
         self._clock = clock
         self._tell = tell
         self._services = services
-        self._trace = trace
+        self._traces = Traces(trace)
         self._stand_in: GpuProbe | None = None
         self._inventory: dict[int, Gpu] = {}
         self._watches: dict[int, GpuWatch] = {}
@@ -60,6 +60,12 @@ class Gpus:
     @property
     def inventory(self) -> tuple[Gpu, ...]:
         return tuple(self._inventory.values())
+
+    @property
+    def cuda_names(self) -> dict[int, str]:
+        """Name all by uuid where a card is split: CUDA does not number its instances as we do."""
+        split = any(gpu.parent is not None for gpu in self.inventory)
+        return {gpu.index: gpu.uuid for gpu in self.inventory if split and gpu.uuid is not None}
 
     async def take_stock(self) -> None:
         """Learn what is there; where none is, the wanted are simulated. More or fewer than wanted is an event."""
@@ -88,6 +94,7 @@ class Gpus:
                 problem = f"the GPUs cannot be read: {error.message}"
         found = self._matched(now)
         gpus = tuple(self._judged(gpu, found.get(gpu.index)) for gpu in self.inventory)
+        self._traces.forget_others()
         self._tell_changes(gpus)
         return GpuReading(gpus, "; ".join(_complaints(gpus, problem)) or None)
 
@@ -116,7 +123,7 @@ class Gpus:
         why = self._watches[known.index].see(gpu, self._clock.monotonic_s())
         if gpu is None or gpu.fault is not None:
             return replace(known.without_figures(None if gpu is None else gpu.fault), out_of_service=why)
-        owners = None if gpu.owners is None else join_owners(gpu.owners, self._services(), self._trace)
+        owners = None if gpu.owners is None else join_owners(gpu.owners, self._services(), self._traces.of)
         return replace(gpu, owners=owners, out_of_service=why)
 
     # --- events ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from muster.agent import gpu_owners
-from muster.agent.gpu_owners import Trace, join_owners, trace_process
+from muster.agent.gpu_owners import Trace, Traces, join_owners, trace_process
 from muster.domain.gpu import GpuOwner
 from muster.domain.service import Service, ServiceStatus
 
@@ -22,7 +22,7 @@ def process(pid: int, name: str = "python3", memory_mb: int | None = 100, load: 
 
 
 def joined(*processes: GpuOwner, traces: Mapping[int, Trace], services: tuple[Service, ...]) -> tuple[GpuOwner, ...]:
-    return join_owners(processes, services, lambda pid: traces.get(pid, Trace()))
+    return join_owners(processes, services, lambda process: traces.get(process.pids[0], Trace()))
 
 
 def test_a_service_owns_the_processes_below_its_own() -> None:
@@ -35,7 +35,7 @@ def test_a_service_owns_the_processes_below_its_own() -> None:
     )
     assert owners == (
         GpuOwner(name="blender", pids=(99,), memory_mb=4_200),
-        GpuOwner(name="llama", pids=(11, 12), memory_mb=200, utilization_percent=50.5, service=True),
+        GpuOwner(name="llama", memory_mb=200, utilization_percent=50.5, service=True),
     )
 
 
@@ -109,3 +109,20 @@ def test_names_with_blanks_and_parentheses_and_entries_that_vanish_do_no_harm(
     monkeypatch.setattr(gpu_owners, "_PROC", tmp_path)
     assert trace_process(50) == Trace(frozenset({50, 45, 44}), "/muster.slice/g/llama")
     assert trace_process(51) == Trace()
+
+
+def test_each_process_is_traced_once_as_long_as_it_is_there() -> None:
+    asked: list[int] = []
+
+    def trace(pid: int) -> Trace:
+        asked.append(pid)
+        return Trace(frozenset({pid}))
+
+    traces = Traces(trace)
+    for there in ([1, 2], [1, 2], [2], [1, 2]):
+        for pid in there:
+            assert traces.of(process(pid)) == Trace(frozenset({pid}))
+        traces.forget_others()
+    assert asked == [1, 2, 1]
+    traces.of(process(2, "another"))  # the number was given again
+    assert asked == [1, 2, 1, 2]

@@ -132,6 +132,12 @@ async def test_processes_are_told_as_those_of_services_and_of_others() -> None:
     processes = (GpuOwner(name="python3", pids=(11,), memory_mb=300), GpuOwner(name="blender", pids=(99,), memory_mb=4))
     reading = await node.read(gpu(0, owners=processes))
     assert reading.gpus[0].owners == (
-        GpuOwner(name="llama", pids=(11,), memory_mb=300, service=True),
+        GpuOwner(name="llama", memory_mb=300, service=True),
         GpuOwner(name="blender", pids=(99,), memory_mb=4),
     )
+
+
+async def test_where_a_card_is_split_cuda_is_told_all_by_name() -> None:
+    assert (await bench(gpu(0, uuid="a"), gpu(1))).gpus.cuda_names == {}
+    split = await bench(gpu(0, uuid="MIG-a", parent="GPU-x"), gpu(1, uuid="GPU-b"), gpu(2))
+    assert split.gpus.cuda_names == {0: "MIG-a", 1: "GPU-b"}
