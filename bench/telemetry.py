@@ -3,7 +3,7 @@
     python -m bench telemetry            the table
     python -m bench telemetry --quick    the same with fewer rounds, to see whether it works
 
-Each worker is a service with a process of its own that uses a GPU; whose it is, is found in the real /proc. The GPUs are
+Each worker is a service with a process of its own that uses a GPU; whose it is, is found in the real /proc. GPUs are
 read from a helper process over its pipe, as on a real node, but it answers at once: what a driver takes is not ours.
 """
 

@@ -1,14 +1,17 @@
-"""Whose processes use a GPU: those of a service by pid tree, process group or cgroup; the others are from outside.
+"""Whose processes use a GPU: a service's by pid tree, process group, cgroup or its port; the others are from outside.
 
 The join is pure; `trace_process` reads what it needs from the system.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 from msgspec import Struct
 
+from muster.agent.identity import is_loopback
 from muster.domain.gpu import GpuOwner
 from muster.domain.service import Service
 
@@ -19,20 +22,28 @@ _SLICE = "muster.slice"
 
 
 class Trace(Struct, frozen=True):
-    """`pids` are the process, those above it, and the leaders of its group and session, who stay when parents die."""
+    """`pids` are the process, those above it, and the leaders of its group and session, who stay when parents die.
+
+    `ports` are those on which they listen.
+    """
 
     pids: frozenset[int] = frozenset()
     cgroup: str = ""
+    ports: frozenset[int] = frozenset()
 
 
 TraceProcess = Callable[[int], Trace]
 
 
 class Traces:
-    """Traces of those who use GPUs, each made once: who is above a process when it is first seen started it."""
+    """Traces of those who use GPUs, each made once: who is above a process when it is first seen started it.
+
+    They are made again when other ports count: a service that is attached listens by then.
+    """
 
     def __init__(self, trace: TraceProcess) -> None:
         self._trace = trace
+        self._ports: frozenset[int] = frozenset()
         self._kept: dict[tuple[int, str], Trace] = {}
         self._asked: dict[tuple[int, str], Trace] = {}
 
@@ -40,6 +51,11 @@ class Traces:
         key = process.pids[0], process.name  # a number that is given again has seldom the same name as well
         trace = self._asked[key] = self._kept.get(key) or self._trace(process.pids[0])
         return trace
+
+    def look_for(self, ports: frozenset[int]) -> None:
+        if ports != self._ports:
+            self._ports = ports
+            self._kept = {}
 
     def forget_others(self) -> None:
         """Forget those who were not asked for since the last time."""
@@ -51,10 +67,11 @@ def join_owners(
 ) -> tuple[GpuOwner, ...]:
     """Return one owner for each service and for each name from outside, those with most memory first."""
     by_pid = {service.pid: service.name for service in services if service.pid is not None}
+    by_port = ports_of(services)
     names = {service.name for service in services}
     shares: dict[tuple[bool, str], list[GpuOwner]] = {}
     for process in processes:
-        service = _service_of(trace(process), by_pid, names)
+        service = _service_of(trace(process), by_pid, by_port, names)
         shares.setdefault((service is not None, service or process.name), []).append(process)
     owners = [_sum(name, share, service=service) for (service, name), share in shares.items()]
     owners.sort(key=lambda owner: (-(owner.memory_mb or 0), owner.name))
@@ -64,9 +81,21 @@ def join_owners(
     return (*owners[:_OWNERS_MAX], _sum(f"{len(rest)} others", rest, service=False))
 
 
-def _service_of(trace: Trace, by_pid: dict[int, str], names: set[str]) -> str | None:
+def ports_of(services: Iterable[Service]) -> dict[int, str]:
+    """Return the services that run on this machine without us, by their ports: nobody told us their pids."""
+    found = {}
+    for service in services:
+        parts = urlsplit(service.url or "")
+        if service.pid is None and not service.managed and parts.port and is_loopback(parts.hostname or ""):
+            found[parts.port] = service.name
+    return found
+
+
+def _service_of(trace: Trace, by_pid: dict[int, str], by_port: dict[int, str], names: set[str]) -> str | None:
     for pid in trace.pids & by_pid.keys():
         return by_pid[pid]
+    for port in trace.ports & by_port.keys():
+        return by_port[port]
     parts = trace.cgroup.split("/")
     if _SLICE in parts:  # muster.slice/GROUP/INSTANCE, and what the instance made below it
         return next((part for part in parts[parts.index(_SLICE) + 1 :] if part in names), None)
@@ -100,7 +129,8 @@ def trace_process(pid: int) -> Trace:
         pids |= {at, group, session}
         at = parent
     cgroups = (_read(pid, "cgroup") or "").splitlines()
-    return Trace(frozenset(pids), next((line[3:] for line in cgroups if line.startswith("0::")), ""))
+    cgroup = next((line[3:] for line in cgroups if line.startswith("0::")), "")
+    return Trace(frozenset(pids), cgroup, _ports(pids))
 
 
 def _read(pid: int, name: str) -> str | None:
@@ -110,9 +140,20 @@ def _read(pid: int, name: str) -> str | None:
         return None
 
 
+def _ports(pids: Iterable[int]) -> frozenset[int]:
+    """Return where they listen, as far as we may see."""
+    found: set[int] = set()
+    for pid in pids:
+        with suppress(psutil.Error):
+            connections = psutil.Process(pid).net_connections("tcp")
+            found |= {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
+    return frozenset(found)
+
+
 def _trace_elsewhere(pid: int) -> Trace:
     try:
         process = psutil.Process(pid)
-        return Trace(frozenset({pid, *(parent.pid for parent in process.parents())}))
+        pids = frozenset({pid, *(parent.pid for parent in process.parents())})
     except psutil.Error:
         return Trace()
+    return Trace(pids, ports=_ports(pids))

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muster.agent.gpu_owners import TraceProcess, Traces, join_owners, trace_process
+from muster.agent.gpu_owners import TraceProcess, Traces, join_owners, ports_of, trace_process
 from muster.agent.gpu_watch import GpuWatch
 from muster.clock import Clock
 from muster.domain.gpu import Gpu, GpuFault
@@ -93,6 +93,7 @@ class Gpus:
             if self._inventory:  # else it could not be read from the start, and that is told already
                 problem = f"the GPUs cannot be read: {error.message}"
         found = self._matched(now)
+        self._traces.look_for(frozenset(ports_of(self._services())))
         gpus = tuple(self._judged(gpu, found.get(gpu.index)) for gpu in self.inventory)
         self._traces.forget_others()
         self._tell_changes(gpus)

@@ -1,4 +1,4 @@
-"""A made driver: a real shared library whose answers stand in a file, and the helper that loads it in place of NVIDIA's."""
+"""A made driver: a real shared library whose answers stand in a file, and the helper that loads it."""
 
 import shutil
 import subprocess

@@ -85,7 +85,7 @@ async def test_processes_are_told_for_each_gpu_with_memory_and_use(driver: MadeN
     driver.processes = [(0, os.getpid(), 300, 20), (0, far, -1, 5), (1, os.getpid(), 700, 0)]
     driver.save()
     first, second = await read(probe)
-    name = Path("/proc/self/comm").read_text().strip()
+    name = psutil.Process().name()
     assert first.owners == (
         GpuOwner(name=name, pids=(os.getpid(),), memory_mb=300, utilization_percent=20.0),
         GpuOwner(name=f"away-{far}", pids=(far,), memory_mb=None, utilization_percent=5.0),

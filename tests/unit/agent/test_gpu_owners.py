@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,8 +14,8 @@ from muster.domain.gpu import GpuOwner
 from muster.domain.service import Service, ServiceStatus
 
 
-def service(name: str, pid: int | None = None) -> Service:
-    return Service(name=name, connector="chat", status=ServiceStatus.RUNNING, pid=pid)
+def service(name: str, pid: int | None = None, url: str | None = None) -> Service:
+    return Service(name=name, connector="chat", status=ServiceStatus.RUNNING, pid=pid, url=url)
 
 
 def process(pid: int, name: str = "python3", memory_mb: int | None = 100, load: float | None = None) -> GpuOwner:
@@ -54,6 +55,21 @@ def test_a_service_owns_the_processes_of_its_cgroup(cgroup: str, owner: str) -> 
     assert (found.name, found.service) == (owner, owner == "llama")
 
 
+@pytest.mark.parametrize(
+    ("url", "owner"),
+    [
+        ("http://127.0.0.1:11434", "ollama"),
+        ("http://127.0.0.1:8080", "python3"),
+        ("http://10.0.0.9:11434", "python3"),  # on another machine
+        (None, "python3"),
+    ],
+)
+def test_a_service_that_runs_without_us_owns_what_its_server_started(url: str | None, owner: str) -> None:
+    traces = {11: Trace(frozenset({11, 10}), ports=frozenset({11434}))}
+    (found,) = joined(process(11), traces=traces, services=(service("ollama", url=url),))
+    assert found.name == owner
+
+
 def test_a_sum_with_an_unknown_part_is_unknown() -> None:
     (found,) = joined(process(1, memory_mb=5), process(2, memory_mb=None), traces={}, services=())
     assert (found.memory_mb, found.utilization_percent) == (None, None)
@@ -84,6 +100,11 @@ def child() -> object:
 def test_a_process_is_traced_to_those_above_it(child: subprocess.Popen[bytes]) -> None:
     trace = trace_process(child.pid)
     assert {child.pid, os.getpid(), os.getppid()} - {1} <= trace.pids
+
+
+def test_it_is_seen_where_a_process_or_one_above_it_listens(child: subprocess.Popen[bytes]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert server.getsockname()[1] in trace_process(child.pid).ports
 
 
 def test_without_proc_the_parents_are_found_as_well(
@@ -125,4 +146,6 @@ def test_each_process_is_traced_once_as_long_as_it_is_there() -> None:
         traces.forget_others()
     assert asked == [1, 2, 1]
     traces.of(process(2, "another"))  # the number was given again
-    assert asked == [1, 2, 1, 2]
+    traces.look_for(frozenset({11434}))
+    traces.of(process(2, "another"))
+    assert asked == [1, 2, 1, 2, 2]

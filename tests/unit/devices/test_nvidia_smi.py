@@ -1,6 +1,6 @@
 import pytest
 
-from muster.devices.nvidia_smi import _BASIC, _MORE, parse_gpus, parse_owners
+from muster.devices.nvidia_smi import _BASIC, _MORE, _PROCESS, parse_gpus, parse_owners
 from muster.domain.gpu import Gpu, GpuFault, GpuOwner
 
 A40 = "0, NVIDIA A40, GPU-a, 00000000:0A:00.0, 535.54, 46068, 1234, 37, 61, 123.46"
@@ -60,7 +60,5 @@ def test_a_process_on_two_gpus_is_told_for_each() -> None:
 
 def test_the_fields_asked_for_are_those_that_there_are() -> None:
     """There is no field for the use of the processors by a process: asking for one fails the whole question."""
-    from muster.devices.nvidia_smi import _PROCESS
-
     valid = {"timestamp", "gpu_name", "gpu_bus_id", "gpu_serial", "gpu_uuid", "pid", "process_name", "used_gpu_memory"}
     assert set(_PROCESS) <= valid
