@@ -1,5 +1,6 @@
 """The GPUs of a node: more or fewer than wanted, gone and back, and who uses them."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from muster.domain.service import Service, ServiceStatus
 from muster.errors import UpstreamFailed
 from tests.clocks import ManualClock
 from tests.unit.agent.nodes import FakeGpus, gpu, simulated_gpus
+from tests.unit.agent.virtual_time import in_virtual_time
 
 
 class Bench:
@@ -141,3 +143,15 @@ async def test_where_a_card_is_split_cuda_is_told_all_by_name() -> None:
     assert (await bench(gpu(0, uuid="a"), gpu(1))).gpus.cuda_names == {}
     split = await bench(gpu(0, uuid="MIG-a", parent="GPU-x"), gpu(1, uuid="GPU-b"), gpu(2))
     assert split.gpus.cuda_names == {0: "MIG-a", 1: "GPU-b"}
+
+
+@in_virtual_time
+async def test_a_probe_that_keeps_no_deadline_is_not_waited_for() -> None:
+    class Hanging(FakeGpus):
+        async def read(self) -> tuple[Gpu, ...]:
+            await asyncio.Event().wait()
+            return ()
+
+    node = await bench(gpu(0))
+    node.gpus._probe = Hanging()
+    assert (await node.gpus.read()).problem == "the GPUs cannot be read: no figures within 6 s"
