@@ -8,14 +8,13 @@ from typing import cast
 import structlog
 
 from muster.clock import Clock
-from muster.devices.bounded import Ending
+from muster.devices.bounded import Ending, rest_s
 from muster.errors import UpstreamFailed, UpstreamTimeout
 from muster.system import die_with_parent
 
 log = structlog.get_logger()
 
 _ANSWER_BYTES_MAX = 4 * 1024 * 1024
-_REST_S, _REST_S_MAX = 1.0, 60.0
 _GLANCE_S = 0.2  # once it has failed nobody waits for it: its answer is there at the next look
 
 
@@ -114,8 +113,7 @@ class HelperProcess:
 
     def _failed(self, why: str) -> UpstreamFailed:
         self._failures += 1
-        rest_s = min(_REST_S_MAX, _REST_S * 2.0 ** min(self._failures - 1, 10))
-        self._rests_until_s, self._why = self._clock.monotonic_s() + rest_s, why
+        self._rests_until_s, self._why = self._clock.monotonic_s() + rest_s(self._failures), why
         return UpstreamFailed(why)
 
     async def _end(self) -> None:

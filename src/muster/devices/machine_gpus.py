@@ -30,8 +30,8 @@ class MachineGpus:
         self._clock = clock or SystemClock()
         self._nvml = nvml or NvmlProbe(clock=self._clock)
         self._programs: dict[str, NvidiaSmi | RocmSmi] = {
-            "nvidia": nvidia_smi or NvidiaSmi(),
-            "amd": rocm_smi or RocmSmi(),
+            "nvidia": nvidia_smi or NvidiaSmi(clock=self._clock),
+            "amd": rocm_smi or RocmSmi(clock=self._clock),
         }
         self._rests_until_s = dict.fromkeys(self._programs, 0.0)
         self._signs: object = None

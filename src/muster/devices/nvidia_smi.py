@@ -7,10 +7,12 @@ from pathlib import Path
 import structlog
 from msgspec.structs import replace
 
+from muster.clock import Clock
 from muster.devices.bounded import BoundedProgram
 from muster.devices.nvml_reader import throttle_names
 from muster.domain.gpu import Gpu, GpuFault, GpuOwner
 from muster.errors import MusterError, UpstreamFailed, UpstreamTimeout
+from muster.system import SystemClock
 
 log = structlog.get_logger()
 
@@ -39,9 +41,9 @@ _FAULTS = {"gpu is lost": GpuFault.LOST, "gpu requires reset": GpuFault.NEEDS_RE
 
 
 class NvidiaSmi:
-    def __init__(self, program: str = "nvidia-smi", *, timeout_s: float = 4.0) -> None:
+    def __init__(self, program: str = "nvidia-smi", *, timeout_s: float = 4.0, clock: Clock | None = None) -> None:
         self._name = program
-        self._program = BoundedProgram(timeout_s)
+        self._program = BoundedProgram(timeout_s, clock or SystemClock())
         self._fields: tuple[str, ...] = _BASIC + _MORE
         self._known: tuple[Gpu, ...] = ()
         self._said: str | None = None

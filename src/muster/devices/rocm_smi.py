@@ -9,9 +9,11 @@ from typing import Any
 import structlog
 from msgspec import DecodeError, json
 
+from muster.clock import Clock
 from muster.devices.bounded import BoundedProgram
 from muster.domain.gpu import Gpu, GpuFault, GpuOwner
 from muster.errors import MusterError, UpstreamTimeout
+from muster.system import SystemClock
 
 log = structlog.get_logger()
 
@@ -23,9 +25,9 @@ _QUESTIONS = (
 
 
 class RocmSmi:
-    def __init__(self, program: str = "rocm-smi", *, timeout_s: float = 4.0) -> None:
+    def __init__(self, program: str = "rocm-smi", *, timeout_s: float = 4.0, clock: Clock | None = None) -> None:
         self._name = program
-        self._program = BoundedProgram(timeout_s)
+        self._program = BoundedProgram(timeout_s, clock or SystemClock())
         self._known: tuple[Gpu, ...] = ()
         self._said: str | None = None
 

@@ -55,8 +55,8 @@ def smi(tmp_path: Path) -> Program:
     return Program(tmp_path, "nvidia-smi")
 
 
-def probe(program: Program, timeout_s: float = 30.0) -> NvidiaSmi:
-    return NvidiaSmi(str(program.path), timeout_s=timeout_s)
+def probe(program: Program, timeout_s: float = 30.0, clock: ManualClock | None = None) -> NvidiaSmi:
+    return NvidiaSmi(str(program.path), timeout_s=timeout_s, clock=clock)
 
 
 async def test_several_gpus_are_read_with_their_processes(smi: Program) -> None:
@@ -103,19 +103,25 @@ async def test_a_driver_that_fails_later_leaves_its_gpus_unread(smi: Program) ->
     assert await nvidia.read() is None
 
 
-async def test_one_that_hangs_is_ended_at_its_deadline(smi: Program) -> None:
+async def test_one_that_hangs_is_ended_at_its_deadline_and_let_be_for_a_while(smi: Program, clock: ManualClock) -> None:
     smi.hangs()
-    nvidia = probe(smi, timeout_s=0.3)
+    nvidia = probe(smi, 0.3, clock)
     with pytest.raises(UpstreamTimeout, match=r"did not answer within 0\.3 s"):
         await nvidia.read()
     assert not any(psutil.pid_exists(pid) for pid in smi.pids)
+    with pytest.raises(UpstreamTimeout, match="did not answer"):
+        await nvidia.read()
+    assert len(smi.pids) == 1
+    clock.advance(1.1)
     smi.answers(GPUS)
     nvidia._program._timeout_s = 30.0
     before = await nvidia.read()
     assert before is not None
     smi.hangs()
     nvidia._program._timeout_s = 0.3
-    assert await nvidia.read() == tuple(gpu.without_figures(GpuFault.SILENT) for gpu in before)
+    for _ in range(3):
+        assert await nvidia.read() == tuple(gpu.without_figures(GpuFault.SILENT) for gpu in before)
+    assert len(smi.pids) == 4
 
 
 async def test_a_reader_that_gives_up_leaves_no_process(smi: Program) -> None:
@@ -128,17 +134,18 @@ async def test_a_reader_that_gives_up_leaves_no_process(smi: Program) -> None:
 
 
 async def test_beside_one_that_cannot_be_ended_no_second_one_is_begun(
-    smi: Program, monkeypatch: pytest.MonkeyPatch
+    smi: Program, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that hangs in the kernel takes no signal; this one is spared it."""
     smi.hangs()
     monkeypatch.setattr(bounded, "_AFTER_KILL_S", 0.05)
-    nvidia = probe(smi, timeout_s=0.3)
+    nvidia = probe(smi, 0.3, clock)
     with monkeypatch.context() as patched:
         patched.setattr(asyncio.subprocess.Process, "kill", lambda _: None)
         with pytest.raises(UpstreamTimeout):
             await nvidia.read()
     (pid,) = smi.pids
+    clock.advance(1.1)
     assert await nvidia.read() is None  # refused: nothing was begun
     assert smi.pids == [pid]
     psutil.Process(pid).kill()
@@ -150,7 +157,7 @@ async def test_beside_one_that_cannot_be_ended_no_second_one_is_begun(
 
 async def test_what_cannot_be_started_says_so(tmp_path: Path) -> None:
     with pytest.raises(MusterError, match="cannot be started"):
-        await bounded.BoundedProgram(1.0).run(str(tmp_path / "nothing"))
+        await bounded.BoundedProgram(1.0, ManualClock()).run(str(tmp_path / "nothing"))
 
 
 # --- AMD -------------------------------------------------------------------------------------------------------------
