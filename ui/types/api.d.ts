@@ -15,6 +15,8 @@ interface Gpu {
   utilization_percent: number | null;
   temperature_c: number | null;
   power_w: number | null;
+  owners?: { name: string; service: boolean; memory_mb: number | null }[] | null;
+  out_of_service?: string | null;
   simulated: boolean;
 }
 

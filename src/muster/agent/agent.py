@@ -93,7 +93,14 @@ class Agent:
             look_every_s=config.look_every_s,
             files=backends.files,
         )
-        self._gpus = Gpus(devices.gpus, devices.simulated_gpus, None if config.num_gpus == "auto" else config.num_gpus)
+        self._gpus = Gpus(
+            devices.gpus,
+            devices.simulated_gpus,
+            None if config.num_gpus == "auto" else config.num_gpus,
+            clock,
+            self._outbox.add,
+            self._board.services,
+        )
         self._crew = Crew(
             config, jobs, self._gpus, devices.host, self._state.facts.cpu_cores or 0, self._around, self.hurry
         )
@@ -215,13 +222,10 @@ class Agent:
         return {"boot_id": self._boot_id, "address": self._around.address}
 
     async def _read_devices(self) -> dict[str, Any]:
-        found = await self._gpus.take_stock()
+        await self._gpus.take_stock()
         inventory = self._gpus.inventory
         self._state.facts = describe(self._config, self._around.address, inventory)
-        wanted, simulated = self._config.num_gpus, sum(gpu.simulated for gpu in inventory)
-        if wanted not in {"auto", found}:
-            self._outbox.add("gpu_count_mismatch", wanted=wanted, found=found, used=len(inventory), simulated=simulated)
-        return {"gpus": [gpu.name for gpu in inventory], "simulated": simulated}
+        return {"gpus": [gpu.name for gpu in inventory], "simulated": sum(gpu.simulated for gpu in inventory)}
 
     async def _tell_broken(self) -> dict[str, Any]:
         """Make it a problem of the node, which works without them."""
@@ -251,6 +255,7 @@ class Agent:
             models=self._models,
             missing_models=self._missing_models,
             check_health=self._backends.check_health,
+            gpu_names=self._gpus.cuda_names,
         )
         planned = instances(self._config.services, [gpu.index for gpu in self._gpus.inventory])
         self._supervisor = Supervisor(planned, provisions, self._around)

@@ -21,7 +21,7 @@ from muster.connectors.catalog import BUILT_IN_NAMES, NODE_SECTIONS, USUAL_PORTS
 from muster.connectors.plugins import load_plugins
 from muster.connectors.web_service.connector import HTTP
 from muster.devices.host import PsutilHost
-from muster.devices.nvml import NvmlProbe
+from muster.devices.machine_gpus import MachineGpus
 from muster.devices.simulated import SimulatedGpus
 from muster.domain.service import Service
 from muster.ports import FileLink
@@ -123,6 +123,7 @@ class LocalNode:
         self._files = files
         self._default_model = default_model
         self._session: aiohttp.ClientSession | None = None
+        self._gpus = MachineGpus()
         self._link: AgentLink | None = None
         self.agent: Agent | None = None
 
@@ -152,7 +153,7 @@ class LocalNode:
             config,
             link,
             link,
-            Devices(gpus=NvmlProbe(), simulated_gpus=SimulatedGpus, host=PsutilHost(settings.data_path)),
+            Devices(gpus=self._gpus, simulated_gpus=SimulatedGpus, host=PsutilHost(settings.data_path)),
             Backends(
                 connectors=found.connectors,
                 broken_connectors=found.broken,
@@ -171,6 +172,7 @@ class LocalNode:
     async def stop(self) -> None:
         if self.agent is not None:
             await self.agent.stop()
+        await self._gpus.close()
         if self._link is not None:
             await self._link.stop()
         if self._session is not None:

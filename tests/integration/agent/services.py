@@ -114,6 +114,7 @@ class Site:
             models=more.get("models", {}),
             missing_models=more.get("missing_models", {}),
             check_health=HttpHealth(session).check,
+            gpu_names=more.get("gpu_names", {}),
         )
         self.supervisor = Supervisor(instances(templates, more.get("gpus", ())), provisions, around)
 

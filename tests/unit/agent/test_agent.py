@@ -10,6 +10,7 @@ import pytest
 
 from muster.agent.agent import Agent
 from muster.agent.config import ServiceTemplate
+from muster.domain.gpu import GpuFault
 from muster.domain.node import Health, Phase
 from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import WorkerStatus
@@ -400,3 +401,24 @@ async def test_starting_and_stopping_twice_does_nothing_more(tmp_path: Path) -> 
     await node.stop()
     assert len(plane.gone) == 1
     assert plane.kinds().count("node_ready") == 1
+
+
+@in_virtual_time
+async def test_a_lost_gpu_holds_its_own_worker_and_the_node_says_why(tmp_path: Path) -> None:
+    plane, gpus = FakePlane(), FakeGpus(gpu(0), gpu(1))
+
+    def statuses() -> list[WorkerStatus]:
+        return [worker.status for worker in plane.heartbeats[-1].workers] if plane.heartbeats else []
+
+    queue = FakeQueue()
+    async with running(plane, queue, tmp_path, gpus=gpus):
+        await until(lambda: statuses() == [WorkerStatus.IDLE, WorkerStatus.IDLE])
+        gpus.gpus = (gpu(0), gpu(1, fault=GpuFault.LOST))
+        await until(lambda: statuses() == [WorkerStatus.IDLE, WorkerStatus.DRAINING])
+        beat = plane.heartbeats[-1]
+        assert (beat.status, beat.reason) == (Health.DEGRADED, "GPU 1 is out of service: it fell off the bus")
+        assert [each.out_of_service for each in beat.gpus] == [None, "it fell off the bus"]
+        gpus.gpus = (gpu(0), gpu(1))
+        await until(lambda: statuses() == [WorkerStatus.IDLE, WorkerStatus.IDLE])
+        await until(lambda: plane.heartbeats[-1].status is Health.HEALTHY)
+    assert [told["gpu"] for told in plane.told("gpu_out_of_service") + plane.told("gpu_in_service")] == [1, 1]
