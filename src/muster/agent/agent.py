@@ -130,8 +130,7 @@ class Agent:
         self._stop_reason = "stopped"
         self._superseded = False
         self._draining = False
-        self._models: dict[str, str] = {}
-        self._missing_models: dict[str, str] = {}
+        self._models, self._missing_models = dict[str, str](), dict[str, str]()
         self._board.on_change(self.hurry)
 
     @property
