@@ -7,7 +7,7 @@ Every class carries a stable `code`, the HTTP status it maps to and whether a re
     ├── InvalidInput 400 ── PayloadTooLarge 413
     ├── Unauthorized 401 · Forbidden 403
     ├── NotFound 404 ── NodeNotFound · JobNotFound · ModelNotFound · CommandNotFound · MachineNotFound
-    │                · PoolNotFound
+    │                · PoolNotFound · WebhookNotFound · BatchNotFound
     ├── Conflict 409 ── InvalidTransition · OverBudget · PoolAmbiguous
     ├── QueueFull 429 · RateLimited 429
     ├── FilesFull 507
@@ -93,6 +93,14 @@ class CommandNotFound(NotFound):
 
 class MachineNotFound(NotFound):
     code = "machine_not_found"
+
+
+class BatchNotFound(NotFound):
+    code = "batch_not_found"
+
+
+class WebhookNotFound(NotFound):
+    code = "webhook_not_found"
 
 
 class Conflict(MusterError):

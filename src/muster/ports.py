@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from msgspec import Struct
 
 from muster.access.tokens import Token, Usage
+from muster.domain.batch import Batch, KeptFile
 from muster.domain.capability import Capability
 from muster.domain.command import Command
 from muster.domain.event import Event, LoggedEvent
@@ -19,6 +20,7 @@ from muster.domain.job import ClaimedJob, Job, JobSpec, JobStatus, Lease, Need, 
 from muster.domain.machine import Launch, Machine
 from muster.domain.node import Node, Resources
 from muster.domain.service import Service
+from muster.domain.webhook import Delivery, HookState, Webhook
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.placement.candidate import Candidate
 from muster.wire import (
@@ -261,6 +263,46 @@ class TokenStore(Protocol):
         ...
 
 
+class WebhookStore(Protocol):
+    """Webhooks, and how it goes with them."""
+
+    async def load(self) -> list[Webhook]:
+        """Return all, the oldest first."""
+        ...
+
+    async def add(self, webhook: Webhook) -> None: ...
+    async def remove(self, webhook_id: str) -> bool:
+        """Forget it with all of its deliveries."""
+        ...
+
+    async def states(self) -> dict[str, HookState]: ...
+    async def set_state(self, webhook_id: str, state: HookState) -> None: ...
+
+
+class DeliveryStore(Protocol):
+    """What webhooks are to be told and were told; what waits to be sent outlives everybody."""
+
+    async def position(self) -> str | None:
+        """Return up to where the log has been turned into deliveries; None before the first time."""
+        ...
+
+    async def plan(self, deliveries: Sequence[Delivery], position: str | None = None) -> None:
+        """Keep what is to be sent, and after it the position."""
+        ...
+
+    async def pending(self) -> list[Delivery]:
+        """Return what is to be sent, in the order of the log."""
+        ...
+
+    async def settle(self, delivery: Delivery) -> None:
+        """Keep how it stands; what has ended is to be sent no more and becomes a part of the webhook's history."""
+        ...
+
+    async def history(self, webhook_id: str) -> list[Delivery]:
+        """Return the newest that ended, the last one first."""
+        ...
+
+
 class Files(Struct, frozen=True, kw_only=True):
     """What one owner has in a BlobStore."""
 
@@ -282,6 +324,37 @@ class BlobStore(Protocol):
 
     async def owners(self) -> dict[str, Files]: ...
     async def delete(self, owner: str) -> None: ...
+
+
+class FileIndex(Protocol):
+    """Files that people know by an id."""
+
+    async def files(self) -> list[KeptFile]:
+        """Return all, the oldest first."""
+        ...
+
+    async def file(self, file_id: str) -> KeptFile | None: ...
+    async def save_file(self, file: KeptFile) -> None: ...
+    async def remove_file(self, file_id: str) -> bool: ...
+
+
+class BatchStore(Protocol):
+    """Only who leads saves a batch once it is made."""
+
+    async def batches(self) -> list[Batch]:
+        """Return all, the oldest first."""
+        ...
+
+    async def batch(self, batch_id: str) -> Batch | None: ...
+    async def save(self, batch: Batch) -> None: ...
+    async def remove(self, batch_id: str) -> None: ...
+    async def ask_cancel(self, batch_id: str, at_ms: int) -> None:
+        """Keep that it is to be cancelled; the first time counts."""
+        ...
+
+    async def cancels(self) -> dict[str, int]:
+        """Return since when which batches are to be cancelled."""
+        ...
 
 
 class Bus(Protocol):

@@ -245,6 +245,27 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cloud_unknown_price: Annotated[
         bool, Meta(description="Rent machines although their price is not known; they count as 0.")
     ] = False
+    batch_file_retention_s: Annotated[
+        float, Meta(gt=0, description="How long the files of /v1/files, and ended batches, are kept.")
+    ] = 2_592_000.0
+    webhook_private_addresses: Annotated[
+        bool, Meta(description="Let webhooks point into our own networks: this machine, 10.0.0.0/8 and the like.")
+    ] = False
+    webhook_timeout_s: Annotated[
+        float, Meta(gt=0, le=120, description="How long a webhook's receiver may take to answer.")
+    ] = 10.0
+    webhook_attempts_max: Annotated[
+        int, Meta(ge=1, le=100, description="How often a delivery is tried; then it has failed.")
+    ] = 10
+    webhook_retry_base_s: Annotated[
+        float, Meta(ge=0.01, description="Wait before a delivery's second attempt; doubles each time, with jitter.")
+    ] = 5.0
+    webhook_retry_max_s: Annotated[float, Meta(ge=0.01, description="Longest wait between a delivery's attempts.")] = (
+        3600.0
+    )
+    webhook_waiting_max: Annotated[
+        int, Meta(ge=1, description="Deliveries of one webhook that may wait; with one more it is paused.")
+    ] = 10_000
     stop_timeout_s: Annotated[float, Meta(gt=0, description="How long a stop waits for running work.")] = 10.0
     log_level: Annotated[str, Meta(description="debug, info, warning or error.")] = "info"
 

@@ -151,5 +151,6 @@ type MonitorMessage =
   | { type: "machine_removed"; machine_id: string }
   | { type: "job_update"; job: Job }
   | { type: "job_progress"; job_id: string; progress: Progress }
+  | { type: "periodic_status_update"; machine_id: string; status: string; last_seen: number; timestamp: number }
   | { type: "system_stats"; data: SystemStats }
   | { type: "resync"; reason: string };

@@ -15,6 +15,9 @@ from muster.access.book import Caller
 from muster.api import (
     agents,
     basics,
+    batch_files,
+    batches,
+    client_socket,
     commands,
     connectors,
     events,
@@ -29,6 +32,7 @@ from muster.api import (
     sockets,
     tasks,
     tokens,
+    webhooks,
 )
 from muster.api.described import DescribedPlugin
 from muster.api.entry import Entry, OwnOnly
@@ -50,6 +54,7 @@ _HANDLERS = [
     fleet.models,
     fleet.stats,
     jobs.submit,
+    jobs.submit_many,
     jobs.jobs,
     jobs.job,
     jobs.cancel,
@@ -71,7 +76,11 @@ _HANDLERS = [
     *pools.HANDLERS,
     *proxy.HANDLERS,
     *tasks.HANDLERS,
+    *webhooks.HANDLERS,
+    *batch_files.HANDLERS,
+    *batches.HANDLERS,
     sockets.monitor_socket,
+    client_socket.client_socket,
     *site.PAGES,
 ]
 _TAGS = {
@@ -84,6 +93,8 @@ _TAGS = {
     "monitor": "The live picture",
     "agents": "What agents send",
     "tokens": "Who may do what",
+    "batches": "Many requests for when nobody waits, as with OpenAI",
+    "webhooks": "Who is told when work ends",
     "older APIs": "Nodes with pools, their catalog, and tasks, under /v2",
     "proxy": "What a proxy in front of model servers tells of itself, under /_/",
 }

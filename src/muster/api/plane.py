@@ -14,12 +14,14 @@ from muster.api.state import Scenery
 from muster.api.task_stream import TaskStreams
 from muster.clock import Clock
 from muster.control.access import Access
+from muster.control.batches import BatchDesk
 from muster.control.command_service import CommandService
 from muster.control.file_service import FileService
 from muster.control.fleet import Fleet
 from muster.control.job_service import JobService
 from muster.control.pools import PoolNodes
 from muster.control.tasks import TaskDesk
+from muster.control.webhooks import WebhookDesk
 from muster.errors import SwitchedOff
 from muster.events.hub import Hub
 from muster.gateway.usage import Metric
@@ -47,6 +49,8 @@ class Plane(Struct, frozen=True, kw_only=True):
     tasks: TaskDesk
     task_streams: TaskStreams
     decide: Decide
+    webhooks: WebhookDesk
+    batches: BatchDesk
     pool_nodes: PoolNodes | None = None  # None: /v2 nodes are switched off
     fleet_api: bool = True
     machine: RentedMachine | None = None

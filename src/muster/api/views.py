@@ -187,6 +187,16 @@ class JobView(Struct, frozen=True, kw_only=True):
     def final(self) -> bool:
         return self.status in TERMINAL
 
+    @property
+    def version(self) -> str:
+        """Name this state of the job: the id of the event that tells it, the same at every control plane."""
+        moved_at = self.progress.at_ms if self.progress is not None else None
+        return f"{self.attempt}.{self.status}.{self.completed_at or self.next_attempt_at or moved_at or 0}"
+
+    @property
+    def machine_id(self) -> str | None:
+        return self.worker_id.rsplit("-worker-", 1)[0] if self.worker_id else None
+
 
 def rfc3339(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -356,7 +366,7 @@ def machine_view(node: Node, *, late: bool, now_ms: int) -> MachineView:
 
 
 def machine_status(node: Node) -> str:
-    if node.health is Health.DEAD:
+    if node.health not in _WORKING:
         return Phase.OFFLINE
     if node.phase is Phase.CONFIGURING:
         return Phase.STARTING

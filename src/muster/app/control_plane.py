@@ -10,6 +10,7 @@ from muster.api.asgi import build_app
 from muster.api.plane import Plane
 from muster.api.state import GatewayFigures, Scenery
 from muster.api.task_stream import TaskStreams
+from muster.app.batches import Batches
 from muster.app.broker import Broker
 from muster.app.certificates import CertificateWatch
 from muster.app.cloud import Cloud, open_cloud
@@ -18,14 +19,17 @@ from muster.app.grpc_port import GrpcPort
 from muster.app.pool_workers import PoolWorkers
 from muster.app.process import StateFile, make_data_dir, url_of
 from muster.app.stack import Stack
+from muster.app.webhooks import Webhooks
 from muster.commands.book import CommandBook
 from muster.control.access import Access
+from muster.control.background import Background
 from muster.control.command_service import CommandService
 from muster.control.file_service import FileService
 from muster.control.first_machine import FirstMachine
 from muster.control.fleet import Fleet
+from muster.control.gateway_load import GatewayLoad
 from muster.control.ingest import Ingest
-from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores
+from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
 from muster.control.leader import Leader
 from muster.control.own_host import OwnHost
 from muster.control.peers import Peers
@@ -35,13 +39,14 @@ from muster.control.sweep import Sweep
 from muster.control.tasks import TaskDesk
 from muster.control.timekeeper import Timekeeper
 from muster.devices.host import own_addresses
+from muster.domain.job import ClaimedJob
 from muster.errors import SetupError
 from muster.events.hub import Hub, HubLimits
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.usage import Metric, Sample
-from muster.ids import JobId, new_id
+from muster.ids import JobId, WorkerId, new_id
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink
 from muster.placement.scores import Strategy
@@ -102,14 +107,14 @@ class ControlPlane:
 
     async def _start(self) -> None:
         settings = self._settings
-        make_data_dir(settings.data_path)
-        await self._stack.start(DataDirLock(settings.data_path))
         store = await self._open_store()
         recorder = Recorder(store.nodes, store.log)
         fleet = Fleet(self._book(), recorder, self._clock)
         fleet.load(await store.nodes.load())
         peers, leader = self._beside_others(store, fleet, recorder)
-        jobs = self._jobs(store)
+        load = GatewayLoad(lambda: gateway.stats().in_flight_by_worker, store.bus, self._clock, self._plane_id)
+        background = Background(fleet, fleet.nodes, load.in_flight)
+        jobs = self._jobs(store, background.may_begin)
         self.files = files = self._files(jobs)
         commands = await self._commands(store, fleet, recorder, jobs)
 
@@ -123,6 +128,8 @@ class ControlPlane:
         hub = self._hub(store, fleet, scenery)
         sweep = self._sweep(store, fleet, commands, leader)
         pool_nodes = self._pool_nodes(fleet, ingest(V2_LINK))
+        webhooks = Webhooks(settings, store, self._clock, self._rng, leads=lambda: leader.leads)
+        batches = self._batches(store, jobs, files, load, background, leader)
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
         plane = Plane(
             fleet=fleet,
@@ -133,17 +140,15 @@ class ControlPlane:
             hub=hub,
             scenery=scenery,
             clock=self._clock,
-            metrics=lambda: (
-                *_metrics(gateway, recorder, broker),
-                *_metrics_of_planes(fleet, peers, leader),
-                *(cloud.metrics() if cloud else ()),
-            ),
+            metrics=lambda: (*_metrics(gateway, recorder, broker, cloud), *_metrics_of_planes(fleet, peers, leader)),
             web_dir=WEB_DIR,
             access=access,
             request_bytes_max=settings.request_bytes_max,
             tasks=tasks,
             task_streams=TaskStreams(jobs, hub, tasks.ended),
             decide=gateway.decide,
+            webhooks=webhooks.desk,
+            batches=batches.desk,
             pool_nodes=pool_nodes,
             fleet_api=bool(settings.fleet_api_url),
             machine=FirstMachine(cloud.service) if cloud else None,
@@ -161,7 +166,7 @@ class ControlPlane:
         for service in (
             *(recorder, peers, leader, access),
             _Draining(front, settings.stop_timeout_s),
-            *(grpc, sweep, files, jobs, commands, hub, broker),
+            *(grpc, sweep, files, webhooks, batches, jobs, commands, hub, broker),
         ):
             await self._stack.start(service)
         await self._start_optional(cloud, fleet, pool_nodes, jobs, leader)
@@ -186,6 +191,8 @@ class ControlPlane:
         log.info(told)
 
     async def _open_store(self) -> ValkeyStore:
+        make_data_dir(self._settings.data_path)
+        await self._stack.start(DataDirLock(self._settings.data_path))
         url = self._settings.valkey_url
         if not url:
             self._progress("starting the embedded Valkey", None)
@@ -201,7 +208,7 @@ class ControlPlane:
         self._stack.add(store.close)
         return store
 
-    def _jobs(self, store: ValkeyStore) -> JobService:
+    def _jobs(self, store: ValkeyStore, may_begin: Callable[[WorkerId, ClaimedJob], bool]) -> JobService:
         return JobService(
             JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs),
             store.bus,
@@ -210,8 +217,13 @@ class ControlPlane:
             lease_s=self._settings.job_lease_s,
             retry_policy=self._retry_policy,
             payload_bytes_max=self._settings.job_payload_bytes_max,
-            payload_checks={kind.name: kind.check for kind in self._job_kinds},
+            payload_checks=self._payload_checks,
+            may_begin=may_begin,
         )
+
+    @property
+    def _payload_checks(self) -> dict[str, PayloadCheck]:
+        return {kind.name: kind.check for kind in self._job_kinds}
 
     def _files(self, jobs: JobService) -> FileService:
         return FileService(
@@ -222,6 +234,28 @@ class ControlPlane:
             file_bytes_max=self._settings.file_bytes_max,
             files_bytes_max=self._settings.files_bytes_max,
             retention_s=self._settings.job_retention_s,
+        )
+
+    def _batches(
+        self,
+        store: ValkeyStore,
+        jobs: JobService,
+        files: FileService,
+        load: GatewayLoad,
+        background: Background,
+        leader: Leader,
+    ) -> Batches:
+        return Batches(
+            self._settings,
+            store,
+            jobs,
+            files,
+            self._clock,
+            self._rng,
+            load=load,
+            background=background,
+            checks=self._payload_checks,
+            leads=lambda: leader.leads,
         )
 
     async def _commands(self, store: ValkeyStore, fleet: Fleet, recorder: Recorder, jobs: JobService) -> CommandService:
@@ -388,9 +422,11 @@ def _figures(gateway: Gateway) -> GatewayFigures:
     )
 
 
-def _metrics(gateway: Gateway, recorder: Recorder, broker: Broker) -> Iterator[Metric]:
+def _metrics(gateway: Gateway, recorder: Recorder, broker: Broker, cloud: Cloud | None) -> Iterator[Metric]:
     yield from gateway.metrics()
     yield from broker.metrics()
+    if cloud is not None:
+        yield from cloud.metrics()
     yield Metric(
         name="muster_events_dropped_total",
         help="Facts that were not kept because the store was away for too long.",

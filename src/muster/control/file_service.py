@@ -23,6 +23,7 @@ from muster.ports import BlobStore
 log = structlog.get_logger()
 
 _SENT = "~"  # begins the owner of what a person sent; no job's id can
+_LASTING = ":"  # ends the owner of what stays until somebody forgets it
 _SWEEP_EVERY_S = 60.0
 _GRACE_MS = 60_000  # a job that was submitted a moment ago may not be seen yet
 _BATCH = 500
@@ -36,6 +37,11 @@ class StoredFile(Struct, frozen=True, kw_only=True):
     @property
     def type(self) -> str:
         return media_type(self.name)
+
+
+def lasting_owner(of: str | None, lasting_id: str) -> str:
+    """Return under which owner somebody's files are kept until they are forgotten."""
+    return f"{_SENT}{of or ''}{_SENT}{lasting_id}{_LASTING}"
 
 
 class FileService:
@@ -117,6 +123,16 @@ class FileService:
         owner = f"{_SENT}{caller.owner or ''}{_SENT}{file_id}"
         return await self._keep(owner, check_file_name(name), name, data)
 
+    async def keep(self, of: str | None, lasting_id: str, name: str, data: AsyncIterable[bytes]) -> StoredFile:
+        """Keep a file of somebody until it is forgotten, in place of what had its id and name."""
+        owner = lasting_owner(of, lasting_id)
+        ref = await self._keep(owner, check_file_name(name), name, data)
+        return StoredFile(owner=owner, name=name, bytes=ref.bytes)
+
+    async def forget(self, owner: str) -> None:
+        """Delete all files of this owner."""
+        await self._blobs.delete(owner)
+
     async def find(self, owner: str, name: str) -> StoredFile:
         parse_file_url(file_url(owner, name))
         size = await self._blobs.size(owner, name)
@@ -175,7 +191,9 @@ class FileService:
         gone = [
             owner
             for owner in owners
-            if owner.startswith(_SENT) and owners[owner].changed_at_ms + self._retention_ms < now_ms
+            if owner.startswith(_SENT)
+            and not owner.endswith(_LASTING)
+            and owners[owner].changed_at_ms + self._retention_ms < now_ms
         ]
         for begin in range(0, len(made), _BATCH):
             batch = [JobId(owner) for owner in made[begin : begin + _BATCH]]

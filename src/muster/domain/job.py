@@ -24,6 +24,9 @@ TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED
 ACTIVE = frozenset({JobStatus.ASSIGNED, JobStatus.IN_PROGRESS})
 
 
+BACKGROUND_PRIORITY = 0  # is begun only where nobody waits for an answer of the gateway
+
+
 class Hardware(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Lower bounds, except gpu_model, which must be part of the card's name (any case)."""
 
