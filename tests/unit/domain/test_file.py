@@ -50,3 +50,10 @@ def test_kinds_are_known_by_the_end_of_the_name_and_back() -> None:
     assert media_type("page.html") == media_type("none") == "application/octet-stream"
     assert ending_of("image/png; q=1") == "png"
     assert ending_of("text/html") == "bin"
+
+
+@pytest.mark.parametrize("name", ["", "../up", ".hidden", "a/b", "x" * 129])
+def test_a_name_that_is_none_is_refused_by_its_field(name: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check_file_name(name, "file")
+    assert caught.value.field == "file"
