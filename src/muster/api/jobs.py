@@ -1,26 +1,29 @@
 """Submit, look at, cancel, repeat and explain jobs."""
 
 import http
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.response import Stream
-from msgspec import Struct, field
+from msgspec import Struct
 
 from muster.api.plane import Plane, TheCaller, ThePlane
 from muster.api.streams import event_stream
 from muster.api.views import JobView, job_view
-from muster.domain.job import Job, JobSpec, JobStatus, Requirements
+from muster.domain.job import TIMEOUT_S, Job, JobSpec, JobStatus
 from muster.errors import Conflict, InvalidInput
 from muster.ids import JobId
 from muster.jobs.explain import Explanation
+from muster.jobs.shapes import read_requirements
 
 
 class SubmitJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A job to be done. `job_type` and `type` are other names of `service_required`, `id` of `job_id`.
 
+    `requirements` has `models`, `hardware`, `labels`, `negative` (what a worker must not have), `customer_isolation`;
+    all other keys are custom capabilities. `positive_requirements` and `negative_requirements` are understood as well.
     A `model` in the payload is required of the worker, unless `requirements.models` says otherwise.
     A job id of your own makes the submit safe to repeat. `timeout_s` bounds one attempt; `max_retries` counts the
     attempts after the first.
@@ -30,10 +33,10 @@ class SubmitJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     job_type: str | None = None
     type: str | None = None
     payload: Any = None
-    requirements: Requirements = field(default_factory=Requirements)
+    requirements: dict[str, Any] | Literal["all"] | None = None
     priority: int = 50
     max_retries: int = 3
-    timeout_s: float = 3600.0
+    timeout_s: float | None = None
     id: str | None = None
     job_id: str | None = None
     customer_id: str | None = None
@@ -159,14 +162,16 @@ def _spec(data: JSONBody[SubmitJob]) -> JobSpec:
     ids = {name for name in (data.id, data.job_id) if name is not None}
     if len(ids) > 1:
         raise InvalidInput("id and job_id differ; give one of them", field="job_id")
+    service = names.pop()
+    asked = read_requirements(data.requirements, service)
     return JobSpec(
         job_id=JobId(ids.pop() if ids else ""),
-        service_required=names.pop(),
+        service_required=service,
         payload=data.payload,
-        requirements=data.requirements,
+        requirements=asked.requirements,
         priority=data.priority,
         max_retries=data.max_retries,
-        timeout_s=data.timeout_s,
+        timeout_s=data.timeout_s or asked.timeout_s or TIMEOUT_S,
         customer_id=data.customer_id,
         workflow_id=data.workflow_id,
         workflow_priority=data.workflow_priority,

@@ -1,7 +1,7 @@
 """A job: its specification never changes after submit; its state does."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
@@ -21,6 +21,7 @@ class JobStatus(StrEnum):
 
 
 TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.TIMEOUT})
+TIMEOUT_S = 3600.0  # of an attempt, where a job does not say
 ACTIVE = frozenset({JobStatus.ASSIGNED, JobStatus.IN_PROGRESS})
 
 
@@ -33,8 +34,8 @@ class Hardware(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
     gpu_model: str | None = None
 
 
-class Requirements(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a worker must have, besides the service. `custom` follows the rules in jobs/matching.py."""
+class Conditions(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a worker can have, besides the service. `custom` follows the rules in jobs/matching.py."""
 
     models: tuple[str, ...] = ()
     hardware: Hardware = Hardware()
@@ -42,8 +43,18 @@ class Requirements(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     custom: dict[str, Any] = field(default_factory=dict)
 
 
+class Requirements(Conditions, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a worker must have, and what it must not: whatever meets a single condition of `negative` is refused.
+
+    `isolation`: only workers that keep customers apart from each other.
+    """
+
+    negative: Conditions = Conditions()
+    isolation: Literal["strict"] | None = None
+
+
 class Need(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Everything that decides who may run a job: the service and the requirements. Equal needs share a signature."""
+    """What decides who may run a job, but for its customer. Equal needs share a signature."""
 
     service: str
     requirements: Requirements = Requirements()
@@ -78,7 +89,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     requirements: Requirements = Requirements()
     priority: int = 50
     max_retries: int = 3
-    timeout_s: float = 3600.0
+    timeout_s: float = TIMEOUT_S
     customer_id: str | None = None
     workflow_id: str | None = None
     workflow_priority: int | None = None

@@ -34,8 +34,9 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
 def explain(job: Job, classes: Classes, position: int | None) -> Explanation:
     """`position` is how many pending jobs come before it; None when it does not wait."""
+    customer = job.spec.customer_id
     verdicts = [
-        ClassVerdict(class_id=class_id, sessions=sessions, mismatches=match(job.spec.need, capability))
+        ClassVerdict(class_id=class_id, sessions=sessions, mismatches=match(job.spec.need, capability, customer))
         for class_id, capability, sessions in classes
     ]
     verdicts.sort(key=lambda verdict: (len(verdict.mismatches), -verdict.sessions, verdict.class_id))
@@ -49,8 +50,8 @@ def explain(job: Job, classes: Classes, position: int | None) -> Explanation:
     )
 
 
-def is_unworkable(need: Need, classes: Classes) -> bool:
-    return not any(sessions and not match(need, capability) for _, capability, sessions in classes)
+def is_unworkable(need: Need, classes: Classes, customer: str | None = None) -> bool:
+    return not any(sessions and not match(need, capability, customer) for _, capability, sessions in classes)
 
 
 def _summary(state: JobState, verdicts: Sequence[ClassVerdict], position: int | None) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from muster.domain.job import JobSpec, Requirements
+from muster.domain.job import Conditions, JobSpec, Requirements
 from muster.errors import InvalidInput, PayloadTooLarge
 from muster.ids import check_name
 from muster.jobs.matching import leaves
@@ -46,27 +46,32 @@ def check(spec: JobSpec, *, payload_bytes: int, payload_bytes_max: int) -> None:
 
 
 def _check_requirements(asked: Requirements) -> None:
-    # Depth first: everything after it goes down into `custom` by recursion.
-    if _deeper_than(_CUSTOM_LEVELS_MAX, asked.custom):
-        raise InvalidInput(
-            f"requirements.custom may nest {_CUSTOM_LEVELS_MAX} levels; flatten it", field="requirements.custom"
-        )
-    size = len(msgspec.json.encode(asked))
+    size = 0
+    for place, conditions in (("requirements", asked), ("requirements.negative", asked.negative)):
+        # Depth first: everything after it goes down into `custom` by recursion.
+        if _deeper_than(_CUSTOM_LEVELS_MAX, conditions.custom):
+            raise InvalidInput(
+                f"{place}.custom may nest {_CUSTOM_LEVELS_MAX} levels; flatten it", field=f"{place}.custom"
+            )
+        size += len(msgspec.json.encode(conditions))
+        _check_conditions(conditions, place)
     if size > _REQUIREMENTS_BYTES_MAX:
         raise InvalidInput(
             f"requirements may have {_REQUIREMENTS_BYTES_MAX} bytes, got {size}; ask for less", field="requirements"
         )
+
+
+def _check_conditions(asked: Conditions, place: str) -> None:
     if "" in asked.models:
-        raise InvalidInput("requirements.models must not hold an empty name", field="requirements.models")
+        raise InvalidInput(f"{place}.models must not hold an empty name", field=f"{place}.models")
     for name in ("gpu_memory_gb", "cpu_cores", "ram_gb"):
         bound = getattr(asked.hardware, name)
         if bound is not None and bound < 0:
-            raise InvalidInput(
-                f"requirements.hardware.{name} must be 0 or more, got {bound}", field=f"requirements.hardware.{name}"
-            )
+            field = f"{place}.hardware.{name}"
+            raise InvalidInput(f"{field} must be 0 or more, got {bound}", field=field)
     for path, times in Counter(path for path, _ in leaves(asked.custom)).items():
         if times > 1:  # {"a": {"b": 1}, "a.b": 2}: one of them would be lost
-            raise InvalidInput(f"requirements.custom.{path} is given twice", field=f"requirements.custom.{path}")
+            raise InvalidInput(f"{place}.custom.{path} is given twice", field=f"{place}.custom.{path}")
 
 
 def _deeper_than(levels: int, value: Any) -> bool:
