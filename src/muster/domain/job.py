@@ -49,7 +49,7 @@ class Requirements(Conditions, frozen=True, kw_only=True, omit_defaults=True, fo
     `isolation`: only workers that keep customers apart from each other.
     """
 
-    negative: Conditions = Conditions()
+    negative: Conditions | None = None
     isolation: Literal["strict"] | None = None
 
 

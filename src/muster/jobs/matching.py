@@ -52,6 +52,7 @@ def _digest_and_normal(encoded: bytes) -> tuple[str, Need]:
     need = msgspec.json.decode(encoded, type=Need)
     asked = need.requirements
     positive = _normal_conditions(asked)
+    negative = _normal_conditions(asked.negative or Conditions())
     normal = Need(
         service=need.service,
         requirements=Requirements(
@@ -59,7 +60,7 @@ def _digest_and_normal(encoded: bytes) -> tuple[str, Need]:
             hardware=positive.hardware,
             labels=positive.labels,
             custom=positive.custom,
-            negative=_or_default(_normal_conditions(asked.negative), Requirements().negative),
+            negative=negative if negative != Conditions() else None,
             isolation=asked.isolation,
         ),
     )
@@ -115,7 +116,7 @@ def match(need: Need, capability: Capability, customer: str | None = None) -> tu
     return (
         *_service(need.service, capability),
         *(check.as_lack() for check in _checks(asked, capability) if not check.met),
-        *(check.as_excess() for check in _checks(asked.negative, capability) if check.met),
+        *(check.as_excess() for check in _checks(asked.negative or Conditions(), capability) if check.met),
         *_isolation(asked, capability),
         *_customer(customer, capability),
     )

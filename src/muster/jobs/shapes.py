@@ -57,7 +57,7 @@ def read_requirements(given: Any, service: str) -> Asked:
         hardware=wanted.hardware,
         labels=wanted.labels,
         custom=wanted.custom,
-        negative=unwanted,
+        negative=unwanted if unwanted != Conditions() else None,
         isolation=isolation,
     )
     return Asked(requirements=requirements, timeout_s=timeout_s)

@@ -47,7 +47,7 @@ def check(spec: JobSpec, *, payload_bytes: int, payload_bytes_max: int) -> None:
 
 def _check_requirements(asked: Requirements) -> None:
     size = 0
-    for place, conditions in (("requirements", asked), ("requirements.negative", asked.negative)):
+    for place, conditions in (("requirements", asked), ("requirements.negative", asked.negative or Conditions())):
         # Depth first: everything after it goes down into `custom` by recursion.
         if _deeper_than(_CUSTOM_LEVELS_MAX, conditions.custom):
             raise InvalidInput(
