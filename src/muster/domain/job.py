@@ -80,8 +80,27 @@ class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     text_at: int = 0
 
 
+class Retry(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """When a job is tried again: after `base_s`, then `factor` times as long each time, `max_s` at most.
+
+    `jitter` is the share of a wait that is left to chance. None: as the control plane has it. After an error whose code
+    is in `not_on` there is no other attempt.
+    """
+
+    base_s: float | None = None
+    factor: float | None = None
+    max_s: float | None = None
+    jitter: float | None = None
+    not_on: tuple[str, ...] = ()
+
+
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was asked for. `priority` 0 to 100, higher first; `timeout_s` bounds one attempt."""
+    """What was asked for. `priority` 0 to 100, higher first.
+
+    `timeout_s` bounds one attempt, `deadline_s` the whole job from its submit on, waiting or running. Before `run_at`
+    (ms) it is not in line. It waits for the jobs it `depends_on`; when one of them does not complete it fails as well,
+    or runs all the same with `on_failure` "run". `idempotency` is a digest of the request that a key was given for.
+    """
 
     job_id: JobId
     service_required: str
@@ -97,6 +116,12 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     step_number: int | None = None
     created_at: int = 0  # ms
     submitted_by: str | None = None  # the id of the token that was shown
+    run_at: int | None = None
+    deadline_s: float | None = None
+    retry: Retry | None = None
+    depends_on: tuple[JobId, ...] = ()
+    on_failure: Literal["fail", "run"] = "fail"
+    idempotency: str | None = None
 
     @property
     def need(self) -> Need:
@@ -112,7 +137,8 @@ class JobState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     worker_id: WorkerId | None = None
     session_id: SessionId | None = None
     avoid_worker: WorkerId | None = None
-    next_attempt_at: int | None = None  # ms; set while a retry waits for its time
+    next_attempt_at: int | None = None  # ms; set while the job waits for its time
+    waiting_for: int = 0  # how many of the jobs it depends on have not ended yet
     started_at: int | None = None
     completed_at: int | None = None
     progress: Progress | None = None

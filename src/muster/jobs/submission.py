@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from muster.domain.job import Conditions, JobSpec, Requirements
+from muster.domain.job import Conditions, JobSpec, Requirements, Retry
 from muster.errors import InvalidInput, PayloadTooLarge
 from muster.ids import check_name
 from muster.jobs.matching import leaves
@@ -18,7 +18,18 @@ _RANGES: dict[str, tuple[float, float]] = {
     "step_number": (0, 1_000_000),
     "max_retries": (0, 100),
     "timeout_s": (1, 7 * 86_400),
+    "deadline_s": (1, 366 * 86_400),
+    "run_at": (0, 2**53 - 1),
 }
+_RETRY_RANGES: dict[str, tuple[float, float]] = {
+    "base_s": (0, 86_400),
+    "factor": (1, 100),
+    "max_s": (0, 86_400),
+    "jitter": (0, 1),
+}
+_CODES_MAX = 100
+DEPENDS_ON_MAX = 1_000
+RUN_AHEAD_MAX_MS = 366 * 86_400_000
 _OPAQUE = ("customer_id", "workflow_id")
 _CHARS_MAX = 256
 _REQUIREMENTS_BYTES_MAX = 16_384
@@ -43,6 +54,36 @@ def check(spec: JobSpec, *, payload_bytes: int, payload_bytes_max: int) -> None:
             field="payload",
         )
     _check_requirements(spec.requirements)
+    _check_retry(spec.retry or Retry())
+    _check_times(spec)
+    _check_dependencies(spec)
+
+
+def _check_retry(retry: Retry) -> None:
+    for field, (least, most) in _RETRY_RANGES.items():
+        value = getattr(retry, field)
+        if value is not None and not least <= value <= most:
+            raise InvalidInput(f"retry.{field} must be {least:.0f} to {most:.0f}, got {value}", field=f"retry.{field}")
+    if len(retry.not_on) > _CODES_MAX or any(not 1 <= len(code) <= _CHARS_MAX for code in retry.not_on):
+        raise InvalidInput(f"retry.not_on must hold {_CODES_MAX} codes of errors at most", field="retry.not_on")
+
+
+def _check_times(spec: JobSpec) -> None:
+    if spec.run_at is None:
+        return
+    if spec.run_at > spec.created_at + RUN_AHEAD_MAX_MS:
+        raise InvalidInput("run_at must be within a year; it is in ms since the epoch", field="run_at")
+    if spec.deadline_s is not None and spec.run_at >= spec.created_at + spec.deadline_s * 1000:
+        raise InvalidInput("deadline_s would be over before run_at; it counts from the submit on", field="deadline_s")
+
+
+def _check_dependencies(spec: JobSpec) -> None:
+    if len(spec.depends_on) > DEPENDS_ON_MAX:
+        raise InvalidInput(f"depends_on may name {DEPENDS_ON_MAX} jobs, got {len(spec.depends_on)}", field="depends_on")
+    for job_id in spec.depends_on:
+        check_name(job_id, "depends_on")
+    if spec.job_id in spec.depends_on:
+        raise InvalidInput(f"depends_on names the job itself, {spec.job_id}", field="depends_on")
 
 
 def _check_requirements(asked: Requirements) -> None:

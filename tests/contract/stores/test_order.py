@@ -228,6 +228,7 @@ async def test_counts_tell_each_job_once(store: Store, clock: ManualClock) -> No
         JobStatus.FAILED: 0,
         JobStatus.CANCELLED: 1,
         JobStatus.TIMEOUT: 0,
+        JobStatus.UNWORKABLE: 0,
     }
 
 

@@ -63,6 +63,7 @@ end
 local function go_on(s)
   local state = whole(front_of(s.id, s.state.status .. s.state.tail))
   state.status, state.started, state.timeout, state.avoid = 'pending', '', '', s.avoid
+  state.signature, state.customer = '', ''
   if s.counts then
     state.retries = int(state.retries + 1)
   end
@@ -73,6 +74,45 @@ local function go_on(s)
     put_back(state)
   end
   return text_of(state)
+end
+
+local RATES_KEPT_S = 900
+
+-- Count what became of jobs in this minute, by "signature|what".
+local function count_rates(counts)
+  local name = key('rates:', math.floor(NOW / 60000))
+  for field, jobs in pairs(counts) do
+    if call('HINCRBY', name, field, jobs) == jobs then  -- perhaps the first of this minute
+      call('EXPIRE', name, RATES_KEPT_S)
+    end
+  end
+end
+
+-- Keep the counts of customers and the rates right after attempts have ended.
+local function count_ends(settlements)
+  local rates, running, open, ended = {}, {}, {}, {}
+  for _, s in ipairs(settlements) do
+    local signature, customer = whose(s.state.tail)
+    if customer ~= '' then
+      running[customer] = (running[customer] or 0) + 1
+    end
+    if s.status ~= 'pending' then
+      local field = signature .. (s.status == 'completed' and '|completed' or '|failed')
+      rates[field] = (rates[field] or 0) + 1
+      push(ended, s.id)
+      if customer ~= '' then
+        open[customer] = (open[customer] or 0) + 1
+      end
+    end
+  end
+  count_rates(rates)
+  for customer, jobs in pairs(running) do
+    leave_running(customer, jobs)
+  end
+  for customer, jobs in pairs(open) do
+    count('open', customer, -jobs)
+  end
+  tell_dependents(ended)
 end
 
 -- End the running attempts that `settlements` speak of. Whoever calls has checked that they run, and added the session,
@@ -100,6 +140,9 @@ local function end_attempts(settlements)
   end
   write(batch)
   tell_of(settlements)
+  if #settlements > 0 then
+    count_ends(settlements)
+  end
 end
 
 -- Put running jobs back as if the attempts had not been; return their ids.
