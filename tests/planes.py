@@ -86,13 +86,13 @@ class PlaneUnderTest:
             self.recorder,
             self.clock,
             random.Random(8),
-            {"cancel_job": lambda args: self.jobs.cancel(JobId(args["job_id"]))},
+            {"cancel_job": lambda args: self.jobs.end(JobId(args["job_id"]))},
         )
         self.ingest = Ingest(self.fleet, self.commands, self.recorder, self.clock, link="http")
         rng = random.Random(7)
         policy = RetryPolicy(jitter=0.0)
         self.jobs = JobService(
-            JobStores(queue=self.store.jobs, index=self.store.jobs, upkeep=self.store.jobs),
+            JobStores(queue=self.store.jobs, index=self.store.jobs, upkeep=self.store.jobs, lines=self.store.jobs),
             self.store.bus,
             self.clock,
             rng,

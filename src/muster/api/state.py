@@ -94,7 +94,7 @@ class Scenery:
             busy_workers=sum(worker.status is WorkerStatus.BUSY for worker in workers),
             total_gpus=sum(len(node.gpus) for node in nodes),
             models=len({name for candidate in self._fleet.candidates() for name in candidate.models}),
-            jobs={status.value: counts.get(status, 0) for status in JobStatus if status is not JobStatus.UNWORKABLE},
+            jobs={status.value: counts.get(status, 0) for status in JobStatus},
             gateway=self._gateway_figures(),
         )
 
@@ -109,7 +109,7 @@ class Scenery:
             machines=[self._machine_view(node) for node in nodes],
             workers=[worker for node in nodes for worker in worker_views(node)],
             jobs=JobLists(
-                pending=await self._first(JobStatus.PENDING),
+                pending=await self._first(JobStatus.PENDING) + await self._first(JobStatus.UNWORKABLE),
                 active=active,
                 completed=await self._first(JobStatus.COMPLETED),
                 failed=failed[:_SHOWN_PER_STATE],

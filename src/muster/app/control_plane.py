@@ -30,6 +30,7 @@ from muster.control.own_host import OwnHost
 from muster.control.peers import Peers
 from muster.control.pools import PoolNodes
 from muster.control.recorder import Recorder
+from muster.control.stopper import Stopper
 from muster.control.sweep import Sweep
 from muster.control.tasks import TaskDesk
 from muster.control.timekeeper import Timekeeper
@@ -102,7 +103,7 @@ class ControlPlane:
         peers, leader = self._beside_others(store, fleet, recorder)
         policy = RetryPolicy(base_s=settings.job_retry_base_s, max_s=settings.job_retry_max_s)
         jobs = JobService(
-            JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs),
+            JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs, lines=store.jobs),
             store.bus,
             self._clock,
             self._rng,
@@ -119,9 +120,10 @@ class ControlPlane:
             recorder,
             self._clock,
             self._rng,
-            {"cancel_job": lambda args: jobs.cancel(JobId(args["job_id"]))},
+            {"cancel_job": lambda args: jobs.end(JobId(args["job_id"]))},
         )
         await commands.load()
+        jobs.on_stop(Stopper(commands).stop)
         access = self._access(store)
         cloud = open_cloud(
             settings,
@@ -158,6 +160,7 @@ class ControlPlane:
             patience_s=settings.job_lease_s,
             also=(commands.tick,),
             leads=lambda: leader.leads,
+            stop_running=jobs.stop_running,
         )
         pool_nodes = self._pool_nodes(fleet, Ingest(fleet, commands, recorder, self._clock, link=V2_LINK))
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)

@@ -144,6 +144,7 @@ class JobState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     progress: Progress | None = None
     result: Raw | UnsetType = UNSET
     error: JobError | None = None
+    reason: str | None = None  # why nobody can run it and what would help; shown with a job, never stored
 
 
 class Job(Struct, frozen=True, kw_only=True):

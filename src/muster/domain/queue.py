@@ -8,7 +8,9 @@ ALL_SERVICES = "*"
 
 
 class QueueFigures(Struct, frozen=True, kw_only=True):
-    """`waiting` are in line; `first` are the first in line of each priority, of which one waits longest.
+    """`waiting` are in line, `unworkable` those of them that nobody who is there can run.
+
+    `first` are the first in line of each priority, of which one waits longest.
 
     The rates are jobs a minute over the last few minutes.
     """
@@ -16,6 +18,7 @@ class QueueFigures(Struct, frozen=True, kw_only=True):
     service: str
     paused: bool = False
     waiting: int = 0
+    unworkable: int = 0
     running: int = 0
     submitted_per_min: float = 0.0
     completed_per_min: float = 0.0

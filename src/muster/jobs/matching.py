@@ -29,12 +29,16 @@ _BOUNDS = (("gpu_memory_gb", "GB of GPU memory"), ("cpu_cores", "CPU cores"), ("
 
 
 class Mismatch(Struct, frozen=True, kw_only=True):
-    """One thing that keeps a worker from a job. `requirement` is its path: `hardware.gpu_memory_gb`, `labels.zone`."""
+    """One thing that keeps a worker from a job. `requirement` is its path: `hardware.gpu_memory_gb`, `labels.zone`.
+
+    `remedy` is what the worker would have to do.
+    """
 
     requirement: str
     wanted: Any
     found: Any
     text: str
+    remedy: str
 
 
 def signature(need: Need) -> str:
@@ -145,7 +149,8 @@ def _service(wanted: str, capability: Capability) -> Iterator[Mismatch]:
     if wanted not in capability.services:
         found = ", ".join(capability.services) or "none"
         text = f"needs the service {wanted}, offers {found}"
-        yield Mismatch(requirement="service", wanted=wanted, found=capability.services, text=text)
+        remedy = f"offer the service {wanted}"
+        yield Mismatch(requirement="service", wanted=wanted, found=capability.services, text=text, remedy=remedy)
 
 
 class _Check(Struct, frozen=True):
@@ -160,11 +165,14 @@ class _Check(Struct, frozen=True):
 
     def as_lack(self) -> Mismatch:
         text = f"lacks {self.what}" if self.here is None else f"needs {self.what}, {self.here} here"
-        return Mismatch(requirement=self.path, wanted=self.wanted, found=self.found, text=text)
+        return self._mismatch(self.path, text, f"have {self.what}")
 
     def as_excess(self) -> Mismatch:
         text = f"must not have {self.what}{'' if self.here is None else f', {self.here} here'}"
-        return Mismatch(requirement=f"negative.{self.path}", wanted=self.wanted, found=self.found, text=text)
+        return self._mismatch(f"negative.{self.path}", text, f"not have {self.what}")
+
+    def _mismatch(self, requirement: str, text: str, remedy: str) -> Mismatch:
+        return Mismatch(requirement=requirement, wanted=self.wanted, found=self.found, text=text, remedy=remedy)
 
 
 def _checks(wanted: Conditions, capability: Capability) -> Iterator[_Check]:
@@ -210,18 +218,20 @@ def _custom(wanted: Mapping[str, Any], capability: Capability) -> Iterator[_Chec
 def _isolation(asked: Requirements, capability: Capability) -> Iterator[Mismatch]:
     if asked.isolation is not None and not capability.customers.strict:
         text = "needs strict isolation of customers, not offered here"
-        yield Mismatch(requirement="isolation", wanted=asked.isolation, found=None, text=text)
+        remedy = "keep customers apart (customers.strict in its node file)"
+        yield Mismatch(requirement="isolation", wanted=asked.isolation, found=None, text=text, remedy=remedy)
 
 
 def _customer(customer: str | None, capability: Capability) -> Iterator[Mismatch]:
     access = capability.customers
+    remedy = f"take jobs of {'no customer' if customer is None else f'the customer {customer}'}"
     if customer is not None and customer in access.deny:
         text = f"does not take jobs of the customer {customer}"
-        yield Mismatch(requirement="customer", wanted=customer, found=access.deny, text=text)
+        yield Mismatch(requirement="customer", wanted=customer, found=access.deny, text=text, remedy=remedy)
     elif access.allow and customer not in access.allow:
         whose = f"the customer {customer}" if customer is not None else "no customer at all"
         text = f"is kept for the customers {', '.join(access.allow)}, the job is of {whose}"
-        yield Mismatch(requirement="customer", wanted=customer, found=access.allow, text=text)
+        yield Mismatch(requirement="customer", wanted=customer, found=access.allow, text=text, remedy=remedy)
 
 
 def _satisfies(wanted: Any, found: Any) -> bool:

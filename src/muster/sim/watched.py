@@ -13,6 +13,7 @@ from muster.ports import (
     Claimed,
     Expired,
     JobIndex,
+    JobLines,
     JobPage,
     JobQueue,
     JobUpkeep,
@@ -23,7 +24,7 @@ from muster.sim.ledger import Jobs, Ledger
 from muster.wire import ProgressReport
 
 
-class JobStore(JobQueue, JobIndex, JobUpkeep, Protocol):
+class JobStore(JobQueue, JobIndex, JobUpkeep, JobLines, Protocol):
     """All that a job store is."""
 
 

@@ -254,6 +254,7 @@ class MemoryJobs:
             service=service,
             paused=service in table.paused or "*" in table.paused,
             waiting=len(waiting),
+            unworkable=sum(not self._is_served(record.place) for record in waiting),
             running=sum(record.spec.service_required == service for record in running),
             submitted_per_min=table.rates.per_min(service, "submitted", now_ms),
             completed_per_min=table.rates.per_min(service, "completed", now_ms),

@@ -64,12 +64,13 @@ def _customer_of(row: list[Any], name: str = "") -> CustomerFigures:
 
 
 def _queue_of(row: list[Any], paused: frozenset[str], over_min: float) -> QueueFigures:
-    service, waiting, running, submitted, completed, failed, first = row
+    service, waiting, unworkable, running, submitted, completed, failed, first = row
     name = service.decode()
     return QueueFigures(
         service=name,
         paused=name in paused or ALL_SERVICES in paused,
         waiting=waiting,
+        unworkable=unworkable,
         running=running,
         submitted_per_min=submitted / over_min,
         completed_per_min=completed / over_min,

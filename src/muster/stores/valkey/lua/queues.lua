@@ -1,7 +1,8 @@
 -- Look at all services that have had jobs lately.
 --
 -- Arguments: how many minutes of rates to add up.
--- Returns:   {services paused…}, over how many ms the rates are, then for each service: name, jobs in line, jobs that run, submitted, completed, failed,
+-- Returns:   {services paused…}, over how many ms the rates are, then for each service: name, jobs in line, those of them
+--            that nobody can run, jobs that run, submitted, completed, failed,
 --            {the first job of each priority…}
 -- Reads:     paused, service_of, variants, p:*, in:*, states, rates:*
 
@@ -13,7 +14,7 @@ local function tables()
     local service = flat[at + 1]
     services[flat[at]] = service
     if not counts[service] then
-      counts[service] = { waiting = 0, running = 0, submitted = 0, completed = 0, failed = 0, heads = {} }
+      counts[service] = { waiting = 0, unworkable = 0, running = 0, submitted = 0, completed = 0, failed = 0, heads = {} }
       push(order, service)
     end
   end
@@ -72,8 +73,12 @@ define('queues', function()
   for _, queue in ipairs(queues) do
     local of = counts[services[parts_of(queue)] or '']
     if of then
-      of.waiting = of.waiting + call('ZCARD', key('p:', queue))
-      look_at_heads(queue, of.heads)
+      local jobs = call('ZCARD', key('p:', queue))
+      of.waiting = of.waiting + jobs
+      if jobs > 0 then
+        of.unworkable = of.unworkable + (is_served(queue) and 0 or jobs)
+        look_at_heads(queue, of.heads)
+      end
     end
   end
   count_running(services, counts)
@@ -85,7 +90,7 @@ define('queues', function()
     for _, head in pairs(of.heads) do
       push(ids, head.id)
     end
-    push(reply, { service, of.waiting, of.running, of.submitted, of.completed, of.failed, ids })
+    push(reply, { service, of.waiting, of.unworkable, of.running, of.submitted, of.completed, of.failed, ids })
   end
   return reply
 end, 'no-writes')

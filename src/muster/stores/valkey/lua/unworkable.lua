@@ -3,15 +3,6 @@
 -- Returns:   {{queue, how many jobs, queue…}, {all other queues with jobs…}}
 -- Reads:     signatures, variants, p:*, able:*, members:*, refuses:*
 
-local function is_served(queue)
-  for _, class in ipairs(classes_for(parts_of(queue))) do
-    if call('EXISTS', key('members:', class)) == 1 then
-      return true
-    end
-  end
-  return false
-end
-
 define('unworkable', function()
   local stuck, served = {}, {}
   local queues = call('HKEYS', key('signatures'))

@@ -102,6 +102,16 @@ local function classes_for(signature, customer)
   return fit
 end
 
+-- Whether anybody who is there can run the jobs of a queue.
+local function is_served(queue)
+  for _, class in ipairs(classes_for(parts_of(queue))) do
+    if call('EXISTS', key('members:', class)) == 1 then
+      return true
+    end
+  end
+  return false
+end
+
 -- A queue has a new head: enter it into the ready index of every class that can run it, and wake those that wait.
 local function offer(queue, score)
   local signature, customer = parts_of(queue)
