@@ -24,7 +24,10 @@ from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
 from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
 from muster.control.pools import PoolNodes
+from muster.control.queue_service import QueueService
 from muster.control.recorder import Recorder
+from muster.control.schedule_service import ScheduleService
+from muster.control.stopper import Stopper
 from muster.control.sweep import Sweep
 from muster.control.tasks import TaskDesk
 from muster.domain.capability import Capability
@@ -101,6 +104,8 @@ class PlaneUnderTest:
             payload_bytes_max=1000,
             payload_checks=checks or {},
         )
+        self.jobs.on_stop(Stopper(self.commands).stop)
+        self.schedules = ScheduleService(self.store.schedules, self.jobs, self.clock)
         self.sweep = Sweep(
             self.fleet,
             self.store.jobs,
@@ -111,6 +116,8 @@ class PlaneUnderTest:
             retry_policy=policy,
             retention_s=3600.0,
             ended_max=100,
+            also=(self.schedules.tick,),
+            stop_running=self.jobs.stop_running,
         )
         self.access = Access(
             self.store.tokens,
@@ -136,6 +143,8 @@ class PlaneUnderTest:
             fleet=self.fleet,
             ingest=self.ingest,
             jobs=self.jobs,
+            queues=QueueService(self.store.jobs, self.jobs, self.clock),
+            schedules=self.schedules,
             commands=self.commands,
             events=self.store.log,
             hub=self.hub,

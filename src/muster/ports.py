@@ -17,6 +17,7 @@ from muster.domain.job import ClaimedJob, Job, JobSpec, JobStatus, Lease, Need, 
 from muster.domain.machine import Launch, Machine
 from muster.domain.node import Node, Resources
 from muster.domain.queue import CustomerFigures, CustomerTerms, QueueFigures
+from muster.domain.schedule import Schedule
 from muster.domain.service import Service
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.placement.candidate import Candidate
@@ -261,6 +262,27 @@ class Leases(Protocol):
         ...
 
     async def release(self, name: str, owner: str) -> None: ...
+
+
+class ScheduleStore(Protocol):
+    """Recurring jobs, and when each is due next. What a person sets, the sweep does not overwrite."""
+
+    async def all(self) -> list[Schedule]: ...
+    async def get(self, schedule_id: str) -> Schedule | None: ...
+    async def save(self, schedule: Schedule) -> None:
+        """Keep it as it is given, with its `next_at`; what is known of its last job stays."""
+        ...
+
+    async def delete(self, schedule_id: str) -> bool: ...
+    async def due(self, now_ms: int, limit: int) -> list[Schedule]:
+        """Return those whose `next_at` has come, the longest overdue first."""
+        ...
+
+    async def advance(
+        self, schedule: Schedule, next_at: int | None, last_at: int | None, last_job_id: str | None
+    ) -> bool:
+        """Set the next time of what `due` returned, unless it has been changed since; then return False."""
+        ...
 
 
 class EventLog(Protocol):

@@ -12,6 +12,13 @@ REQUESTS: dict[str, Any] = {
         "requirements": {"labels": {}},
         "priority": 50,
     },
+    "POST /api/jobs/replay": {"status": "failed", "service": "simulation", "limit": 100},
+    "PUT /api/customers/{customer_id}": {"weight": 2, "running_max": 4, "waiting_max": 1000},
+    "PUT /api/schedules/{schedule_id}": {
+        "job": {"service_required": "simulation", "payload": {"duration_ms": 500}},
+        "cron": "30 2 * * *",
+        "time_zone": "Europe/Berlin",
+    },
     "POST /api/v1/command": {"node_id": "gpu-node-1", "command": "drain", "args": {}, "timeout": 30},
     "POST /api/v1/tokens": {"name": "dashboard", "role": "viewer"},
     "POST /api/v1/explain": {"model": "smollm2-135m", "labels": {"zone": "a"}, "min_memory_mb": 4096},

@@ -1,22 +1,27 @@
 """Submit, look at, cancel, repeat and explain jobs."""
 
 import http
+from hashlib import sha256
 from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Response, get, post
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
 from msgspec import Struct
 
 from muster.api.plane import Plane, TheCaller, ThePlane
 from muster.api.streams import event_stream
 from muster.api.views import JobView, job_view
-from muster.domain.job import TIMEOUT_S, Job, JobSpec, JobStatus
+from muster.domain.job import TIMEOUT_S, Job, JobSpec, JobStatus, Retry
 from muster.errors import Conflict, InvalidInput
 from muster.ids import JobId
 from muster.jobs.explain import Explanation
 from muster.jobs.shapes import read_requirements
+from muster.jobs.submission import RUN_AHEAD_MAX_MS
+
+_KEY_CHARS_MAX = 256
+_DIGITS = 32
 
 
 class SubmitJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,8 +30,12 @@ class SubmitJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `requirements` has `models`, `hardware`, `labels`, `negative` (what a worker must not have), `customer_isolation`;
     all other keys are custom capabilities. `positive_requirements` and `negative_requirements` are understood as well.
     A `model` in the payload is required of the worker, unless `requirements.models` says otherwise.
-    A job id of your own makes the submit safe to repeat. `timeout_s` bounds one attempt; `max_retries` counts the
-    attempts after the first.
+    A job id of your own makes the submit safe to repeat, and so does an `idempotency_key` (or the header
+    `Idempotency-Key`): with the same request it is the same job, with another one a conflict.
+    `timeout_s` bounds one attempt, `deadline_s` the whole job, waiting or running; `max_retries` counts the attempts
+    after the first, `retry` says when they come and after which codes of errors there is none.
+    Before `run_at` (ms), or for `delay_s`, it is not in line. It starts when all jobs it `depends_on` are completed,
+    and fails when one of them ends otherwise, or runs all the same with `on_failure` "run".
     """
 
     service_required: str | None = None
@@ -44,6 +53,13 @@ class SubmitJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     workflow_priority: int | None = None
     workflow_datetime: int | None = None
     step_number: int | None = None
+    run_at: int | None = None
+    delay_s: float | None = None
+    deadline_s: float | None = None
+    retry: Retry | None = None
+    depends_on: tuple[str, ...] = ()
+    on_failure: Literal["fail", "run"] = "fail"
+    idempotency_key: str | None = None
 
 
 class JobAnswer(Struct, frozen=True, kw_only=True):
@@ -77,8 +93,14 @@ class ExplainAnswer(Struct, frozen=True, kw_only=True):
 
 
 @post("/api/jobs", tags=["jobs"], summary="Submit a job")
-async def submit(plane: ThePlane, caller: TheCaller, data: JSONBody[SubmitJob]) -> Response[SubmitAnswer]:
-    spec = msgspec.structs.replace(_spec(data), submitted_by=caller.owner)
+async def submit(
+    plane: ThePlane,
+    caller: TheCaller,
+    data: JSONBody[SubmitJob],
+    idempotency_key: Annotated[str | None, HeaderParameter(name="Idempotency-Key")] = None,
+) -> Response[SubmitAnswer]:
+    spec = spec_of(data, plane.clock.now_ms())
+    spec = _with_key(msgspec.structs.replace(spec, submitted_by=caller.owner), data, idempotency_key)
     (submitted,) = await plane.jobs.submit([spec])
     job = await plane.jobs.get(submitted.job_id)
     if not caller.sees_jobs_of(job.spec.submitted_by):
@@ -154,7 +176,22 @@ def _answer(plane: Plane, found: Job) -> JobAnswer:
     return JobAnswer(success=True, job_id=found.job_id, job=view, timestamp=plane.clock.now_ms())
 
 
-def _spec(data: JSONBody[SubmitJob]) -> JobSpec:
+def _with_key(spec: JobSpec, data: SubmitJob, header: str | None) -> JobSpec:
+    """Give the job an id that its key always leads to; two callers' equal keys have nothing to do with each other."""
+    keys = {key for key in (data.idempotency_key, header) if key is not None}
+    if not keys:
+        return spec
+    if len(keys) > 1:
+        raise InvalidInput("idempotency_key and the header Idempotency-Key differ", field="idempotency_key")
+    key = keys.pop()
+    if not 1 <= len(key) <= _KEY_CHARS_MAX:
+        raise InvalidInput(f"idempotency_key must have 1 to {_KEY_CHARS_MAX} characters", field="idempotency_key")
+    said = msgspec.json.encode(msgspec.structs.replace(data, idempotency_key=None), order="sorted")
+    job_id = spec.job_id or f"job-{sha256(f'{spec.submitted_by}|{key}'.encode()).hexdigest()[:_DIGITS]}"
+    return msgspec.structs.replace(spec, job_id=JobId(job_id), idempotency=sha256(said).hexdigest()[:_DIGITS])
+
+
+def spec_of(data: SubmitJob, now_ms: int) -> JobSpec:
     names = {name for name in (data.service_required, data.job_type, data.type) if name is not None}
     if len(names) != 1:
         problem = "is missing" if not names else f"is given twice with different values: {', '.join(sorted(names))}"
@@ -162,6 +199,10 @@ def _spec(data: JSONBody[SubmitJob]) -> JobSpec:
     ids = {name for name in (data.id, data.job_id) if name is not None}
     if len(ids) > 1:
         raise InvalidInput("id and job_id differ; give one of them", field="job_id")
+    if data.run_at is not None and data.delay_s is not None:
+        raise InvalidInput("give either run_at or delay_s", field="delay_s")
+    if data.delay_s is not None and not 0 <= data.delay_s <= RUN_AHEAD_MAX_MS / 1000:
+        raise InvalidInput(f"delay_s must be 0 to {RUN_AHEAD_MAX_MS // 1000}, got {data.delay_s:g}", field="delay_s")
     service = names.pop()
     asked = read_requirements(data.requirements, service)
     return JobSpec(
@@ -177,4 +218,9 @@ def _spec(data: JSONBody[SubmitJob]) -> JobSpec:
         workflow_priority=data.workflow_priority,
         workflow_datetime=data.workflow_datetime,
         step_number=data.step_number,
+        run_at=data.run_at if data.delay_s is None else now_ms + round(data.delay_s * 1000),
+        deadline_s=data.deadline_s,
+        retry=data.retry,
+        depends_on=tuple(JobId(name) for name in data.depends_on),
+        on_failure=data.on_failure,
     )

@@ -18,6 +18,8 @@ from muster.control.command_service import CommandService
 from muster.control.fleet import Fleet
 from muster.control.job_service import JobService
 from muster.control.pools import PoolNodes
+from muster.control.queue_service import QueueService
+from muster.control.schedule_service import ScheduleService
 from muster.control.tasks import TaskDesk
 from muster.errors import SwitchedOff
 from muster.events.hub import Hub
@@ -34,6 +36,8 @@ class Plane(Struct, frozen=True, kw_only=True):
     fleet: Fleet
     ingest: NodeLink
     jobs: JobService
+    queues: QueueService
+    schedules: ScheduleService
     commands: CommandService
     events: EventLog
     hub: Hub

@@ -29,7 +29,9 @@ from muster.control.leader import Leader
 from muster.control.own_host import OwnHost
 from muster.control.peers import Peers
 from muster.control.pools import PoolNodes
+from muster.control.queue_service import QueueService
 from muster.control.recorder import Recorder
+from muster.control.schedule_service import ScheduleService
 from muster.control.stopper import Stopper
 from muster.control.sweep import Sweep
 from muster.control.tasks import TaskDesk
@@ -147,6 +149,7 @@ class ControlPlane:
             progress_topic=PROGRESS_TOPIC,
         )
         fleet.on_change(hub.nodes_changed)
+        schedules = ScheduleService(store.schedules, jobs, self._clock)
         sweep = Sweep(
             fleet,
             store.jobs,
@@ -158,7 +161,7 @@ class ControlPlane:
             retention_s=settings.job_retention_s,
             ended_max=settings.jobs_ended_max,
             patience_s=settings.job_lease_s,
-            also=(commands.tick,),
+            also=(commands.tick, schedules.tick),
             leads=lambda: leader.leads,
             stop_running=jobs.stop_running,
         )
@@ -168,6 +171,8 @@ class ControlPlane:
             fleet=fleet,
             ingest=Ingest(fleet, commands, recorder, self._clock, link="http"),
             jobs=jobs,
+            queues=QueueService(store.jobs, jobs, self._clock),
+            schedules=schedules,
             commands=commands,
             events=store.log,
             hub=hub,

@@ -151,6 +151,10 @@ class JobService:
                     )
         return submitted
 
+    def check(self, spec: JobSpec) -> None:
+        """Raise InvalidInput as `submit` would, and store nothing."""
+        self._complete(spec)
+
     def _complete(self, spec: JobSpec) -> JobSpec:
         now_ms = self._clock.now_ms()
         job_id = spec.job_id or JobId(new_id("job", now_ms, self._rng))

@@ -11,6 +11,7 @@ from muster.stores.memory.jobs import MemoryJobs
 from muster.stores.memory.leases import MemoryLeases
 from muster.stores.memory.log import MemoryLog
 from muster.stores.memory.nodes import MemoryNodes
+from muster.stores.memory.schedules import MemorySchedules
 from muster.stores.memory.tokens import MemoryTokens
 
 
@@ -32,6 +33,7 @@ class MemoryStore:
         self.nodes = MemoryNodes()
         self.leases = MemoryLeases(clock)
         self.tokens = MemoryTokens()
+        self.schedules = MemorySchedules()
         self.commands = MemoryCommands(commands_ended_max)
         self.jobs = MemoryJobs(
             clock,

@@ -14,6 +14,7 @@ from muster.stores.valkey.log import ValkeyLog
 from muster.stores.valkey.matchmaker import Matchmaker
 from muster.stores.valkey.nodes import ValkeyNodes
 from muster.stores.valkey.queue import ValkeyQueue
+from muster.stores.valkey.schedules import ValkeySchedules
 from muster.stores.valkey.server import Server
 from muster.stores.valkey.tokens import ValkeyTokens
 from muster.stores.valkey.upkeep import ValkeyUpkeep
@@ -40,6 +41,7 @@ class ValkeyStore:
         self.leases = ValkeyLeases(server)
         self.commands = ValkeyCommands(server, ended_max=commands_ended_max)
         self.tokens = ValkeyTokens(server)
+        self.schedules = ValkeySchedules(server)
         self.log = ValkeyLog(server)
         self.bus = ValkeyBus(server)
 

@@ -56,6 +56,8 @@
 --   tokens, tokens:used, tokens:uses   hashes  token id -> record, last use in ms, joins (stores/valkey/tokens.py)
 --   commands       hash  command id -> "how it stands|record as JSON"
 --   commands_ended zset  command id -> its end in ms, of those that ended
+--   schedules      hash  schedule -> record as JSON;  schedules:next: zset, schedule -> when it is due in ms
+--   schedules:last hash  schedule -> "time in ms|job" of its last job
 --   layout         version of this list, written once when the store is opened (server.py)
 --   log            stream of events: field `event` with JSON, or field `job` with lines, see `tell`
 --
