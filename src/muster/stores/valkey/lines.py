@@ -18,7 +18,7 @@ class ValkeyLines:
     async def queues(self) -> list[QueueFigures]:
         paused, over_min, *rows = await self._server.run("queues", rules.RATE_MINUTES)
         names = frozenset(name.decode() for name in paused)
-        figures = [_queue_of(row, names, int(over_min) / 60_000) for row in rows]
+        figures = [_queue_of(row, names, [ms / 60_000 for ms in over_min]) for row in rows]
         known = {queue.service for queue in figures} | {ALL_SERVICES}
         figures += [QueueFigures(service=name, paused=True) for name in names - known]
         return sorted(figures, key=lambda queue: queue.service)
@@ -63,7 +63,7 @@ def _customer_of(row: list[Any], name: str = "") -> CustomerFigures:
     return CustomerFigures(name=name, terms=terms, waiting=max(0, unended - running), running=running)
 
 
-def _queue_of(row: list[Any], paused: frozenset[str], over_min: float) -> QueueFigures:
+def _queue_of(row: list[Any], paused: frozenset[str], over_min: list[float]) -> QueueFigures:
     service, waiting, unworkable, running, submitted, completed, failed, first = row
     name = service.decode()
     return QueueFigures(
@@ -72,8 +72,8 @@ def _queue_of(row: list[Any], paused: frozenset[str], over_min: float) -> QueueF
         waiting=waiting,
         unworkable=unworkable,
         running=running,
-        submitted_per_min=submitted / over_min,
-        completed_per_min=completed / over_min,
-        failed_per_min=failed / over_min,
+        submitted_per_min=submitted / over_min[0],
+        completed_per_min=completed / over_min[1],
+        failed_per_min=failed / over_min[2],
         first=tuple(sorted(JobId(job_id.decode()) for job_id in first)),
     )

@@ -83,13 +83,21 @@ local function history(id, text)
   return int(state.attempt + 1), state.retries, state.avoid ~= ''
 end
 
+local function score_of(entry)
+  local _, _, score = header(entry)
+  return score
+end
+
 -- Lease jobs to the session and add them to the reply.
 local function lease(ids, entries, session, worker, lease_ends, reply)
   local batch, texts, attempts, earliest = new_batch(), read_texts(ids), {}, lease_ends
   local running, clocks = {}, {}
+  local priorities = #ids > 1 and band_of(score_of(entries[#ids])) - band_of(score_of(entries[1])) + 1 or 1
   for n, id in ipairs(ids) do
-    local timeout_ms, signature, score, _, customer = header(entries[n])
-    clocks[math.floor(score / BAND)] = score  -- the last of a band is the highest
+    local timeout_ms, signature, score, customer = string.match(entries[n], '^(%d+)|([^|]*)|(%d+)|[^|]*|([^|]*)|')
+    if n == #ids or priorities > 1 then
+      clocks[math.floor(score / BAND)] = score  -- the last of a band is the highest
+    end
     if customer ~= '' then
       running[customer] = (running[customer] or 0) + 1
     end

@@ -1,10 +1,12 @@
 -- Look at all services that have had jobs lately.
 --
--- Arguments: how many minutes of rates to add up.
--- Returns:   {services paused…}, over how many ms the rates are, then for each service: name, jobs in line, those of them
---            that nobody can run, jobs that run, submitted, completed, failed,
+-- Arguments: over how many minutes rates are.
+-- Returns:   {services paused…}, {over how many ms jobs submitted, completed and failed were counted}, then for each
+--            service: name, jobs in line, those of them that nobody can run, jobs that run, submitted, completed, failed,
 --            {the first job of each priority…}
 -- Reads:     paused, service_of, variants, p:*, in:*, states, rates:*
+
+local ENDED_MAX = 1000  -- of each kind, for rates: more are told by how fast these came
 
 -- Return the service of each signature, and a fresh count for each service.
 local function tables()
@@ -38,30 +40,39 @@ local function look_at_heads(queue, heads)
   end
 end
 
-local function count_running(services, counts)
-  for _, status in ipairs(RUNNING) do
-    for _, text in ipairs(read_texts(call('ZRANGE', key('in:', status), '0', '-1'))) do
-      local signature = text and whose(front_of('', text).tail)
-      local of = counts[services[signature] or '']
+-- Count those jobs of a status by service, under a name.
+local function count_states(ids, name, services, counts)
+  for n, text in ipairs(read_texts(ids)) do
+    local of = text and counts[services[whole(front_of(ids[n], text)).signature] or '']
+    if of then
+      of[name] = of[name] + 1
+    end
+  end
+end
+
+local function count_submitted(minutes, services, counts)
+  local now = math.floor(NOW / 60000)
+  for minute = now - minutes + 1, now do
+    local flat = call('HGETALL', key('rates:', minute))
+    for at = 1, #flat, 2 do
+      local of = counts[services[flat[at]] or '']
       if of then
-        of.running = of.running + 1
+        of.submitted = of.submitted + flat[at + 1]
       end
     end
   end
 end
 
-local function add_rates(minutes, services, counts)
-  local now = math.floor(NOW / 60000)
-  for minute = now - minutes + 1, now do
-    local flat = call('HGETALL', key('rates:', minute))
-    for at = 1, #flat, 2 do
-      local signature, what = string.match(flat[at], '^([^|]*)|(.*)$')
-      local of = counts[services[signature] or '']
-      if of then
-        of[what] = of[what] + flat[at + 1]
-      end
-    end
+-- Count the newest that ended; return over how many ms.
+local function count_ended(status, name, span, services, counts)
+  local newest = call('ZRANGE', key('in:', status), '+inf', int(NOW - span), 'BYSCORE', 'REV', 'LIMIT', '0', ENDED_MAX,
+    'WITHSCORES')
+  local ids = {}
+  for at = 1, #newest, 2 do
+    push(ids, newest[at])
   end
+  count_states(ids, name, services, counts)
+  return #ids == ENDED_MAX and math.max(1, NOW - newest[#newest]) or span
 end
 
 define('queues', function()
@@ -81,9 +92,19 @@ define('queues', function()
       end
     end
   end
-  count_running(services, counts)
-  add_rates(tonumber(ARGV[A]), services, counts)
-  local over = (tonumber(ARGV[A]) - 1) * 60000 + NOW % 60000 + 1
+  for _, status in ipairs(RUNNING) do
+    count_states(call('ZRANGE', key('in:', status), '0', '-1'), 'running', services, counts)
+  end
+  local minutes = tonumber(ARGV[A])
+  count_submitted(minutes, services, counts)
+  local over = {
+    (minutes - 1) * 60000 + NOW % 60000 + 1,
+    count_ended('completed', 'completed', minutes * 60000, services, counts),
+    math.min(
+      count_ended('failed', 'failed', minutes * 60000, services, counts),
+      count_ended('timeout', 'failed', minutes * 60000, services, counts)
+    ),
+  }
   local reply = { call('SMEMBERS', key('paused')), over }
   for _, service in ipairs(order) do
     local of, ids = counts[service], {}

@@ -123,6 +123,18 @@ local function store(job, tags, queues)
   return settle_in(job, score, queues)
 end
 
+local RATES_KEPT_S = 900
+
+-- Count what came in this minute, by signature.
+local function count_submitted(uses)
+  local name = key('rates:', math.floor(NOW / 60000))
+  for signature, jobs in pairs(uses) do
+    if call('HINCRBY', name, signature, jobs) == jobs then  -- perhaps the first of this minute
+      call('EXPIRE', name, RATES_KEPT_S)
+    end
+  end
+end
+
 define('submit', function()
   local jobs = read_jobs(tonumber(ARGV[A]))
   local unknown = unknown_signatures(jobs)
@@ -151,12 +163,10 @@ define('submit', function()
     end
   end
   write_tags(tags)
-  local rates = {}
   for signature, jobs_of in pairs(uses) do
     call('HINCRBY', key('uses'), signature, jobs_of)
-    rates[signature .. '|submitted'] = jobs_of
   end
-  count_rates(rates)
+  count_submitted(uses)
   for queue, members in pairs(queues) do
     place(queue, members)
   end

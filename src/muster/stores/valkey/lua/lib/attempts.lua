@@ -76,43 +76,33 @@ local function go_on(s)
   return text_of(state)
 end
 
-local RATES_KEPT_S = 900
-
--- Count what became of jobs in this minute, by "signature|what".
-local function count_rates(counts)
-  local name = key('rates:', math.floor(NOW / 60000))
-  for field, jobs in pairs(counts) do
-    if call('HINCRBY', name, field, jobs) == jobs then  -- perhaps the first of this minute
-      call('EXPIRE', name, RATES_KEPT_S)
-    end
-  end
-end
-
--- Keep the counts of customers and the rates right after attempts have ended.
+-- Keep the counts of customers right after attempts have ended, and tell those who wait for what has.
 local function count_ends(settlements)
-  local rates, running, open, ended = {}, {}, {}, {}
+  local running, open = {}, {}
   for _, s in ipairs(settlements) do
-    local signature, customer = whose(s.state.tail)
-    if customer ~= '' then
+    local customer = customer_of(s.state.tail)
+    if customer then
       running[customer] = (running[customer] or 0) + 1
-    end
-    if s.status ~= 'pending' then
-      local field = signature .. (s.status == 'completed' and '|completed' or '|failed')
-      rates[field] = (rates[field] or 0) + 1
-      push(ended, s.id)
-      if customer ~= '' then
+      if s.status ~= 'pending' then
         open[customer] = (open[customer] or 0) + 1
       end
     end
   end
-  count_rates(rates)
   for customer, jobs in pairs(running) do
     leave_running(customer, jobs)
   end
   for customer, jobs in pairs(open) do
     count('open', customer, -jobs)
   end
-  tell_dependents(ended)
+  if call('EXISTS', key('unmet')) == 1 then
+    local ended = {}
+    for _, s in ipairs(settlements) do
+      if s.status ~= 'pending' then
+        push(ended, s.id)
+      end
+    end
+    tell_dependents(ended)
+  end
 end
 
 -- End the running attempts that `settlements` speak of. Whoever calls has checked that they run, and added the session,

@@ -43,7 +43,7 @@
 --   classes        hash  class -> capability as JSON;  unused: zset, class -> since when it has no session
 --   signatures     hash  signature -> need as JSON;  uses: hash, signature -> how many stored jobs have it
 --   service_of     hash  signature -> its service
---   rates:<minute> hash  "signature|submitted", "signature|completed", "signature|failed" -> how many; kept for a while
+--   rates:<minute> hash  signature -> how many were submitted; kept for a while
 --   able:<signature> set classes that can run it
 --   ready:<class>  zset  queue -> score of its head, but for queues of paused services. May be too low, or of none, or
 --                        of a customer of whom no more may run; a claim that meets such an entry corrects it. Never too

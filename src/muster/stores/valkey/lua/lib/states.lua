@@ -67,12 +67,11 @@ local function ended_text(s, status)
   return status .. s.tail .. NOW_TEXT
 end
 
--- Return signature and customer of a running job: the last fields of its tail before the end, of known lengths.
-local function whose(tail)
-  if string.byte(tail, -2) == 124 then  -- "|": no customer
-    return string.sub(tail, -DIGEST - 2, -3), ''
+-- Return the customer of a running job, if it has one: the last field of its tail before the end, of a known length.
+local function customer_of(tail)
+  if string.byte(tail, -2) ~= 124 then  -- "|"
+    return string.sub(tail, -DIGEST - 1, -2)
   end
-  return string.sub(tail, -2 * DIGEST - 2, -DIGEST - 3), string.sub(tail, -DIGEST - 1, -2)
 end
 
 local RUNNING = { 'assigned', 'in_progress' }
