@@ -26,7 +26,7 @@ from muster.ids import NodeId, worker_id
 from muster.links.amqp.messages import heartbeat_body
 from muster.links.amqp.topology import HEARTBEAT
 from muster.links.grpc.agent_control_pb2 import Call
-from muster.links.grpc.service import CONNECT
+from muster.links.grpc.service import CONNECT, CONNECTION_OPTIONS
 from muster.wire import Heartbeat, encode
 
 _FIRST_SEQ = 10**11  # of as many digits as all that follow, so that messages keep their length
@@ -130,7 +130,7 @@ class GrpcAgent:
     """A channel and a stream of its own; frames are bytes, so that nothing is made of them here."""
 
     def __init__(self, url: str, message: Heartbeat) -> None:
-        options = [("grpc.use_local_subchannel_pool", 1)]
+        options = [("grpc.use_local_subchannel_pool", 1), *CONNECTION_OPTIONS]
         self._channel = grpc.aio.insecure_channel(urlsplit(url).netloc, options)
         self._frame = Template(Call(id=1, name="heartbeat", body=encode(message)).SerializeToString())
         self._stream: Any = None

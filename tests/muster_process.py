@@ -42,7 +42,7 @@ class MusterProcess:
     def start(self) -> "MusterProcess":
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "muster.cli.main", self.command, *self.arguments],
+                self._command(),
                 env=_CLEAN | {"HOME": str(self.folder)} | self.env,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -51,6 +51,9 @@ class MusterProcess:
                 preexec_fn=self.enter,  # noqa: PLW1509 - one system call, which no thread can disturb
             )
         return self
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", "muster.cli.main", self.command, *self.arguments]
 
     @property
     def pid(self) -> int:

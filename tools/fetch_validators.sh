@@ -4,7 +4,7 @@ set -eu
 
 VENV=${VENV:-.venv}
 target=.cache/validators
-stamp=$(cat requirements/validators.txt tools/fetch_validators.sh | cksum)
+stamp=$({ pwd; cat requirements/validators.txt tools/fetch_validators.sh; } | cksum) # they do not survive a move
 [ "$(cat "$target/.fetched" 2>/dev/null)" != "$stamp" ] || exit 0
 
 echo "Fetching the programs that check deploy/ (about 60 MB, once) ..."

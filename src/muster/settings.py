@@ -86,7 +86,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 100
     fleet_api_url: Annotated[
         str,
-        Meta(description="Whose fleet the gateway serves: `self`, or empty: only services on this very machine."),
+        Meta(
+            description="Whose fleet the gateway serves: `self` (or a URL of this control plane); empty: only services "
+            "on this very machine."
+        ),
     ] = "self"
     requests_per_s_max: Annotated[
         float, Meta(ge=0, description="Requests per second of one token, unless it has its own limit; 0: any number.")
@@ -400,6 +403,11 @@ def _word_rules(s: Settings) -> list[tuple[bool, str, str]]:
             s.num_gpus == "auto" or (s.num_gpus.isdigit() and int(s.num_gpus) <= _GPUS_MAX),
             f"num_gpus must be `auto` or 0 to {_GPUS_MAX}, got {s.num_gpus!r}",
             "correct num_gpus (or NUM_GPUS)",
+        ),
+        (
+            s.fleet_api_url in {"", "self"} or s.fleet_api_url.startswith(("http://", "https://")),
+            f"fleet_api_url must be `self`, a URL of this control plane or empty, got {s.fleet_api_url!r}",
+            "leave FLEET_API_URL away, or set it to nothing to serve this machine alone",
         ),
         (s.strategy in _STRATEGIES, f"unknown strategy {s.strategy!r}", f"use one of {', '.join(_STRATEGIES)}"),
         (s.cloud_provider in _CLOUDS, f"unknown cloud_provider {s.cloud_provider!r}", "use ec2, or leave it empty"),

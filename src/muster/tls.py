@@ -9,12 +9,16 @@ _Stamp = tuple[int, int, int]
 
 
 class Certificate:
-    """What a server shows; `context` stays the same object, so that a new certificate needs no new server."""
+    """What a server shows; `context` stays the same object, so that a new certificate needs no new server.
+
+    `pem` has the present certificate and its key for those that bring a TLS of their own.
+    """
 
     def __init__(self, cert_file: str, key_file: str) -> None:
         """Raise SetupError when the files cannot be read or do not fit each other."""
         self._files = (Path(cert_file).expanduser(), Path(key_file).expanduser())
         self.context = self._loaded()
+        self.pem = self._read()
         self._stamps = self._seen()
 
     def refresh(self) -> bool:
@@ -28,7 +32,12 @@ class Certificate:
         self._stamps = seen
         self._loaded()  # a context of its own first: one that was half loaded could show nothing any more
         self.context.load_cert_chain(*self._files)
+        self.pem = self._read()
         return True
+
+    def _read(self) -> tuple[bytes, bytes]:
+        cert_file, key_file = self._files
+        return cert_file.read_bytes(), key_file.read_bytes()
 
     def _loaded(self) -> ssl.SSLContext:
         cert_file, key_file = self._files

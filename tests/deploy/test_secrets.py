@@ -11,7 +11,8 @@ from tests.deploy.programs import DEPLOY
 FILES = [path for path in tracked_files() if path.is_relative_to(DEPLOY)]
 IN_URL = re.compile(r"://[^:/@\s]*:([^@\s]+)@")
 ASSIGNED = re.compile(
-    r"(?i)\b\w*(?:password|token|secret)\w*[\"']?\s*[=:]\s*[\"']?([\w./+-]{6,})[\"']?\s*$", re.MULTILINE
+    r"(?i)\b\w*(?:password|token|secret)\w*[\"']?\s*[=:]\s*[\"']?([\w./+-]{6,})(?:[\"']?\s*$|[\"']\s*[,}])",
+    re.MULTILINE,
 )
 # To be filled in by a person, by the shell, by Compose or by Helm.
 PLACEHOLDER = re.compile(r"PASSWORD|TOKEN|\$\{?\w+.*|\{\{.*\}\}")

@@ -111,3 +111,10 @@ def test_secrets_are_masked_when_shown() -> None:
     shown = public_values(load(token="secret", valkey_url="redis://:pw@h"))
     assert "secret" not in str(shown)
     assert "pw" not in str(shown)
+
+
+def test_a_fleet_api_of_nothing_is_none_and_the_default_is_our_own() -> None:
+    assert load_settings({}, env={}).fleet_api_url == "self"
+    assert load_settings({}, env={"FLEET_API_URL": ""}).fleet_api_url == ""
+    with pytest.raises(SetupError, match="fleet_api_url"):
+        load_settings({}, env={"FLEET_API_URL": "somewhere"})

@@ -11,6 +11,7 @@ from typing import Self
 from muster.agent.log_file import LogFile
 from muster.system import die_with_parent
 
+_SECRET = frozenset({"RABBITMQ_URL", "REDIS_URL"})  # older names of settings that hold a password
 _AFTER_KILL_S = 5.0  # a process that hangs in the kernel does not end even then
 
 
@@ -64,7 +65,7 @@ class ServiceProcess:
 
 def inherited() -> dict[str, str]:
     """Return our environment without our own settings, the token among them: they are no business of a service."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_")}
+    return {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_") and name not in _SECRET}
 
 
 def command_problem(error: OSError, command: Sequence[str]) -> str:

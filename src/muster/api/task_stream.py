@@ -42,8 +42,8 @@ class Follower:
             result = msgspec.json.decode(state.result) if isinstance(state.result, Raw) else None
             yield from self._completed(job, result)
         elif state.status in TERMINAL:
-            error = state.error
-            code = error.code if error and state.status is not JobStatus.CANCELLED else state.status.value
+            error = None if state.status is JobStatus.CANCELLED else state.error
+            code = error.code if error else state.status.value
             message = error.message if error else f"the task was {state.status}"
             yield self._error(code, message, retriable=bool(error and error.retriable))
 

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from muster.api.plane import AnyRequest, Plane, TheCaller, ThePlane
 from muster.api.streams import event_stream, last_event_id
 from muster.domain.job import Hardware, JobSpec, Requirements
-from muster.errors import InvalidInput, PoolNotReady
+from muster.errors import Conflict, InvalidInput, PoolNotReady
 from muster.ids import JobId
 from muster.wire.pools import LINK, engine_of
 
@@ -77,6 +77,8 @@ class TaskAnswer(Struct, frozen=True, kw_only=True):
 async def submit_task(plane: ThePlane, caller: TheCaller, data: JSONBody[SubmitTask]) -> TaskAnswer:
     _check_pool(plane, data.pool)
     admitted = await plane.tasks.admit(_spec(data, caller.owner))
+    if not admitted.created and not caller.sees_jobs_of((await plane.jobs.get(admitted.task_id)).spec.submitted_by):
+        raise Conflict(f"there is a task {admitted.task_id!r} already, and it is not yours", field="task_id")
     return TaskAnswer(
         task_id=admitted.task_id,
         queue_position=admitted.queue_position,

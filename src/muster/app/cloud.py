@@ -1,7 +1,8 @@
 """Rented machines put together: which cloud, under which rules. Without a cloud set up nothing of one is imported."""
 
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 
 from muster.clock import Clock
 from muster.cloud.prices import Prices
@@ -11,7 +12,7 @@ from muster.control.fleet import Fleet
 from muster.control.recorder import Recorder
 from muster.control.waker import FleetWaker
 from muster.errors import SetupError
-from muster.gateway.usage import Finished
+from muster.gateway.usage import Finished, Metric, Sample
 from muster.ports import Bus, CloudProvider, Leases
 from muster.settings import Settings
 
@@ -29,6 +30,22 @@ class Cloud:
     async def stop(self) -> None:
         await self.waker.stop()
         await self.service.stop()
+
+    def metrics(self) -> Iterator[Metric]:
+        machines = self.service.machines
+        states = Counter(machine.state.value for machine in machines.all())
+        yield Metric(
+            name="muster_cloud_machines",
+            help="Rented machines by state, as last listed.",
+            kind="gauge",
+            samples=[Sample("", {"state": state}, count) for state, count in sorted(states.items())],
+        )
+        yield Metric(
+            name="muster_cloud_hourly_usd",
+            help="What the running machines cost an hour, as far as their prices are known.",
+            kind="gauge",
+            samples=[Sample("", {}, self.service.hourly_usd())],
+        )
 
     def answered(self, finished: Finished) -> None:
         if finished.worker:

@@ -1,6 +1,5 @@
 """The control plane put together: which adapter serves which port."""
 
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -103,73 +102,24 @@ class ControlPlane:
         fleet = Fleet(self._book(), recorder, self._clock)
         fleet.load(await store.nodes.load())
         peers, leader = self._beside_others(store, fleet, recorder)
-        policy = RetryPolicy(base_s=settings.job_retry_base_s, max_s=settings.job_retry_max_s)
-        jobs = JobService(
-            JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs, lines=store.jobs),
-            store.bus,
-            self._clock,
-            self._rng,
-            lease_s=settings.job_lease_s,
-            retry_policy=policy,
-            payload_bytes_max=settings.job_payload_bytes_max,
-            payload_checks=self._payload_checks,
-        )
-        commands = CommandService(
-            CommandBook(settings.commands_max, settings.commands_ended_max),
-            store.commands,
-            store.bus,
-            fleet,
-            recorder,
-            self._clock,
-            self._rng,
-            {"cancel_job": lambda args: jobs.end(JobId(args["job_id"]))},
-        )
-        await commands.load()
-        jobs.on_stop(Stopper(commands).stop)
+        jobs = self._jobs(store)
+        commands = await self._commands(store, fleet, recorder, jobs)
+
+        def ingest(link: str) -> Ingest:
+            return Ingest(fleet, commands, recorder, self._clock, link=link)
+
         access = self._access(store)
-        cloud = open_cloud(
-            settings,
-            fleet,
-            store.leases,
-            store.bus,
-            recorder,
-            self._clock,
-            plane_id=self._plane_id,
-            busy_workers=lambda: gateway.stats().in_flight_by_worker,
-            is_leader=lambda: leader.leads,
-        )
+        cloud = self._cloud(store, fleet, recorder, leader, lambda: gateway.stats().in_flight_by_worker)
         gateway = self._gateway(fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses()), access, cloud)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
-        hub = Hub(
-            store.log,
-            store.bus,
-            scenery,
-            self._clock,
-            HubLimits(reader_bytes_max=settings.stream_buffer_bytes_max),
-            progress_topic=PROGRESS_TOPIC,
-        )
-        fleet.on_change(hub.nodes_changed)
+        hub = self._hub(store, fleet, scenery)
         schedules = ScheduleService(store.schedules, jobs, self._clock)
-        sweep = Sweep(
-            fleet,
-            store.jobs,
-            store.jobs,
-            self._clock,
-            self._rng,
-            every_s=settings.job_sweep_s,
-            retry_policy=policy,
-            retention_s=settings.job_retention_s,
-            ended_max=settings.jobs_ended_max,
-            patience_s=settings.job_lease_s,
-            also=(commands.tick, schedules.tick),
-            leads=lambda: leader.leads,
-            stop_running=jobs.stop_running,
-        )
-        pool_nodes = self._pool_nodes(fleet, Ingest(fleet, commands, recorder, self._clock, link=V2_LINK))
+        sweep = self._sweep(store, fleet, commands, jobs, schedules, leader)
+        pool_nodes = self._pool_nodes(fleet, ingest(V2_LINK))
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
         plane = Plane(
             fleet=fleet,
-            ingest=Ingest(fleet, commands, recorder, self._clock, link="http"),
+            ingest=ingest("http"),
             jobs=jobs,
             queues=QueueService(store.jobs, jobs, self._clock),
             schedules=schedules,
@@ -178,7 +128,11 @@ class ControlPlane:
             hub=hub,
             scenery=scenery,
             clock=self._clock,
-            metrics=lambda: (*_metrics(gateway, recorder, broker), *_metrics_of_planes(fleet, peers, leader)),
+            metrics=lambda: (
+                *_metrics(gateway, recorder, broker),
+                *_metrics_of_planes(fleet, peers, leader),
+                *(cloud.metrics() if cloud else ()),
+            ),
             web_dir=WEB_DIR,
             access=access,
             request_bytes_max=settings.request_bytes_max,
@@ -189,26 +143,18 @@ class ControlPlane:
             fleet_api=bool(settings.fleet_api_url),
             machine=FirstMachine(cloud.service) if cloud else None,
         )
-        tls = await self._certificate()
-        front = Front(gateway, build_app(plane), settings.listen_addresses, tls=tls)
-        heard = Ingest(fleet, commands, recorder, self._clock, link="grpc")
-        grpc = GrpcPort(settings, fleet, access, heard, jobs, self._clock)
-        over_broker = Ingest(fleet, commands, recorder, self._clock, link="amqp")
-        broker = Broker(settings, fleet, commands, recorder, over_broker)
+        certificate = await self._certificate()
+        front = Front(
+            gateway, build_app(plane), settings.listen_addresses, tls=certificate.context if certificate else None
+        )
+        grpc = GrpcPort(settings, certificate, fleet, access, ingest("grpc"), jobs, self._clock)
+        broker = Broker(settings, fleet, commands, recorder, ingest("amqp"))
         # The hub and the services of jobs and commands stop before the front: they end the streams and waits that would
         # hold it up.
         for service in (
-            recorder,
-            peers,
-            leader,
-            access,
+            *(recorder, peers, leader, access),
             _Draining(front, settings.stop_timeout_s),
-            grpc,
-            sweep,
-            jobs,
-            commands,
-            hub,
-            broker,
+            *(grpc, sweep, jobs, commands, hub, broker),
         ):
             await self._stack.start(service)
         if cloud is not None:
@@ -217,10 +163,15 @@ class ControlPlane:
             workers = PoolWorkers(fleet, pool_nodes, jobs, self._clock, self._rng, leads=lambda: leader.leads)
             await self._stack.start(workers)
         self._front = front
-        self.link = MemoryLink(Ingest(fleet, commands, recorder, self._clock, link="memory"), jobs)
+        self.link = MemoryLink(ingest("memory"), jobs)
         await self._stack.start(StateFile(settings.data_path, lambda: self.urls, lambda: grpc.url))
-        fleet_api = f"Fleet API: {self.urls[0] if settings.fleet_api_url else 'off, only this machine is served'}"
-        log.info(fleet_api)  # in the words that people look for in a proxy's log
+        self._tell_fleet_api()
+
+    def _tell_fleet_api(self) -> None:
+        """Say it in the words that people look for in a proxy's log."""
+        where = self.urls[0] if self._settings.fleet_api_url else "off, only this machine is served"
+        told = f"Fleet API: {where}"
+        log.info(told)
 
     async def _open_store(self) -> ValkeyStore:
         url = self._settings.valkey_url
@@ -237,6 +188,95 @@ class ControlPlane:
         )
         self._stack.add(store.close)
         return store
+
+    def _jobs(self, store: ValkeyStore) -> JobService:
+        return JobService(
+            JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs, lines=store.jobs),
+            store.bus,
+            self._clock,
+            self._rng,
+            lease_s=self._settings.job_lease_s,
+            retry_policy=self._retry_policy,
+            payload_bytes_max=self._settings.job_payload_bytes_max,
+            payload_checks=self._payload_checks,
+        )
+
+    async def _commands(self, store: ValkeyStore, fleet: Fleet, recorder: Recorder, jobs: JobService) -> CommandService:
+        commands = CommandService(
+            CommandBook(self._settings.commands_max, self._settings.commands_ended_max),
+            store.commands,
+            store.bus,
+            fleet,
+            recorder,
+            self._clock,
+            self._rng,
+            {"cancel_job": lambda args: jobs.end(JobId(args["job_id"]))},
+        )
+        await commands.load()
+        jobs.on_stop(Stopper(commands).stop)
+        return commands
+
+    def _cloud(
+        self,
+        store: ValkeyStore,
+        fleet: Fleet,
+        recorder: Recorder,
+        leader: Leader,
+        busy_workers: Callable[[], Mapping[str, int]],
+    ) -> Cloud | None:
+        return open_cloud(
+            self._settings,
+            fleet,
+            store.leases,
+            store.bus,
+            recorder,
+            self._clock,
+            plane_id=self._plane_id,
+            busy_workers=busy_workers,
+            is_leader=lambda: leader.leads,
+        )
+
+    def _hub(self, store: ValkeyStore, fleet: Fleet, scenery: Scenery) -> Hub:
+        hub = Hub(
+            store.log,
+            store.bus,
+            scenery,
+            self._clock,
+            HubLimits(reader_bytes_max=self._settings.stream_buffer_bytes_max),
+            progress_topic=PROGRESS_TOPIC,
+        )
+        fleet.on_change(hub.nodes_changed)
+        return hub
+
+    def _sweep(
+        self,
+        store: ValkeyStore,
+        fleet: Fleet,
+        commands: CommandService,
+        jobs: JobService,
+        schedules: ScheduleService,
+        leader: Leader,
+    ) -> Sweep:
+        settings = self._settings
+        return Sweep(
+            fleet,
+            store.jobs,
+            store.jobs,
+            self._clock,
+            self._rng,
+            every_s=settings.job_sweep_s,
+            retry_policy=self._retry_policy,
+            retention_s=settings.job_retention_s,
+            ended_max=settings.jobs_ended_max,
+            patience_s=settings.job_lease_s,
+            also=(commands.tick, schedules.tick),
+            leads=lambda: leader.leads,
+            stop_running=jobs.stop_running,
+        )
+
+    @property
+    def _retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(base_s=self._settings.job_retry_base_s, max_s=self._settings.job_retry_max_s)
 
     def _beside_others(self, store: ValkeyStore, fleet: Fleet, recorder: Recorder) -> tuple[Peers, Leader]:
         """Make what lets several control planes share one store, and one of them lead."""
@@ -256,13 +296,13 @@ class ControlPlane:
             requests_per_s_max=self._settings.requests_per_s_max,
         )
 
-    async def _certificate(self) -> ssl.SSLContext | None:
+    async def _certificate(self) -> Certificate | None:
         settings = self._settings
         if not settings.tls_cert_file:
             return None
         certificate = Certificate(settings.tls_cert_file, settings.tls_key_file)
         await self._stack.start(CertificateWatch(certificate))
-        return certificate.context
+        return certificate
 
     def _book(self) -> NodeBook:
         settings = self._settings

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,6 +18,7 @@ from muster.links.guarded import GuardedLink
 from muster.ports import JobLink, NodeLink
 from muster.settings import Settings
 from muster.system import system_rng
+from muster.tls import Certificate
 
 if TYPE_CHECKING:
     from muster.links.grpc.control_side import GrpcServer
@@ -34,8 +34,16 @@ class GrpcPort:
     """
 
     def __init__(
-        self, settings: Settings, fleet: Fleet, access: Access, nodes: NodeLink, jobs: JobLink, clock: Clock
+        self,
+        settings: Settings,
+        certificate: Certificate | None,
+        fleet: Fleet,
+        access: Access,
+        nodes: NodeLink,
+        jobs: JobLink,
+        clock: Clock,
     ) -> None:
+        self._certificate = certificate
         self._settings = settings
         self._clock = clock
         self._fleet = fleet
@@ -50,7 +58,7 @@ class GrpcPort:
         if self._server is None or address is None:
             return None
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
-        return f"{'grpcs' if self._settings.tls_cert_file else 'grpc'}://{host}:{self._server.port}"
+        return f"{'grpcs' if self._certificate else 'grpc'}://{host}:{self._server.port}"
 
     async def start(self) -> None:
         if (address := self._settings.grpc_address) is None:
@@ -80,15 +88,13 @@ class GrpcPort:
         from muster.links.grpc import control_side  # noqa: PLC0415 - an extra, loaded where it is wanted
 
         settings = self._settings
-        tls = None
-        if settings.tls_cert_file:
-            tls = control_side.Tls(certificate=_read(settings.tls_cert_file), key=_read(settings.tls_key_file))
+        certificate = self._certificate
         return control_side.GrpcServer(
             address,
             control_side.FleetHooks(links=self._admitted, nodes=self._viewed, stream_ended=self._presence.ended),
             self._clock,
             system_rng(),
-            tls=tls,
+            tls=(lambda: certificate.pem) if certificate else None,
             limits=control_side.GrpcLimits(
                 stream_age_s=settings.grpc_connection_age_s,
                 body_bytes_max=settings.request_bytes_max,
@@ -112,10 +118,3 @@ class GrpcPort:
         if self._settings.grpc_listen != Settings().grpc_listen:
             raise SetupError(problem, next_step=next_step)
         log.warning("no_grpc", reason=problem, next_step=next_step)
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise SetupError(f"cannot read {path}: {error.strerror}", next_step="check the path and its rights") from None

@@ -209,6 +209,11 @@ def _launch(settings: Settings, name: str, idle_stop_s: float | None, node_file:
             "a new machine would not know where its control plane is",
             next_step="set MUSTER_CLOUD_CONTROL_PLANE to a URL that it can reach: http://HOST:PORT or grpc://HOST:PORT",
         )
+    if settings.token and not settings.cloud_join_token:
+        raise SetupError(
+            "this fleet has tokens, and a new machine would have none to join with",
+            next_step="export MUSTER_CLOUD_JOIN_TOKEN=$(muster token create rented --role agent --join --uses 20)",
+        )
     models = _listed(settings.cloud_models)
     boot = Boot(
         control_plane=settings.cloud_control_plane,

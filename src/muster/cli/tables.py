@@ -80,6 +80,8 @@ def in_words(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {in_words(item)}" for name, item in value.items())
     return str(value)
 
 

@@ -19,7 +19,7 @@ from muster.control.recorder import Recorder
 from muster.domain.event import Event
 from muster.domain.machine import GONE, PAID, Machine, MachineState
 from muster.domain.node import Node
-from muster.errors import Conflict, MachineNotFound, MusterError
+from muster.errors import CloudFailed, Conflict, MachineNotFound, MusterError
 from muster.ports import Bus, CloudProvider, Leases
 
 log = structlog.get_logger()
@@ -88,6 +88,8 @@ class CloudService:
         self._draining: set[str] = set()  # those among them that can still be called back
         self._drained: set[str] = set()  # nodes drained by us, not by a person
         self._tasks: list[asyncio.Task[None]] = []
+        self._rests: set[asyncio.Task[None]] = set()
+        self._spending = asyncio.Lock()
 
     # --- what others ask ---------------------------------------------------------------------------------------------
 
@@ -98,6 +100,9 @@ class CloudService:
     def wakeable(self) -> list[Machine]:
         """Return machines that some request could wake or wait for."""
         return [machine for machine in self.machines.all() if machine.state not in GONE and self._is_coming(machine)]
+
+    def hourly_usd(self) -> float:
+        return budget.hourly_usd(self._provider.hourly_usd, self.machines.running())
 
     def worker_answered(self, worker: str) -> None:
         """Note that our gateway has had an answer of this worker (`node/service`)."""
@@ -135,8 +140,8 @@ class CloudService:
 
         if machine.machine_id not in self._stopping:
             task = asyncio.create_task(rest(), name="machine-rest")
-            self._tasks.append(task)
-            task.add_done_callback(lambda done: self._tasks.remove(done) if done in self._tasks else None)
+            self._rests.add(task)
+            task.add_done_callback(self._rests.discard)
 
     async def set_idle_stop(self, machine_id: str, idle_stop_s: float) -> None:
         """Change how long a machine may be idle, until the control planes are started anew; 0: for ever."""
@@ -158,7 +163,7 @@ class CloudService:
             ]
 
     async def stop(self) -> None:
-        tasks = [*self._tasks, *self._starting.values(), *self._stopping.values()]
+        tasks = [*self._tasks, *self._rests, *self._starting.values(), *self._stopping.values()]
         self._tasks = []
         for task in tasks:
             task.cancel()
@@ -257,6 +262,8 @@ class CloudService:
         if after.state in _AT_REST and node is not None:
             text = f"its machine is {after.state}: {reason}"
             self._fleet.carry_out(self._fleet.book.lost(node.node_id, text, self._clock.now_ms()))
+        elif before.state in _AT_REST and node is not None and node.draining:
+            self._set_draining(node, draining=False)  # it was for the end of its last run
 
     # --- starting ----------------------------------------------------------------------------------------------------
 
@@ -264,30 +271,30 @@ class CloudService:
         if self._call_back(machine_id):
             return
         lease = f"start:{machine_id}"
+        until_s = self._clock.monotonic_s() + self.rules.boot_s
         while True:
             await self.machines.refresh(self._changed)
             machine = self.machines.get(machine_id)
             if machine.state in GONE:
                 raise MachineNotFound(f"{machine_id} is {machine.state}", field="machine_id")
             if machine.state in PAID:
-                break
+                return
             if machine.state is MachineState.STOPPED and await self._leases.take(lease, self._plane_id, _START_LEASE_S):
-                budget.check(
-                    self.rules.budget,
-                    self._provider.hourly_usd,
-                    self.machines.running(),
-                    machine.machine_type,
-                    spot=machine.spot,
-                )
-                await self._provider.start(machine_id)
-                self._emit("machine_started", machine, "asked for")
-                await self.machines.refresh(self._changed)
+                await self._spend(machine)
                 await self._leases.release(lease, self._plane_id)
-                break
+                return
+            if self._clock.monotonic_s() > until_s:
+                raise CloudFailed(f"{machine_id} has been {machine.state} for {self.rules.boot_s:g} s")
             await asyncio.sleep(self.rules.look_every_s)  # it is still stopping, or somebody else starts it
-        node = self.machines.node_of(machine)
-        if node is not None and node.draining:
-            self._set_draining(node, draining=False)  # of its last run
+
+    async def _spend(self, machine: Machine) -> None:
+        """Start it if the budget allows; one after the other, so that each is counted before the next is judged."""
+        async with self._spending:
+            running, price = self.machines.running(), self._provider.hourly_usd
+            budget.check(self.rules.budget, price, running, machine.machine_type, spot=machine.spot)
+            await self._provider.start(machine.machine_id)
+            self._emit("machine_started", machine, "asked for")
+            await self.machines.refresh(self._changed)
 
     def _call_back(self, machine_id: str) -> bool:
         """End a rest that has not gone past the drain; return whether that was so."""

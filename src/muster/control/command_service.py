@@ -74,6 +74,7 @@ class CommandService:
         self._first = first or {}
         self._unwritten: dict[CommandId, Command] = {}
         self._writing = asyncio.Lock()
+        self._issuing = asyncio.Lock()
         self._waiting: defaultdict[NodeId, set[asyncio.Event]] = defaultdict(set)
         self._listeners: list[OnIssued] = []
         self._follower: asyncio.Task[None] | None = None
@@ -109,6 +110,10 @@ class CommandService:
         Raises NodeNotFound, NodeNotConnected, QueueFull or what has to be done first raises: then nothing was issued.
         `done_here`: what has to be done first has been.
         """
+        async with self._issuing:  # one after the other, so that an id that comes twice at once is known as well
+            return await self._issue(order)
+
+    async def _issue(self, order: Order) -> Issued:
         now_ms = self._clock.now_ms()
         command_id = order.command_id or CommandId(new_id("cmd", now_ms, self._rng))
         known = self._book.find(command_id)
@@ -154,12 +159,12 @@ class CommandService:
     async def next_commands(self, message: CommandPoll) -> CommandBatch:
         """Return what the node has not acknowledged, at once or as soon as there is some within `wait_s`."""
         node_id = check_node_id(message.node_id)
-        batch = await self._to_send(message)
-        if batch.commands or message.wait_s <= 0 or self._closing:
-            return batch
         news = asyncio.Event()
-        self._waiting[node_id].add(news)
+        self._waiting[node_id].add(news)  # before looking, so that nothing falls between the look and the wait
         try:
+            batch = await self._to_send(message)
+            if batch.commands or message.wait_s <= 0 or self._closing:
+                return batch
             async with asyncio.timeout(min(message.wait_s, _WAIT_S_MAX)):
                 await news.wait()
         except TimeoutError:

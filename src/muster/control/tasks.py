@@ -8,23 +8,38 @@ from muster.control.job_service import JobService
 from muster.domain.job import Job, JobSpec
 from muster.domain.model import canonical_model_name
 from muster.errors import ModelNotAvailable, QueueFull
+from muster.ids import JobId
 from muster.jobs.matching import signature
 from muster.ports import FleetView
 
 POLICY = "reject_new"
 
-_RUNS_KNOWN_MAX = 1000
+_PACES_MAX = 1000
 _NEWEST_SHARE = 0.2  # of a run among all runs of its kind
 _RETRY_S = 1.0
 _RETRY_S_MIN = 0.1
 
 
 class Admitted(Struct, frozen=True, kw_only=True):
-    """`queue_position` counts the jobs before it; `predicted_start_ms` is from now on, None: nothing is known yet."""
+    """`queue_position` counts the jobs before it; `predicted_start_ms` is from now on, None: nothing is known yet.
 
-    task_id: str
+    `created` is false for an id that was known: that job stands as it is.
+    """
+
+    task_id: JobId
+    created: bool
     queue_position: int
     predicted_start_ms: int | None
+
+
+class _Pace(Struct, frozen=True):
+    """How fast tasks of one kind are done: time of one, and how many run at a time."""
+
+    run_ms: float
+    slots: int
+
+    def ms_for(self, tasks: int) -> float:
+        return tasks * self.run_ms / self.slots
 
 
 class TaskDesk:
@@ -35,7 +50,7 @@ class TaskDesk:
         self._fleet = fleet
         self._waiting_max = waiting_max
         self._entering: Counter[str] = Counter()  # by signature: counted in the store only once they are there
-        self._run_ms: OrderedDict[str, float] = OrderedDict()
+        self._paces: OrderedDict[str, _Pace] = OrderedDict()
 
     async def admit(self, spec: JobSpec) -> Admitted:
         """Raise ModelNotAvailable or QueueFull; then nothing was stored."""
@@ -46,17 +61,18 @@ class TaskDesk:
         try:
             before = await self._jobs.waiting(spec.need)
             if before + self._entering[kind] > self._waiting_max:
-                raise self._full(spec, kind)
+                raise self._full(kind)
             (submitted,) = await self._jobs.submit([spec])
         finally:
             self._entering[kind] -= 1
             if not self._entering[kind]:
                 del self._entering[kind]
-        position = await self._jobs.position(submitted.job_id)
+        position, pace = await self._jobs.position(submitted.job_id), self._paces.get(kind)
         return Admitted(
             task_id=submitted.job_id,
+            created=submitted.created,
             queue_position=position or 0,
-            predicted_start_ms=self._predicted_ms(spec, kind, before),
+            predicted_start_ms=None if pace is None else round(pace.ms_for(before)),
         )
 
     def ended(self, job: Job) -> None:
@@ -65,11 +81,13 @@ class TaskDesk:
         if started is None or completed is None:
             return
         kind, took_ms = signature(job.spec.need), max(0, completed - started)
-        known = self._run_ms.get(kind, took_ms)
-        self._run_ms[kind] = known + _NEWEST_SHARE * (took_ms - known)
-        self._run_ms.move_to_end(kind)
-        if len(self._run_ms) > _RUNS_KNOWN_MAX:
-            self._run_ms.popitem(last=False)
+        known = self._paces.get(kind)
+        before_ms = took_ms if known is None else known.run_ms
+        run_ms = before_ms + _NEWEST_SHARE * (took_ms - before_ms)
+        self._paces[kind] = _Pace(run_ms, self._slots(job.spec))
+        self._paces.move_to_end(kind)
+        if len(self._paces) > _PACES_MAX:
+            self._paces.popitem(last=False)
 
     async def _check_model(self, name: str) -> None:
         """Let a task wait for a model that somebody has, even if it is busy or away; for one of nobody's not."""
@@ -84,16 +102,11 @@ class TaskDesk:
             field="model",
         )
 
-    def _predicted_ms(self, spec: JobSpec, kind: str, before: int) -> int | None:
-        run_ms = self._run_ms.get(kind)
-        return None if run_ms is None else round(before * run_ms / self._slots(spec))
-
-    def _full(self, spec: JobSpec, kind: str) -> QueueFull:
-        run_ms = self._run_ms.get(kind)
-        wait_s = _RETRY_S if run_ms is None else max(_RETRY_S_MIN, run_ms / self._slots(spec) / 1000)
+    def _full(self, kind: str) -> QueueFull:
+        pace = self._paces.get(kind)
         return QueueFull(
             f"{self._waiting_max} tasks like this one wait already (setting task_waiting_max)",
-            retry_after_s=wait_s,
+            retry_after_s=_RETRY_S if pace is None else max(_RETRY_S_MIN, pace.ms_for(1) / 1000),
             policy_label=POLICY,
         )
 

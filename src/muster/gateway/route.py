@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from muster.clock import Clock, Rng
+from muster.domain.model import canonical_model_name
 from muster.domain.service import Dialect
 from muster.errors import InvalidInput, ModelNotFound
 from muster.placement.candidate import Candidate
@@ -41,6 +42,9 @@ class Router:
         self._rng = rng
         self._clock = clock
         self._known: dict[_Key, _Choices] = {}
+        self._holders: dict[str, list[Candidate]] = {}  # by model, as of one version of the fleet
+        self._holders_version = -1
+        self._holders_after_s = 0.0
         self._turns = 0  # of requests with pins
         self.in_flight: dict[str, int] = {}
 
@@ -93,7 +97,6 @@ class Router:
     def _renewed(self, known: _Choices | None, model: str, capability: str, dialects: frozenset[Dialect]) -> _Choices:
         """Heartbeats of a large fleet change its version all the time: old choices may serve while new ones cost."""
         key = (model, capability, dialects)
-        version = self._fleet.version
         started_s = self._clock.monotonic_s()
         if known is not None and started_s < known.rebuild_after_s:
             return known
@@ -102,14 +105,30 @@ class Router:
         ended_s = self._clock.monotonic_s()
         if len(self._known) >= _WISHES_MAX:
             self._known.clear()
-        choices = _Choices(eligibility, version, ended_s + _REBUILD_SHARE * (ended_s - started_s))
+        choices = _Choices(eligibility, self._holders_version, ended_s + _REBUILD_SHARE * (ended_s - started_s))
         if known is not None:
             choices.turn = known.turn
         self._known[key] = choices
         return choices
 
+    def _holding(self, model: str) -> list[Candidate]:
+        """Return who has the model: of a large fleet mostly a few. As with choices, what is old may serve a while."""
+        started_s = self._clock.monotonic_s()
+        if self._holders_version != self._fleet.version and started_s >= self._holders_after_s:
+            self._holders_version = self._fleet.version
+            self._holders = {}
+            for candidate in self._fleet.candidates():
+                for name in candidate.models:
+                    self._holders.setdefault(name, []).append(candidate)
+            ended_s = self._clock.monotonic_s()
+            self._holders_after_s = ended_s + _REBUILD_SHARE * (ended_s - started_s)
+        return self._holders.get(canonical_model_name(model), [])
+
     def _eligible(self, wish: Wish) -> Eligibility:
-        fleet = self._fleet.candidates()
+        eligibility = eligible(wish, self._holding(wish.model or ""))
+        if eligibility.candidates:
+            return eligibility
+        fleet = self._fleet.candidates()  # whoever is turned away hears of everybody
         eligibility = eligible(wish, fleet)
         if eligibility.candidates:
             return eligibility

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from muster.clock import Rng
 from muster.placement.candidate import Candidate
-from muster.placement.filters import Rejection, is_warm, rejections
+from muster.placement.filters import Rejection, first_rejection, is_warm
 from muster.placement.scores import Strategy, least_loaded, ranked_by_load, standing
 from muster.placement.wish import Wish
 
@@ -34,7 +34,7 @@ def eligible(wish: Wish, candidates: Sequence[Candidate]) -> Eligibility:
     fit: list[Candidate] = []
     unfit: list[Rejection] = []
     for candidate in candidates:
-        rejection = next(rejections(candidate, wish), None)
+        rejection = first_rejection(candidate, wish)
         if rejection is None:
             fit.append(candidate)
         else:

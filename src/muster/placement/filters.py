@@ -141,6 +141,15 @@ def rejections(candidate: Candidate, wish: Wish) -> Iterator[Rejection]:
             yield Rejection(candidate=candidate, filter=rule.__name__, reason=reason)
 
 
+def first_rejection(candidate: Candidate, wish: Wish) -> Rejection | None:
+    """Return the most lasting reason; the others are not looked for."""
+    for rule in FILTERS:
+        reason = rule(candidate, wish)
+        if reason is not None:
+            return Rejection(candidate=candidate, filter=rule.__name__, reason=reason)
+    return None
+
+
 def is_warm(candidate: Candidate, wish: Wish) -> bool:
     """Tell whether the wished model is known to be in memory already."""
     wished = None if wish.model is None else candidate.model(wish.model)

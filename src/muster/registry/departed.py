@@ -18,10 +18,14 @@ class Departed:
         self._left: dict[NodeId, _Left] = {}
 
     def remember(self, gone: NodeGone, ignored_until_ms: int) -> None:
-        known = self._left.pop(gone.node_id, None)
+        """Note a goodbye. One that is known already, told on by another control plane, counts from the first time."""
+        known = self._left.get(gone.node_id)
         if known is not None:
+            if known.gone.revision >= gone.revision and set(known.gone.boot_ids).issuperset(gone.boot_ids):
+                return
             boot_ids = tuple(dict.fromkeys((*known.gone.boot_ids, *gone.boot_ids)))[-RETIRED_MAX:]
             gone = NodeGone(gone.node_id, boot_ids, max(known.gone.revision, gone.revision))
+            del self._left[gone.node_id]
         self._left[gone.node_id] = _Left(gone, ignored_until_ms)
         if len(self._left) > self._nodes_max:
             del self._left[next(iter(self._left))]

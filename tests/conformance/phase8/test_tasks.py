@@ -50,6 +50,13 @@ async def test_a_task_is_accepted_with_its_place_and_where_to_follow_it(api: Api
     assert second["queue_position"] == 1
 
 
+async def test_the_same_id_again_is_the_same_task(api: Api) -> None:
+    for _ in range(2):
+        status, task, _ = await api.call("POST", "/v2/tasks", TASK | {"task_id": "mine"})
+        assert (status, task["task_id"]) == (202, "mine")
+    assert (await api.get("/api/jobs"))["total"] == 1
+
+
 async def test_a_stream_is_started_then_tokens_then_one_end(api: Api) -> None:
     async with _worker(api):
         _, task, _ = await api.call("POST", "/v2/tasks", TASK)

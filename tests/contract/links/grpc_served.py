@@ -8,7 +8,7 @@ from muster.domain.node import Node
 from muster.errors import Unauthorized
 from muster.ids import NodeId
 from muster.links.grpc.agent_side import GrpcLink
-from muster.links.grpc.control_side import FleetHooks, GrpcLimits, GrpcServer, Tls
+from muster.links.grpc.control_side import FleetHooks, GrpcLimits, GrpcServer, Pem
 from muster.ports import JobLink, NodeLink
 from muster.system import SystemClock
 
@@ -23,7 +23,7 @@ class GrpcServed:
         *,
         token: str | None = None,
         known: Callable[[], Sequence[Node]] = list,
-        tls: Tls | None = None,
+        tls: Callable[[], Pem] | None = None,
         limits: GrpcLimits | None = None,
     ) -> None:
         self._ends = (nodes, jobs)

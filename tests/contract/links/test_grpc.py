@@ -21,7 +21,7 @@ from muster.errors import (
 from muster.links.calls import CALLS
 from muster.links.grpc.agent_control_pb2 import Call, Reply
 from muster.links.grpc.agent_side import GrpcLink
-from muster.links.grpc.control_side import GrpcLimits, Tls
+from muster.links.grpc.control_side import GrpcLimits
 from muster.links.grpc.service import CALLS_MAX, CONNECT
 from muster.links.problems import error_told
 from muster.wire import ClaimReply, ClaimRequest, RegistrationReply, decode, encode
@@ -246,7 +246,7 @@ async def test_the_end_of_a_stream_is_told_with_the_node_that_was_heard_on_it(se
 
 async def test_over_tls_the_certificate_must_be_trusted(plane: NotingPlane, tmp_path: Path) -> None:
     ours, others = Certificates("127.0.0.1"), Certificates("127.0.0.1")
-    served = GrpcServed(plane, plane, tls=Tls(certificate=ours.certificate, key=ours.key))
+    served = GrpcServed(plane, plane, tls=lambda: (ours.certificate, ours.key))
     await served.start()
     async with open_grpc_link(served.url, trusted_pem=ours.authority) as link:
         assert await link.register(REGISTRATION) == REGISTERED
@@ -256,6 +256,20 @@ async def test_over_tls_the_certificate_must_be_trusted(plane: NotingPlane, tmp_
     async with open_grpc_link(served.url.replace("grpcs", "grpc")) as link:
         with pytest.raises(UpstreamFailed):
             await link.register(REGISTRATION)
+    await served.stop()
+
+
+async def test_a_renewed_certificate_is_shown_to_new_connections(plane: NotingPlane) -> None:
+    old, new = Certificates("127.0.0.1"), Certificates("127.0.0.1")
+    shown = old
+    served = GrpcServed(plane, plane, tls=lambda: (shown.certificate, shown.key))
+    await served.start()
+    async with open_grpc_link(served.url, trusted_pem=old.authority) as staying:
+        assert await staying.register(REGISTRATION) == REGISTERED
+        shown = new
+        async with open_grpc_link(served.url, trusted_pem=new.authority) as link:
+            assert await link.register(REGISTRATION) == REGISTERED
+        assert await staying.register(REGISTRATION) == REGISTERED
     await served.stop()
 
 

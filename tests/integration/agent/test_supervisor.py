@@ -73,8 +73,11 @@ async def test_each_gpu_has_its_instance_that_sees_no_other_gpu(site: Open) -> N
     assert opened.service("web-gpu0").gpu_index == 0
 
 
-async def test_our_own_settings_are_no_business_of_a_service(site: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MUSTER_TOKEN", "secret")
+@pytest.mark.parametrize("name", ["MUSTER_TOKEN", "RABBITMQ_URL", "REDIS_URL"])
+async def test_our_own_settings_are_no_business_of_a_service(
+    site: Open, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "secret")
     opened = site(web())
     await opened.supervisor.start()
     assert "secret" not in await opened.get("/env")

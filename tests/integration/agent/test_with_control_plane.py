@@ -88,7 +88,7 @@ class Plane:
         )
         served = Served(Ingest(self.fleet, self.commands, recorder, self.clock, link="http"), self.jobs)
         served.port = self.port
-        self._parts = [recorder, sweep, self.jobs, served]
+        self._parts = [recorder, sweep, served, self.jobs, self.commands]  # who waits is let go before the door shuts
         for part in self._parts:
             await part.start()
         self.port = served.port

@@ -44,9 +44,13 @@ def _choice(part: str, finish: str | None) -> dict[str, Any]:
     return {"index": 0, "finish_reason": finish, part: {"role": "assistant", "content": "Hello there."}}
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256  # all who waited come at once
+
+
 class TinyEngine:
     def __init__(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()

@@ -78,6 +78,10 @@ def test_a_machine_is_rented_used_put_to_rest_woken_and_given_back(rent: Rent) -
     assert [answer[0] for answer in answers] == [200] * 10, answers
     assert all("Hello there." in answer[1] for answer in answers)
     assert len(rent.events("machine_started")) == 1
+    with urllib.request.urlopen(f"{rent.plane.url}/metrics", timeout=10) as metrics:
+        said = metrics.read().decode()
+    assert 'muster_cloud_machines{state="running"} 1' in said
+    assert "muster_cloud_hourly_usd 0.8048" in said
 
     rent.plane.post("/_/ttl", {"ttl_s": 0.5})
     rent.wait_for_state(machine_id, "stopped")
@@ -161,6 +165,12 @@ def test_what_a_launch_lacks_is_named(rent: Rent, missing: str, said: str) -> No
     del rent.env[missing]
 
     assert said in rent.cli("up", expect=1).stderr
+
+
+def test_a_machine_without_a_token_for_a_fleet_that_has_some_is_not_rented(rent: Rent) -> None:
+    rent.env["MUSTER_TOKEN"] = "of-an-admin"
+
+    assert "--join" in rent.cli("up", expect=1).stderr
 
 
 def test_without_a_cloud_nothing_of_boto_is_loaded() -> None:

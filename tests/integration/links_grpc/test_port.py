@@ -33,7 +33,7 @@ async def guarded() -> AsyncIterator[PlaneUnderTest]:
 
 
 def port_of(plane: PlaneUnderTest, settings: Settings) -> GrpcPort:
-    return GrpcPort(settings, plane.fleet, plane.access, plane.ingest, plane.jobs, plane.clock)
+    return GrpcPort(settings, None, plane.fleet, plane.access, plane.ingest, plane.jobs, plane.clock)
 
 
 @asynccontextmanager
@@ -131,11 +131,3 @@ async def test_without_the_packages_only_what_was_asked_for_is_an_error(
     with pytest.raises(SetupError) as caught:
         await port_of(plane, Settings(grpc_listen=f"127.0.0.1:{free_port()}")).start()
     assert "muster[grpc]" in caught.value.next_step
-
-
-async def test_a_certificate_that_cannot_be_read_is_named(plane: PlaneUnderTest) -> None:
-    settings = Settings(
-        grpc_listen=f"127.0.0.1:{free_port()}", tls_cert_file="/nonexistent/cert.pem", tls_key_file="/nonexistent/k.pem"
-    )
-    with pytest.raises(SetupError, match=r"/nonexistent/cert\.pem"):
-        await port_of(plane, settings).start()

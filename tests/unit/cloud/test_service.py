@@ -3,10 +3,12 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
+from muster.control.budget import Budget
 from muster.control.first_machine import FirstMachine
 from muster.domain.machine import MachineState
 from muster.domain.node import Health
 from muster.errors import CloudFailed, Conflict, MachineNotFound, NoCapacity, OverBudget
+from muster.ids import NodeId
 from tests.unit.cloud.rented import RULES, RentedFleet, kinds
 from tests.waiting import eventually
 
@@ -189,6 +191,23 @@ async def test_one_that_is_stopping_is_started_once_it_has_stopped() -> None:
     assert fleet.started() == [machine.machine_id]
 
 
+async def test_one_that_never_ends_stopping_is_not_waited_for_for_ever() -> None:
+    fleet = RentedFleet(boot_s=10_000)
+    machine = await fleet.machine()
+    fleet.clock.advance(10_000)
+    await fleet.cloud.list("lab")
+    await fleet.cloud.stop(machine.machine_id)
+    await fleet.service.machines.refresh()
+
+    start = asyncio.create_task(fleet.service.start_machine(machine.machine_id))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    fleet.clock.advance(RULES.boot_s + 1)
+
+    with pytest.raises(CloudFailed, match="stopping for 300 s"):
+        await start
+
+
 async def test_the_draining_of_its_last_run_ends_with_its_start() -> None:
     fleet = RentedFleet()
     machine = await fleet.machine()
@@ -201,6 +220,30 @@ async def test_the_draining_of_its_last_run_ends_with_its_start() -> None:
     assert not fleet.node(machine.machine_id).draining
 
 
+async def test_who_starts_it_elsewhere_ends_that_draining_too() -> None:
+    fleet = RentedFleet()
+    machine = await fleet.machine()
+    await fleet.beat(machine.machine_id, "qwen")
+    await fleet.service.stop_machine(machine.machine_id, "asked for")
+
+    await fleet.cloud.start(machine.machine_id)
+    await fleet.service.look()
+
+    assert not fleet.node(machine.machine_id).draining
+
+
+async def test_a_person_who_drains_a_machine_that_runs_is_obeyed() -> None:
+    fleet = RentedFleet()
+    machine = await fleet.machine()
+    await fleet.beat(machine.machine_id, "qwen")
+    book = fleet.plane.fleet.book
+    fleet.plane.fleet.carry_out(book.set_draining(NodeId(machine.machine_id), fleet.clock.now_ms(), draining=True))
+
+    await fleet.service.start_machine(machine.machine_id)
+
+    assert fleet.node(machine.machine_id).draining
+
+
 async def test_a_start_that_would_cost_too_much_is_refused_with_the_figures() -> None:
     fleet = RentedFleet()
     machine = await fleet.at_rest(machine_type="dear")
@@ -208,6 +251,18 @@ async def test_a_start_that_would_cost_too_much_is_refused_with_the_figures() ->
     with pytest.raises(OverBudget, match="hourly_usd_max"):
         await fleet.service.start_machine(machine.machine_id)
     assert fleet.started() == []
+
+
+async def test_two_that_together_cost_too_much_are_not_both_started() -> None:
+    fleet = RentedFleet(replace(RULES, budget=Budget(machines_max=1, hourly_usd_max=5.0)))
+    machines = [await fleet.at_rest(f"worker-{index}") for index in range(2)]
+
+    outcomes = await asyncio.gather(
+        *(fleet.service.start_machine(machine.machine_id) for machine in machines), return_exceptions=True
+    )
+
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Machine", "OverBudget"]
+    assert len(fleet.started()) == 1
 
 
 async def test_after_a_failed_start_another_control_plane_does_not_try_at_once() -> None:

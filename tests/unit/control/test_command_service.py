@@ -39,12 +39,12 @@ async def planes(count: int = 2) -> AsyncIterator[list[PlaneUnderTest]]:
 
 
 def order(command: str = "status", **more: Any) -> Order:
-    fields: dict[str, Any] = {"timeout_s": 60.0} | more
-    return Order(command=command, nodes=(NODE,), single=True, **fields)
+    fields: dict[str, Any] = {"nodes": (NODE,), "timeout_s": 60.0} | more
+    return Order(command=command, single=True, **fields)
 
 
-async def told(plane: PlaneUnderTest, wait_s: float = 0.0) -> list[CommandId]:
-    poll = CommandPoll(node_id=NODE, boot_id="n1-boot", wait_s=wait_s)
+async def told(plane: PlaneUnderTest, node: str = NODE, wait_s: float = 0.0) -> list[CommandId]:
+    poll = CommandPoll(node_id=NodeId(node), boot_id=f"{node}-boot", wait_s=wait_s)
     return [command.command_id for command in (await plane.commands.next_commands(poll)).commands]
 
 
@@ -73,6 +73,13 @@ async def test_an_id_that_another_control_plane_took_is_known_here() -> None:
         await eventually(lambda: stands(theirs, "mine"))
         again = await theirs.commands.issue(order(command_id=CommandId("mine")))
         assert not again.created
+
+
+async def test_an_id_that_comes_twice_at_once_is_one_command() -> None:
+    async with planes(1) as (plane,):
+        mine = order(command_id=CommandId("mine"))
+        answers = await asyncio.gather(*(plane.commands.issue(mine) for _ in range(5)))
+        assert [answer.created for answer in answers] == [True, False, False, False, False]
 
 
 async def test_one_expires_it_and_all_know() -> None:
@@ -159,6 +166,31 @@ async def test_what_was_issued_is_told_even_if_it_cannot_be_published(monkeypatc
         assert issued.created
         with pytest.raises(StoreUnavailable):
             await waiting
+
+
+async def test_a_command_that_comes_while_the_store_is_slow_does_not_fall_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with planes(1) as (plane,):
+        await plane.heartbeat("n2")
+        await plane.commands.issue(order(nodes=(NodeId("n2"),)))
+        save, slow = plane.store.commands.save, asyncio.Event()
+
+        async def save_slowly(commands: Any) -> None:
+            if commands[0].status is CommandStatus.SENT:
+                await slow.wait()
+            await save(commands)
+
+        monkeypatch.setattr(plane.store.commands, "save", save_slowly)
+        other = asyncio.create_task(told(plane, node="n2"))
+        await eventually(plane.commands._writing.locked)
+        waiting = asyncio.create_task(told(plane, wait_s=30))  # its first look has to wait for the store
+        await eventually(lambda: NODE in plane.commands._waiting)
+        issuing = asyncio.create_task(plane.commands.issue(order()))
+        await eventually(lambda: len(plane.commands.newest(NODE)) == 1)
+        slow.set()
+        issued, found, _ = await asyncio.gather(issuing, waiting, other)
+        assert found == [issued.command_id]
 
 
 async def test_a_retired_boot_gets_nothing() -> None:

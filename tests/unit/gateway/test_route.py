@@ -127,3 +127,15 @@ def test_the_catalog_has_each_model_once_from_workers_that_take_work():
     assert names == ["ollama-only", "shared:latest", "smollm2-135m"]
     assert find(offered(fleet, openai.SPOKEN_BY), "shared") is resident
     assert find([], "shared") is None
+
+
+def test_a_list_made_of_what_was_known_a_moment_ago_is_made_anew_though_the_fleet_changes_no_more(
+    clock: ManualClock,
+) -> None:
+    fleet = CountingFleet(clock, worker("http://h:1", "a"))
+    routed = router(fleet, clock)
+    routed.reserve("smollm2-135m", "completion", frozenset(Dialect))
+    fleet.become(worker("http://h:1", "a", draining=True), worker("http://h:2", "b"))
+    assert routed.reserve("minilm", "embedding", frozenset(Dialect)).node_id == "a"  # a moment old, for it cost much
+    clock.advance(1.0)
+    assert routed.reserve("minilm", "embedding", frozenset(Dialect)).node_id == "b"

@@ -1,5 +1,5 @@
 from muster.domain.model import Model
-from muster.errors import ModelNotFound, MusterError, NoWorker
+from muster.errors import ModelNotFound, MusterError, NoWorker, PoolNotFound, PoolNotReady
 from muster.placement.candidate import Candidate
 from muster.placement.choose import eligible
 from muster.placement.refusal import no_candidate_error
@@ -67,3 +67,23 @@ def test_many_reasons_are_cut():
     error = refusal(Wish(model="m"), *(candidate(f"n{number:02}", "m", draining=True) for number in range(11)))
     assert error.message.endswith("; and 1 more")
     assert len(error.data["reasons"]) == 10
+
+
+def test_a_pool_that_nobody_is_in_is_not_found_whatever_else_fits():
+    error = refusal(Wish(model="m", pool="night"), candidate("a", "m", pool="day"))
+    assert isinstance(error, PoolNotFound)
+    assert error.field == "pool"
+    assert "'night'" in error.message
+
+
+def test_a_pool_whose_workers_are_all_away_is_not_ready_and_says_why():
+    error = refusal(Wish(model="m", pool="day"), candidate("a", "m", pool="day", draining=True), candidate("b", "m"))
+    assert isinstance(error, PoolNotReady)
+    assert error.message == "the pool 'day' takes no work now: a/llama is draining"
+    assert error.data == {"reasons": ["a/llama is draining"]}
+
+
+def test_a_pool_that_lacks_what_is_asked_is_not_blamed_for_itself():
+    error = refusal(Wish(model="m", pool="day"), candidate("a", "n", pool="day"), candidate("b", "m"))
+    assert isinstance(error, NoWorker)
+    assert not isinstance(error, PoolNotFound | PoolNotReady)

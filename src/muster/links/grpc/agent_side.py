@@ -12,7 +12,7 @@ from muster.errors import InvalidInput, MusterError, PayloadTooLarge, SetupError
 from muster.links import calls
 from muster.links.calls import CallingLink, M, R, wait_s_of
 from muster.links.grpc.agent_control_pb2 import Call, Reply
-from muster.links.grpc.service import BODY_BYTES_MAX, CALLS_MAX, CONNECT, FRAME_BYTES_MAX
+from muster.links.grpc.service import BODY_BYTES_MAX, CALLS_MAX, CONNECT, CONNECTION_OPTIONS, FRAME_BYTES_MAX
 from muster.links.grpc.statuses import error_of
 from muster.links.problems import error_told
 from muster.wire import decode, encode
@@ -199,7 +199,8 @@ class GrpcLink(CallingLink):
             ("grpc.max_send_message_length", FRAME_BYTES_MAX),
             ("grpc.keepalive_time_ms", self._ping_every_ms),
             ("grpc.keepalive_timeout_ms", self._ping_timeout_ms),
-            ("grpc.http2.ping_timeout_ms", self._ping_timeout_ms),  # a ping that measures may stand before that
+            ("grpc.http2.ping_timeout_ms", self._ping_timeout_ms),  # without it the one above waits for a minute
+            *CONNECTION_OPTIONS,
             ("grpc.http2.max_pings_without_data", 0),
         ]
         if not self._tls:

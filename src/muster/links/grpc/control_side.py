@@ -26,7 +26,7 @@ from muster.links.grpc.agent_control_pb2 import (
     Reply,
 )
 from muster.links.grpc.messages import fleet_status, heartbeat_of, registration_of
-from muster.links.grpc.service import FRAME_BYTES_MAX, SERVICE
+from muster.links.grpc.service import CONNECTION_OPTIONS, FRAME_BYTES_MAX, SERVICE
 from muster.links.grpc.statuses import code_of
 from muster.links.grpc.stream import AgentStream, Context
 from muster.ports import JobLink, NodeLink
@@ -42,17 +42,13 @@ _PING_TIMEOUT_S = 10
 _PINGS_TAKEN_EVERY_S = 5
 
 
+Pem = tuple[bytes, bytes]  # certificate with its chain, and its key
+
+
 class GrpcLimits(Struct, frozen=True, kw_only=True):
     stream_age_s: float = 1800.0
     body_bytes_max: int = 32 * 1024 * 1024
     connections_max: int = 20_000
-
-
-class Tls(Struct, frozen=True, kw_only=True):
-    """PEM, as read."""
-
-    certificate: bytes
-    key: bytes
 
 
 class FleetHooks(Struct, frozen=True, kw_only=True):
@@ -64,7 +60,10 @@ class FleetHooks(Struct, frozen=True, kw_only=True):
 
 
 class GrpcServer:
-    """A Lifecycle. `start` raises OSError when the address cannot be had."""
+    """A Lifecycle. `start` raises OSError when the address cannot be had.
+
+    `tls` is asked with each new connection: what it tells then is shown.
+    """
 
     def __init__(
         self,
@@ -73,7 +72,7 @@ class GrpcServer:
         clock: Clock,
         rng: Rng,
         *,
-        tls: Tls | None = None,
+        tls: Callable[[], Pem] | None = None,
         limits: GrpcLimits | None = None,
     ) -> None:
         self._address = address
@@ -101,8 +100,7 @@ class GrpcServer:
         if self._tls is None:
             self.port = server.add_insecure_port(target)
         else:
-            credentials = grpc.ssl_server_credentials([(self._tls.key, self._tls.certificate)])
-            self.port = server.add_secure_port(target, credentials)
+            self.port = server.add_secure_port(target, _credentials(self._tls))
         await server.start()
 
     async def stop(self) -> None:
@@ -123,7 +121,8 @@ class GrpcServer:
             ("grpc.max_connection_age_grace_ms", grace_ms),
             ("grpc.keepalive_time_ms", _PING_EVERY_S * 1000),
             ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_S * 1000),
-            ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_S * 1000),
+            ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_S * 1000),  # without it the one above waits for a minute
+            *CONNECTION_OPTIONS,
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", _PINGS_TAKEN_EVERY_S * 1000),
         ]
@@ -205,3 +204,25 @@ def _check_free(address: tuple[str, int]) -> None:
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(target)
+
+
+def _credentials(tls: Callable[[], Pem]) -> grpc.ServerCredentials:
+    shown = tls()
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal shown
+        present = tls()
+        if present == shown:
+            return None
+        shown = present
+        return _configuration(present)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(shown),
+        renewed,  # type: ignore[arg-type] # its stub does not know that None means: as before
+    )
+
+
+def _configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
+    certificate, key = pem
+    return grpc.ssl_server_certificate_configuration([(key, certificate)])

@@ -41,4 +41,7 @@ def code_of(error: MusterError) -> grpc.StatusCode:
 def error_of(url: str, code: grpc.StatusCode, details: str) -> MusterError:
     """Say why no stream is open."""
     kind = _OF_US.get(code)
-    return kind(details) if kind is not None else UpstreamFailed(f"{url} cannot be reached: {details or code.name}")
+    if kind is not None:
+        return kind(details)
+    why = details.rpartition("last error: ")[2].removeprefix("UNKNOWN: ")  # before it gRPC only says that it failed
+    return UpstreamFailed(f"{url} cannot be reached: {why or code.name}")

@@ -75,8 +75,6 @@ class AgentStream:
             elif len(self._calls) >= CALLS_MAX:
                 error = QueueFull(f"{CALLS_MAX} calls of this stream have no reply yet", retry_after_s=_RETRY_AFTER_S)
                 await self._refuse(frame.id, error)
-            elif frame.name == HEARTBEAT.name:
-                await self._answer(frame)  # it waits for nothing, so a task would be the most of its cost
             else:
                 self._calls[frame.id] = task = asyncio.create_task(self._answer(frame))
                 task.add_done_callback(partial(self._forget, frame.id))
