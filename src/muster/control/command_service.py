@@ -111,9 +111,9 @@ class CommandService:
         `done_here`: what has to be done first has been.
         """
         async with self._issuing:  # one after the other, so that an id that comes twice at once is known as well
-            return await self._issue(order)
+            return await self._issue(order, done_here=done_here)
 
-    async def _issue(self, order: Order) -> Issued:
+    async def _issue(self, order: Order, *, done_here: bool) -> Issued:
         now_ms = self._clock.now_ms()
         command_id = order.command_id or CommandId(new_id("cmd", now_ms, self._rng))
         known = self._book.find(command_id)
