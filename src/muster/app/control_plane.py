@@ -144,9 +144,7 @@ class ControlPlane:
             machine=FirstMachine(cloud.service) if cloud else None,
         )
         certificate = await self._certificate()
-        front = Front(
-            gateway, build_app(plane), settings.listen_addresses, tls=certificate.context if certificate else None
-        )
+        front = self._front_for(gateway, plane, certificate)
         grpc = GrpcPort(settings, certificate, fleet, access, ingest("grpc"), jobs, self._clock)
         broker = Broker(settings, fleet, commands, recorder, ingest("amqp"))
         # The hub and the services of jobs and commands stop before the front: they end the streams and waits that would
@@ -160,12 +158,20 @@ class ControlPlane:
         if cloud is not None:
             await self._stack.start(cloud)
         if pool_nodes is not None:
-            workers = PoolWorkers(fleet, pool_nodes, jobs, self._clock, self._rng, leads=lambda: leader.leads)
-            await self._stack.start(workers)
+            await self._stack.start(self._pool_workers(fleet, pool_nodes, jobs, leader))
         self._front = front
         self.link = MemoryLink(ingest("memory"), jobs)
         await self._stack.start(StateFile(settings.data_path, lambda: self.urls, lambda: grpc.url))
         self._tell_fleet_api()
+
+    def _front_for(self, gateway: Gateway, plane: Plane, certificate: Certificate | None) -> Front:
+        tls = certificate.context if certificate else None
+        return Front(gateway, build_app(plane), self._settings.listen_addresses, tls=tls)
+
+    def _pool_workers(self, fleet: Fleet, nodes: PoolNodes, jobs: JobService, leader: Leader) -> PoolWorkers:
+        workers = PoolWorkers(fleet, nodes, jobs, self._clock, self._rng, leads=lambda: leader.leads)
+        jobs.on_stop(workers.stop_job)
+        return workers
 
     def _tell_fleet_api(self) -> None:
         """Say it in the words that people look for in a proxy's log."""
