@@ -176,6 +176,10 @@ async def test_failures_are_grouped_and_replayed_by_what_they_have_in_common(ser
     assert (await ask(served, "POST", "/api/jobs/replay", {"limit": 0}, 400))["field"] == "limit"
 
 
+async def test_a_question_may_hold_any_character_where_a_token_may_be_in_it(served: Served) -> None:
+    assert (await ask(served, "GET", "/api/jobs/failures?code=%C3%A9%FF"))["groups"] == []
+
+
 # --- schedules --------------------------------------------------------------------------------------------------------
 
 
