@@ -10,7 +10,7 @@ PURE := access commands domain jobs placement registry wire
 export MAKE_CHOSE_PYTHON := $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-run up down status test cover check check-ui format bench docs proto pins clean
+.PHONY: help install install-run up down status test faults cover check check-ui format bench docs proto pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ test: install ## set up and run all tests (some of them: make test TEST_ARGS="te
 	@sh tools/test_programs.sh
 	@VENV=$(VENV) sh tools/fetch_validators.sh
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(TEST_ARGS)
+
+faults: install ## hurt a working fleet for ten minutes and see that nothing is lost (ARGS="--minutes 2 --jobs 2000 --seed 7")
+	@$(BIN)/python -m tests.campaign $(ARGS)
 
 cover: install ## every branch of the pure packages is tested
 	@$(BIN)/python -m pytest -q $(PURE:%=tests/unit/%) tests/unit/test_ids.py tests/unit/test_errors.py \

@@ -244,7 +244,7 @@ def measure_memory(folder: Path, sizes: Sizes) -> Figures:
 async def _beat_inside(settings: Settings, sizes: Sizes) -> Figures:
     def no_progress(_: str, __: float | None) -> None: ...
 
-    plane = ControlPlane(settings, {}, no_progress)
+    plane = ControlPlane(settings, (), no_progress)
     await plane.start()
     assert plane.link is not None
     messages = [heartbeat(f"node-{number:04}", sizes.interval_s) for number in range(sizes.agents)]

@@ -6,6 +6,8 @@
     python -m bench.queue --server redis  Debian's redis-server in place of the embedded Valkey
     python -m bench.queue --aof everysec  one setting of the append-only file: off, everysec or always
     python -m bench.queue --pending 1000000 --only claim
+    python -m bench.queue --peers         beside other queues on Debian's redis-server; writes the page of the docs
+    python -m bench.queue --peers saq rq  beside some of them
 
 A job appends one byte to a file, so that the jobs done can be counted from outside. The worker claims as workers do:
 one call for "these are done, give me more". Figures are from this machine and this moment; compare only what was
@@ -15,9 +17,9 @@ measured together.
 import argparse
 import asyncio
 import contextlib
-import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -25,25 +27,22 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import uvloop
+from bench import queue_page, queue_peers
+from bench.queue_worker import ABLE, spec
 from msgspec import Struct, structs
 
-from muster.domain.capability import Capability
-from muster.domain.job import ClaimedJob, Hardware, JobSpec, JobStatus, Requirements, Settlement, encode_result
-from muster.ids import JobId, SessionId, WorkerId
+from muster.domain.job import JobStatus, Settlement, encode_result
+from muster.ids import SessionId, WorkerId
 from muster.stores.embedded import embedded_binary
 from muster.stores.valkey import ValkeyStore
 
-_LEASE_S = 15.0
 _BULK = 250
 _BATCHES = (1, 16, 64)
 _CLAIMS_IN_A_ROW = 10
 _AOF = ("off", "everysec", "always")
-_PAYLOAD = {"messages": [{"role": "user", "content": "x" * 100}], "max_tokens": 128}
-_ABLE = Capability(services=("llm",), models=tuple(f"m{number}" for number in range(1000)), gpu_memory_gb=80)
 
 
 class Sizes(Struct, frozen=True):
@@ -55,13 +54,14 @@ class Sizes(Struct, frozen=True):
 
 
 _FULL = Sizes(jobs=20_000, latencies=500, pending=(1_000, 100_000), signatures=(1, 100, 1000), claims=200)
+_LARGE = Sizes(
+    jobs=20_000,
+    latencies=200,
+    pending=(1_000, 10_000, 100_000, 1_000_000),
+    signatures=(1, 100, 1000),
+    claims=200,
+)
 _QUICK = Sizes(jobs=2_000, latencies=50, pending=(1_000,), signatures=(1, 10), claims=20)
-
-
-def spec(number: int, signature: int = 0, **fields: Any) -> JobSpec:
-    requirements = Requirements(models=(f"m{signature}",), hardware=Hardware(gpu_memory_gb=fields.pop("gb", 8)))
-    name = JobId(f"job-{fields.pop('prefix', '')}{number:012}")
-    return JobSpec(job_id=name, service_required="llm", payload=_PAYLOAD, requirements=requirements, **fields)
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
@@ -103,40 +103,9 @@ async def fresh_store(kind: str, aof: str) -> AsyncIterator[tuple[Server, Valkey
 # --- the worker, a process of its own ---------------------------------------------------------------------------------
 
 
-async def work(url: str, batch: int, hits: str) -> None:
-    """Claim, run, and finish with the next claim; wait for a wake-up when nothing is there."""
-    store = await ValkeyStore.open(url, call_timeout_s=30)
-    session, worker = SessionId("bench"), WorkerId("bench-worker-0")
-    await store.jobs.open_session(session, worker, _ABLE, _LEASE_S)
-    file = os.open(hits, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    woken = asyncio.Event()
-
-    async def listen() -> None:
-        async for _ in store.bus.subscribe("wake"):
-            woken.set()
-
-    async def run(job: ClaimedJob) -> Settlement:
-        os.write(file, b".")
-        return Settlement(
-            job_id=job.spec.job_id, attempt=job.attempt, status=JobStatus.COMPLETED, result=encode_result({"ok": True})
-        )
-
-    listening = asyncio.create_task(listen())
-    done: list[Settlement] = []
-    while not listening.done():
-        woken.clear()
-        claimed = await store.jobs.claim(session, worker, batch, done, lease_s=_LEASE_S, mark_idle=True)
-        done = [await run(job) for job in claimed.jobs]
-        if not done:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(5):
-                    await woken.wait()
-    await listening
-
-
 @contextlib.contextmanager
 def worker_process(url: str, batch: int, hits: Path) -> Iterator[psutil.Process]:
-    command = [sys.executable, "-m", "bench.queue", "--worker", url, str(batch), str(hits)]
+    command = [sys.executable, "-m", "bench.queue_worker", url, str(batch), str(hits)]
     process = subprocess.Popen(command)
     try:
         yield psutil.Process(process.pid)
@@ -205,7 +174,7 @@ async def latencies_ms(server: Server, store: ValkeyStore, count: int) -> list[f
     return sorted(found)
 
 
-async def table(kind: str, aofs: tuple[str, ...], sizes: Sizes) -> None:
+async def table(kind: str, aofs: tuple[str, ...], sizes: Sizes) -> list[str]:
     heads = (
         "append-only file",
         "enqueue/s one by one / bulk",
@@ -216,7 +185,7 @@ async def table(kind: str, aofs: tuple[str, ...], sizes: Sizes) -> None:
         "worker MB",
         "idle latency ms p50 / p99",
     )
-    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
+    lines = [shown(f"| {' | '.join(heads)} |"), shown(f"{'|---' * len(heads)}|")]
     for aof in aofs:
         for batch in _BATCHES:
             async with fresh_store(kind, aof) as (server, store):
@@ -236,20 +205,21 @@ async def table(kind: str, aofs: tuple[str, ...], sizes: Sizes) -> None:
                 f"{drained.memory_mb:.0f}",
                 latency,
             ]
-            print(f"| {' | '.join(cells)} |", flush=True)
+            lines.append(shown(f"| {' | '.join(cells)} |"))
+    return lines
 
 
 # --- what one claim costs ---------------------------------------------------------------------------------------------
 
 
-async def claim_costs(kind: str, sizes: Sizes) -> None:
-    print("\n| waiting | signatures | in front, not runnable | bytes/job | claim of 1, server µs | of 16 | of 64 |")
-    print("|---|---|---|---|---|---|---|")
+async def claim_costs(kind: str, sizes: Sizes) -> list[str]:
+    heads = "| waiting | signatures | in front, not runnable | bytes/job | claim of 1, server µs | of 16 | of 64 |"
+    lines = [shown(f"\n{heads}").strip(), shown("|---|---|---|---|---|---|---|")]
     cases = [(pending, signatures, 0) for pending in sizes.pending for signatures in sizes.signatures]
     cases.append((sizes.pending[-1], sizes.signatures[-1], sizes.pending[-1]))
     for pending, signatures, blocked in cases:
         async with fresh_store(kind, "off") as (_, store):
-            await store.jobs.open_session(SessionId("bench"), WorkerId("bench-worker-0"), _ABLE, 3600)
+            await store.jobs.open_session(SessionId("bench"), WorkerId("bench-worker-0"), ABLE, 3600)
             before = await memory_of(store)
             for first in range(0, pending, 1000):
                 await store.jobs.submit([spec(n, n % signatures) for n in range(first, min(pending, first + 1000))])
@@ -260,7 +230,8 @@ async def claim_costs(kind: str, sizes: Sizes) -> None:
                 )
             costs = [await claim_cost(store, batch, signatures, sizes.claims) for batch in _BATCHES]
         cells = " | ".join(f"{cost:.0f}" for cost in costs)
-        print(f"| {pending:,} | {signatures:,} | {blocked:,} | {per_job:.0f} | {cells} |", flush=True)
+        lines.append(shown(f"| {pending:,} | {signatures:,} | {blocked:,} | {per_job:.0f} | {cells} |"))
+    return lines
 
 
 async def claim_cost(store: ValkeyStore, batch: int, signatures: int, claims: int) -> float:
@@ -300,6 +271,11 @@ async def figure(store: ValkeyStore, section: str, pattern: bytes) -> float:
 # --- small things -----------------------------------------------------------------------------------------------------
 
 
+def shown(line: str) -> str:
+    print(line, flush=True)
+    return line
+
+
 def cpu_of(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
@@ -325,11 +301,12 @@ def main() -> None:
     parser.add_argument("--aof", choices=_AOF, help="one setting of the append-only file (default: all)")
     parser.add_argument("--only", choices=("table", "claim"), help="one of the two tables")
     parser.add_argument("--pending", type=int, help="how many jobs wait in the table of claims")
-    parser.add_argument("--worker", nargs=3, metavar=("URL", "BATCH", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--peers", nargs="*", metavar="NAME", help="beside other queues: all, or those that are named")
+    parser.add_argument("--repetitions", type=int, default=3, help="of all peers (default: 3)")
+    parser.add_argument("--share", type=float, default=1.0, help="of the jobs that each peer gets (default: 1)")
     arguments = parser.parse_args()
-    if arguments.worker:
-        url, batch, hits = arguments.worker
-        uvloop.run(work(url, int(batch), hits))
+    if arguments.peers is not None:
+        beside_others(arguments)
         return
     sizes = _QUICK if arguments.quick else _FULL
     if arguments.pending:
@@ -340,6 +317,25 @@ def main() -> None:
         uvloop.run(table(arguments.server, aofs, sizes))
     if arguments.only != "table":
         uvloop.run(claim_costs(arguments.server, sizes))
+
+
+def beside_others(arguments: argparse.Namespace) -> None:
+    """Measure all on one Redis, then Muster by append-only file and by backlog; a full run writes the page."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # servers and workers are stopped with it
+    quick, names = arguments.quick, [name.lower() for name in arguments.peers]
+    sizes = _QUICK if quick else _LARGE
+    outcome = queue_peers.run(
+        names,
+        repetitions=1 if quick else arguments.repetitions,
+        share=0.1 if quick else arguments.share,
+        latencies=sizes.latencies,
+    )
+    tables = {"peers": [shown(line) for line in queue_page.peers_table(outcome)]}
+    print()
+    tables["aof"] = uvloop.run(table("redis", _AOF, sizes))
+    tables["claims"] = uvloop.run(claim_costs("redis", sizes))
+    if not quick and not names:
+        print(f"\nwritten: {queue_page.write(outcome, tables)}")
 
 
 if __name__ == "__main__":

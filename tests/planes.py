@@ -1,7 +1,7 @@
 """A control plane in memory: the real services and API over the twin of the store, on a clock that tests move."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -17,9 +17,12 @@ from muster.api.entry import Entry
 from muster.api.plane import Plane
 from muster.api.state import GatewayFigures, Scenery
 from muster.api.task_stream import TaskStreams
+from muster.api.webhooks import told_job
 from muster.commands.book import CommandBook
 from muster.control.access import Access
+from muster.control.batches import BatchDesk
 from muster.control.command_service import CommandService
+from muster.control.file_service import FileService
 from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
 from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
@@ -30,8 +33,10 @@ from muster.control.schedule_service import ScheduleService
 from muster.control.stopper import Stopper
 from muster.control.sweep import Sweep
 from muster.control.tasks import TaskDesk
+from muster.control.webhook_pump import Outlet
+from muster.control.webhooks import WebhookDesk
 from muster.domain.capability import Capability
-from muster.domain.job import JobSpec, JobStatus
+from muster.domain.job import ClaimedJob, JobSpec, JobStatus
 from muster.domain.node import NodeFacts, Phase
 from muster.domain.worker import Worker, WorkerStatus
 from muster.events.hub import Hub, HubLimits
@@ -39,15 +44,20 @@ from muster.gateway.route import Router
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.jobs.retry import RetryPolicy
 from muster.placement.scores import Strategy
+from muster.ports import JobKind
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
+from muster.stores.files.directory import DirectoryFiles
 from muster.stores.memory import MemoryStore
+from muster.webhooks.outcome import Answer
 from muster.wire import ClaimReply, ClaimRequest, Heartbeat, OpenSession, Outcome
 from muster.wire.pools import LINK as V2_LINK
 from tests.clocks import ManualClock
 
 LEASE_S = 10.0
 REQUEST_BYTES_MAX = 10_000
+FILE_BYTES_MAX = 100_000
+NO_FOLDER = Path("/nonexistent/files")
 WEB_DIR = Path(muster.__file__).parent / "web"
 
 
@@ -64,6 +74,18 @@ def _framework() -> Litestar:
     return framework(_asked_plane, WEB_DIR, REQUEST_BYTES_MAX)
 
 
+class Posted:
+    """What webhooks would have sent; every receiver says `answer`."""
+
+    def __init__(self) -> None:
+        self.answer = Answer(status=204)
+        self.sent: list[tuple[str, dict[str, str], bytes]] = []
+
+    async def send(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
+        self.sent.append((url, headers, body))
+        return self.answer
+
+
 class PlaneUnderTest:
     def __init__(
         self,
@@ -75,10 +97,14 @@ class PlaneUnderTest:
         cloud_profile: bool = True,
         fleet_api: bool = True,
         beside: "PlaneUnderTest | None" = None,
+        files: Path | None = None,
+        kinds: Sequence[JobKind] = (),
+        may_begin: Callable[[WorkerId, ClaimedJob], bool] = lambda _, __: True,
     ) -> None:
         """`beside` is another control plane, whose clock and store this one has as well."""
         self.clock: ManualClock = beside.clock if beside else ManualClock()
         self.store: MemoryStore = beside.store if beside else MemoryStore(self.clock)
+        self.posted = Posted()
         self.recorder = Recorder(self.store.nodes, self.store.log)
         self.fleet = Fleet(NodeBook(Limits()), self.recorder, self.clock)
         self.commands = CommandService(
@@ -102,7 +128,8 @@ class PlaneUnderTest:
             lease_s=LEASE_S,
             retry_policy=policy,
             payload_bytes_max=1000,
-            payload_checks=checks or {},
+            payload_checks=checks or {kind.name: kind.check for kind in kinds},
+            may_begin=may_begin,
         )
         self.jobs.on_stop(Stopper(self.commands).stop)
         self.schedules = ScheduleService(self.store.schedules, self.jobs, self.clock)
@@ -133,12 +160,15 @@ class PlaneUnderTest:
             self.store.bus,
             self.scenery,
             self.clock,
-            HubLimits(join_s=0.005, stats_every_s=0.05, dirty_jobs_max=20, ring_entries=50, retry_s=0.01),
+            HubLimits(
+                join_s=0.005, stats_every_s=0.05, signs_every_s=0.05, dirty_jobs_max=20, ring_entries=50, retry_s=0.01
+            ),
             progress_topic=PROGRESS_TOPIC,
         )
         self.fleet.on_change(self.hub.nodes_changed)
         over_v2 = Ingest(self.fleet, self.commands, self.recorder, self.clock, link=V2_LINK)
         tasks = TaskDesk(self.jobs, self.fleet, waiting_max=waiting_max)
+        self.files = self._files(files or NO_FOLDER, rng)
         self.plane = Plane(
             fleet=self.fleet,
             ingest=self.ingest,
@@ -159,6 +189,27 @@ class PlaneUnderTest:
             decide=Router(self.fleet, strategy=Strategy.LEAST_LOADED, rng=rng, clock=self.clock).decide,
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
+            webhooks=self._webhooks(),
+            batches=BatchDesk(self.store.batches, self.files, self.store.bus, self.clock, random.Random(10)),
+            files=self.files if files else None,
+            job_kinds=kinds,
+        )
+
+    def _webhooks(self) -> WebhookDesk:
+        outlet = Outlet(jobs=self.store.jobs, post=self.posted, show=told_job, clock=self.clock)
+        return WebhookDesk(
+            self.store.webhooks, self.store.log, self.store.bus, outlet, self.clock, random.Random(9), private=False
+        )
+
+    def _files(self, folder: Path, rng: random.Random) -> FileService:
+        return FileService(
+            DirectoryFiles(folder),
+            self.jobs,
+            self.clock,
+            rng,
+            file_bytes_max=FILE_BYTES_MAX,
+            files_bytes_max=3 * FILE_BYTES_MAX,
+            retention_s=3600.0,
         )
 
     @property

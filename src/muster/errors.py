@@ -7,9 +7,10 @@ Every class carries a stable `code`, the HTTP status it maps to and whether a re
     ├── InvalidInput 400 ── PayloadTooLarge 413
     ├── Unauthorized 401 · Forbidden 403
     ├── NotFound 404 ── NodeNotFound · JobNotFound · ModelNotFound · CommandNotFound · MachineNotFound
-    │                · PoolNotFound · ScheduleNotFound
+    │                · PoolNotFound · WebhookNotFound · BatchNotFound · ScheduleNotFound
     ├── Conflict 409 ── InvalidTransition · OverBudget · PoolAmbiguous
     ├── QueueFull 429 · RateLimited 429
+    ├── FilesFull 507
     ├── UpstreamFailed 502 ── UpstreamTimeout 504 · NodeNotConnected 502
     ├── CloudFailed 502 ── CloudRefused 502 · NoCapacity 503 · CloudQuotaReached 503
     ├── NoWorker 503 ── ModelAsleep 503 · PoolNotReady · ModelNotAvailable
@@ -98,6 +99,14 @@ class MachineNotFound(NotFound):
     code = "machine_not_found"
 
 
+class BatchNotFound(NotFound):
+    code = "batch_not_found"
+
+
+class WebhookNotFound(NotFound):
+    code = "webhook_not_found"
+
+
 class Conflict(MusterError):
     code = "conflict"
     http_status = 409
@@ -124,6 +133,14 @@ class PoolAmbiguous(Conflict):
 class QueueFull(MusterError):
     code = "queue_full"
     http_status = 429
+    retriable = True
+
+
+class FilesFull(MusterError):
+    """The files of all jobs together have reached their limit."""
+
+    code = "files_full"
+    http_status = 507
     retriable = True
 
 

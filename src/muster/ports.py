@@ -3,15 +3,18 @@
 Each port has a conformance suite under tests/contract that runs on the twin in memory and on every real adapter.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from muster.access.tokens import Token, Usage
+from muster.domain.batch import Batch, KeptFile
 from muster.domain.capability import Capability
 from muster.domain.command import Command
 from muster.domain.event import Event, LoggedEvent
+from muster.domain.file import FileRef
 from muster.domain.gpu import Gpu
 from muster.domain.job import ClaimedJob, Job, JobSpec, JobStatus, Lease, Need, Progress, Settlement
 from muster.domain.machine import Launch, Machine
@@ -19,6 +22,7 @@ from muster.domain.node import Node, Resources
 from muster.domain.queue import CustomerFigures, CustomerTerms, QueueFigures
 from muster.domain.schedule import Schedule
 from muster.domain.service import Service
+from muster.domain.webhook import Delivery, HookState, Webhook
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.placement.candidate import Candidate
 from muster.wire import (
@@ -82,6 +86,16 @@ class JobLink(Protocol):
     async def renew(self, message: RenewRequest) -> RenewReply: ...
     async def report_progress(self, message: ProgressReports) -> RenewReply: ...
     async def close_session(self, message: CloseSession) -> None: ...
+
+
+class FileLink(Protocol):
+    """An attempt's way to the files of the fleet: it writes its own, and reads those that its submitter may."""
+
+    async def put_file(self, job_id: JobId, attempt: int, name: str, data: AsyncIterable[bytes]) -> FileRef:
+        """Raise Conflict when the attempt is not the running one; the name is kept whole, once."""
+        ...
+
+    def get_file(self, job_id: JobId, attempt: int, url: str) -> AsyncIterator[bytes]: ...
 
 
 # --- the store -------------------------------------------------------------------------------------------------------
@@ -313,6 +327,100 @@ class TokenStore(Protocol):
         ...
 
 
+class WebhookStore(Protocol):
+    """Webhooks, and how it goes with them."""
+
+    async def load(self) -> list[Webhook]:
+        """Return all, the oldest first."""
+        ...
+
+    async def add(self, webhook: Webhook) -> None: ...
+    async def remove(self, webhook_id: str) -> bool:
+        """Forget it with all of its deliveries."""
+        ...
+
+    async def states(self) -> dict[str, HookState]: ...
+    async def set_state(self, webhook_id: str, state: HookState) -> None: ...
+
+
+class DeliveryStore(Protocol):
+    """What webhooks are to be told and were told; what waits to be sent outlives everybody."""
+
+    async def position(self) -> str | None:
+        """Return up to where the log has been turned into deliveries; None before the first time."""
+        ...
+
+    async def plan(self, deliveries: Sequence[Delivery], position: str | None = None) -> None:
+        """Keep what is to be sent, and after it the position."""
+        ...
+
+    async def pending(self) -> list[Delivery]:
+        """Return what is to be sent, in the order of the log."""
+        ...
+
+    async def settle(self, delivery: Delivery) -> None:
+        """Keep how it stands; what has ended is to be sent no more and becomes a part of the webhook's history."""
+        ...
+
+    async def history(self, webhook_id: str) -> list[Delivery]:
+        """Return the newest that ended, the last one first."""
+        ...
+
+
+class Files(Struct, frozen=True, kw_only=True):
+    """What one owner has in a BlobStore."""
+
+    bytes: int
+    changed_at_ms: int
+
+
+class BlobStore(Protocol):
+    """Files by owner and name, both safe in paths. Raises StoreUnavailable while it is away."""
+
+    async def put(self, owner: str, name: str, data: AsyncIterable[bytes]) -> None:
+        """Keep it whole, in place of what had the name, or not at all: also when `data` raises."""
+        ...
+
+    async def size(self, owner: str, name: str) -> int | None: ...
+    def read(self, owner: str, name: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """Give the bytes from `start` to before `end`."""
+        ...
+
+    async def owners(self) -> dict[str, Files]: ...
+    async def delete(self, owner: str) -> None: ...
+
+
+class FileIndex(Protocol):
+    """Files that people know by an id."""
+
+    async def files(self) -> list[KeptFile]:
+        """Return all, the oldest first."""
+        ...
+
+    async def file(self, file_id: str) -> KeptFile | None: ...
+    async def save_file(self, file: KeptFile) -> None: ...
+    async def remove_file(self, file_id: str) -> bool: ...
+
+
+class BatchStore(Protocol):
+    """Only who leads saves a batch once it is made."""
+
+    async def batches(self) -> list[Batch]:
+        """Return all, the oldest first."""
+        ...
+
+    async def batch(self, batch_id: str) -> Batch | None: ...
+    async def save(self, batch: Batch) -> None: ...
+    async def remove(self, batch_id: str) -> None: ...
+    async def ask_cancel(self, batch_id: str, at_ms: int) -> None:
+        """Keep that it is to be cancelled; the first time counts."""
+        ...
+
+    async def cancels(self) -> dict[str, int]:
+        """Return since when which batches are to be cancelled."""
+        ...
+
+
 class Bus(Protocol):
     """Fire and forget between control planes: wake-ups and live telemetry. Nothing is kept."""
 
@@ -400,6 +508,18 @@ class HostProbe(Protocol):
 ReportProgress = Callable[[Progress], None]
 
 
+class JobFiles(Protocol):
+    """What is too large for a payload or a result: kept by the control plane, spoken of by reference."""
+
+    async def put(self, name: str, data: bytes | Path) -> FileRef:
+        """Keep a file of this attempt until its job is forgotten; PayloadTooLarge where there is a limit."""
+        ...
+
+    async def get(self, url: str, into: Path) -> int:
+        """Fetch a file that a payload names by its `url`; return its size in bytes."""
+        ...
+
+
 class Connector(Protocol):
     """Code by which a worker drives a kind of service."""
 
@@ -421,9 +541,25 @@ class Connector(Protocol):
         """Raise InvalidInput naming the field, at submit."""
         ...
 
-    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress) -> Any:
-        """Return the result (JSON); raise MusterError, whose `retriable` decides about another attempt."""
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema of its payloads; `check` may ask for more than it can say."""
         ...
+
+    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress, files: JobFiles) -> Any:
+        """Return the result (JSON); raise MusterError, whose `retriable` decides about another attempt.
+
+        Cancelled, it has a second to tell its service.
+        """
+        ...
+
+
+class JobKind(Struct, frozen=True, kw_only=True):
+    """What a control plane needs of a connector: the names of its jobs, and what their payloads may be."""
+
+    name: str
+    provides: tuple[str, ...]
+    check: Callable[[Any], None]
+    schema: Mapping[str, Any]
 
 
 @runtime_checkable

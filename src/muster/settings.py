@@ -132,7 +132,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     num_gpus: Annotated[str, Meta(description="`auto`, or how many GPUs this node must have.")] = "auto"
     worker_slots: Annotated[int, Meta(ge=1, le=1024, description="Jobs that one worker runs at a time.")] = 1
     attach: Annotated[str, Meta(description="connector=url of services that already run; several with commas.")] = ""
-    discover: Annotated[bool, Meta(description="Look for Ollama, llama.cpp and vLLM at their usual ports.")] = True
+    discover: Annotated[
+        bool, Meta(description="Look for Ollama, llama.cpp, vLLM and ComfyUI at their usual ports.")
+    ] = True
 
     heartbeat_interval_s: Annotated[float, Meta(ge=0.1, le=3600, description="How often an agent reports.")] = 10.0
     late_intervals: Annotated[
@@ -155,6 +157,27 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     jobs_ended_max: Annotated[int, Meta(ge=1, description="How many ended jobs are kept at most.")] = 100_000
     job_payload_bytes_max: Annotated[int, Meta(ge=1, description="Largest payload of a job.")] = 1_048_576
     job_result_bytes_max: Annotated[int, Meta(ge=1, description="Largest result of a job.")] = 1_048_576
+    file_store_url: Annotated[
+        str,
+        Meta(
+            description="s3://BUCKET/PREFIX where files of jobs are kept, for several control planes; empty: in the "
+            "data directory."
+        ),
+    ] = ""
+    file_store_endpoint_url: Annotated[
+        str, Meta(description="Address of a store that speaks S3's API; empty: AWS's own.")
+    ] = ""
+    file_bytes_max: Annotated[int, Meta(ge=1, description="Largest file that a job may keep or a person send.")] = (
+        268_435_456
+    )
+    files_bytes_max: Annotated[int, Meta(ge=1, description="All files together.")] = 21_474_836_480
+    files_url: Annotated[
+        str,
+        Meta(
+            description="Agent: http:// or https:// of the control plane for files; empty: by control_plane, beside "
+            "gRPC the usual port."
+        ),
+    ] = ""
     event_log_entries_max: Annotated[int, Meta(ge=100, description="Entries kept in the event log.")] = 100_000
     commands_max: Annotated[int, Meta(ge=1, description="Commands that may be unanswered at a time.")] = 10_000
     commands_ended_max: Annotated[int, Meta(ge=100, description="Ended commands that are kept.")] = 5_000
@@ -222,6 +245,27 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cloud_unknown_price: Annotated[
         bool, Meta(description="Rent machines although their price is not known; they count as 0.")
     ] = False
+    batch_file_retention_s: Annotated[
+        float, Meta(gt=0, description="How long the files of /v1/files, and ended batches, are kept.")
+    ] = 2_592_000.0
+    webhook_private_addresses: Annotated[
+        bool, Meta(description="Let webhooks point into our own networks: this machine, 10.0.0.0/8 and the like.")
+    ] = False
+    webhook_timeout_s: Annotated[
+        float, Meta(gt=0, le=120, description="How long a webhook's receiver may take to answer.")
+    ] = 10.0
+    webhook_attempts_max: Annotated[
+        int, Meta(ge=1, le=100, description="How often a delivery is tried; then it has failed.")
+    ] = 10
+    webhook_retry_base_s: Annotated[
+        float, Meta(ge=0.01, description="Wait before a delivery's second attempt; doubles each time, with jitter.")
+    ] = 5.0
+    webhook_retry_max_s: Annotated[float, Meta(ge=0.01, description="Longest wait between a delivery's attempts.")] = (
+        3600.0
+    )
+    webhook_waiting_max: Annotated[
+        int, Meta(ge=1, description="Deliveries of one webhook that may wait; with one more it is paused.")
+    ] = 10_000
     stop_timeout_s: Annotated[float, Meta(gt=0, description="How long a stop waits for running work.")] = 10.0
     log_level: Annotated[str, Meta(description="debug, info, warning or error.")] = "info"
 
@@ -408,6 +452,21 @@ def _word_rules(s: Settings) -> list[tuple[bool, str, str]]:
             s.fleet_api_url in {"", "self"} or s.fleet_api_url.startswith(("http://", "https://")),
             f"fleet_api_url must be `self`, a URL of this control plane or empty, got {s.fleet_api_url!r}",
             "leave FLEET_API_URL away, or set it to nothing to serve this machine alone",
+        ),
+        (
+            not s.file_store_url or (s.file_store_url.startswith("s3://") and len(s.file_store_url) > len("s3://")),
+            f"file_store_url must be s3://BUCKET/PREFIX or empty, got {s.file_store_url!r}",
+            "correct file_store_url",
+        ),
+        (
+            s.file_bytes_max <= s.files_bytes_max,
+            "file_bytes_max is above files_bytes_max",
+            "raise files_bytes_max",
+        ),
+        (
+            not s.files_url or s.files_url.startswith(("http://", "https://")),
+            f"files_url must begin with http:// or https://, got {s.files_url!r}",
+            "correct files_url",
         ),
         (s.strategy in _STRATEGIES, f"unknown strategy {s.strategy!r}", f"use one of {', '.join(_STRATEGIES)}"),
         (s.cloud_provider in _CLOUDS, f"unknown cloud_provider {s.cloud_provider!r}", "use ec2, or leave it empty"),

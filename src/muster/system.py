@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
+_SECRET = frozenset({"RABBITMQ_URL", "REDIS_URL"})  # older names of settings that hold a password
 
 
 class SystemClock:
@@ -21,6 +22,11 @@ class SystemClock:
 
 def system_rng() -> random.Random:
     return random.SystemRandom()
+
+
+def own_environment() -> dict[str, str]:
+    """Return our environment without our own settings, the token among them: they are no business of a child."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_") and name not in _SECRET}
 
 
 def die_with_parent(sig: signal.Signals = signal.SIGKILL) -> Callable[[], None] | None:

@@ -15,6 +15,8 @@ interface Gpu {
   utilization_percent: number | null;
   temperature_c: number | null;
   power_w: number | null;
+  owners?: { name: string; service: boolean; memory_mb: number | null }[] | null;
+  out_of_service?: string | null;
   simulated: boolean;
 }
 
@@ -151,5 +153,6 @@ type MonitorMessage =
   | { type: "machine_removed"; machine_id: string }
   | { type: "job_update"; job: Job }
   | { type: "job_progress"; job_id: string; progress: Progress }
+  | { type: "periodic_status_update"; machine_id: string; status: string; last_seen: number; timestamp: number }
   | { type: "system_stats"; data: SystemStats }
   | { type: "resync"; reason: string };

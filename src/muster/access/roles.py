@@ -15,11 +15,11 @@ class Right(StrEnum):
     OPEN = "open"  # needs nothing, not even a token
     LOOK_UP = "look_up"  # which models there are, what the API can do
     CHAT = "chat"  # ask a model
-    SUBMIT = "submit"  # give a job
+    SUBMIT = "submit"  # give a job, or a batch of them
     FOLLOW_JOB = "follow_job"
     CANCEL_JOB = "cancel_job"
     VIEW = "view"  # the whole fleet, all jobs, all events
-    ACT = "act"  # commands, draining, forgetting nodes, trying jobs again
+    ACT = "act"  # commands, draining, forgetting nodes, trying jobs again, webhooks
     SPEAK = "speak"  # for a node
     JOIN = "join"  # become a node with a token of its own
     MANAGE = "manage"  # everything else, above all tokens

@@ -29,7 +29,7 @@ from muster.domain.node import Phase
 from muster.domain.service import Service
 from muster.errors import MusterError, SetupError, UpstreamFailed
 from muster.ids import new_id
-from muster.ports import Connector, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink, ReportProgress
+from muster.ports import Connector, FileLink, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink, ReportProgress
 from muster.wire import Deregistration, Heartbeat, HeartbeatReply, Registration
 
 log = structlog.get_logger()
@@ -55,6 +55,8 @@ class Backends(Struct, frozen=True, kw_only=True):
     usual_ports: Mapping[str, int]
     check_health: HealthCheck
     fetch_model: FetchModel
+    broken_connectors: Mapping[str, str] = {}  # why, by name
+    files: FileLink | None = None  # None: jobs can neither keep files nor read any
 
 
 class Agent:
@@ -89,8 +91,16 @@ class Agent:
             clock=clock,
             rng=rng,
             look_every_s=config.look_every_s,
+            files=backends.files,
         )
-        self._gpus = Gpus(devices.gpus, devices.simulated_gpus, None if config.num_gpus == "auto" else config.num_gpus)
+        self._gpus = Gpus(
+            devices.gpus,
+            devices.simulated_gpus,
+            None if config.num_gpus == "auto" else config.num_gpus,
+            clock,
+            self._outbox.add,
+            self._board.services,
+        )
         self._crew = Crew(
             config, jobs, self._gpus, devices.host, self._state.facts.cpu_cores or 0, self._around, self.hurry
         )
@@ -120,8 +130,7 @@ class Agent:
         self._stop_reason = "stopped"
         self._superseded = False
         self._draining = False
-        self._models: dict[str, str] = {}
-        self._missing_models: dict[str, str] = {}
+        self._models, self._missing_models = dict[str, str](), dict[str, str]()
         self._board.on_change(self.hurry)
 
     @property
@@ -182,6 +191,7 @@ class Agent:
         steps = [
             Step("identify", Phase.STARTING, self._identify),
             Step("read_devices", Phase.STARTING, self._read_devices),
+            *([Step("load_connectors", Phase.STARTING, self._tell_broken)] if self._backends.broken_connectors else []),
             Step("join_fleet", Phase.STARTING, self._join_fleet),
             Step("fetch_models", Phase.CONFIGURING, self._fetch_models),
             Step("start_services", Phase.CONFIGURING, self._start_services),
@@ -211,13 +221,14 @@ class Agent:
         return {"boot_id": self._boot_id, "address": self._around.address}
 
     async def _read_devices(self) -> dict[str, Any]:
-        found = await self._gpus.take_stock()
+        await self._gpus.take_stock()
         inventory = self._gpus.inventory
         self._state.facts = describe(self._config, self._around.address, inventory)
-        wanted, simulated = self._config.num_gpus, sum(gpu.simulated for gpu in inventory)
-        if wanted not in {"auto", found}:
-            self._outbox.add("gpu_count_mismatch", wanted=wanted, found=found, used=len(inventory), simulated=simulated)
-        return {"gpus": [gpu.name for gpu in inventory], "simulated": simulated}
+        return {"gpus": [gpu.name for gpu in inventory], "simulated": sum(gpu.simulated for gpu in inventory)}
+
+    async def _tell_broken(self) -> dict[str, Any]:
+        """Make it a problem of the node, which works without them."""
+        raise UpstreamFailed("; ".join(self._backends.broken_connectors.values()))
 
     async def _join_fleet(self) -> dict[str, Any]:
         await self._pulse.start()
@@ -243,6 +254,7 @@ class Agent:
             models=self._models,
             missing_models=self._missing_models,
             check_health=self._backends.check_health,
+            gpu_names=self._gpus.cuda_names,
         )
         planned = instances(self._config.services, [gpu.index for gpu in self._gpus.inventory])
         self._supervisor = Supervisor(planned, provisions, self._around)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import structlog
@@ -17,6 +18,8 @@ from muster.ports import Connector
 
 log = structlog.get_logger()
 
+_PAUSE_S = 0.5  # between looks, however often it is doubted
+
 Identify = Callable[[str], Awaitable[Service | None]]
 
 
@@ -31,10 +34,12 @@ class Attached:
         self._public_url: str | None = None
         self._service = Service(name=name, connector=connector.name, status=ServiceStatus.STARTING, url=url)
         self._task: asyncio.Task[None] | None = None
+        self._doubted = asyncio.Event()
 
     async def start(self) -> None:
         """Look once, then go on looking."""
         if self._task is None:
+            self._around.board.on_doubt(self._service.name, self._doubted.set)
             self._put(self._service)  # its name is taken from now on
             await self._look()
             self._task = asyncio.create_task(self._keep_looking(), name=f"service {self._service.name}")
@@ -46,8 +51,14 @@ class Attached:
             self._task = None
 
     async def _keep_looking(self) -> None:
+        every_s = self._around.look_every_s
+        pause_s = min(_PAUSE_S, every_s)
         while True:
-            await asyncio.sleep(self._around.look_every_s)
+            await asyncio.sleep(pause_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every_s - pause_s):
+                    await self._doubted.wait()
+            self._doubted.clear()
             await self._look()
 
     async def _look(self) -> None:

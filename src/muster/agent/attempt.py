@@ -9,7 +9,7 @@ from muster.agent.offer import Tool
 from muster.domain.job import ClaimedJob, JobError, encode_result
 from muster.errors import MusterError
 from muster.jobs.retry import TIMED_OUT
-from muster.ports import ReportProgress
+from muster.ports import JobFiles, ReportProgress
 from muster.wire import Outcome, OutcomeKind
 
 log = structlog.get_logger()
@@ -18,7 +18,7 @@ RESULT_BYTES_MAX = 8 * 1024 * 1024  # no store takes more; it has the last word 
 _MESSAGE_CHARS_MAX = 2000
 
 
-async def run_attempt(job: ClaimedJob, tool: Tool | None, report: ReportProgress) -> Outcome:
+async def run_attempt(job: ClaimedJob, tool: Tool | None, report: ReportProgress, files: JobFiles) -> Outcome:
     """Raise nothing but the cancellation of the task.
 
     Time is counted here: the lease's deadline is by the store's clock, which may differ from ours.
@@ -28,9 +28,9 @@ async def run_attempt(job: ClaimedJob, tool: Tool | None, report: ReportProgress
         return _failed(job, "service_unavailable", f"no service for {service} runs here any more")
     try:
         async with asyncio.timeout(job.spec.timeout_s) as deadline:
-            result = encode_result(await tool.connector.run(job, tool.service, report))
+            result = encode_result(await tool.connector.run(job, tool.service, report, files))
     except MusterError as error:
-        return _failed(job, error.code, error.message, retriable=error.retriable)
+        return _failed(job, error.code, error.message, retriable=error.retriable, retry_after_s=error.retry_after_s)
     except asyncio.CancelledError:
         if _is_cancelled():
             raise
@@ -56,8 +56,10 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _failed(job: ClaimedJob, code: str, message: str, *, retriable: bool = True) -> Outcome:
-    error = JobError(code=code, message=message[:_MESSAGE_CHARS_MAX], retriable=retriable)
+def _failed(
+    job: ClaimedJob, code: str, message: str, *, retriable: bool = True, retry_after_s: float | None = None
+) -> Outcome:
+    error = JobError(code=code, message=message[:_MESSAGE_CHARS_MAX], retriable=retriable, retry_after_s=retry_after_s)
     return Outcome(job_id=job.spec.job_id, attempt=job.attempt, kind=OutcomeKind.FAILED, error=error)
 
 

@@ -20,10 +20,19 @@ class ServiceBoard:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._watchers: dict[str, Callable[[], None]] = {}
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Be called when something changed that others may have to act upon; a busy slot is not such a thing."""
         self._listeners.append(listener)
+
+    def on_doubt(self, name: str, look: Callable[[], None]) -> None:
+        self._watchers[name] = look
+
+    def doubt(self, name: str) -> None:
+        """Have a service looked at soon: it has just failed somebody."""
+        if (look := self._watchers.get(name)) is not None:
+            look()
 
     def put(self, entry: Entry) -> None:
         before = self._entries.get(entry.service.name)

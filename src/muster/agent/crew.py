@@ -34,6 +34,7 @@ class Crew:
         self._on_change = on_change
         self._crew: list[tuple[Worker, Means]] = []
         self._holds: set[str] = set()
+        self._gpus_out: frozenset[int] = frozenset()
         around.board.on_change(self._offer)
 
     async def start(self) -> None:
@@ -48,6 +49,8 @@ class Crew:
                 slots=self._config.worker_slots,
                 gpu_index=None if gpu is None else gpu.index,
                 stop_timeout_s=self._config.stop_timeout_s,
+                files=self._around.files,
+                on_doubt=self._around.board.doubt,
                 on_change=self._on_change,
             )
             means = Means(
@@ -59,7 +62,7 @@ class Crew:
                 customers=self._config.customers,
             )
             self._crew.append((worker, means))
-            worker.hold(held=bool(self._holds))
+        self._apply_holds()
         self._offer()
         await asyncio.gather(*(worker.start() for worker, _ in self._crew))
 
@@ -72,8 +75,13 @@ class Crew:
             self._holds.add(reason)
         else:
             self._holds.discard(reason)
-        for worker, _ in self._crew:
-            worker.hold(held=bool(self._holds))
+        self._apply_holds()
+
+    def hold_gpus(self, out_of_service: frozenset[int]) -> None:
+        """Let the workers of these GPUs take no new jobs, and those of all others go on."""
+        if out_of_service != self._gpus_out:
+            self._gpus_out = out_of_service
+            self._apply_holds()
 
     def drop_job(self, job_id: str) -> bool:
         """Stop a job that no longer counts; tell whether one of ours ran it."""
@@ -84,6 +92,10 @@ class Crew:
 
     def refusal(self) -> str | None:
         return next((worker.refusal for worker, _ in self._crew if worker.refusal), None)
+
+    def _apply_holds(self) -> None:
+        for worker, _ in self._crew:
+            worker.hold(held=bool(self._holds) or worker.gpu_index in self._gpus_out)
 
     def _offer(self) -> None:
         services = self._around.board.services()

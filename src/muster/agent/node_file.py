@@ -3,7 +3,7 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -52,7 +52,9 @@ class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class NodeFile(Struct, frozen=True, kw_only=True):
-    """`commands` are the programs that the command `exec` may run here, by name: words, the first of them the program.
+    """`sections` are the tables that connectors have a say in, by name.
+
+    `commands` are the programs that the command `exec` may run here, by name: words, the first of them the program.
 
     Further words that come with the command take the place of the word `{args}`; without it there are none.
     """
@@ -60,10 +62,11 @@ class NodeFile(Struct, frozen=True, kw_only=True):
     node: NodeSection = NodeSection()
     services: tuple[ServiceTemplate, ...] = ()
     commands: dict[str, tuple[str, ...]] = {}
+    sections: dict[str, tuple[Any, ...]] = {}
 
 
-def load_node_file(path: Path) -> NodeFile:
-    """SetupError names the file, the line and the nearest known key."""
+def load_node_file(path: Path, kinds: Mapping[str, type[Struct]] | None = None) -> NodeFile:
+    """SetupError names the file, the line and the nearest known key. `kinds` are further tables, as lists."""
     try:
         text = path.read_text()
         values = tomllib.loads(text)
@@ -72,13 +75,20 @@ def load_node_file(path: Path) -> NodeFile:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SetupError(f"{path} is not TOML: {error}", next_step="correct that line") from None
     reader = _Reader(path, text.splitlines())
-    reader.check_names(values, _SECTIONS, "", 0)
+    kinds = kinds or {}
+    reader.check_names(values, (*_SECTIONS, *kinds), "", 0)
     node = reader.read(values.get("node", {}), NodeSection, "node", 0)
     services = tuple(
         reader.read_service(entry, number) for number, entry in enumerate(_as_list(values.get("service", [])))
     )
-    reader.check_distinct(services)
-    return NodeFile(node=node, services=services, commands=reader.read_commands(values.get("commands", {})))
+    reader.check_distinct("service", services)
+    sections = {}
+    for name, kind in kinds.items():
+        entries = [reader.read(entry, kind, name, at) for at, entry in enumerate(_as_list(values.get(name, [])))]
+        reader.check_distinct(name, entries)
+        sections[name] = tuple(entries)
+    commands = reader.read_commands(values.get("commands", {}))
+    return NodeFile(node=node, services=services, commands=commands, sections=sections)
 
 
 class _Reader:
@@ -125,11 +135,11 @@ class _Reader:
                     f"unknown key {key} in {where}; the nearest known one is {nearest}", section, number, key
                 )
 
-    def check_distinct(self, services: tuple[ServiceTemplate, ...]) -> None:
-        names = [service.name for service in services]
+    def check_distinct(self, section: str, entries: Sequence[Any]) -> None:
+        names = [entry.name for entry in entries]
         for number, name in enumerate(names):
             if name in names[:number]:
-                raise self._error(f"two services are named {name}", "service", number, "name")
+                raise self._error(f"two of [[{section}]] are named {name}", section, number, "name")
 
     def _error(self, problem: str, section: str, number: int, key: str) -> SetupError:
         line = self._line(section, number, key)

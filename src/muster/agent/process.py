@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Self
 
 from muster.agent.log_file import LogFile
-from muster.system import die_with_parent
+from muster.system import die_with_parent, own_environment
 
-_SECRET = frozenset({"RABBITMQ_URL", "REDIS_URL"})  # older names of settings that hold a password
 _AFTER_KILL_S = 5.0  # a process that hangs in the kernel does not end even then
 
 
@@ -28,7 +27,7 @@ class ServiceProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
-                env=inherited() | env,
+                env=own_environment() | env,
                 cwd=directory,
                 start_new_session=True,
                 preexec_fn=die_with_parent(),
@@ -61,11 +60,6 @@ class ServiceProcess:
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):  # gone already
             os.killpg(self.pid, number)
-
-
-def inherited() -> dict[str, str]:
-    """Return our environment without our own settings, the token among them: they are no business of a service."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_") and name not in _SECRET}
 
 
 def command_problem(error: OSError, command: Sequence[str]) -> str:

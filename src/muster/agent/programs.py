@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from muster.agent.process import command_problem, inherited
+from muster.agent.process import command_problem
 from muster.errors import Forbidden, InvalidInput, UpstreamFailed
 from muster.ports import ReportProgress
-from muster.system import die_with_parent
+from muster.system import die_with_parent, own_environment
 
 ARGS = "{args}"  # where a program takes the words that come with the command
 _OUTPUT_BYTES_MAX = 32_768
@@ -32,7 +32,7 @@ class AllowedPrograms:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                env=inherited(),
+                env=own_environment(),
                 cwd=self._directory,
                 start_new_session=True,
                 preexec_fn=die_with_parent(),

@@ -52,6 +52,7 @@ class Sampler:
 
     async def sample(self, *, draining: bool = False) -> Heartbeat:
         reading = await self._gpus.read()
+        self._crew.hold_gpus(reading.out_of_service)
         workers = tuple(self._crew.records())
         judgement = self.judge(reading.problem, workers)
         self._seq += 1

@@ -38,6 +38,7 @@ class Provisions(Struct, frozen=True, kw_only=True):
     models: Mapping[str, str]  # paths of those that were fetched, by name
     missing_models: Mapping[str, str]  # why the others were not
     check_health: HealthCheck
+    gpu_names: Mapping[int, str] = {}  # what CUDA calls those that it does not know by their number
 
 
 class Supervised:
@@ -229,7 +230,8 @@ class Supervised:
         }
         env = {name: fill(text, values, models) for name, text in self._template.env.items()}
         if instance.gpu_index is not None:  # in the order of the driver's own numbers
-            env = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(instance.gpu_index)} | env
+            device = self._provisions.gpu_names.get(instance.gpu_index, str(instance.gpu_index))
+            env = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": device} | env
         return [fill(text, values, models) for text in self._template.command], env
 
     # --- what is seen of it ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from msgspec import Struct
 from muster.agent.board import ServiceBoard
 from muster.agent.outbox import Outbox
 from muster.clock import Clock, Rng
-from muster.ports import Connector
+from muster.ports import Connector, FileLink
 
 
 class Surroundings(Struct, frozen=True, kw_only=True):
@@ -20,3 +20,4 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     clock: Clock
     rng: Rng
     look_every_s: float
+    files: FileLink | None = None

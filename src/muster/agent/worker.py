@@ -9,6 +9,7 @@ import structlog
 
 from muster.agent.attempt import returned, run_attempt
 from muster.agent.backoff import Backoff
+from muster.agent.files import AttemptFiles, NoFiles
 from muster.agent.ledger import Key, Ledger
 from muster.agent.offer import Offer, Tool, choose_tool
 from muster.agent.session import Session
@@ -16,9 +17,9 @@ from muster.clock import Clock, Rng
 from muster.domain.job import ClaimedJob, JobError, Progress
 from muster.domain.worker import Worker as WorkerRecord
 from muster.domain.worker import WorkerStatus
-from muster.errors import InvalidInput, MusterError
+from muster.errors import InvalidInput, MusterError, UpstreamFailed, UpstreamTimeout
 from muster.ids import NodeId, worker_id
-from muster.ports import JobLink
+from muster.ports import FileLink, JobLink
 from muster.wire import ClaimReply, Outcome, OutcomeKind
 
 log = structlog.get_logger()
@@ -30,12 +31,13 @@ _EARLY_S = 1.0  # an empty answer that comes sooner was no wait
 _PROGRESS_EVERY_S = 0.25
 _LAST_WORDS_S = 5.0  # each: for connectors to let go, for outcomes, for goodbye
 _REFUSED = "result_refused"
+_OF_SERVICES = frozenset({UpstreamFailed.code, UpstreamTimeout.code})
 
 
 class Worker:
     """Claims, runs, renews, reports. It keeps its own slots whatever the control plane sends.
 
-    `on_change` is called when the worker's record looks different.
+    `on_change` is called when the worker's record looks different, `on_doubt` with a service that failed a job.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Worker:
         slots: int = 1,
         gpu_index: int | None = None,
         stop_timeout_s: float = 10.0,
+        files: FileLink | None = None,
         on_change: Callable[[], None] = lambda: None,
+        on_doubt: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.worker_id = worker_id(node_id, index)
         self.gpu_index = gpu_index
@@ -57,7 +61,9 @@ class Worker:
         self._clock = clock
         self._rng = rng
         self._stop_timeout_s = stop_timeout_s
+        self._files = files or NoFiles()
         self._on_change = on_change
+        self._on_doubt = on_doubt
         self._session = Session(node_id, self.worker_id, slots, jobs, clock, rng)
         self._ledger = Ledger(slots)
         self._offer = Offer()
@@ -265,7 +271,7 @@ class Worker:
         tool = choose_tool(self._offer, job.spec, self._in_use)
         if tool is not None:
             self._in_use[tool.key] += 1
-        run = run_attempt(job, tool, partial(self._note_progress, key))
+        run = run_attempt(job, tool, partial(self._note_progress, key), AttemptFiles(self._files, job))
         self._tasks[key] = task = asyncio.create_task(run, name=f"{self.worker_id} {key[0]}")
         task.add_done_callback(partial(self._ended, key, job, tool))
         self._note_progress(key, Progress())  # whatever its connector tells: a job that takes a while is seen to run
@@ -276,6 +282,8 @@ class Worker:
         self._progress.pop(key, None)
         if tool is not None:
             self._in_use[tool.key] -= 1
+            if tool.service is not None and outcome.error is not None and outcome.error.code in _OF_SERVICES:
+                self._on_doubt(tool.service.name)  # or it would be given more jobs to fail until the next look
         if self._ledger.finish(outcome):
             self._completed += outcome.kind is OutcomeKind.COMPLETED
             self._failed += outcome.kind is OutcomeKind.FAILED

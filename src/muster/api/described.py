@@ -1,7 +1,7 @@
 """The API's description made whole: what can go wrong, who may come in, examples, and the gateway's own paths."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -11,9 +11,11 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from muster.access.roles import Right
 from muster.access.routes import right_for
 from muster.api.examples import GATEWAY, REQUESTS
+from muster.ports import JobKind
 
 _LEVELS_MAX = 8
 _JSON = "application/json"
+_BYTES = "application/octet-stream"
 _PROBLEM = {
     "type": "object",
     "description": "What went wrong; `retriable` says whether the same request can do better later.",
@@ -42,6 +44,10 @@ _TEXTS = {
     "job_id": "job-1m7zhbjcen57wyt3ncqj",
     "task_id": "job-1m7zhbjcen57wyt3ncqj",
     "pool_id": "pool-0",
+    "batch_id": "batch-1m7zhbjcen57wyt3ncqj",
+    "file_id": "file-1m7zhbjcen57wyt3ncqj",
+    "webhook_id": "hook-1m7zhbjcen57wyt3ncqj",
+    "delivery_id": "msg-3f0b6a1c9d2e4f5a6b7c8d9e",
     "model": "smollm2-135m",
     "url": "http://10.0.0.5:9200",
     "address": "10.0.0.5",
@@ -55,14 +61,20 @@ Schema = dict[str, Any]
 
 
 class DescribedPlugin(JsonRenderPlugin):
+    """`kinds` are asked for with each rendering: the framework is made before there is a control plane."""
+
+    def __init__(self, kinds: Callable[[], Sequence[JobKind]], *, path: str) -> None:
+        super().__init__(path=path)
+        self._kinds = kinds
+
     def render(self, request: Request[Any, Any, Any], openapi_schema: Schema) -> bytes:
-        return super().render(request, described(openapi_schema))
+        return super().render(request, described(openapi_schema, self._kinds()))
 
 
-def described(schema: Schema) -> Schema:
+def described(schema: Schema, kinds: Sequence[JobKind] = ()) -> Schema:
     """Return a fuller copy."""
     components = schema.get("components", {})
-    schemas = components.get("schemas", {})
+    schemas = _with_payloads(components.get("schemas", {}), kinds)
     paths = {
         path: {
             method: _operation(method, path, operation, schemas) if isinstance(operation, dict) else operation
@@ -78,6 +90,18 @@ def described(schema: Schema) -> Schema:
         "components": components | {"schemas": schemas | {"Problem": _PROBLEM}, "securitySchemes": {"token": bearer}},
         "tags": [*schema.get("tags", ()), {"name": "models", "description": "The gateway, in two dialects"}],
     }
+
+
+def _with_payloads(schemas: Schema, kinds: Sequence[JobKind]) -> Schema:
+    """Show what a job's payload may be. Any other value is allowed too: who runs it may be unknown here."""
+    submit = schemas.get("SubmitJob")
+    if not kinds or submit is None:
+        return schemas
+    payloads = {f"Payload_{kind.name}": dict(kind.schema) | {"title": f"Payload of {kind.name}"} for kind in kinds}
+    known = [{"$ref": f"#/components/schemas/{name}"} for name in payloads]
+    payload = {"description": "What the connector of service_required takes.", "anyOf": [*known, {}]}
+    properties = submit["properties"] | {"payload": payload}
+    return schemas | payloads | {"SubmitJob": submit | {"properties": properties}}
 
 
 def example_of(schema: Schema, schemas: Mapping[str, Schema], name: str = "", level: int = 0) -> Any:
@@ -124,6 +148,8 @@ def _operation(method: str, path: str, operation: Schema, schemas: Mapping[str, 
         if int(status) < HTTPStatus.BAD_REQUEST
     }
     whole = operation | {"responses": responses | _problems(method, path)}
+    if method == "put":  # these read their body as it comes, which the framework does not see
+        whole["requestBody"] = {"required": True, "content": {_BYTES: {"schema": {}, "example": "the file's bytes"}}}
     body = operation.get("requestBody")
     if route in REQUESTS or body:
         content = (body or {}).get("content") or {_JSON: {"schema": {"type": "object"}}}

@@ -16,7 +16,7 @@ from muster.access.book import Caller
 from muster.access.roles import SEES_OWN_JOBS_ONLY
 from muster.access.routes import right_for
 from muster.api.plane import Plane
-from muster.api.problems import headers_of
+from muster.api.problems import body_of, headers_of
 from muster.control.access import Access
 from muster.errors import JobNotFound, MusterError
 from muster.ids import JobId
@@ -25,6 +25,7 @@ from muster.ids import JobId
 _STREAMS = ("/api/events/", "/api/jobs/", "/v1/heartbeats/", "/v2/tasks/", "/ws/")
 _CORRELATION = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _WEBSOCKET = "WS"
+ADMIT = "muster.admit"  # in the state of a WebSocket: judges its caller anew, for each thing that he asks there
 _POLICY_VIOLATION = 1008
 _TRY_AGAIN_LATER = 1013
 _REASON_BYTES_MAX = 120  # RFC 6455, 5.5: 125 with the code
@@ -63,13 +64,14 @@ class Entry:
         try:
             scope["user"] = self._admit(scope, headers, scope["method"])
         except MusterError as error:
-            await refuse(error, send_marked)
+            await refuse(error, send_marked, scope["path"])
         else:
             await self._app(scope, receive, send_marked)
 
     async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
         try:
-            scope["user"] = self._admit(scope, dict(scope["headers"]), _WEBSOCKET)
+            scope["user"] = self._admit(scope, headers, _WEBSOCKET)
         except MusterError as error:
             # Accepted first: a browser shows the code and the reason of a close, but nothing of a refused handshake.
             await receive()
@@ -78,6 +80,7 @@ class Entry:
             reason = error.message.encode()[:_REASON_BYTES_MAX].decode(errors="ignore")
             await send({"type": "websocket.close", "code": code, "reason": reason})
         else:
+            scope["state"] = {**scope.get("state", {}), ADMIT: lambda: self._admit(scope, headers, _WEBSOCKET)}
             await self._app(scope, receive, send)
 
     def _admit(self, scope: Scope, headers: Mapping[bytes, bytes], method: str) -> Caller:
@@ -91,11 +94,11 @@ class Entry:
         return self._access.admit(shown.strip(), right_for(method, path))
 
 
-async def refuse(error: MusterError, send: Send) -> None:
+async def refuse(error: MusterError, send: Send, path: str = "") -> None:
     headers = [(b"content-type", b"application/json")]
     headers += [(name.lower().encode(), value.encode()) for name, value in headers_of(error).items()]
     await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
-    await send({"type": "http.response.body", "body": msgspec.json.encode(error.to_dict()), "more_body": False})
+    await send({"type": "http.response.body", "body": msgspec.json.encode(body_of(error, path)), "more_body": False})
 
 
 class OwnOnly:

@@ -19,7 +19,16 @@ REQUESTS: dict[str, Any] = {
         "cron": "30 2 * * *",
         "time_zone": "Europe/Berlin",
     },
+    "POST /api/jobs/batch": {
+        "jobs": [{"service_required": "simulation", "payload": {"duration_ms": duration_ms}} for duration_ms in (1, 2)]
+    },
     "POST /api/v1/command": {"node_id": "gpu-node-1", "command": "drain", "args": {}, "timeout": 30},
+    "POST /v1/batches": {
+        "input_file_id": "file-1m7zhbjcen57wyt3ncqj",
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+    },
+    "POST /api/webhooks": {"url": "https://receiver.example/muster", "events": ["job_completed", "job_failed"]},
     "POST /api/v1/tokens": {"name": "dashboard", "role": "viewer"},
     "POST /api/v1/explain": {"model": "smollm2-135m", "labels": {"zone": "a"}, "min_memory_mb": 4096},
     "POST /v2/nodes/register": {

@@ -1,6 +1,7 @@
 """Submit, look at, cancel, repeat and explain jobs."""
 
 import http
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 
@@ -10,8 +11,10 @@ from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, Quer
 from litestar.response import Stream
 from msgspec import Struct
 
-from muster.api.plane import Plane, TheCaller, ThePlane
-from muster.api.streams import event_stream
+from muster.access.book import Caller
+from muster.access.roles import SEES_OWN_JOBS_ONLY
+from muster.api.plane import AnyRequest, Plane, TheCaller, ThePlane
+from muster.api.streams import event_stream, last_event_id
 from muster.api.views import JobView, job_view
 from muster.domain.job import TIMEOUT_S, Job, JobSpec, JobStatus, Retry
 from muster.errors import Conflict, InvalidInput
@@ -77,6 +80,24 @@ class SubmitAnswer(Struct, frozen=True, kw_only=True):
     timestamp: int
 
 
+class SubmitJobs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    jobs: Annotated[list[SubmitJob], msgspec.Meta(min_length=1, max_length=1000)]
+
+
+class SubmittedJob(Struct, frozen=True, kw_only=True):
+    job_id: str
+    created: bool
+    status: JobStatus
+
+
+class SubmittedAnswer(Struct, frozen=True, kw_only=True):
+    """The jobs in the order in which they were sent."""
+
+    success: bool
+    jobs: list[SubmittedJob]
+    timestamp: int
+
+
 class JobsAnswer(Struct, frozen=True, kw_only=True):
     success: bool
     jobs: list[JobView]
@@ -99,20 +120,45 @@ async def submit(
     data: JSONBody[SubmitJob],
     idempotency_key: Annotated[str | None, HeaderParameter(name="Idempotency-Key")] = None,
 ) -> Response[SubmitAnswer]:
-    spec = spec_of(data, plane.clock.now_ms())
-    spec = _with_key(msgspec.structs.replace(spec, submitted_by=caller.owner), data, idempotency_key)
-    (submitted,) = await plane.jobs.submit([spec])
-    job = await plane.jobs.get(submitted.job_id)
-    if not caller.sees_jobs_of(job.spec.submitted_by):
-        raise Conflict(f"there is a job {submitted.job_id!r} already, and it is not yours", field="job_id")
-    answer = SubmitAnswer(
+    (answer,) = await accept(plane, caller, [_with_header(data, idempotency_key)])
+    return Response(answer, status_code=http.HTTPStatus.CREATED if answer.created else http.HTTPStatus.OK)
+
+
+@post(
+    "/api/jobs/batch",
+    tags=["jobs"],
+    summary="Submit many jobs at once: all of them, or with an error none",
+    status_code=http.HTTPStatus.OK,
+)
+async def submit_many(plane: ThePlane, caller: TheCaller, data: JSONBody[SubmitJobs]) -> SubmittedAnswer:
+    answers = await accept(plane, caller, data.jobs)
+    return SubmittedAnswer(
         success=True,
-        job_id=submitted.job_id,
-        created=submitted.created,
-        job=job_view(job, whole=True),
+        jobs=[
+            SubmittedJob(job_id=answer.job_id, created=answer.created, status=answer.job.status) for answer in answers
+        ],
         timestamp=plane.clock.now_ms(),
     )
-    return Response(answer, status_code=http.HTTPStatus.CREATED if submitted.created else http.HTTPStatus.OK)
+
+
+async def accept(plane: Plane, caller: Caller, wanted: Sequence[SubmitJob]) -> list[SubmitAnswer]:
+    """Store jobs in their caller's name, all or none; one that is known already must be one that he may see."""
+    now_ms = plane.clock.now_ms()
+    specs = [_spec_of(number, data, caller, now_ms) for number, data in enumerate(wanted)]
+    if caller.role in SEES_OWN_JOBS_ONLY:
+        await _visible(plane, caller, [spec.job_id for spec in specs if spec.job_id])
+    submitted = await plane.jobs.submit(specs)
+    found = await _visible(plane, caller, [one.job_id for one in submitted])
+    return [
+        SubmitAnswer(
+            success=True,
+            job_id=one.job_id,
+            created=one.created,
+            job=job_view(found[one.job_id], whole=True),
+            timestamp=plane.clock.now_ms(),
+        )
+        for one in submitted
+    ]
 
 
 @get("/api/jobs", tags=["jobs"], summary="Jobs by status, paged: waiting ones in their order, others newest first")
@@ -166,9 +212,19 @@ async def explain(plane: ThePlane, job_id: FromPath[str]) -> ExplainAnswer:
 
 
 @get("/api/jobs/{job_id:str}/progress", tags=["jobs"], summary="A job's states as server-sent events, until it ends")
-async def progress(plane: ThePlane, job_id: FromPath[str]) -> Stream:
-    await plane.jobs.get(JobId(job_id))  # an unknown job is a 404, not an empty stream
-    return event_stream(plane.hub.job(JobId(job_id)))
+async def progress(plane: ThePlane, request: AnyRequest, job_id: FromPath[str]) -> Stream:
+    """Tell how the job stands and each change, its end once and as the last.
+
+    The id of an event names the state it tells. Whoever comes back with the id (`Last-Event-ID`, or `after` in the
+    query) of the state in which the job still is does not hear it again; where it is the end, the answer is 204, at
+    which a browser stops asking.
+    """
+    found = job_view(await plane.jobs.get(JobId(job_id)), whole=False)  # an unknown job is a 404, not an empty stream
+    seen = last_event_id(request)
+    stream = event_stream(plane.hub.job(JobId(job_id), seen))
+    if found.final and seen == found.version:
+        stream.status_code = http.HTTPStatus.NO_CONTENT
+    return stream
 
 
 def _answer(plane: Plane, found: Job) -> JobAnswer:
@@ -176,14 +232,36 @@ def _answer(plane: Plane, found: Job) -> JobAnswer:
     return JobAnswer(success=True, job_id=found.job_id, job=view, timestamp=plane.clock.now_ms())
 
 
-def _with_key(spec: JobSpec, data: SubmitJob, header: str | None) -> JobSpec:
-    """Give the job an id that its key always leads to; two callers' equal keys have nothing to do with each other."""
-    keys = {key for key in (data.idempotency_key, header) if key is not None}
-    if not keys:
-        return spec
-    if len(keys) > 1:
+async def _visible(plane: Plane, caller: Caller, job_ids: Sequence[JobId]) -> dict[JobId, Job]:
+    found = {job.job_id: job for job in await plane.jobs.get_many(job_ids)}
+    for job in found.values():
+        if not caller.sees_jobs_of(job.spec.submitted_by):
+            raise Conflict(f"there is a job {job.job_id!r} already, and it is not yours", field="job_id")
+    return found
+
+
+def _spec_of(number: int, data: SubmitJob, caller: Caller, now_ms: int) -> JobSpec:
+    try:
+        return _with_key(msgspec.structs.replace(spec_of(data, now_ms), submitted_by=caller.owner), data)
+    except InvalidInput as error:
+        if number == 0:
+            raise
+        raise InvalidInput(f"job {number}: {error.message}", field=error.field) from None
+
+
+def _with_header(data: SubmitJob, key: str | None) -> SubmitJob:
+    if key is None or key == data.idempotency_key:
+        return data
+    if data.idempotency_key is not None:
         raise InvalidInput("idempotency_key and the header Idempotency-Key differ", field="idempotency_key")
-    key = keys.pop()
+    return msgspec.structs.replace(data, idempotency_key=key)
+
+
+def _with_key(spec: JobSpec, data: SubmitJob) -> JobSpec:
+    """Give the job an id that its key always leads to; two callers' equal keys have nothing to do with each other."""
+    key = data.idempotency_key
+    if key is None:
+        return spec
     if not 1 <= len(key) <= _KEY_CHARS_MAX:
         raise InvalidInput(f"idempotency_key must have 1 to {_KEY_CHARS_MAX} characters", field="idempotency_key")
     said = msgspec.json.encode(msgspec.structs.replace(data, idempotency_key=None), order="sorted")

@@ -1,6 +1,6 @@
 """The parts of the control plane that the API speaks with; app.py fills it, handlers ask for single parts by name."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,23 @@ from muster.api.state import Scenery
 from muster.api.task_stream import TaskStreams
 from muster.clock import Clock
 from muster.control.access import Access
+from muster.control.batches import BatchDesk
 from muster.control.command_service import CommandService
+from muster.control.file_service import FileService
 from muster.control.fleet import Fleet
 from muster.control.job_service import JobService
 from muster.control.pools import PoolNodes
 from muster.control.queue_service import QueueService
 from muster.control.schedule_service import ScheduleService
 from muster.control.tasks import TaskDesk
+from muster.control.webhooks import WebhookDesk
 from muster.errors import SwitchedOff
 from muster.events.hub import Hub
 from muster.gateway.usage import Metric
 from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
 from muster.placement.wish import Wish
-from muster.ports import EventLog, NodeLink, RentedMachine
+from muster.ports import EventLog, JobKind, NodeLink, RentedMachine
 
 Decide = Callable[[Wish, Sequence[Candidate] | None], Decision]
 
@@ -50,9 +53,14 @@ class Plane(Struct, frozen=True, kw_only=True):
     tasks: TaskDesk
     task_streams: TaskStreams
     decide: Decide
+    webhooks: WebhookDesk
+    batches: BatchDesk
     pool_nodes: PoolNodes | None = None  # None: /v2 nodes are switched off
     fleet_api: bool = True
     machine: RentedMachine | None = None
+    files: FileService | None = None
+    job_kinds: Sequence[JobKind] = ()
+    broken_connectors: Mapping[str, str] = {}
 
     @property
     def pools(self) -> PoolNodes:

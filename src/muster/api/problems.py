@@ -10,9 +10,12 @@ from litestar.exceptions import HTTPException
 
 from muster.api.plane import AnyRequest
 from muster.errors import InvalidInput, MusterError, NotFound, PayloadTooLarge
+from muster.gateway import openai
 from muster.wire.codec import invalid
 
 log = structlog.get_logger()
+
+_OPENAI = ("/v1/batches", "/v1/files")  # the gateway has the others
 
 
 class Unexpected(MusterError):
@@ -29,23 +32,28 @@ def headers_of(error: MusterError) -> dict[str, str]:
     return headers
 
 
-def problem(error: MusterError) -> Response[dict[str, object]]:
-    return Response(error.to_dict(), status_code=error.http_status, headers=headers_of(error))
+def body_of(error: MusterError, path: str) -> dict[str, object]:
+    """Render an error in the words of the API that the path belongs to."""
+    return openai.error(error) if path.startswith(_OPENAI) else error.to_dict()
 
 
-def on_muster_error(_: AnyRequest, error: MusterError) -> Response[dict[str, object]]:
-    return problem(error)
+def problem(error: MusterError, path: str = "") -> Response[dict[str, object]]:
+    return Response(body_of(error, path), status_code=error.http_status, headers=headers_of(error))
+
+
+def on_muster_error(request: AnyRequest, error: MusterError) -> Response[dict[str, object]]:
+    return problem(error, request.url.path)
 
 
 def on_http_error(request: AnyRequest, error: HTTPException) -> Response[dict[str, object]]:
-    cause = error.__cause__
+    cause, path = error.__cause__, request.url.path
     if isinstance(cause, msgspec.ValidationError):
-        return problem(_named(invalid(cause)))
+        return problem(_named(invalid(cause)), path)
     if error.status_code == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return problem(PayloadTooLarge(f"the body of {request.url.path} is over the limit", field="body"))
+        return problem(PayloadTooLarge(f"the body of {path} is over the limit", field="body"), path)
     if error.status_code == http.HTTPStatus.NOT_FOUND:
-        return problem(NotFound(f"there is nothing at {request.url.path}; /docs lists what there is"))
-    body = InvalidInput(error.detail or http.HTTPStatus(error.status_code).phrase).to_dict()
+        return problem(NotFound(f"there is nothing at {path}; /docs lists what there is"), path)
+    body = body_of(InvalidInput(error.detail or http.HTTPStatus(error.status_code).phrase), path)
     if error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
         body |= {"code": "method_not_allowed", "message": f"{request.method} is not for {request.url.path}"}
     return Response(body, status_code=error.status_code)

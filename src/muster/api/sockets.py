@@ -1,7 +1,7 @@
 """The monitor's live events over a WebSocket, for those who cannot read server-sent events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -35,21 +35,27 @@ async def monitor_socket(
     `after` goes on behind an id, `machines` names those wanted. What the caller says is not listened to.
     """
     await socket.accept()
-    sending = asyncio.ensure_future(_send(socket, plane.hub.monitor(after, names_in(machines))))
-    gone = asyncio.ensure_future(_until_gone(socket))
+    frames = plane.hub.monitor(after, names_in(machines))
+    await converse(socket, client_id, _send(socket, frames), _until_gone(socket))
+
+
+async def converse(
+    socket: AnySocket, client_id: str, telling: Coroutine[Any, Any, None], hearing: Coroutine[Any, Any, None]
+) -> None:
+    """Do both until the caller has gone, which ends `hearing`, or this control plane stops, which ends `telling`."""
+    tell, hear = asyncio.ensure_future(telling), asyncio.ensure_future(hearing)
     try:
-        await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
-        is_gone = gone.done()
+        await asyncio.wait((tell, hear), return_when=asyncio.FIRST_COMPLETED)
+        ended = [task for task in (hear, tell) if task.done()]
     finally:
-        for task in (sending, gone):
+        for task in (tell, hear):
             task.cancel()
-        await asyncio.gather(sending, gone, return_exceptions=True)
-    if is_gone:
-        return
-    if not sending.cancelled() and (error := sending.exception()) is not None:
-        log.error("monitor_socket_broke", client_id=client_id, exc_info=error)
+        await asyncio.gather(tell, hear, return_exceptions=True)
+    error = next((found for task in ended if (found := task.exception()) is not None), None)
+    if error is not None:
+        log.error("socket_broke", client_id=client_id, exc_info=error)
         await socket.close(code=_INTERNAL_ERROR, reason="something broke in the control plane; its log has the details")
-    else:
+    elif hear not in ended:
         await socket.close(code=_GOING_AWAY, reason="this control plane stops: connect again")
 
 

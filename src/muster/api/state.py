@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from muster import __version__
-from muster.api.views import JobView, MachineView, WorkerView, job_view, machine_view, worker_views
+from muster.api.views import JobView, MachineView, WorkerView, job_view, machine_status, machine_view, worker_views
 from muster.clock import Clock
 from muster.control.fleet import Fleet
 from muster.control.job_service import JobService
@@ -15,6 +15,19 @@ from muster.domain.worker import WorkerStatus
 from muster.ids import JobId, NodeId
 
 _SHOWN_PER_STATE = 50
+_SEARCHED_PER_STATE = 500
+# In the order of a job's life, so that none slips past us; and the first ones once more, for those that went back.
+_LOOKS = (
+    JobStatus.UNWORKABLE,
+    JobStatus.PENDING,
+    JobStatus.ASSIGNED,
+    JobStatus.IN_PROGRESS,
+    JobStatus.FAILED,
+    JobStatus.TIMEOUT,
+    JobStatus.COMPLETED,
+    JobStatus.UNWORKABLE,
+    JobStatus.PENDING,
+)
 
 
 class GatewayFigures(Struct, frozen=True, kw_only=True):
@@ -52,6 +65,15 @@ class MonitorState(Struct, frozen=True, kw_only=True):
     system_stats: SystemStats
 
 
+class MachineSign(Struct, frozen=True, kw_only=True, tag_field="type", tag="periodic_status_update"):
+    """What is told of a machine now and then even when nothing changes."""
+
+    machine_id: str
+    status: str
+    last_seen: int
+    timestamp: int
+
+
 class MachineState(Struct, frozen=True, kw_only=True):
     machine: MachineView
     workers: list[WorkerView]
@@ -78,8 +100,8 @@ class Scenery:
     async def jobs(self, job_ids: Sequence[JobId]) -> list[JobView]:
         return [job_view(job, whole=False) for job in await self._jobs.get_many(job_ids)]
 
-    async def job(self, job_id: JobId) -> JobView:
-        return job_view(await self._jobs.get(job_id), whole=True)
+    async def whole_jobs(self, job_ids: Sequence[JobId]) -> list[JobView]:
+        return [job_view(job, whole=True) for job in await self._jobs.get_many(job_ids)]
 
     async def stats(self) -> SystemStats:
         nodes = self._fleet.nodes()
@@ -98,28 +120,54 @@ class Scenery:
             gateway=self._gateway_figures(),
         )
 
+    def signs_of_life(self) -> list[MachineSign]:
+        now_ms = self._clock.now_ms()
+        return [
+            MachineSign(
+                machine_id=node.node_id, status=machine_status(node), last_seen=node.last_seen_ms, timestamp=now_ms
+            )
+            for node in self._fleet.nodes()
+        ]
+
     async def snapshot(self, machines: frozenset[str] = frozenset()) -> MonitorState:
-        return await self.state([node for node in self._fleet.nodes() if not machines or node.node_id in machines])
+        """Without `machines` everything, else these and the jobs that they have or had."""
+        if not machines:
+            return await self.state(self._fleet.nodes())
+        nodes = [node for node in self._fleet.nodes() if node.node_id in machines]
+        jobs = await self._job_lists(_SEARCHED_PER_STATE, lambda job: job.machine_id in machines)
+        return await self._state(nodes, jobs)
 
     async def state(self, nodes: Sequence[Node]) -> MonitorState:
-        active = [job for status in sorted(ACTIVE) for job in await self._first(status)]
-        failed = await self._first(JobStatus.FAILED) + await self._first(JobStatus.TIMEOUT)
-        failed.sort(key=lambda job: job.completed_at or 0, reverse=True)
+        return await self._state(nodes, await self._job_lists(_SHOWN_PER_STATE))
+
+    async def _state(self, nodes: Sequence[Node], jobs: JobLists) -> MonitorState:
         return MonitorState(
             machines=[self._machine_view(node) for node in nodes],
             workers=[worker for node in nodes for worker in worker_views(node)],
-            jobs=JobLists(
-                pending=await self._first(JobStatus.PENDING) + await self._first(JobStatus.UNWORKABLE),
-                active=active,
-                completed=await self._first(JobStatus.COMPLETED),
-                failed=failed[:_SHOWN_PER_STATE],
-            ),
+            jobs=jobs,
             system_stats=await self.stats(),
         )
 
-    async def _first(self, status: JobStatus) -> list[JobView]:
-        page = await self._jobs.page(status, None, _SHOWN_PER_STATE)
-        return [job_view(job, whole=False) for job in page.jobs]
+    async def _job_lists(self, per_state: int, wanted: Callable[[JobView], bool] = lambda _: True) -> JobLists:
+        """Show each job in one list only, although they move while we look: the last look at it counts."""
+        latest: dict[str, JobView] = {}
+        for status in _LOOKS:
+            page = await self._jobs.page(status, None, per_state)
+            views = (job_view(job, whole=False) for job in page.jobs)
+            latest |= {job.job_id: job for job in views if wanted(job)}
+
+        def shown(*statuses: JobStatus) -> list[JobView]:
+            return [job for job in latest.values() if job.status in statuses]
+
+        def newest(*statuses: JobStatus) -> list[JobView]:
+            return sorted(shown(*statuses), key=lambda job: job.completed_at or 0, reverse=True)[:_SHOWN_PER_STATE]
+
+        return JobLists(
+            pending=shown(JobStatus.PENDING, JobStatus.UNWORKABLE)[:_SHOWN_PER_STATE],
+            active=shown(*ACTIVE),
+            completed=newest(JobStatus.COMPLETED),
+            failed=newest(JobStatus.FAILED, JobStatus.TIMEOUT),
+        )
 
     def _machine_view(self, node: Node) -> MachineView:
         return machine_view(node, late=self._fleet.is_late(node), now_ms=self._clock.now_ms())

@@ -7,7 +7,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
 from muster.domain.command import Command
-from muster.domain.gpu import Gpu
+from muster.domain.gpu import Gpu, GpuOwner
 from muster.domain.job import TERMINAL, Job, JobError, JobStatus, Progress, Requirements, Retry
 from muster.domain.model import Model
 from muster.domain.node import Health, Node, Phase, Resources
@@ -17,16 +17,38 @@ from muster.domain.worker import Worker, WorkerStatus
 _WORKING = frozenset({Health.REGISTERING, Health.HEALTHY, Health.DEGRADED, Health.UNHEALTHY})
 
 
+class GpuOwnerView(Struct, frozen=True, kw_only=True):
+    """A service of the node, or a process from outside by its name."""
+
+    name: str
+    service: bool
+    pids: tuple[int, ...]
+    memory_mb: int | None
+    utilization_percent: float | None
+
+
 class GpuView(Struct, frozen=True, kw_only=True):
     """Figures that could not be read are null, never 0."""
 
     index: int
     name: str
+    uuid: str | None
+    pci: str | None
+    parent: str | None
+    driver: str | None
     memory_total_mb: int | None
     memory_used_mb: int | None
     utilization_percent: float | None
     temperature_c: float | None
     power_w: float | None
+    power_limit_w: float | None
+    clock_mhz: int | None
+    throttled: tuple[str, ...] | None
+    ecc_corrected: int | None
+    ecc_uncorrected: int | None
+    xid: int | None
+    owners: list[GpuOwnerView] | None
+    out_of_service: str | None
     simulated: bool
 
 
@@ -197,6 +219,16 @@ class JobView(Struct, frozen=True, kw_only=True):
     def final(self) -> bool:
         return self.status in TERMINAL
 
+    @property
+    def version(self) -> str:
+        """Name this state of the job: the id of the event that tells it, the same at every control plane."""
+        moved_at = self.progress.at_ms if self.progress is not None else None
+        return f"{self.attempt}.{self.status}.{self.completed_at or self.next_attempt_at or moved_at or 0}"
+
+    @property
+    def machine_id(self) -> str | None:
+        return self.worker_id.rsplit("-worker-", 1)[0] if self.worker_id else None
+
 
 def rfc3339(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -206,12 +238,34 @@ def gpu_view(gpu: Gpu) -> GpuView:
     return GpuView(
         index=gpu.index,
         name=gpu.name,
+        uuid=gpu.uuid,
+        pci=gpu.pci,
+        parent=gpu.parent,
+        driver=gpu.driver,
         memory_total_mb=gpu.memory_total_mb,
         memory_used_mb=gpu.memory_used_mb,
         utilization_percent=gpu.utilization_percent,
         temperature_c=gpu.temperature_c,
         power_w=gpu.power_w,
+        power_limit_w=gpu.power_limit_w,
+        clock_mhz=gpu.clock_mhz,
+        throttled=gpu.throttled,
+        ecc_corrected=gpu.ecc_corrected,
+        ecc_uncorrected=gpu.ecc_uncorrected,
+        xid=gpu.xid,
+        owners=None if gpu.owners is None else [gpu_owner_view(owner) for owner in gpu.owners],
+        out_of_service=gpu.out_of_service,
         simulated=gpu.simulated,
+    )
+
+
+def gpu_owner_view(owner: GpuOwner) -> GpuOwnerView:
+    return GpuOwnerView(
+        name=owner.name,
+        service=owner.service,
+        pids=owner.pids,
+        memory_mb=owner.memory_mb,
+        utilization_percent=owner.utilization_percent,
     )
 
 
@@ -366,7 +420,7 @@ def machine_view(node: Node, *, late: bool, now_ms: int) -> MachineView:
 
 
 def machine_status(node: Node) -> str:
-    if node.health is Health.DEAD:
+    if node.health not in _WORKING:
         return Phase.OFFLINE
     if node.phase is Phase.CONFIGURING:
         return Phase.STARTING

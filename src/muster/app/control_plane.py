@@ -1,6 +1,6 @@
 """The control plane put together: which adapter serves which port."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -10,18 +10,24 @@ from muster.api.asgi import build_app
 from muster.api.plane import Plane
 from muster.api.state import GatewayFigures, Scenery
 from muster.api.task_stream import TaskStreams
+from muster.app.batches import Batches
 from muster.app.broker import Broker
 from muster.app.certificates import CertificateWatch
 from muster.app.cloud import Cloud, open_cloud
+from muster.app.files import open_file_store
 from muster.app.grpc_port import GrpcPort
 from muster.app.pool_workers import PoolWorkers
 from muster.app.process import StateFile, make_data_dir, url_of
 from muster.app.stack import Stack
+from muster.app.webhooks import Webhooks
 from muster.commands.book import CommandBook
 from muster.control.access import Access
+from muster.control.background import Background
 from muster.control.command_service import CommandService
+from muster.control.file_service import FileService
 from muster.control.first_machine import FirstMachine
 from muster.control.fleet import Fleet
+from muster.control.gateway_load import GatewayLoad
 from muster.control.ingest import Ingest
 from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
 from muster.control.leader import Leader
@@ -36,17 +42,18 @@ from muster.control.sweep import Sweep
 from muster.control.tasks import TaskDesk
 from muster.control.timekeeper import Timekeeper
 from muster.devices.host import own_addresses
+from muster.domain.job import ClaimedJob
 from muster.errors import SetupError
 from muster.events.hub import Hub, HubLimits
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.usage import Metric, Sample
-from muster.ids import JobId, new_id
+from muster.ids import JobId, WorkerId, new_id
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink
 from muster.placement.scores import Strategy
-from muster.ports import FleetView, NodeLink
+from muster.ports import FleetView, JobKind, NodeLink
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.settings import Settings
@@ -67,9 +74,16 @@ WEB_DIR = Path(muster.__file__).parent / "web"
 class ControlPlane:
     """A Lifecycle; once started, `urls` say where it listens and `link` serves an agent in this process."""
 
-    def __init__(self, settings: Settings, payload_checks: Mapping[str, PayloadCheck], progress: Progress) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        job_kinds: Sequence[JobKind],
+        progress: Progress,
+        broken_connectors: Mapping[str, str] | None = None,
+    ) -> None:
         self._settings = settings
-        self._payload_checks = payload_checks
+        self._job_kinds = job_kinds
+        self._broken_connectors = broken_connectors or {}
         self._progress = progress
         self._clock = Timekeeper(SystemClock())
         self._rng = system_rng()
@@ -77,6 +91,7 @@ class ControlPlane:
         self._stack = Stack(settings.stop_timeout_s + _STOP_MARGIN_S)
         self._front: Front | None = None
         self.link: MemoryLink | None = None
+        self.files: FileService | None = None
 
     @property
     def urls(self) -> list[str]:
@@ -95,14 +110,15 @@ class ControlPlane:
 
     async def _start(self) -> None:
         settings = self._settings
-        make_data_dir(settings.data_path)
-        await self._stack.start(DataDirLock(settings.data_path))
         store = await self._open_store()
         recorder = Recorder(store.nodes, store.log)
         fleet = Fleet(self._book(), recorder, self._clock)
         fleet.load(await store.nodes.load())
         peers, leader = self._beside_others(store, fleet, recorder)
-        jobs = self._jobs(store)
+        load = GatewayLoad(lambda: gateway.stats().in_flight_by_worker, store.bus, self._clock, self._plane_id)
+        background = Background(fleet, fleet.nodes, load.in_flight)
+        jobs = self._jobs(store, background.may_begin)
+        self.files = files = self._files(jobs)
         commands = await self._commands(store, fleet, recorder, jobs)
 
         def ingest(link: str) -> Ingest:
@@ -113,35 +129,37 @@ class ControlPlane:
         gateway = self._gateway(fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses()), access, cloud)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = self._hub(store, fleet, scenery)
-        schedules = ScheduleService(store.schedules, jobs, self._clock)
-        sweep = self._sweep(store, fleet, commands, jobs, schedules, leader)
+        sweep = self._sweep(store, fleet, commands, jobs, leader)
         pool_nodes = self._pool_nodes(fleet, ingest(V2_LINK))
+        webhooks = Webhooks(settings, store, self._clock, self._rng, leads=lambda: leader.leads)
+        batches = self._batches(store, jobs, files, load, background, leader)
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
         plane = Plane(
             fleet=fleet,
             ingest=ingest("http"),
             jobs=jobs,
             queues=QueueService(store.jobs, jobs, self._clock),
-            schedules=schedules,
+            schedules=ScheduleService(store.schedules, jobs, self._clock),
             commands=commands,
             events=store.log,
             hub=hub,
             scenery=scenery,
             clock=self._clock,
-            metrics=lambda: (
-                *_metrics(gateway, recorder, broker),
-                *_metrics_of_planes(fleet, peers, leader),
-                *(cloud.metrics() if cloud else ()),
-            ),
+            metrics=lambda: (*_metrics(gateway, recorder, broker, cloud), *_metrics_of_planes(fleet, peers, leader)),
             web_dir=WEB_DIR,
             access=access,
             request_bytes_max=settings.request_bytes_max,
             tasks=tasks,
             task_streams=TaskStreams(jobs, hub, tasks.ended),
             decide=gateway.decide,
+            webhooks=webhooks.desk,
+            batches=batches.desk,
             pool_nodes=pool_nodes,
             fleet_api=bool(settings.fleet_api_url),
             machine=FirstMachine(cloud.service) if cloud else None,
+            files=files,
+            job_kinds=self._job_kinds,
+            broken_connectors=self._broken_connectors,
         )
         certificate = await self._certificate()
         front = self._front_for(gateway, plane, certificate)
@@ -152,17 +170,22 @@ class ControlPlane:
         for service in (
             *(recorder, peers, leader, access),
             _Draining(front, settings.stop_timeout_s),
-            *(grpc, sweep, jobs, commands, hub, broker),
+            *(grpc, sweep, files, webhooks, batches, jobs, commands, hub, broker),
         ):
             await self._stack.start(service)
-        if cloud is not None:
-            await self._stack.start(cloud)
-        if pool_nodes is not None:
-            await self._stack.start(self._pool_workers(fleet, pool_nodes, jobs, leader))
+        await self._start_optional(cloud, fleet, pool_nodes, jobs, leader)
         self._front = front
         self.link = MemoryLink(ingest("memory"), jobs)
         await self._stack.start(StateFile(settings.data_path, lambda: self.urls, lambda: grpc.url))
         self._tell_fleet_api()
+
+    async def _start_optional(
+        self, cloud: Cloud | None, fleet: Fleet, pool_nodes: PoolNodes | None, jobs: JobService, leader: Leader
+    ) -> None:
+        if cloud is not None:
+            await self._stack.start(cloud)
+        if pool_nodes is not None:
+            await self._stack.start(self._pool_workers(fleet, pool_nodes, jobs, leader))
 
     def _front_for(self, gateway: Gateway, plane: Plane, certificate: Certificate | None) -> Front:
         tls = certificate.context if certificate else None
@@ -180,6 +203,8 @@ class ControlPlane:
         log.info(told)
 
     async def _open_store(self) -> ValkeyStore:
+        make_data_dir(self._settings.data_path)
+        await self._stack.start(DataDirLock(self._settings.data_path))
         url = self._settings.valkey_url
         if not url:
             self._progress("starting the embedded Valkey", None)
@@ -195,7 +220,7 @@ class ControlPlane:
         self._stack.add(store.close)
         return store
 
-    def _jobs(self, store: ValkeyStore) -> JobService:
+    def _jobs(self, store: ValkeyStore, may_begin: Callable[[WorkerId, ClaimedJob], bool]) -> JobService:
         return JobService(
             JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs, lines=store.jobs),
             store.bus,
@@ -205,6 +230,44 @@ class ControlPlane:
             retry_policy=self._retry_policy,
             payload_bytes_max=self._settings.job_payload_bytes_max,
             payload_checks=self._payload_checks,
+            may_begin=may_begin,
+        )
+
+    @property
+    def _payload_checks(self) -> dict[str, PayloadCheck]:
+        return {kind.name: kind.check for kind in self._job_kinds}
+
+    def _files(self, jobs: JobService) -> FileService:
+        return FileService(
+            open_file_store(self._settings),
+            jobs,
+            self._clock,
+            self._rng,
+            file_bytes_max=self._settings.file_bytes_max,
+            files_bytes_max=self._settings.files_bytes_max,
+            retention_s=self._settings.job_retention_s,
+        )
+
+    def _batches(
+        self,
+        store: ValkeyStore,
+        jobs: JobService,
+        files: FileService,
+        load: GatewayLoad,
+        background: Background,
+        leader: Leader,
+    ) -> Batches:
+        return Batches(
+            self._settings,
+            store,
+            jobs,
+            files,
+            self._clock,
+            self._rng,
+            load=load,
+            background=background,
+            checks=self._payload_checks,
+            leads=lambda: leader.leads,
         )
 
     async def _commands(self, store: ValkeyStore, fleet: Fleet, recorder: Recorder, jobs: JobService) -> CommandService:
@@ -260,10 +323,10 @@ class ControlPlane:
         fleet: Fleet,
         commands: CommandService,
         jobs: JobService,
-        schedules: ScheduleService,
         leader: Leader,
     ) -> Sweep:
         settings = self._settings
+        schedules = ScheduleService(store.schedules, jobs, self._clock)
         return Sweep(
             fleet,
             store.jobs,
@@ -381,9 +444,11 @@ def _figures(gateway: Gateway) -> GatewayFigures:
     )
 
 
-def _metrics(gateway: Gateway, recorder: Recorder, broker: Broker) -> Iterator[Metric]:
+def _metrics(gateway: Gateway, recorder: Recorder, broker: Broker, cloud: Cloud | None) -> Iterator[Metric]:
     yield from gateway.metrics()
     yield from broker.metrics()
+    if cloud is not None:
+        yield from cloud.metrics()
     yield Metric(
         name="muster_events_dropped_total",
         help="Facts that were not kept because the store was away for too long.",

@@ -1,5 +1,6 @@
 """A node put together: settings and node file become an agent with its links, connectors and devices."""
 
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -15,16 +16,21 @@ from muster.agent.health import HttpHealth
 from muster.agent.identity import choose_node_id
 from muster.agent.node_file import NodeFile, load_node_file
 from muster.app.agent_link import AgentLink, Links, open_link
-from muster.connectors.catalog import USUAL_PORTS, all_connectors, identify
+from muster.app.files import open_file_link
+from muster.connectors.catalog import BUILT_IN_NAMES, NODE_SECTIONS, USUAL_PORTS, identify, node_connectors
+from muster.connectors.plugins import load_plugins
+from muster.connectors.web_service.connector import HTTP
 from muster.devices.host import PsutilHost
-from muster.devices.nvml import NvmlProbe
+from muster.devices.machine_gpus import MachineGpus
 from muster.devices.simulated import SimulatedGpus
 from muster.domain.service import Service
+from muster.ports import FileLink
 from muster.settings import Settings, parse_pairs
 from muster.system import SystemClock, system_rng
 
 NO_MODEL = "none"
 UP_MODEL = "smollm2-135m"
+_WORK_DIR = "attempts"
 
 Progress = Callable[[str, float | None], None]
 
@@ -56,7 +62,7 @@ def agent_config(
         heartbeat_interval_s=_given(settings, "heartbeat_interval_s", node.heartbeat_interval_s),
         num_gpus="auto" if gpus == "auto" else int(gpus),
         worker_slots=_given(settings, "worker_slots", node.worker_slots),
-        attach=(*node.attached, *parse_pairs(settings.attach, "attach")),
+        attach=(*node.attached, *_web_services(file), *parse_pairs(settings.attach, "attach")),
         discover=_given(settings, "discover", node.discover),
         ignored_ports=frozenset(port for _, port in settings.listen_addresses),
         services=(*file.services, *services),
@@ -69,6 +75,11 @@ def _given(settings: Settings, name: str, from_file: T | None) -> T:
     """Return a setting, or what the node file says where the person left the default."""
     value: T = getattr(settings, name)
     return from_file if from_file is not None and value == getattr(Settings(), name) else value
+
+
+def _web_services(file: NodeFile) -> list[tuple[str, str]]:
+    """Return the services of `[[http]]` as what is attached: (connector, url)."""
+    return [(f"{HTTP}:{service.name}", service.url) for service in file.sections.get(HTTP, ())]
 
 
 def model_service(settings: Settings, model: str) -> ServiceTemplate:
@@ -99,20 +110,28 @@ class LocalNode:
     """A Lifecycle: the agent of this machine. `links` are those of this process; None: as the settings say."""
 
     def __init__(
-        self, settings: Settings, progress: Progress, links: Links | None = None, *, default_model: str = NO_MODEL
+        self,
+        settings: Settings,
+        progress: Progress,
+        links: Links | None = None,
+        *,
+        files: FileLink | None = None,
+        default_model: str = NO_MODEL,
     ) -> None:
         self._settings = settings
         self._progress = progress
         self._links = links
+        self._files = files
         self._default_model = default_model
         self._session: aiohttp.ClientSession | None = None
+        self._gpus = MachineGpus()
         self._link: AgentLink | None = None
         self.agent: Agent | None = None
 
     async def start(self) -> None:
         """Return once the node is ready; what failed on the way is on its record, with the reason."""
         settings = self._settings
-        file = load_node_file(settings.node_path) if settings.node_path else NodeFile()
+        file = load_node_file(settings.node_path, NODE_SECTIONS) if settings.node_path else NodeFile()
         self._session = session = aiohttp.ClientSession()
 
         async def identify_at(url: str) -> Service | None:
@@ -126,18 +145,24 @@ class LocalNode:
             control_plane="" if self._links else _given(settings, "control_plane", file.node.control_plane),
         )
         link = self._links or await self._open_link(config, session)
+        files = self._files or open_file_link(settings, config.node_id, config.control_plane, session)
+        work_dir = settings.data_path / _WORK_DIR
+        shutil.rmtree(work_dir, ignore_errors=True)  # what attempts left behind when we were killed
+        found = node_connectors(session, system_rng(), file.sections, load_plugins(BUILT_IN_NAMES), work_dir)
         cache = ArtifactCache(settings.artifact_path)
         self.agent = Agent(
             config,
             link,
             link,
-            Devices(gpus=NvmlProbe(), simulated_gpus=SimulatedGpus, host=PsutilHost(settings.data_path)),
+            Devices(gpus=self._gpus, simulated_gpus=SimulatedGpus, host=PsutilHost(settings.data_path)),
             Backends(
-                connectors=all_connectors(session, system_rng()),
+                connectors=found.connectors,
+                broken_connectors=found.broken,
                 identify=identify_at,
                 usual_ports=USUAL_PORTS,
                 check_health=HttpHealth(session).check,
                 fetch_model=lambda name: self._fetch(cache, name),
+                files=files,
             ),
             SystemClock(),
             system_rng(),
@@ -148,6 +173,7 @@ class LocalNode:
     async def stop(self) -> None:
         if self.agent is not None:
             await self.agent.stop()
+        await self._gpus.close()
         if self._link is not None:
             await self._link.stop()
         if self._session is not None:
@@ -155,8 +181,9 @@ class LocalNode:
 
     @property
     def models(self) -> list[str]:
-        """Names of the models that its services offer now."""
-        return [model.name for service in (self.agent.services if self.agent else ()) for model in service.models]
+        """Names of the models that one can chat with now."""
+        services = self.agent.services if self.agent else ()
+        return [model.name for service in services if service.dialects for model in service.models]
 
     async def told_to_stop(self) -> None:
         """Wait until the control plane says so."""
@@ -194,7 +221,8 @@ class LocalNode:
             return None
         own = {port for _, port in settings.listen_addresses}
         for port in set(USUAL_PORTS.values()) - own if settings.discover else ():
-            if (found := await identify_at(f"http://127.0.0.1:{port}")) is not None:
+            found = await identify_at(f"http://127.0.0.1:{port}")
+            if found is not None and found.dialects:
                 self._progress(f"found {found.connector} at port {port}: no model server of our own is needed", None)
                 return None
         return model

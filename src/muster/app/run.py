@@ -11,7 +11,8 @@ from muster.app.control_plane import ControlPlane, Progress
 from muster.app.logs import configure_logs
 from muster.app.node import UP_MODEL, LocalNode
 from muster.app.process import make_data_dir, run
-from muster.connectors.catalog import PAYLOAD_CHECKS
+from muster.connectors.catalog import BUILT_IN_NAMES, job_kinds
+from muster.connectors.plugins import load_plugins
 from muster.settings import Settings
 
 log = structlog.get_logger()
@@ -24,7 +25,7 @@ def run_server(settings: Settings, progress: Progress | None = None) -> int:
     configure_logs(settings.log_level)
 
     async def main(stopping: asyncio.Event) -> None:
-        plane = ControlPlane(settings, PAYLOAD_CHECKS, progress or _log_progress)
+        plane = _control_plane(settings, progress or _log_progress)
         await plane.start()
         log.info("control_plane_started", urls=plane.urls)
         await stopping.wait()
@@ -39,9 +40,9 @@ def run_up(settings: Settings, progress: Progress | None = None, ready: Ready | 
     tell = progress or _log_progress
 
     async def main(stopping: asyncio.Event) -> None:
-        plane = ControlPlane(settings, PAYLOAD_CHECKS, tell)
+        plane = _control_plane(settings, tell)
         await plane.start()
-        node = LocalNode(settings, tell, plane.link, default_model=UP_MODEL)
+        node = LocalNode(settings, tell, plane.link, files=plane.files, default_model=UP_MODEL)
         try:
             await _until(stopping, node.start())
             if not stopping.is_set() and ready is not None:
@@ -70,6 +71,11 @@ def run_agent(settings: Settings, progress: Progress | None = None) -> int:
             await node.stop()
 
     return run(main)
+
+
+def _control_plane(settings: Settings, progress: Progress) -> ControlPlane:
+    plugins = load_plugins(BUILT_IN_NAMES)
+    return ControlPlane(settings, job_kinds(plugins), progress, plugins.broken)
 
 
 def _is_watched(settings: Settings) -> bool:

@@ -24,6 +24,7 @@ from muster import __version__
 from muster.cli.running import find_running
 from muster.cli.tables import size
 from muster.domain.gpu import Gpu
+from muster.errors import MusterError
 from muster.settings import Settings
 
 _TIMEOUT_S = 1.0
@@ -161,17 +162,29 @@ async def _running_servers() -> list[str]:
 def gpus(_: Settings) -> Iterator[Finding]:
     from structlog.testing import capture_logs  # the probe says why it found nothing in its log
 
-    from muster.devices.nvml import NvmlProbe
+    from muster.devices.machine_gpus import MachineGpus
+
+    async def read() -> tuple[Gpu, ...]:
+        probe = MachineGpus()
+        try:
+            return await probe.read()
+        finally:
+            await probe.close()
 
     with capture_logs() as said:
-        found = asyncio.run(NvmlProbe().read())
+        try:
+            found = asyncio.run(read())
+        except MusterError as error:
+            next_step = "see whether nvidia-smi answers; a hung driver needs a restart of the machine"
+            yield Finding("GPUs", Level.WARN, f"they cannot be read: {error.message}", next_step)
+            return
     cards = [f"{gpu.name} ({_memory(gpu)})" for gpu in found]
     why = next((str(entry["reason"]) for entry in said if "reason" in entry), "")
     yield Finding("GPUs", Level.OK, ", ".join(cards) or f"none (not needed){': ' + why if why else ''}")
 
 
 def programs_of_tests(_: Settings) -> Iterator[Finding]:
-    for program in ("chromium", "redis-server"):
+    for program in ("chromium", "redis-server", "gcc"):
         path = shutil.which(program)
         yield Finding(
             f"{program} (tests)",

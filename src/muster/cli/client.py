@@ -184,6 +184,13 @@ def _as_unreachable(url: str, silence_s: float) -> Iterator[None]:
         ) from None
 
 
+def find_address(server: str | None) -> tuple[str, str, ssl.SSLContext | None]:
+    """Return where `Client.find` would ask, with which token, and whom it would trust."""
+    settings = load_settings({})
+    url = server or _address(settings)
+    return url, settings.token, _trust(url, settings)
+
+
 def _trust(url: str, settings: Settings) -> ssl.SSLContext | None:
     parts = urlsplit(url)
     if parts.scheme != "https":

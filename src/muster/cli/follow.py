@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import takewhile
 
 from msgspec import Struct
 
@@ -43,22 +42,20 @@ def follow(
     path: str,
     *,
     after: str | None = None,
-    until: float | None = None,
     pause: Callable[[float], None] = time.sleep,
     now: Callable[[], float] = time.monotonic,
 ) -> Iterator[ServerEvent]:
-    """Yield events until `until` (by `now`); a lost connection is taken up where it broke off.
+    """Yield events for ever; a lost connection is taken up where it broke off.
 
     Raise Unreachable after a minute in which none could be made.
     """
     lost_at: float | None = None
-    while until is None or now() < until:
+    while True:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
-        silence_s = SILENCE_S if until is None else min(SILENCE_S, until - now())
         try:
-            with client.open("GET", path, headers=headers, silence_s=silence_s) as answer:
+            with client.open("GET", path, headers=headers, silence_s=SILENCE_S) as answer:
                 lost_at = None
-                for event in read_events(takewhile(lambda _: until is None or now() < until, answer.lines())):
+                for event in read_events(answer.lines()):
                     after = event.id or after
                     yield event
         except (Unreachable, Refused) as error:

@@ -7,6 +7,7 @@ import typer
 from muster.cli.client import Client
 from muster.cli.options import AsJson, Limit, ServerUrl
 from muster.cli.tables import Column, Row, ago, console, duration, print_json, show_facts, show_rows
+from muster.cli.waiting import exit_by, find_client, progress_in_words, wait_for
 from muster.domain.job import JobStatus
 
 _PER_REPLAY = 500
@@ -41,6 +42,20 @@ def show(job_id: JobIdArgument, as_json: AsJson = False, server: ServerUrl = Non
     """Show everything about a job."""
     found = Client.find(server).get(f"/api/jobs/{job_id}")["job"]
     print_json(found) if as_json else show_job(found)
+
+
+@job.command()
+def watch(
+    job_id: JobIdArgument,
+    timeout_s: Annotated[float, typer.Option(min=1, help="How long to watch.")] = 86_400.0,
+    as_json: AsJson = False,
+    server: ServerUrl = None,
+) -> None:
+    """Watch a job until it has ended.
+
+    Exit code 0: completed, 1: failed, 3: timed out, 4: cancelled, 5: not ended yet.
+    """
+    show_end(job_id, timeout_s, as_json=as_json, server=server)
 
 
 @job.command()
@@ -125,6 +140,15 @@ def _act(job_id: str, action: str, *, as_json: bool, server: str | None) -> None
         console().print(f"{changed['job_id']} is {changed['status']}", markup=False)
 
 
+def show_end(job_id: str, timeout_s: float, *, as_json: bool, server: str | None) -> None:
+    """Wait for a job, show what came of it, and end with the exit code of that."""
+    with find_client(server) as client:
+        wait_for(client, job_id, timeout_s)
+    found = Client.find(server).get(f"/api/jobs/{job_id}")["job"]
+    print_json(found) if as_json else show_job(found)
+    exit_by(found["status"])
+
+
 def show_job(found: Row) -> None:
     error = found.get("error") or {}
     show_facts(
@@ -132,7 +156,7 @@ def show_job(found: Row) -> None:
             ("job", found["job_id"]),
             ("service", found["service_required"]),
             ("status", found["status"]),
-            ("progress", progress_in_words(found)),
+            ("progress", _progress(found)),
             ("priority", found["priority"]),
             ("worker", found.get("worker_id")),
             ("attempt", f"{found['attempt']} ({found['retry_count']} of {found['max_retries']} retries used)"),
@@ -157,13 +181,9 @@ def _waits_for(found: Row) -> str | None:
     return f"{count} of {len(found['depends_on'])} jobs: {', '.join(found['depends_on'][:5])}" if count else None
 
 
-def progress_in_words(found: Row) -> str | None:
-    if found["status"] == JobStatus.COMPLETED:
-        return None  # the last report before the end says nothing any more
+def _progress(found: Row) -> str | None:
     progress = found.get("progress") or {}
-    fraction, message = progress.get("fraction"), progress.get("message")
-    parts = [f"{fraction:.0%}" if fraction is not None else None, message]
-    return " ".join(part for part in parts if part) or None
+    return progress_in_words(found["status"], progress.get("fraction"), progress.get("message"))
 
 
 def _clock(at_ms: int | None) -> str | None:
@@ -185,7 +205,7 @@ _COLUMNS = (
     Column("job", lambda row: row["job_id"]),
     Column("service", lambda row: row["service_required"]),
     Column("status", lambda row: row["status"]),
-    Column("progress", progress_in_words),
+    Column("progress", _progress),
     Column("priority", lambda row: row["priority"], right=True),
     Column("worker", lambda row: row.get("worker_id")),
     Column("attempt", lambda row: row.get("attempt"), right=True),

@@ -18,6 +18,7 @@ from muster.cli.down import down
 from muster.cli.events import events
 from muster.cli.explain import explain
 from muster.cli.jobs import job, jobs
+from muster.cli.map import map_
 from muster.cli.models import models
 from muster.cli.nodes import node, nodes
 from muster.cli.queues import queues
@@ -28,6 +29,7 @@ from muster.cli.status import status
 from muster.cli.submit import submit
 from muster.cli.token import token
 from muster.cli.up import up
+from muster.cli.webhooks import webhooks
 from muster.cli.workers import workers
 from muster.errors import MusterError
 
@@ -48,19 +50,20 @@ def version() -> None:
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run": (up, down, status, server, agent),
     "Look": (nodes, node, workers, models, events),
-    "Work": (submit, jobs, chat),
+    "Work": (submit, jobs, map_, chat),
     "Act": (command, commands, drain, resume),
     "Help": (doctor, sim, version),
 }
 for panel, functions in COMMANDS.items():
     for function in functions:
-        app.command(rich_help_panel=panel)(function)
+        app.command(function.__name__.rstrip("_"), rich_help_panel=panel)(function)
 app.add_typer(job, name="job", rich_help_panel="Work")
 app.add_typer(queues, name="queues", rich_help_panel="Work")
 app.add_typer(schedules, name="schedules", rich_help_panel="Work")
 app.add_typer(customers, name="customers", rich_help_panel="Work")
 app.add_typer(explain, name="explain", rich_help_panel="Look")
 app.add_typer(token, name="token", rich_help_panel="Run")
+app.add_typer(webhooks, name="webhooks", rich_help_panel="Work")
 app.add_typer(cloud, name="cloud", rich_help_panel="Run")
 
 

@@ -71,6 +71,10 @@ def _used_of(used_mb: float | None, total_mb: float | None) -> str | None:
     return f"{_megabytes(used_mb) or 'unknown'} used of {_megabytes(total_mb)}"
 
 
+def _owner(owner: Row) -> str:
+    return f"{owner['name']} ({_megabytes(owner.get('memory_mb')) or 'unknown'})"
+
+
 def _gpus(row: Row) -> str:
     gpus = row.get("gpus") or []
     names = sorted({gpu["name"] + (" (simulated)" if gpu.get("simulated") else "") for gpu in gpus})
@@ -93,6 +97,8 @@ _GPU_COLUMNS = (
     Column("load %", lambda row: row.get("utilization_percent"), right=True),
     Column("°C", lambda row: row.get("temperature_c"), right=True),
     Column("simulated", lambda row: row.get("simulated", False)),
+    Column("used by", lambda row: [_owner(owner) for owner in row.get("owners") or []] or None),
+    Column("out of service", lambda row: row.get("out_of_service")),
 )
 _SERVICE_COLUMNS = (
     Column("service", lambda row: row["name"]),

@@ -1,21 +1,16 @@
 import json
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import typer
 
 from muster.cli.client import Client
-from muster.cli.follow import follow
-from muster.cli.jobs import progress_in_words, show_job
+from muster.cli.jobs import show_end
 from muster.cli.options import AsJson, ServerUrl
 from muster.cli.tables import Row, console, print_json
-from muster.domain.job import TERMINAL, JobStatus
-from muster.errors import SetupError
+from muster.domain.job import JobStatus
 
-_LOOK_AGAIN_S = 30.0
 REQUIREMENTS = "What the worker must have"
 
 
@@ -47,7 +42,13 @@ def submit(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="A label; may be given several times.", rich_help_panel=REQUIREMENTS),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 0 only if it completed.")] = False,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait",
+            help="Wait for the end. Exit code 0: completed, 1: failed, 3: timed out, 4: cancelled, 5: not ended yet.",
+        ),
+    ] = False,
     wait_timeout_s: Annotated[float, typer.Option(min=1, help="How long --wait waits.")] = 3600.0,
     as_json: AsJson = False,
     server: ServerUrl = None,
@@ -69,80 +70,13 @@ def submit(
         "idempotency_key": key,
         "requirements": {name: value for name, value in needs.items() if value} or None,
     }
-    client = Client.find(server)
-    accepted = client.post("/api/jobs", {name: value for name, value in wanted.items() if value is not None})
+    accepted = Client.find(server).post(
+        "/api/jobs", {name: value for name, value in wanted.items() if value is not None}
+    )
     if not wait:
         print_json(accepted["job"]) if as_json else _say_accepted(accepted)
         return
-    ended = wait_for(client, accepted["job_id"], wait_timeout_s)
-    print_json(ended) if as_json else show_job(ended)
-    if ended["status"] != JobStatus.COMPLETED:
-        raise typer.Exit(1)
-
-
-def wait_for(client: Client, job_id: str, timeout_s: float) -> Row:
-    """Show how a job goes until it has ended."""
-    with _Display() as display:
-        for job in _changes(client, job_id, time.monotonic() + timeout_s):
-            display.show(job)
-            if job["status"] in TERMINAL:
-                break
-    final: Row = client.get(f"/api/jobs/{job_id}")["job"]
-    if final["status"] not in TERMINAL:
-        raise SetupError(
-            f"{job_id} is still {final['status']} after {timeout_s:g} s",
-            next_step=f"muster job explain {job_id} says what it waits for",
-        )
-    return final
-
-
-def _changes(client: Client, job_id: str, until: float) -> Iterator[Row]:
-    """Follow a job live; a stream begins with the job as it stands, so a new one each time misses nothing for long."""
-    job: Row = {}
-    while time.monotonic() < until:
-        look_again_at = min(until, time.monotonic() + _LOOK_AGAIN_S)
-        for message in follow(client, f"/api/jobs/{job_id}/progress", until=look_again_at):
-            update = json.loads(message.data)
-            if update["type"] == "job_update":
-                job = update["job"]
-                yield job
-            elif update["type"] == "job_progress" and job:
-                yield {**job, "progress": update["progress"]}
-
-
-class _Display:
-    """A progress bar on a terminal, one line a change elsewhere; on standard error, so that results can be piped."""
-
-    def __enter__(self) -> Self:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._out = console(stderr=True)
-        self._last = ""
-        self._bar = None
-        if self._out.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TimeElapsedColumn(),
-                console=self._out,
-                transient=True,
-            )
-            self._task = self._bar.add_task("submitted", total=None)
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def show(self, job: Row) -> None:
-        words = " ".join(filter(None, [job["job_id"], job["status"], progress_in_words(job)]))
-        if self._bar is not None:
-            fraction = (job.get("progress") or {}).get("fraction")
-            self._bar.update(self._task, description=words, total=None if fraction is None else 1.0, completed=fraction)
-        elif words != self._last:
-            self._out.print(words, markup=False)
-        self._last = words
+    show_end(accepted["job_id"], wait_timeout_s, as_json=as_json, server=server)
 
 
 def _say_accepted(accepted: Row) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp.http import HttpProcessingError
 from msgspec import Struct
 
-from muster.connectors.sse import DONE, EventLines
+from muster.connectors.sse import DONE, EventLines, JsonLines
 from muster.errors import (
     Forbidden,
     InvalidInput,
@@ -66,7 +66,7 @@ class Engine:
     async def look(self, url: str, body: Any = None) -> Look:
         """Ask for something small, whatever the status; UpstreamFailed when the server is silent."""
         limits = self._limits
-        with _failures_named(url, f"within {limits.look_s:g} s"):
+        with failures_named(url, f"within {limits.look_s:g} s"):
             async with (
                 asyncio.timeout(limits.look_s),
                 self._session.request(
@@ -93,7 +93,7 @@ class Engine:
     async def ask(self, url: str, body: dict[str, Any]) -> Any:
         """Post a job and return its whole answer."""
         limits = self._limits
-        with _failures_named(url, f"within {limits.first_token_s:g} s"):
+        with failures_named(url, f"within {limits.first_token_s:g} s"):
             async with asyncio.timeout(limits.first_token_s), self._post(url, body) as response:
                 data = await _read(response, limits.answer_bytes_max)
         value = _json(data)
@@ -103,18 +103,18 @@ class Engine:
             raise UpstreamFailed(f"{url} answered something that is not a JSON object")
         return value
 
-    async def stream(self, url: str, body: dict[str, Any], take: Take) -> None:
+    async def stream(self, url: str, body: dict[str, Any], take: Take, lines: JsonLines | None = None) -> None:
         """Post a job and give each event to `take`, which says whether it brought output.
 
         Only output keeps the answer alive: an engine that hangs may well go on sending comments.
         """
         limits = self._limits
-        lines = EventLines()
+        lines = lines or EventLines()
         received = 0
         now_s = asyncio.get_running_loop().time
         waiting = f"with a first token within {limits.first_token_s:g} s"
         deadline_s = now_s() + limits.first_token_s
-        with _failures_named(url, lambda: waiting):
+        with failures_named(url, lambda: waiting):
             async with asyncio.timeout_at(deadline_s) as timeout, self._post(url, body) as response:
                 if response.status != _OK:
                     data = await _read(response, limits.answer_bytes_max)
@@ -133,7 +133,7 @@ class Engine:
     async def follow(self, url: str, body: dict[str, Any], take: Callable[[dict[str, Any]], None]) -> None:
         """Post a long piece of work and give each line of its answer to `take`; silence ends it, length does not."""
         quiet_s = self._limits.first_token_s
-        with _failures_named(url, f"with a next word within {quiet_s:g} s"):
+        with failures_named(url, f"with a next word within {quiet_s:g} s"):
             async with asyncio.timeout(quiet_s) as timeout, self._post(url, body) as response:
                 if response.status != _OK:
                     data = await _read(response, self._limits.look_bytes_max)
@@ -204,10 +204,10 @@ async def _read(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
 
 
 @contextmanager
-def _failures_named(url: str, wanted: str | Callable[[], str]) -> Iterator[None]:
+def failures_named(url: str, wanted: str | Callable[[], str]) -> Iterator[None]:
     try:
         yield
-    except aiohttp.ServerTimeoutError as error:
+    except aiohttp.ConnectionTimeoutError as error:
         raise UpstreamTimeout(f"cannot connect to {url}: {error}") from None
     except TimeoutError:
         raise UpstreamTimeout(f"{url} did not answer {wanted if isinstance(wanted, str) else wanted()}") from None

@@ -1,4 +1,4 @@
-"""An Ollama server that runs already: its own lists say more than OpenAI's; jobs go by its `/v1`."""
+"""An Ollama server that runs already: its own lists say more than OpenAI's, its own API knows more of what it can."""
 
 import asyncio
 from datetime import datetime
@@ -7,12 +7,17 @@ from typing import Any
 from msgspec import Struct, field
 
 from muster.connectors.engine import refusal
-from muster.connectors.openai import OpenAIConnector, base_url
-from muster.domain.job import Progress
+from muster.connectors.ollama_answer import OllamaAnswer, with_usage
+from muster.connectors.ollama_request import PATHS, SHAPES, read_request
+from muster.connectors.openai import OpenAIConnector, base_url, choose_model, reporting
+from muster.connectors.openai_request import Kind
+from muster.connectors.payload import json_schema
+from muster.connectors.sse import JsonLines
+from muster.domain.job import ClaimedJob, Progress
 from muster.domain.model import Model
 from muster.domain.service import Dialect, Service
 from muster.errors import UpstreamFailed
-from muster.ports import ReportProgress
+from muster.ports import JobFiles, ReportProgress
 
 _OK = 200
 _PULLED = "success"
@@ -68,6 +73,32 @@ class OllamaConnector(OpenAIConnector):
             dialects=(Dialect.OLLAMA, Dialect.OPENAI),
             models=tuple(_model(tag, resident.get(tag.name)) for tag in tags.models),
         )
+
+    @staticmethod
+    def check(payload: Any) -> None:
+        read_request(payload)
+
+    @staticmethod
+    def schema() -> dict[str, Any]:
+        return json_schema(*SHAPES.values())
+
+    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress, files: JobFiles) -> Any:
+        """Answer in the API that the job asked for; a job for `openai` must look the same whoever runs it."""
+        if job.spec.service_required != self.name:
+            return await super().run(job, service, report, files)
+        request = read_request(job.spec.payload)
+        if service is None or service.url is None:
+            raise UpstreamFailed("no ollama server runs here at present")
+        url = base_url(service.url) + PATHS[request.kind]
+        body = request.body | {"model": choose_model(request, service)}
+        if request.kind is Kind.EMBEDDING:
+            return with_usage(await self._engine.ask(url, body))
+        answer = OllamaAnswer(request.kind)
+        take = reporting(answer, request.tokens_max, report, streamed=request.streamed)
+        await self._engine.stream(url, body | {"stream": True}, take, JsonLines())
+        if not answer.finished:
+            raise UpstreamFailed(f"{url} ended its answer too early, after {answer.pieces} pieces")
+        return answer.result()
 
     async def pull_model(self, service: Service, model: str, report: ReportProgress) -> dict[str, Any]:
         """Have it fetch a model from its library; what it says of the way is told as it comes."""

@@ -1,21 +1,21 @@
 """Chats, completions and embeddings as jobs, on any server that speaks OpenAI's API."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import aiohttp
 from msgspec import Struct
 
-from muster.connectors.engine import Engine, EngineLimits
+from muster.connectors.engine import Engine, EngineLimits, Take
 from muster.connectors.openai_answer import Assembly
-from muster.connectors.openai_request import PATHS, Kind, OpenAIRequest, read_request
+from muster.connectors.openai_request import PATHS, SHAPES, Kind, read_request
+from muster.connectors.payload import json_schema
 from muster.connectors.streamed import so_far
 from muster.domain.job import ClaimedJob, Progress
 from muster.domain.model import Model, canonical_model_name
 from muster.domain.service import Dialect, Service, ServiceStatus
 from muster.errors import InvalidInput, ModelNotFound, MusterError, UpstreamFailed
-from muster.ports import ReportProgress
+from muster.ports import JobFiles, ReportProgress
 
 _REPORT_EVERY_S = 0.25
 
@@ -74,7 +74,11 @@ class OpenAIConnector:
     def check(payload: Any) -> None:
         read_request(payload)
 
-    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress) -> Any:
+    @staticmethod
+    def schema() -> dict[str, Any]:
+        return json_schema(*SHAPES.values())
+
+    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress, files: JobFiles) -> Any:  # noqa: ARG002 - the port's
         request = read_request(job.spec.payload)
         if service is None or service.url is None:
             raise UpstreamFailed(f"no {self.name} server runs here at present")
@@ -84,7 +88,8 @@ class OpenAIConnector:
             return await self._engine.ask(url, body)
         assembly = Assembly(request.kind)
         streamed = body | {"stream": True, "stream_options": {"include_usage": True}}
-        await self._engine.stream(url, streamed, _reporting(assembly, request, report))
+        take = reporting(assembly, request.tokens_max, report, streamed=request.streamed)
+        await self._engine.stream(url, streamed, take)
         if not assembly.finished:
             raise UpstreamFailed(f"{url} ended its answer too early, after {assembly.pieces} tokens")
         return assembly.result()
@@ -94,22 +99,31 @@ class OpenAIConnector:
         return Service(name=self.name, connector=self.name, url=url, **facts)
 
 
+class Asking(Protocol):
+    """A request, in whichever API."""
+
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def kind(self) -> Kind: ...
+
+
 def base_url(url: str) -> str:
     """Return the address below which `/v1` and the server's own paths lie, whichever of the two was given."""
     return url.rstrip("/").removesuffix("/v1")
 
 
-def choose_model(request: OpenAIRequest, service: Service) -> str:
+def choose_model(request: Asking, service: Service) -> str:
     """Return the server's own name of the model; one that it lacks is refused, as some servers answer with another."""
     have = {canonical_model_name(model.name): model.name for model in service.models}
-    if request.model is not None:
-        if have and canonical_model_name(request.model) not in have:
+    if (model := request.model) is not None:
+        if have and canonical_model_name(model) not in have:
             raise ModelNotFound(
-                f"{service.name} does not have the model {request.model}; it has {', '.join(have)}",
+                f"{service.name} does not have the model {model}; it has {', '.join(have)}",
                 field="payload.model",
             )
-        return have.get(canonical_model_name(request.model), request.model)
-    fit = [model.name for model in service.models if request.capability in model.capabilities]
+        return have.get(canonical_model_name(model), model)
+    fit = [known.name for known in service.models if request.kind.capability in known.capabilities]
     if len(fit) == 1:
         return fit[0]
     found = f"{service.name} has several: {', '.join(fit)}" if fit else f"{service.name} offers none for this"
@@ -127,19 +141,30 @@ def _embeds(name: str) -> bool:
     return any(part in folded for part in ("embed", "bge-", "e5-", "gte-", "minilm"))
 
 
-def _reporting(assembly: Assembly, request: OpenAIRequest, report: ReportProgress) -> Callable[[dict[str, Any]], bool]:
+class Growing(Protocol):
+    """An answer that is put together of pieces."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def pieces(self) -> int: ...
+    def add(self, piece: dict[str, Any], /) -> bool: ...
+
+
+def reporting(answer: Growing, tokens_max: int | None, report: ReportProgress, *, streamed: bool) -> Take:
+    """Return what takes each piece, and tells a few times a second how far it is."""
     now_s = asyncio.get_running_loop().time
     next_report_s = now_s()
 
-    def take(chunk: dict[str, Any]) -> bool:
+    def take(piece: dict[str, Any]) -> bool:
         nonlocal next_report_s
-        brought = assembly.add(chunk)
+        brought = answer.add(piece)
         if brought and now_s() >= next_report_s:
             next_report_s = now_s() + _REPORT_EVERY_S
-            fraction = min(1.0, assembly.pieces / request.tokens_max) if request.tokens_max else None
-            message = f"{assembly.pieces} tokens"
-            if request.streamed:
-                report(so_far(assembly.text, fraction=fraction, message=message))
+            fraction = min(1.0, answer.pieces / tokens_max) if tokens_max else None
+            message = f"{answer.pieces} tokens"
+            if streamed:
+                report(so_far(answer.text, fraction=fraction, message=message))
             else:
                 report(Progress(fraction=fraction, message=message))
         return brought

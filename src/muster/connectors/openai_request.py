@@ -14,6 +14,11 @@ class Kind(StrEnum):
     COMPLETION = "completion"
     EMBEDDING = "embedding"
 
+    @property
+    def capability(self) -> str:
+        """What a model must be good for."""
+        return "embedding" if self is Kind.EMBEDDING else "completion"
+
 
 PATHS = {Kind.CHAT: "/v1/chat/completions", Kind.COMPLETION: "/v1/completions", Kind.EMBEDDING: "/v1/embeddings"}
 
@@ -53,7 +58,7 @@ class _Embedding(_Asked, kw_only=True):
     input: _Text | _List
 
 
-_SHAPES: dict[Kind, type[_Asked]] = {Kind.CHAT: _Chat, Kind.COMPLETION: _Completion, Kind.EMBEDDING: _Embedding}
+SHAPES: dict[Kind, type[_Asked]] = {Kind.CHAT: _Chat, Kind.COMPLETION: _Completion, Kind.EMBEDDING: _Embedding}
 
 
 class OpenAIRequest(Struct, frozen=True, kw_only=True):
@@ -68,15 +73,11 @@ class OpenAIRequest(Struct, frozen=True, kw_only=True):
     tokens_max: int | None = None
     streamed: bool = False
 
-    @property
-    def capability(self) -> str:
-        return "embedding" if self.kind is Kind.EMBEDDING else "completion"
-
 
 def read_request(payload: Any) -> OpenAIRequest:
     """Raise InvalidInput that names the field."""
-    kind = read_payload(payload, _Asked).kind or _kind_of(payload)
-    asked = read_payload(payload, _SHAPES[kind])
+    kind = read_payload(payload, _Asked).kind or kind_of(payload)
+    asked = read_payload(payload, SHAPES[kind])
     each = asked.max_completion_tokens or asked.max_tokens or 0
     return OpenAIRequest(
         kind=kind,
@@ -87,7 +88,7 @@ def read_request(payload: Any) -> OpenAIRequest:
     )
 
 
-def _kind_of(payload: Any) -> Kind:
+def kind_of(payload: Any) -> Kind:
     found = [key for key in _KIND_BY_KEY if key in (payload or {})]
     if len(found) == 1:
         return _KIND_BY_KEY[found[0]]

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from muster.clock import Rng
-from muster.connectors.payload import read_payload
+from muster.connectors.payload import Checked, read_payload
 from muster.connectors.streamed import so_far
 from muster.domain.job import ClaimedJob, Progress
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import MusterError
-from muster.ports import ReportProgress
+from muster.ports import JobFiles, ReportProgress
 
 _DURATION_MS_MAX = 86_400_000
 _STEPS_MAX = 10_000
@@ -44,14 +44,11 @@ class SimulatedWork(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return self.fail_rate
 
 
-def _read_work(payload: Any) -> SimulatedWork:
-    return read_payload(payload, SimulatedWork)
-
-
-class SimulationConnector:
+class SimulationConnector(Checked):
     name = "simulation"
     provides = ("simulation",)
     needs_service = False
+    payload = SimulatedWork
 
     def __init__(self, rng: Rng) -> None:
         self._rng = rng
@@ -59,12 +56,8 @@ class SimulationConnector:
     async def probe(self, url: str) -> Service:
         return Service(name=self.name, connector=self.name, status=ServiceStatus.RUNNING, url=url or None)
 
-    @staticmethod
-    def check(payload: Any) -> None:
-        _read_work(payload)
-
-    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress) -> Any:  # noqa: ARG002 - the port's
-        work = _read_work(job.spec.payload)
+    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress, files: JobFiles) -> Any:  # noqa: ARG002 - the port's
+        work = read_payload(job.spec.payload, SimulatedWork)
         fails = self._rng.random() < work.failure_chance
         now_s = asyncio.get_running_loop().time
         began_s, step_s = now_s(), work.duration_ms / 1000 / work.steps

@@ -1,8 +1,10 @@
 """From a node's record to what placement chooses among."""
 
+from collections import Counter
 from functools import lru_cache
 from urllib.parse import urlsplit, urlunsplit
 
+from muster.domain.gpu import Gpu
 from muster.domain.model import canonical_model_name
 from muster.domain.node import Node
 from muster.domain.service import Service
@@ -34,6 +36,8 @@ def candidates_of(node: Node, *, late: bool) -> tuple[Candidate, ...]:
             slots_busy=service.slots_busy,
             memory_free_mb=_memory_mb(node, service, free=True),
             memory_total_mb=_memory_mb(node, service, free=False),
+            memory_of_others=_memory_of_others(node, service),
+            gpu_trouble=_gpu_trouble(node, service),
         )
         for service in node.services
         if service.url and service.dialects
@@ -63,7 +67,31 @@ def _memory_mb(node: Node, service: Service, *, free: bool) -> int | None:
     own_bytes = service.memory_free_bytes if free else service.memory_total_bytes
     if own_bytes is not None:
         return own_bytes // _BYTES_PER_MB
-    gpus = [gpu for gpu in node.gpus if service.gpu_index in (None, gpu.index)]
+    gpus = _gpus_of(node, service)
     figures = [gpu.memory_free_mb if free else gpu.memory_total_mb for gpu in gpus]
     known = [figure for figure in figures if figure is not None]
     return sum(known) if figures and len(known) == len(figures) else None
+
+
+def _memory_of_others(node: Node, service: Service) -> tuple[tuple[str, int], ...]:
+    """Return what processes from outside take of the memory of its GPUs: the free figure is without it."""
+    used_mb: Counter[str] = Counter()
+    for gpu in _gpus_of(node, service):
+        for owner in gpu.owners or ():
+            if not owner.service and owner.memory_mb:
+                used_mb[owner.name] += owner.memory_mb
+    return tuple(used_mb.most_common())
+
+
+def _gpu_trouble(node: Node, service: Service) -> str | None:
+    """Return what is wrong with the GPU it is bound to. One that is bound to none may use another, or none."""
+    if service.gpu_index is None:
+        return None
+    return next((gpu.out_of_service for gpu in node.gpus if gpu.index == service.gpu_index), None)
+
+
+def _gpus_of(node: Node, service: Service) -> list[Gpu]:
+    """Return the GPU it is bound to, else all that are in service."""
+    if service.gpu_index is not None:
+        return [gpu for gpu in node.gpus if gpu.index == service.gpu_index]
+    return [gpu for gpu in node.gpus if gpu.out_of_service is None]

@@ -1,7 +1,6 @@
 """Jobs between people, workers and the store: the store keeps and orders, jobs/ decides, this passes on."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +9,12 @@ import structlog
 from msgspec import Struct
 
 from muster.clock import Clock, Rng
+from muster.control.sessions import SessionClasses
 from muster.control.wakeups import Wakeups
 from muster.domain.job import (
     ACTIVE,
     TERMINAL,
+    ClaimedJob,
     Job,
     JobError,
     JobSpec,
@@ -25,7 +26,7 @@ from muster.domain.job import (
 )
 from muster.domain.queue import ALL_SERVICES
 from muster.errors import Conflict, InvalidInput, JobNotFound, MusterError
-from muster.ids import JobId, SessionId, WorkerId, check_name, new_id
+from muster.ids import JobId, WorkerId, check_name, new_id
 from muster.jobs import explain as why
 from muster.jobs import matching, retry, submission
 from muster.ports import Bus, CapabilityClass, JobIndex, JobLines, JobPage, JobQueue, JobUpkeep, Submitted
@@ -53,7 +54,7 @@ _LOOK_AGAIN_S = 5.0  # a lost wake-up costs at most this
 _RENEWALS_PER_LEASE = 6
 _UNHELD_GRACE_S = 5.0  # longer than a claim's reply is under way
 _WANT_MAX = 1000
-_SESSIONS_MAX = 50_000
+_UNTIMELY_S = 1.0  # until background work is tried again where people wait for answers
 _CLASSES_FRESH_S = 1.0
 _BUS_RETRY_S = 0.5
 
@@ -87,6 +88,7 @@ class JobService:
         retry_policy: retry.RetryPolicy,
         payload_bytes_max: int,
         payload_checks: Mapping[str, PayloadCheck],
+        may_begin: Callable[[WorkerId, ClaimedJob], bool] = lambda _, __: True,
     ) -> None:
         self._queue = stores.queue
         self._index = stores.index
@@ -99,8 +101,9 @@ class JobService:
         self._policy = retry_policy
         self._payload_bytes_max = payload_bytes_max
         self._payload_checks = payload_checks
+        self._may_begin = may_begin
         self._wakeups = Wakeups()
-        self._class_of: OrderedDict[SessionId, str] = OrderedDict()
+        self._sessions = SessionClasses(bus)
         self._classes = _NO_CLASSES
         self._listener: asyncio.Task[None] | None = None
         self._closing = False
@@ -111,6 +114,7 @@ class JobService:
         self._on_stop.append(listener)
 
     async def start(self) -> None:
+        await self._sessions.start()
         if self._listener is None:
             self._listener = asyncio.create_task(self._listen(), name="wake-ups")
 
@@ -118,6 +122,7 @@ class JobService:
         """Let go of everybody who waits for work: they ask again, and find us gone or back."""
         self._closing = True
         self._wakeups.wake_all()
+        await self._sessions.stop()
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
@@ -160,7 +165,7 @@ class JobService:
         job_id = spec.job_id or JobId(new_id("job", now_ms, self._rng))
         spec = msgspec.structs.replace(spec, job_id=job_id, created_at=now_ms, requirements=_with_payloads_model(spec))
         submission.check(spec, payload_bytes=len(encode(spec.payload)), payload_bytes_max=self._payload_bytes_max)
-        if (check := self._payload_checks.get(spec.service_required)) is not None:
+        if (check := self._payload_checks.get(spec.service_required.partition(":")[0])) is not None:
             check(spec.payload)
         return spec
 
@@ -268,17 +273,14 @@ class JobService:
                 f"worker_id must be {message.node_id}-worker-N, got {message.worker_id!r}", field="worker_id"
             )
         await self._queue.open_session(message.session_id, message.worker_id, message.capability, self._lease_s)
-        self._class_of[message.session_id] = matching.class_id(message.capability)
-        self._class_of.move_to_end(message.session_id)
-        if len(self._class_of) > _SESSIONS_MAX:
-            self._class_of.popitem(last=False)
+        await self._sessions.opened(message.session_id, matching.class_id(message.capability))
         self._classes = _NO_CLASSES
         return SessionReply(lease_s=self._lease_s, renew_every_s=self._lease_s / _RENEWALS_PER_LEASE)
 
     async def claim(self, message: ClaimRequest) -> ClaimReply:
         if not 0 <= message.want <= _WANT_MAX:
             raise InvalidInput(f"want must be 0 to {_WANT_MAX}, got {message.want}", field="want")
-        class_id = self._class_of.get(message.session_id)
+        class_id = self._sessions.get(message.session_id)
         wait_s = min(message.wait_s, _WAIT_S_MAX) if class_id is not None and message.want else 0.0
         settlements = await self._settlements(message)
         deadline_s = self._clock.monotonic_s() + wait_s
@@ -295,13 +297,14 @@ class JobService:
                     lease_s=self._lease_s,
                     mark_idle=woken is not None,
                 )
+                begun = await self._without_untimely(message.worker_id, claimed.jobs)
                 settlements = ()
                 refused += claimed.refused
                 left_s = deadline_s - self._clock.monotonic_s()
                 if woken is None or claimed.jobs or not claimed.session_known or left_s <= 0 or self._closing:
                     if class_id is not None and claimed.jobs and (passed_on or (woken and woken.done())):
                         self._wakeups.wake(class_id)
-                    return ClaimReply(jobs=claimed.jobs, refused=refused, session_known=claimed.session_known)
+                    return ClaimReply(jobs=begun, refused=refused, session_known=claimed.session_known)
                 await asyncio.wait([woken], timeout=min(left_s, _LOOK_AGAIN_S))
                 passed_on = woken.done()
             except asyncio.CancelledError:
@@ -312,13 +315,29 @@ class JobService:
                 if woken is not None and class_id is not None:
                     self._wakeups.forget(class_id, woken)
 
+    async def _without_untimely(self, worker_id: WorkerId, jobs: tuple[ClaimedJob, ...]) -> tuple[ClaimedJob, ...]:
+        """Put back for a moment what must not begin on this worker now; another one may take it meanwhile."""
+        untimely = [job for job in jobs if not self._may_begin(worker_id, job)]
+        if not untimely:
+            return jobs
+        again_ms = self._clock.now_ms() + round(_UNTIMELY_S * 1000)
+        await self._queue.settle(
+            [
+                msgspec.structs.replace(
+                    retry.settle_returned(job.spec.job_id, job.attempt), retry_at_ms=again_ms, avoid_worker=worker_id
+                )
+                for job in untimely
+            ]
+        )
+        return tuple(job for job in jobs if job not in untimely)
+
     async def renew(self, message: RenewRequest) -> RenewReply:
         renewed = await self._queue.renew(
             message.session_id, message.held, lease_s=self._lease_s, grace_s=_UNHELD_GRACE_S
         )
         if renewed.returned:
             log.warning("unheld_jobs_returned", worker_id=message.worker_id, job_ids=renewed.returned)
-        known = renewed.session_known and message.session_id in self._class_of
+        known = renewed.session_known and self._sessions.get(message.session_id) is not None
         return RenewReply(lost=renewed.lost, session_known=known)
 
     async def report_progress(self, message: ProgressReports) -> RenewReply:
@@ -330,7 +349,7 @@ class JobService:
         return RenewReply(lost=tuple(lost))
 
     async def close_session(self, message: CloseSession) -> None:
-        self._class_of.pop(message.session_id, None)
+        self._sessions.closed(message.session_id)
         await self._queue.close_session(message.session_id)
         self._classes = _NO_CLASSES
 

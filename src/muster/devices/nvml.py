@@ -1,136 +1,94 @@
-"""NVIDIA's GPUs by NVML, the driver's own library.
+"""NVIDIA's GPUs by a helper process that calls NVML and is killed when a call hangs."""
 
-A call to a broken driver may never return, and nothing can end it. So calls run in a thread that nobody waits for, with
-a deadline; as long as one hangs no second one is begun.
-"""
-
-import asyncio
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, TypeVar
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
 
 import structlog
-from msgspec import structs
+from msgspec import json
 
-from muster.domain.gpu import Gpu
+from muster.clock import Clock
+from muster.devices.helper_process import HelperProcess
+from muster.devices.nvml_helper import Answer
+from muster.domain.gpu import Gpu, GpuFault
+from muster.errors import MusterError
+from muster.system import SystemClock
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
+HELPER = (sys.executable, "-m", "muster.devices.nvml_helper")
+_ABSENT_REST_S = 60.0
+_DECODER = json.Decoder(Answer)
 
-_MB = 1_048_576
-_MILLIWATTS = 1000
+
+def library_is_there() -> bool:
+    """Tell whether there is a library to load. Loading it calls nothing of the driver."""
+    if sys.platform == "win32":
+        return True  # where it lies is the helper's to find out
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
 
 
 class NvmlProbe:
-    """A GpuProbe. `load_library` returns a module with the functions of `pynvml`."""
-
-    def __init__(self, load_library: Callable[[], Any] | None = None, *, timeout_s: float = 5.0) -> None:
-        self._load_library = load_library or _load_pynvml
-        self._timeout_s = timeout_s
-        self._library: Any = None  # once it is set up: doing so may wake up every card, so it is kept
-        self._reading: Future[tuple[Gpu, ...]] | None = None
+    def __init__(
+        self,
+        *,
+        command: Sequence[str] = HELPER,
+        clock: Clock | None = None,
+        answer_s: float = 4.0,
+        first_answer_s: float = 20.0,
+        is_there: Callable[[], bool] = library_is_there,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._helper = HelperProcess(command, self._clock, answer_s=answer_s, first_answer_s=first_answer_s)
+        self._is_there = is_there
         self._known: tuple[Gpu, ...] = ()
+        self._absent_until_s = 0.0
         self._said: str | None = None
 
-    async def read(self) -> tuple[Gpu, ...]:
-        reading = self._reading
-        if reading is None or reading.done():
-            reading = self._reading = _in_thread(self._read)
+    async def read(self) -> tuple[Gpu, ...] | None:
+        """Return None where there is no driver. A driver that cannot be read raises as long as nothing is known."""
+        if self._clock.monotonic_s() < self._absent_until_s:
+            return None
+        if not self._known and not self._is_there():
+            self._note_absent("there is no NVML library")
+            return None
         try:
-            async with asyncio.timeout(self._timeout_s):
-                self._known = await asyncio.wrap_future(reading)
-        except TimeoutError:
-            self._known = self._unread(f"the driver did not answer within {self._timeout_s:g} s")
-        return self._known
+            answer = _DECODER.decode(await self._helper.ask())
+        except MusterError as error:
+            self._say("gpus_unreadable", error.message)
+            if not self._known:
+                raise
+            return tuple(gpu.without_figures(GpuFault.SILENT) for gpu in self._known)
+        if answer.absent is not None:
+            await self._helper.close()
+            self._note_absent(answer.absent)
+            return None
+        self._known = answer.gpus
+        self._said = None
+        return answer.gpus
 
-    # --- in the thread -----------------------------------------------------------------------------------------------
+    @property
+    def helper_pid(self) -> int | None:
+        return self._helper.pid
 
-    def _read(self) -> tuple[Gpu, ...]:
-        if self._library is None:
-            try:
-                library = self._load_library()
-                library.nvmlInit()
-            except Exception as error:  # noqa: BLE001 - whatever the reason: this machine has no GPU that we could read
-                return self._nothing(str(error))
-            self._library = library
-        nvml = self._library
-        try:
-            gpus = tuple(self._read_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
-        except nvml.NVMLError as error:
-            self._library = None  # the driver may have been replaced
-            return self._unread(str(error))
-        if all(gpu.memory_used_mb is not None for gpu in gpus):
-            self._said = None
-        return gpus
+    def look_again(self) -> None:
+        """Take what was absent for possible: the machine changed."""
+        self._absent_until_s = 0.0
 
-    def _read_gpu(self, nvml: Any, index: int) -> Gpu:
-        """Ask for each figure by itself: what one card or driver does not tell is None, and the rest stands."""
-        known = next((gpu for gpu in self._known if gpu.index == index), Gpu(index=index))
+    async def close(self) -> None:
+        await self._helper.close()
 
-        def ask(question: Callable[..., T], *arguments: Any) -> T | None:
-            try:
-                return question(*arguments)
-            except nvml.NVMLError:
-                return None
-
-        handle = ask(nvml.nvmlDeviceGetHandleByIndex, index)
-        if handle is None:
-            self._say("gpu_lost", f"GPU {index} does not answer")
-            return _without_figures(known)
-        memory = ask(nvml.nvmlDeviceGetMemoryInfo, handle)
-        utilization = ask(nvml.nvmlDeviceGetUtilizationRates, handle)
-        power_mw = ask(nvml.nvmlDeviceGetPowerUsage, handle)
-        temperature_c = ask(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
-        return Gpu(
-            index=index,
-            name=ask(nvml.nvmlDeviceGetName, handle) or known.name,
-            uuid=ask(nvml.nvmlDeviceGetUUID, handle) or known.uuid,
-            memory_total_mb=known.memory_total_mb if memory is None else memory.total // _MB,
-            memory_used_mb=None if memory is None else memory.used // _MB,
-            utilization_percent=None if utilization is None else float(utilization.gpu),
-            temperature_c=None if temperature_c is None else float(temperature_c),
-            power_w=None if power_mw is None else power_mw / _MILLIWATTS,
-        )
-
-    # -----------------------------------------------------------------------------------------------------------------
-
-    def _nothing(self, why: str) -> tuple[Gpu, ...]:
+    def _note_absent(self, why: str) -> None:
+        self._known = ()
+        self._absent_until_s = self._clock.monotonic_s() + _ABSENT_REST_S
         self._say("no_nvidia_gpus", why)
-        return ()
-
-    def _unread(self, why: str) -> tuple[Gpu, ...]:
-        self._say("gpus_unreadable", why)
-        return tuple(_without_figures(gpu) for gpu in self._known)
 
     def _say(self, event: str, why: str) -> None:
         """Log a reason once, until it changes or is gone."""
         if why != self._said:
             self._said = why
             log.info(event, reason=why)
-
-
-def _without_figures(gpu: Gpu) -> Gpu:
-    return structs.replace(gpu, memory_used_mb=None, utilization_percent=None, temperature_c=None, power_w=None)
-
-
-def _load_pynvml() -> Any:
-    import pynvml
-
-    return pynvml
-
-
-def _in_thread(work: Callable[[], T]) -> Future[T]:
-    """Run `work` in a thread that does not keep the process from ending."""
-    future: Future[T] = Future()
-    future.set_running_or_notify_cancel()  # from now on it cannot be cancelled: it ends when the thread does
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - raised where it is awaited
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="nvml", daemon=True).start()
-    return future

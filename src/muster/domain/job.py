@@ -25,6 +25,9 @@ TIMEOUT_S = 3600.0  # of an attempt, where a job does not say
 ACTIVE = frozenset({JobStatus.ASSIGNED, JobStatus.IN_PROGRESS})
 
 
+BACKGROUND_PRIORITY = 0  # is begun only where nobody waits for an answer of the gateway
+
+
 class Hardware(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Lower bounds, except gpu_model, which must be part of the card's name (any case)."""
 
@@ -64,13 +67,14 @@ class JobError(Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     message: str
     retriable: bool = True
+    retry_after_s: float | None = None  # not sooner, by the word of the service
 
 
 class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`fraction` is 0 to 1; None where the service does not tell.
 
     `text` is the end of an answer that is being written, for jobs that asked for it: a bounded part of it that
-    begins at its character `text_at`.
+    begins at its character `text_at`. `preview_url` is where the newest picture of what is being made lies.
     """
 
     fraction: float | None = None
@@ -78,6 +82,7 @@ class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_ms: int | None = None
     text: str | None = None
     text_at: int = 0
+    preview_url: str | None = None
 
 
 class Retry(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -8,32 +8,49 @@ comes back with an id gets the present state of whatever changed since, or a sna
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from itertools import count
 from typing import Any, Protocol
+from zlib import crc32
 
 import structlog
 from msgspec import Struct, structs
 
 from muster.clock import Clock
 from muster.domain.event import LoggedEvent
-from muster.errors import MusterError
+from muster.errors import JobNotFound, MusterError
+from muster.events.followers import Change, FollowedJob, Followers, FollowLimits
 from muster.events.frames import KEEP_ALIVE, frame
-from muster.events.reader import Reader
+from muster.events.reader import Concerns, Reader
+from muster.events.selection import PlacedJob, Selection
 from muster.ids import JobId, NodeId
 from muster.ports import Bus, EventLog
 from muster.wire import ProgressReport, ProgressReports, decode
 
 log = structlog.get_logger()
 
+_NO_NODES = ("batch_", "webhook_")  # what their events are about is not in the picture
 
-class ShownJob(Protocol):
+
+class ShownJob(PlacedJob, Protocol):
     """A job as people see it; frames carry it whole."""
 
+
+class ShownJobs(Protocol):
     @property
-    def job_id(self) -> str: ...
+    def active(self) -> Sequence[PlacedJob]: ...
+
+
+class Snapshot(Protocol):
     @property
-    def worker_id(self) -> str | None: ...
+    def jobs(self) -> ShownJobs: ...
+
+
+class SignOfLife(Protocol):
+    """Framed as it is, its type included."""
+
     @property
-    def final(self) -> bool: ...
+    def machine_id(self) -> str: ...
 
 
 class ShownMachine(Protocol):
@@ -48,14 +65,16 @@ class Scenery(Protocol):
 
     def machine(self, node_id: NodeId) -> ShownMachine | None: ...
     async def jobs(self, job_ids: Sequence[JobId]) -> Sequence[ShownJob]: ...
-    async def job(self, job_id: JobId) -> ShownJob: ...
+    async def whole_jobs(self, job_ids: Sequence[JobId]) -> Sequence[FollowedJob]: ...
     async def stats(self) -> Any: ...
-    async def snapshot(self, machines: frozenset[str]) -> Any: ...
+    async def snapshot(self, machines: frozenset[str]) -> Snapshot: ...
+    def signs_of_life(self) -> Sequence[SignOfLife]: ...
 
 
 class HubLimits(Struct, frozen=True, kw_only=True):
     join_s: float = 0.05
     stats_every_s: float = 2.0
+    signs_every_s: float = 15.0
     keep_alive_s: float = 15.0
     ring_entries: int = 10_000
     tail_batch: int = 2_000
@@ -63,6 +82,11 @@ class HubLimits(Struct, frozen=True, kw_only=True):
     jobs_per_flush: int = 200
     reader_bytes_max: int = 1_048_576
     retry_s: float = 0.5
+    recheck_s: float = 60.0
+
+    @property
+    def of_followers(self) -> FollowLimits:
+        return FollowLimits(keep_alive_s=self.keep_alive_s, recheck_s=self.recheck_s, retry_s=self.retry_s)
 
 
 class Hub:
@@ -81,7 +105,7 @@ class Hub:
         self._newest = "0"
         self._monitors: set[Reader] = set()
         self._facts: set[Reader] = set()
-        self._watchers: dict[JobId, set[Reader]] = {}
+        self.followers = Followers(scenery, clock, limits.of_followers)
         self._dirty_nodes: set[NodeId] = set()
         self._dirty_jobs: dict[JobId, None] = {}
         self._progress: dict[JobId, ProgressReport] = {}
@@ -104,8 +128,9 @@ class Hub:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        for reader in {*self._monitors, *self._facts, *(r for group in self._watchers.values() for r in group)}:
+        for reader in {*self._monitors, *self._facts}:
             reader.close()
+        self.followers.close()
 
     def nodes_changed(self, node_ids: Iterable[NodeId]) -> None:
         """Telemetry of nodes is not in the log: the fleet says so directly."""
@@ -114,26 +139,27 @@ class Hub:
 
     @property
     def readers(self) -> int:
-        return len(self._monitors) + len(self._facts) + sum(map(len, self._watchers.values()))
+        return len(self._monitors) + len(self._facts) + len(self.followers)
 
     # --- readers ------------------------------------------------------------------------------------------------------
 
     async def monitor(self, last_event_id: str | None, machines: frozenset[str]) -> AsyncGenerator[bytes, None]:
         """Yield frames for a monitor: `connected`, a snapshot or what changed since, then deltas for ever."""
-        wants = (lambda subject: subject is None or subject in machines) if machines else None
-        reader = Reader(self._limits.reader_bytes_max, wants)
+        selection = Selection(machines) if machines else None
+        reader = Reader(self._limits.reader_bytes_max, selection)
         self._monitors.add(reader)
         try:
             yield frame({"type": "connected", "timestamp": self._clock.now_ms()})
-            missed = self._since(last_event_id) if last_event_id else None
+            # Which jobs were on the selected machines is not remembered for those who went.
+            missed = self._since(last_event_id) if last_event_id and selection is None else None
             if missed is None:
-                yield await self._snapshot_frame(machines)
+                yield await self._snapshot_frame(selection)
             else:
                 self._note(missed)
             async for joined, gap in self._frames_of(reader):
                 if gap is not None:
                     yield frame({"type": "resync", "reason": gap, "timestamp": self._clock.now_ms()})
-                    yield await self._snapshot_frame(machines)
+                    yield await self._snapshot_frame(selection)
                 yield joined
         finally:
             self._monitors.discard(reader)
@@ -157,43 +183,28 @@ class Hub:
         finally:
             self._facts.discard(reader)
 
-    async def job(self, job_id: JobId) -> AsyncIterator[bytes]:
-        """Yield one job's states; ends after its terminal one. Raises JobNotFound before anything is sent."""
-        reader = Reader(self._limits.reader_bytes_max)
-        self._watchers.setdefault(job_id, set()).add(reader)
-        try:
-            job = await self._scenery.job(job_id)
-            yield self._job_frame(job)
-            if job.final:
-                return
-            async for joined, gap in self._frames_of(reader):
-                if gap is not None:
-                    yield self._job_frame(await self._scenery.job(job_id))
-                yield joined
-        finally:
-            self._unwatch(job_id, reader)
+    async def job(self, job_id: JobId, last_event_id: str | None = None) -> AsyncIterator[bytes]:
+        """Yield one job's states and its progress; ends after its one end.
+
+        `last_event_id` is the version of the job that the reader knows: it is not told again.
+        """
+        with self.followers.follower() as follower:
+            follower.follow(job_id, last_event_id)
+            async for changes in self.followers.changes(follower):
+                yield b"".join(map(_job_frame, changes)) or KEEP_ALIVE
+                if job_id not in follower:
+                    return
 
     async def touches(self, job_id: JobId) -> AsyncIterator[bool]:
         """Yield True whenever something about the job may have changed, False after a while of silence.
 
         What changed is read elsewhere: so nothing is lost, however slow the follower.
         """
-        reader = Reader(self._limits.reader_bytes_max)
-        self._watchers.setdefault(job_id, set()).add(reader)
-        try:
-            yield True
-            while not reader.closed:
-                joined, gap = await reader.take(self._limits.keep_alive_s)
-                yield bool(joined) or gap is not None or reader.closed
-        finally:
-            self._unwatch(job_id, reader)
-
-    def _unwatch(self, job_id: JobId, reader: Reader) -> None:
-        watchers = self._watchers.get(job_id)
-        if watchers is not None:
-            watchers.discard(reader)
-            if not watchers:
-                del self._watchers[job_id]
+        with self.followers.follower() as follower:
+            follower.follow(job_id)
+            while not follower.closed:
+                await follower.changed(self._limits.keep_alive_s)
+                yield follower.take_touched() or follower.closed
 
     async def _frames_of(self, reader: Reader) -> AsyncIterator[tuple[bytes, str | None]]:
         while True:
@@ -225,6 +236,7 @@ class Hub:
                 log.warning("live_events_interrupted", task=name, error=error.message)
             except Exception:
                 log.exception("live_events_failed", task=name)
+            self.followers.note_all()
             await asyncio.sleep(self._limits.retry_s)
 
     async def _tail(self) -> None:
@@ -236,6 +248,7 @@ class Hub:
                 self._newest = await self._log.newest_id()
                 self._ring.clear()
                 self._lose("too many events at once")
+                self.followers.note_all()
                 behind = 0
                 continue
             if entries:
@@ -244,7 +257,8 @@ class Hub:
                 self._note(entries)
                 for reader in self._facts:
                     reader.push(b"\n")
-                await self._tell_watchers(entries)
+                for entry in entries:
+                    self.followers.note(entry.event.ids or (entry.event.key,))
 
     async def _flush_often(self) -> None:
         while True:
@@ -253,17 +267,25 @@ class Hub:
                 await self._flush()
 
     async def _stats_often(self) -> None:
-        while True:
+        for turn in count():
             await asyncio.sleep(self._limits.stats_every_s)
             if self._monitors:
                 body = frame({"type": "system_stats", "data": await self._scenery.stats()})
                 for reader in self._monitors:
                     reader.push(body)
+                self._tell_signs_of_life(turn)
+
+    def _tell_signs_of_life(self, turn: int) -> None:
+        """Tell of a part of the machines with each turn: many at once would not fit into the readers' lines."""
+        turns = max(1, int(self._limits.signs_every_s / self._limits.stats_every_s))
+        for sign in self._scenery.signs_of_life():
+            if crc32(sign.machine_id.encode()) % turns == turn % turns:
+                self._push(frame(sign), partial(Selection.has_machine, machine_id=sign.machine_id))
 
     async def _follow_progress(self) -> None:
         async for data in self._bus.subscribe(self._progress_topic):
             for report in decode(data, ProgressReports).reports:
-                if self._monitors or report.job_id in self._watchers:
+                if self._monitors or self.followers.follows(report.job_id):
                     self._progress[report.job_id] = report
 
     # --- from entries to frames ---------------------------------------------------------------------------------------
@@ -274,7 +296,7 @@ class Hub:
         for entry in entries:
             if entry.event.kind.startswith("job_"):
                 self._dirty_jobs.update(dict.fromkeys(map(JobId, entry.event.ids or (entry.event.key,))))
-            else:
+            elif not entry.event.kind.startswith(_NO_NODES):
                 self._dirty_nodes.add(NodeId(entry.event.key))
         if len(self._dirty_jobs) > self._limits.dirty_jobs_max:
             self._lose("too many jobs changed at once")
@@ -288,48 +310,42 @@ class Hub:
     async def _flush(self) -> None:
         """Frame what changed since the last look. Only the last frame of a complete flush carries the log's id."""
         newest = self._newest
-        nodes, self._dirty_nodes = self._dirty_nodes, set()
         jobs = list(self._dirty_jobs)[: self._limits.jobs_per_flush]
         for job_id in jobs:
             del self._dirty_jobs[job_id]
         complete = not self._dirty_jobs
+        shown_jobs = await self._jobs_now(jobs) if jobs and self._monitors else ()
+        nodes, self._dirty_nodes = self._dirty_nodes, set()
         progress, self._progress = self._progress, {}
-        frames: list[tuple[str | None, Any]] = []
+        frames: list[tuple[Concerns, Any]] = []
         for node_id in sorted(nodes):
-            shown = self._scenery.machine(node_id)
-            frames.append((node_id, _machine_body(node_id, shown)))
-        if jobs and self._monitors:
-            frames += [(_machine_of(job), {"type": "job_update", "job": job}) for job in await self._scenery.jobs(jobs)]
+            body = _machine_body(node_id, self._scenery.machine(node_id))
+            frames.append((partial(Selection.has_machine, machine_id=node_id), body))
+        frames += [(partial(Selection.has_job, job=job), {"type": "job_update", "job": job}) for job in shown_jobs]
         for job_id, report in progress.items():
-            moved = {"type": "job_progress", "job_id": job_id, "progress": structs.asdict(report.progress)}
-            for reader in self._watchers.get(job_id, ()):
-                reader.push(frame(moved))
+            self.followers.note_progress(report)
             without_text = structs.asdict(structs.replace(report.progress, text=None, text_at=0))
-            frames.append((None, moved | {"progress": without_text}))
-        for position, (subject, body) in enumerate(frames, start=1):
-            ready = frame(body, newest if complete and position == len(frames) else None)
-            for reader in self._monitors:
-                reader.push(ready, subject)
+            body = {"type": "job_progress", "job_id": job_id, "progress": without_text}
+            frames.append((partial(Selection.has_progress, job_id=job_id), body))
+        for position, (concerns, body) in enumerate(frames, start=1):
+            self._push(frame(body, newest if complete and position == len(frames) else None), concerns)
 
-    async def _tell_watchers(self, entries: Iterable[LoggedEvent]) -> None:
-        """Who waits for one job hears at once."""
-        if not self._watchers:
-            return
-        touched = {JobId(job_id) for entry in entries for job_id in entry.event.ids or (entry.event.key,)}
-        for job_id in touched & self._watchers.keys():
-            job = await self._scenery.job(job_id)
-            final = job.final
-            for reader in list(self._watchers.get(job_id, ())):
-                reader.push(self._job_frame(job))
-                if final:
-                    reader.close()
+    async def _jobs_now(self, job_ids: Sequence[JobId]) -> Sequence[ShownJob]:
+        try:
+            return await self._scenery.jobs(job_ids)
+        except MusterError:
+            self._dirty_jobs = dict.fromkeys(job_ids) | self._dirty_jobs  # told when the store is back
+            raise
 
-    def _job_frame(self, job: ShownJob) -> bytes:
-        return frame({"type": "job_update", "job": job}, self._newest)
+    def _push(self, ready: bytes, concerns: Concerns) -> None:
+        for reader in self._monitors:
+            reader.push(ready, concerns)
 
-    async def _snapshot_frame(self, machines: frozenset[str]) -> bytes:
+    async def _snapshot_frame(self, selection: Selection | None) -> bytes:
         at = self._newest  # read before the state: what changes meanwhile comes again as a delta
-        data = await self._scenery.snapshot(machines)
+        data = await self._scenery.snapshot(selection.machines if selection else frozenset())
+        if selection is not None:
+            selection.shown(data.jobs.active)
         return frame({"type": "full_state_snapshot", "data": data, "timestamp": self._clock.now_ms()}, at)
 
 
@@ -345,11 +361,17 @@ def fact_view(entry: LoggedEvent) -> dict[str, Any]:
     }
 
 
+def _job_frame(change: Change) -> bytes:
+    if change.job is not None:
+        return frame({"type": "job_update", "job": change.job}, change.job.version)
+    if change.progress is not None:
+        progress = structs.asdict(change.progress)
+        return frame({"type": "job_progress", "job_id": change.job_id, "progress": progress})
+    gone = JobNotFound(f"{change.job_id} is not there any more: its time to be kept is over", field="job_id")
+    return frame({"type": "error", "job_id": change.job_id, **gone.to_dict()})
+
+
 def _machine_body(node_id: NodeId, shown: ShownMachine | None) -> dict[str, Any]:
     if shown is None:
         return {"type": "machine_removed", "machine_id": node_id}
     return {"type": "machine_update", "machine": shown.machine, "workers": shown.workers}
-
-
-def _machine_of(job: ShownJob) -> str | None:
-    return job.worker_id.rsplit("-worker-", 1)[0] if job.worker_id else None

@@ -4,24 +4,30 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from muster.events.selection import Selection
+
+Concerns = Callable[[Selection], bool]
+
 
 class Reader:
     """Frames are bytes as they go on the wire. Over `bytes_max` the line is dropped and a gap remembered.
 
-    `wants` says whether a frame about this subject (a machine, a job) is for this reader.
+    With a `selection` only those frames are for this reader that concern it.
     """
 
-    def __init__(self, bytes_max: int, wants: Callable[[str | None], bool] | None = None) -> None:
+    def __init__(self, bytes_max: int, selection: Selection | None = None) -> None:
         self._bytes_max = bytes_max
-        self._wants = wants
+        self._selection = selection
         self._frames: deque[bytes] = deque()
         self._size = 0
         self._ready = asyncio.Event()
         self._gap: str | None = None
         self.closed = False
 
-    def push(self, frame: bytes, subject: str | None = None) -> None:
-        if self._gap is not None or (self._wants is not None and not self._wants(subject)):
+    def push(self, frame: bytes, concerns: Concerns | None = None) -> None:
+        if self._gap is not None:
+            return
+        if self._selection is not None and concerns is not None and not concerns(self._selection):
             return
         if self._size + len(frame) > self._bytes_max:
             self.lose("this reader was too slow")

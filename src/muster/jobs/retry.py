@@ -7,6 +7,7 @@ from muster.domain.job import JobError, JobSpec, JobStatus, Lease, Retry, Settle
 from muster.ids import JobId, WorkerId
 
 TIMED_OUT = "timed_out"  # an attempt over its time, whether the worker or the store noticed first
+RETRY_AFTER_S_MAX = 3600.0  # a service that asks for more is not waited for so long
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -63,7 +64,8 @@ def settle_failure(
     rng: Rng,
 ) -> Settlement:
     if not is_final(spec, error) and retry_count < spec.max_retries:
-        wait_s = delay_s(policy_of(spec, policy), retry_count, rng)
+        told_s = min(error.retry_after_s or 0.0, RETRY_AFTER_S_MAX)
+        wait_s = max(told_s, delay_s(policy_of(spec, policy), retry_count, rng))
         return _again(spec.job_id, attempt, worker_id, error, now_ms + round(wait_s * 1000))
     status = JobStatus.TIMEOUT if error.code == TIMED_OUT else JobStatus.FAILED
     return Settlement(job_id=spec.job_id, attempt=attempt, status=status, error=error)

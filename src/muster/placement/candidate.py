@@ -29,6 +29,8 @@ class Candidate(Struct, frozen=True, kw_only=True):
     slots_busy: int | None = None
     memory_free_mb: int | None = None
     memory_total_mb: int | None = None
+    memory_of_others: tuple[tuple[str, int], ...] = ()  # processes from outside on its GPUs and their MB, most first
+    gpu_trouble: str | None = None  # why its GPU is out of service, in words
 
     def model(self, name: str) -> Model | None:
         return self.models.get(canonical_model_name(name))

@@ -13,6 +13,8 @@ from muster.domain.service import ServiceStatus
 from muster.placement.candidate import Candidate
 from muster.placement.wish import Wish
 
+_OTHERS_TOLD = 3
+_MB_PER_GB = 1024
 _TAKES_WORK = frozenset({Health.HEALTHY, Health.DEGRADED, Health.REGISTERING})
 
 
@@ -99,17 +101,25 @@ def service(candidate: Candidate, _: Wish) -> str | None:
     return None if candidate.status is ServiceStatus.RUNNING else f"has its service {candidate.status}"
 
 
+def gpu(candidate: Candidate, _: Wish) -> str | None:
+    return None if candidate.gpu_trouble is None else f"has its GPU out of service: {candidate.gpu_trouble}"
+
+
 def memory(candidate: Candidate, wish: Wish) -> str | None:
     """Judge by free memory, else by all there is; unknown is neither 0 nor enough. A resident model has its share."""
     if wish.min_memory_mb is None or is_warm(candidate, wish):
         return None
-    if candidate.memory_free_mb is not None:
-        have_mb, found = candidate.memory_free_mb, f"{candidate.memory_free_mb} free"
-    elif candidate.memory_total_mb is not None:
-        have_mb, found = candidate.memory_total_mb, f"{candidate.memory_total_mb} in all"
-    else:
-        have_mb, found = -1, "unknown here"
-    return None if have_mb >= wish.min_memory_mb else f"needs {wish.min_memory_mb} MB of GPU memory, {found}"
+    needs_mb, free_mb, total_mb = wish.min_memory_mb, candidate.memory_free_mb, candidate.memory_total_mb
+    have_mb = total_mb if free_mb is None else free_mb
+    if have_mb is None:
+        return f"needs {_size(needs_mb)} of GPU memory, unknown here"
+    if have_mb >= needs_mb:
+        return None
+    needs, have = _sizes(needs_mb, have_mb)
+    if free_mb is None:
+        return f"needs {needs} of GPU memory, {have} in all"
+    others = [f"{_size(used_mb)} used by {name}" for name, used_mb in candidate.memory_of_others[:_OTHERS_TOLD]]
+    return f"needs {needs} of GPU memory, {have} free{': ' if others else ''}{' and '.join(others)}"
 
 
 def excluded(candidate: Candidate, wish: Wish) -> str | None:
@@ -128,6 +138,7 @@ FILTERS: tuple[Filter, ...] = (
     late,
     draining,
     service,
+    gpu,
     memory,
     excluded,
 )
@@ -154,3 +165,15 @@ def is_warm(candidate: Candidate, wish: Wish) -> bool:
     """Tell whether the wished model is known to be in memory already."""
     wished = None if wish.model is None else candidate.model(wish.model)
     return wished is not None and wished.resident is True
+
+
+def _size(mb: int) -> str:
+    return f"{round(mb / _MB_PER_GB, 1):g} GB" if mb >= _MB_PER_GB else f"{mb} MB"
+
+
+def _sizes(needs_mb: int, have_mb: int) -> tuple[str, str]:
+    """Say both in GB where that tells them apart, the second one without its unit."""
+    needs, have = (f"{round(mb / _MB_PER_GB, 1):g}" for mb in (needs_mb, have_mb))
+    if needs_mb < _MB_PER_GB or needs == have:
+        return f"{needs_mb} MB", str(have_mb)
+    return f"{needs} GB", have

@@ -7,9 +7,11 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from muster.domain.job import JobError, JobStatus, Settlement
+from muster.domain.webhook import Delivery
 from muster.errors import InvalidInput, QueueFull
 from muster.ids import JobId, SessionId, WorkerId, check_name
 from muster.jobs.lifecycle import JobSignal
+from muster.webhooks.wanted import order
 
 WAKE_TOPIC = "wake"  # the bus topic under which a class id says that there is work for it
 
@@ -20,6 +22,7 @@ EVENT_LOG_ENTRIES_MAX = 100_000
 COMMANDS_ENDED_MAX = 5_000
 RATE_MINUTES = 5  # over which the rates of a queue are taken, the current one among them
 RETRY_AFTER_S = 5.0  # what a customer is told of whom too many jobs wait
+WEBHOOK_HISTORY_MAX = 200  # ended deliveries that are kept of each webhook
 EVENT_IDS_MAX = 50  # the log is capped by entries, so each must be small; base.lua says the same
 
 # The event that tells how an attempt ended.
@@ -70,6 +73,11 @@ def check_log_id(value: str) -> str:
     if not _LOG_ID.match(value):
         raise InvalidInput(f"after must be an id of the event log, got {value!r}", field="after")
     return value
+
+
+def delivery_order(delivery: Delivery) -> tuple[tuple[int, ...], str]:
+    """Return what deliveries are sorted by: their event's place in the log."""
+    return order(delivery.event_id), delivery.delivery_id
 
 
 def check_session(session_id: SessionId, worker_id: WorkerId) -> None:

@@ -45,8 +45,10 @@ function Host({ machine: { resources: r, cpu_cores: cores } }) {
 /** @param {{gpu: Gpu}} props */
 function GpuRow({ gpu }) {
   const name = `GPU ${gpu.index}`;
-  const title = gpu.power_w == null ? gpu.name : `${gpu.name}, ${Math.round(gpu.power_w)} W`;
-  return html`<li title=${title}>
+  const owners = (gpu.owners ?? []).map((owner) => `${owner.name}: ${share(owner.memory_mb, null)}`);
+  const power = gpu.power_w == null ? [] : [`${Math.round(gpu.power_w)} W`];
+  const trouble = gpu.out_of_service ? [`out of service: ${gpu.out_of_service}`] : [];
+  return html`<li title=${[gpu.name, ...power, ...trouble, ...owners].join(", ")} class=${gpu.out_of_service ? "out" : ""}>
     <span>${gpu.index}</span>
     <${Meter} label="${name} utilisation" value=${gpu.utilization_percent} text=${percent(gpu.utilization_percent)} />
     <${Meter} label="${name} memory" value=${ratio(gpu.memory_used_mb, gpu.memory_total_mb)} high=${MEMORY_HIGH}

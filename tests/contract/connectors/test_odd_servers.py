@@ -28,7 +28,7 @@ from muster.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from tests.contract.connectors.makers import claimed, unheard
+from tests.contract.connectors.makers import NO_FILES, claimed, unheard
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -85,7 +85,7 @@ async def run_chat(session: aiohttp.ClientSession, chat: Any, limits: EngineLimi
         service = Service(
             name="odd", connector="openai", status=ServiceStatus.RUNNING, url=url, models=(Model(name="m"),)
         )
-        return await OpenAIConnector(session, limits).run(claimed(CHAT), service, unheard)
+        return await OpenAIConnector(session, limits).run(claimed(CHAT), service, unheard, NO_FILES)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ async def test_an_embedding_that_is_no_object_is_the_engines_fault(session: aioh
             name="odd", connector="openai", status=ServiceStatus.RUNNING, url=url, models=(Model(name="m"),)
         )
         with pytest.raises(UpstreamFailed, match="not a JSON object"):
-            await OpenAIConnector(session).run(claimed({"model": "m", "input": "hi"}), service, unheard)
+            await OpenAIConnector(session).run(claimed({"model": "m", "input": "hi"}), service, unheard, NO_FILES)
 
 
 async def test_a_machine_that_does_not_answer_is_not_waited_for(session: aiohttp.ClientSession) -> None:
@@ -212,7 +212,7 @@ async def test_a_machine_that_does_not_answer_is_not_waited_for(session: aiohttp
         service = Service(name="odd", connector="openai", status=ServiceStatus.RUNNING, url=f"http://{host}:{port}")
         connector = OpenAIConnector(session, EngineLimits(connect_s=0.2))
         with pytest.raises(UpstreamTimeout, match="cannot connect"):
-            await connector.run(claimed(CHAT), service, unheard)
+            await connector.run(claimed(CHAT), service, unheard, NO_FILES)
         for caller in waiting:
             caller.close()
 
@@ -229,7 +229,7 @@ async def test_a_look_that_never_ends_is_cut_off(session: aiohttp.ClientSession)
 
 async def test_a_service_that_is_away_is_worth_another_try(session: aiohttp.ClientSession) -> None:
     with pytest.raises(UpstreamFailed, match="no openai server runs here") as failed:
-        await OpenAIConnector(session).run(claimed(CHAT), None, unheard)
+        await OpenAIConnector(session).run(claimed(CHAT), None, unheard, NO_FILES)
     assert failed.value.retriable
 
 

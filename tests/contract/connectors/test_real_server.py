@@ -19,7 +19,7 @@ from muster.domain.job import Progress
 from muster.domain.model import Model
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import InvalidInput, ModelNotFound, PayloadTooLarge, UpstreamFailed, UpstreamTimeout
-from tests.contract.connectors.makers import claimed, unheard
+from tests.contract.connectors.makers import NO_FILES, claimed, unheard
 from tests.llama_server import LlamaServer, start_llama_server
 from tests.waiting import eventually
 
@@ -52,7 +52,7 @@ def busy_slots(server: LlamaServer) -> int:
 
 
 async def test_a_chat_is_answered_whole_with_its_usage(connector: OpenAIConnector, llama: LlamaServer) -> None:
-    answer = await connector.run(claimed(CHAT), service_of(llama), unheard)
+    answer = await connector.run(claimed(CHAT), service_of(llama), unheard, NO_FILES)
     (choice,) = answer["choices"]
     assert choice["message"]["role"] == "assistant"
     assert choice["message"]["content"]
@@ -64,7 +64,7 @@ async def test_a_chat_is_answered_whole_with_its_usage(connector: OpenAIConnecto
 
 async def test_a_streamed_answer_equals_the_one_sent_whole(llama: LlamaServer, session: aiohttp.ClientSession) -> None:
     body = CHAT | {"model": "tiny", "cache_prompt": False}
-    streamed = await OpenAIConnector(session).run(claimed(body), service_of(llama), unheard)
+    streamed = await OpenAIConnector(session).run(claimed(body), service_of(llama), unheard, NO_FILES)
     async with session.post(f"{llama.url}/v1/chat/completions", json=body) as response:
         whole = await response.json()
     changing = {"id", "created", "timings"}
@@ -75,20 +75,20 @@ async def test_a_streamed_answer_equals_the_one_sent_whole(llama: LlamaServer, s
 
 async def test_a_completion_is_answered(connector: OpenAIConnector, llama: LlamaServer) -> None:
     payload = FIXED | {"prompt": "the of", "max_tokens": 5}
-    answer = await connector.run(claimed(payload), service_of(llama), unheard)
+    answer = await connector.run(claimed(payload), service_of(llama), unheard, NO_FILES)
     assert answer["object"] == "text_completion"
     assert answer["choices"][0]["text"]
     assert answer["usage"]["completion_tokens"] == 5
 
 
 async def test_an_embedding_is_answered_for_each_input(connector: OpenAIConnector, llama: LlamaServer) -> None:
-    answer = await connector.run(claimed({"input": ["the of", "and to"]}), service_of(llama), unheard)
+    answer = await connector.run(claimed({"input": ["the of", "and to"]}), service_of(llama), unheard, NO_FILES)
     assert [len(entry["embedding"]) for entry in answer["data"]] == [64, 64]
 
 
 async def test_progress_counts_tokens_and_knows_its_share(connector: OpenAIConnector, llama: LlamaServer) -> None:
     heard: list[Progress] = []
-    await connector.run(claimed(CHAT), service_of(llama), heard.append)
+    await connector.run(claimed(CHAT), service_of(llama), heard.append, NO_FILES)
     assert heard
     assert heard[0].message == "1 tokens"
     assert heard[0].fraction == pytest.approx(1 / 12)
@@ -97,13 +97,13 @@ async def test_progress_counts_tokens_and_knows_its_share(connector: OpenAIConne
 async def test_progress_without_a_known_end_has_no_share(connector: OpenAIConnector, llama: LlamaServer) -> None:
     heard: list[Progress] = []
     payload = FIXED | {"prompt": "the", "n_predict": 5}  # llama.cpp's own name for max_tokens
-    await connector.run(claimed(payload), service_of(llama), heard.append)
+    await connector.run(claimed(payload), service_of(llama), heard.append, NO_FILES)
     assert heard[0].fraction is None
 
 
 async def test_a_cancelled_job_ends_the_work_on_the_server(connector: OpenAIConnector, llama: LlamaServer) -> None:
     began = asyncio.Event()
-    task = asyncio.create_task(connector.run(claimed(LONG_CHAT), service_of(llama), lambda _: began.set()))
+    task = asyncio.create_task(connector.run(claimed(LONG_CHAT), service_of(llama), lambda _: began.set(), NO_FILES))
     await began.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -113,13 +113,13 @@ async def test_a_cancelled_job_ends_the_work_on_the_server(connector: OpenAIConn
 
 async def test_a_model_that_the_service_lacks_is_refused(connector: OpenAIConnector, llama: LlamaServer) -> None:
     with pytest.raises(ModelNotFound, match="does not have the model huge; it has tiny") as refused:
-        await connector.run(claimed(CHAT | {"model": "huge"}), service_of(llama), unheard)
+        await connector.run(claimed(CHAT | {"model": "huge"}), service_of(llama), unheard, NO_FILES)
     assert not refused.value.retriable
 
 
 async def test_too_long_a_prompt_is_the_jobs_own_fault(connector: OpenAIConnector, llama: LlamaServer) -> None:
     with pytest.raises(InvalidInput, match="exceeds the available context size") as refused:
-        await connector.run(claimed({"prompt": "the " * 3000}), service_of(llama), unheard)
+        await connector.run(claimed({"prompt": "the " * 3000}), service_of(llama), unheard, NO_FILES)
     assert not refused.value.retriable
 
 
@@ -127,14 +127,14 @@ async def test_too_long_an_input_of_an_embedding_is_the_jobs_own_fault(
     connector: OpenAIConnector, llama: LlamaServer
 ) -> None:
     with pytest.raises(PayloadTooLarge, match="too large to process"):
-        await connector.run(claimed({"input": "the " * 3000}), service_of(llama), unheard)
+        await connector.run(claimed({"input": "the " * 3000}), service_of(llama), unheard, NO_FILES)
 
 
 async def test_an_option_that_the_engine_refuses_is_the_jobs_own_fault(
     connector: OpenAIConnector, llama: LlamaServer
 ) -> None:
     with pytest.raises(InvalidInput, match="400"):
-        await connector.run(claimed(CHAT | {"temperature": "hot"}), service_of(llama), unheard)
+        await connector.run(claimed(CHAT | {"temperature": "hot"}), service_of(llama), unheard, NO_FILES)
 
 
 async def test_a_server_that_cannot_embed_says_so(
@@ -142,7 +142,7 @@ async def test_a_server_that_cannot_embed_says_so(
 ) -> None:
     with start_llama_server(tiny_model, embedding=False) as server:
         with pytest.raises(InvalidInput, match="does not support embeddings"):
-            await connector.run(claimed({"input": "the"}), service_of(server), unheard)
+            await connector.run(claimed({"input": "the"}), service_of(server), unheard, NO_FILES)
         found = await LlamaCppConnector(session).probe(server.url)
         assert found.models[0].capabilities == ("completion",)
 
@@ -152,12 +152,12 @@ async def test_a_server_killed_in_the_middle_lets_the_job_be_tried_again(
 ) -> None:
     with start_llama_server(tiny_model) as server:
         with pytest.raises(UpstreamFailed) as failed:
-            await connector.run(claimed(LONG_CHAT), service_of(server), lambda _: server.kill())
+            await connector.run(claimed(LONG_CHAT), service_of(server), lambda _: server.kill(), NO_FILES)
         assert failed.value.retriable
         with pytest.raises(
             UpstreamFailed, match=r"cannot connect to http://127\.0\.0\.1:\d+/\S+: Connection refused$"
         ) as unreachable:
-            await connector.run(claimed(CHAT), service_of(server), unheard)
+            await connector.run(claimed(CHAT), service_of(server), unheard, NO_FILES)
         assert unreachable.value.retriable
 
 
@@ -168,11 +168,11 @@ async def test_a_server_that_hangs_is_noticed_before_and_within_the_answer(
     with start_llama_server(tiny_model) as server:
         with pytest.raises(UpstreamTimeout, match=r"next token within 0\.2 s"):
             await connector.run(
-                claimed(LONG_CHAT), service_of(server), lambda _: server.process.send_signal(signal.SIGSTOP)
+                claimed(LONG_CHAT), service_of(server), lambda _: server.process.send_signal(signal.SIGSTOP), NO_FILES
             )
         impatient = OpenAIConnector(session, EngineLimits(first_token_s=0.2, look_s=0.2))
         with pytest.raises(UpstreamTimeout, match=r"first token within 0\.2 s"):
-            await impatient.run(claimed(CHAT), service_of(server), unheard)
+            await impatient.run(claimed(CHAT), service_of(server), unheard, NO_FILES)
         with pytest.raises(UpstreamTimeout, match=r"within 0\.2 s"):
             await impatient.probe(server.url)
         server.kill()
@@ -192,7 +192,7 @@ async def test_llama_cpp_is_probed_with_its_slots_and_the_facts_of_its_model(
 async def test_llama_cpp_tells_how_many_slots_are_busy(llama: LlamaServer, session: aiohttp.ClientSession) -> None:
     connector = LlamaCppConnector(session)
     began = asyncio.Event()
-    task = asyncio.create_task(connector.run(claimed(LONG_CHAT), service_of(llama), lambda _: began.set()))
+    task = asyncio.create_task(connector.run(claimed(LONG_CHAT), service_of(llama), lambda _: began.set(), NO_FILES))
     await began.wait()
     found = await connector.probe(llama.url)
     assert found.slots_busy == 1

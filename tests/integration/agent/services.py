@@ -19,7 +19,7 @@ from muster.domain.model import Model
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import UpstreamFailed
 from muster.ids import NodeId
-from muster.ports import ReportProgress
+from muster.ports import JobFiles, ReportProgress
 from muster.system import SystemClock
 
 # Serves GET; /crash ends it, /hang makes it deaf, /env shows its environment, /fork leaves a child behind.
@@ -71,7 +71,10 @@ class WebConnector:
     def check(self, payload: Any) -> None:
         pass
 
-    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress) -> Any:
+    def schema(self) -> dict[str, Any]:
+        return {}
+
+    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress, files: JobFiles) -> Any:
         assert service is not None
         async with self._session.get(f"{service.url}{job.spec.payload}") as response:
             return await response.text()
@@ -111,6 +114,7 @@ class Site:
             models=more.get("models", {}),
             missing_models=more.get("missing_models", {}),
             check_health=HttpHealth(session).check,
+            gpu_names=more.get("gpu_names", {}),
         )
         self.supervisor = Supervisor(instances(templates, more.get("gpus", ())), provisions, around)
 

@@ -73,6 +73,13 @@ async def test_each_gpu_has_its_instance_that_sees_no_other_gpu(site: Open) -> N
     assert opened.service("web-gpu0").gpu_index == 0
 
 
+async def test_an_instance_of_a_split_gpu_is_seen_by_its_name(site: Open) -> None:
+    opened = site(web(per="gpu", env={"WHO": "{gpu}"}), gpus=[1], gpu_names={1: "MIG-a"})
+    await opened.supervisor.start()
+    seen = json.loads(await opened.get("/env", "web-gpu1"))
+    assert (seen["CUDA_VISIBLE_DEVICES"], seen["WHO"]) == ("MIG-a", "1")
+
+
 @pytest.mark.parametrize("name", ["MUSTER_TOKEN", "RABBITMQ_URL", "REDIS_URL"])
 async def test_our_own_settings_are_no_business_of_a_service(
     site: Open, monkeypatch: pytest.MonkeyPatch, name: str

@@ -46,6 +46,8 @@ class Kept:
         if case.path in {"/api/jobs", "/v2/tasks"}:
             said = answer.json()
             self.jobs.add(said.get("job_id") or said["task_id"])
+        elif case.path == "/api/jobs/batch":
+            self.jobs.update(job["job_id"] for job in answer.json()["jobs"])
         elif case.path == "/v2/nodes/register":
             self.nodes.add(answer.json()["node_id"])
 

@@ -5,6 +5,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from muster.domain.gpu import Gpu, GpuOwner
 from muster.domain.job import JobStatus
 from muster.domain.model import Model
 from muster.domain.node import NodeFacts
@@ -238,6 +239,21 @@ async def test_nodes_are_filtered_and_paged(served: Served) -> None:
     assert len(await get(served, "/api/v1/workers?limit=3")) == 3
     stats = await get(served, "/api/v1/stats")
     assert (stats["total_nodes"], stats["connected"]) == (5, 5)
+
+
+async def test_a_gpu_shows_who_uses_it_and_why_it_is_out_of_service(served: Served) -> None:
+    llama = GpuOwner(name="llama", memory_mb=5_000, utilization_percent=40.0, service=True)
+    blender = GpuOwner(name="blender", pids=(77,), memory_mb=4_200)
+    why = "it fell off the bus"
+    gpus = (Gpu(index=0, memory_total_mb=24_564, owners=(llama, blender)), Gpu(index=1, out_of_service=why))
+    await served.plane.heartbeat("n", gpus=gpus)
+    used, lost = (await get(served, "/api/v1/nodes/n"))["gpus"]
+    assert used["owners"] == [
+        {"name": "llama", "service": True, "pids": [], "memory_mb": 5_000, "utilization_percent": 40.0},
+        {"name": "blender", "service": False, "pids": [77], "memory_mb": 4_200, "utilization_percent": None},
+    ]
+    assert (used["out_of_service"], lost["out_of_service"], lost["owners"]) == (None, why, None)
+    assert {lost[name] for name in ("memory_used_mb", "ecc_uncorrected", "xid", "throttled", "clock_mhz")} == {None}
 
 
 async def test_a_node_shows_who_and_how_it_is_and_can_be_forgotten(served: Served) -> None:

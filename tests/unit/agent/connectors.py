@@ -8,7 +8,7 @@ from muster.domain.job import ClaimedJob, Progress
 from muster.domain.model import Model
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import UpstreamFailed
-from muster.ports import ReportProgress
+from muster.ports import JobFiles, ReportProgress
 from tests.unit.agent.virtual_time import time_passes
 
 Behaviour = Callable[[ClaimedJob, Service | None, ReportProgress], Awaitable[Any]]
@@ -67,7 +67,11 @@ class FakeConnector:
     def check(self, payload: Any) -> None:
         pass
 
-    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress) -> Any:
+    def schema(self) -> dict[str, Any]:
+        return {}
+
+    async def run(self, job: ClaimedJob, service: Service | None, report: ReportProgress, files: JobFiles) -> Any:
+        self.files = files
         job_id = job.spec.job_id
         self.runs.append((job_id, job.attempt))
         self.services.append(service.name if service else None)

@@ -10,6 +10,7 @@ import pytest
 
 from muster.agent.agent import Agent
 from muster.agent.config import ServiceTemplate
+from muster.domain.gpu import GpuFault
 from muster.domain.node import Health, Phase
 from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import WorkerStatus
@@ -170,6 +171,27 @@ async def test_a_named_service_is_attached_watched_and_offered(tmp_path: Path) -
         del chat.alive[url]
         await until(lambda: plane.heartbeats[-1].status is Health.DEGRADED)
         await until(lambda: offered() == ("work",))
+
+
+@in_virtual_time
+async def test_a_service_that_fails_a_job_is_looked_at_at_once(tmp_path: Path) -> None:
+    plane, queue = FakePlane(), FakeQueue()
+    url = "http://127.0.0.1:9000"
+    failed_s: list[float] = []
+
+    async def die(*_: object) -> None:
+        del chat.alive[url]
+        failed_s.append(LoopClock().monotonic_s())
+        raise UpstreamFailed("the connection was lost")
+
+    chat = FakeConnector("chat", die, needs_service=True)
+    chat.serve(url)
+    async with running(plane, queue, tmp_path, connectors={"chat": chat}, attach=(("chat", url),)):
+        await until(lambda: queue.capabilities and queue.capabilities[-1].services == ("chat",))
+        await time_passes(3.0)  # in the middle between two looks
+        queue.add(spec("a", service="chat"))
+        await until(lambda: queue.capabilities[-1].services == ())
+        assert LoopClock().monotonic_s() - failed_s[0] < 1.0
 
 
 @in_virtual_time
@@ -379,3 +401,24 @@ async def test_starting_and_stopping_twice_does_nothing_more(tmp_path: Path) -> 
     await node.stop()
     assert len(plane.gone) == 1
     assert plane.kinds().count("node_ready") == 1
+
+
+@in_virtual_time
+async def test_a_lost_gpu_holds_its_own_worker_and_the_node_says_why(tmp_path: Path) -> None:
+    plane, gpus = FakePlane(), FakeGpus(gpu(0), gpu(1))
+
+    def statuses() -> list[WorkerStatus]:
+        return [worker.status for worker in plane.heartbeats[-1].workers] if plane.heartbeats else []
+
+    queue = FakeQueue()
+    async with running(plane, queue, tmp_path, gpus=gpus):
+        await until(lambda: statuses() == [WorkerStatus.IDLE, WorkerStatus.IDLE])
+        gpus.gpus = (gpu(0), gpu(1, fault=GpuFault.LOST))
+        await until(lambda: statuses() == [WorkerStatus.IDLE, WorkerStatus.DRAINING])
+        beat = plane.heartbeats[-1]
+        assert (beat.status, beat.reason) == (Health.DEGRADED, "GPU 1 is out of service: it fell off the bus")
+        assert [each.out_of_service for each in beat.gpus] == [None, "it fell off the bus"]
+        gpus.gpus = (gpu(0), gpu(1))
+        await until(lambda: statuses() == [WorkerStatus.IDLE, WorkerStatus.IDLE])
+        await until(lambda: plane.heartbeats[-1].status is Health.HEALTHY)
+    assert [told["gpu"] for told in plane.told("gpu_out_of_service") + plane.told("gpu_in_service")] == [1, 1]

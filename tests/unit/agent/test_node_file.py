@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from msgspec import Struct
 
 from muster.agent.node_file import NodeFile, load_node_file
 from muster.errors import SetupError
@@ -67,7 +68,7 @@ def test_an_empty_file_asks_for_nothing(tmp_path: Path) -> None:
         ('per = "gpu"', 'per = "core"', 12, "per: Invalid enum value 'core'"),
         ('command = ["comfy"]', "command = []", 19, "command: Expected `array` of length >= 1"),
         ('command = ["comfy"]', 'command = ["{prot}"]', 19, "{prot} cannot be filled in"),
-        ('name = "comfyui"', 'name = "llama"', 17, "two services are named llama"),
+        ('name = "comfyui"', 'name = "llama"', 17, "two of [[service]] are named llama"),
         ('connector = "comfyui"\n', "", 16, "Object missing required field `connector`"),
         ('[[service]]\nname = "comfyui"', '[[servce]]\nname = "comfyui"', 16, "unknown key servce in the file"),
         ('HF_HOME = "/cache"', "HF_HOME = 3", 21, "env: Expected `str`, got `int`"),
@@ -96,3 +97,23 @@ def test_what_is_no_toml_or_no_file_is_told(tmp_path: Path) -> None:
         load(tmp_path, "[node\n")
     with pytest.raises(SetupError, match="cannot read"):
         load_node_file(tmp_path / "missing.toml")
+
+
+class Robot(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    arms: int = 2
+
+
+def test_further_tables_are_read_as_they_are_described(tmp_path: Path) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text('[[robot]]\nname = "a"\n[[robot]]\nname = "b"\narms = 3\n')
+    found = load_node_file(path, {"robot": Robot})
+    assert found.sections == {"robot": (Robot(name="a"), Robot(name="b", arms=3))}
+    with pytest.raises(SetupError, match="unknown key robot"):
+        load_node_file(path)
+    path.write_text('[[robot]]\nname = "a"\n[[robot]]\nname = "b"\nlegs = 3\n')
+    with pytest.raises(SetupError, match=r"line 5: unknown key legs in \[robot\]; the nearest known one is"):
+        load_node_file(path, {"robot": Robot})
+    path.write_text('[[robot]]\nname = "a"\n[[robot]]\nname = "a"\n')
+    with pytest.raises(SetupError, match=r"two of \[\[robot\]\] are named a"):
+        load_node_file(path, {"robot": Robot})

@@ -30,8 +30,9 @@ def worker(status: WorkerStatus) -> Worker:
 class Bench:
     def __init__(self, phase: Phase = Phase.READY, probe: FakeGpus | None = None, wanted: int | None = None) -> None:
         self.state = NodeState(NodeFacts(node_id=NODE), phase)
-        self.gpus = Gpus(probe or FakeGpus(), simulated_gpus, wanted)
         self.board = ServiceBoard()
+        clock, tell = LoopClock(), lambda *_, **__: None
+        self.gpus = Gpus(probe or FakeGpus(), simulated_gpus, wanted, clock, tell, self.board.services)
         around = Surroundings(
             address="127.0.0.1",
             connectors={},
@@ -70,9 +71,10 @@ async def test_a_figure_that_cannot_be_read_is_none_and_the_gpu_stays_listed() -
     await bench.gpus.take_stock()
     probe.gpus = (gpu(1),)
     beat = await bench.sampler.sample()
-    assert beat.gpus[0] == Gpu(index=0, name="RTX 4090", uuid="u0", memory_total_mb=24_564)
+    why = "it is not seen any more"
+    assert beat.gpus[0] == Gpu(index=0, name="RTX 4090", uuid="u0", memory_total_mb=24_564, out_of_service=why)
     assert beat.gpus[1] == gpu(1)
-    assert "GPU 0 is not seen any more" in (beat.reason or "")
+    assert beat.reason == "GPU 0 is out of service: it is not seen any more"
     probe.error = UpstreamFailed("the driver hangs")
     beat = await bench.sampler.sample()
     assert [each.memory_used_mb for each in beat.gpus] == [None, None]
@@ -100,7 +102,7 @@ async def test_a_gpu_probe_that_hangs_does_not_hang_the_heartbeat() -> None:
 @in_virtual_time
 async def test_simulated_gpus_are_marked() -> None:
     bench = Bench(wanted=2)
-    assert await bench.gpus.take_stock() == 0
+    await bench.gpus.take_stock()
     assert [each.simulated for each in (await bench.sampler.sample()).gpus] == [True, True]
 
 

@@ -12,7 +12,7 @@ import pytest
 from muster.cli import checks
 from muster.cli.checks import Finding, Level
 from muster.connectors import catalog
-from muster.devices.nvml import NvmlProbe
+from muster.devices.machine_gpus import MachineGpus
 from muster.domain.gpu import Gpu
 from muster.settings import Settings, load_settings
 from tests.unit.cli.conftest import Cli
@@ -114,10 +114,10 @@ def test_a_machine_without_model_servers_is_fine(monkeypatch: pytest.MonkeyPatch
 def test_gpus_are_named_as_the_agent_sees_them(
     monkeypatch: pytest.MonkeyPatch, found: tuple[Gpu, ...], text: str
 ) -> None:
-    async def read(_: NvmlProbe) -> tuple[Gpu, ...]:
+    async def read(_: MachineGpus) -> tuple[Gpu, ...]:
         return found
 
-    monkeypatch.setattr(NvmlProbe, "read", read)
+    monkeypatch.setattr(MachineGpus, "read", read)
 
     assert one(checks.gpus(settings())).found == text
 

@@ -72,11 +72,3 @@ def test_a_refusal_is_not_tried_again(plane: StubPlane) -> None:
 
     with pytest.raises(Refused, match="no such job"):
         list(follow(Client(plane.url), "/events"))
-
-
-def test_following_ends_at_its_deadline(plane: StubPlane) -> None:
-    plane.on("GET", "/events", Reply(frames=[b": keep-alive\n\n"]))
-    time = Time()
-
-    assert list(follow(Client(plane.url), "/events", until=5.0, pause=time.pause, now=time.now)) == []
-    assert time.now_s == pytest.approx(5.0)

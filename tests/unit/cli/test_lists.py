@@ -16,7 +16,18 @@ NODE = {
     "draining": False,
     "last_seen_ms": 0,
     "gpu_count": 2,
-    "gpus": [{"index": 0, "name": "L4", "memory_total_mb": 23_034, "memory_used_mb": None, "simulated": True}] * 2,
+    "gpus": [
+        {
+            "index": index,
+            "name": "L4",
+            "memory_total_mb": 23_034,
+            "memory_used_mb": None,
+            "simulated": True,
+            "owners": [{"name": "blender", "memory_mb": 4_200}, {"name": "Xorg", "memory_mb": None}],
+            "out_of_service": "too hot" if index else None,
+        }
+        for index in range(2)
+    ],
     "loaded_models": ["smollm2"],
     "resources": {"memory_total_mb": 1024, "memory_used_mb": 512},
     "services": [{"name": "llama", "connector": "llamacpp", "status": "running", "models": [{"name": "smollm2"}]}],
@@ -64,7 +75,10 @@ def fleet(plane: StubPlane) -> StubPlane:
     ("command", "shown"),
     [
         (("nodes",), ["gpu-1", "degraded", "nvml does not answer", "2 x L4 (simulated)", "smollm2"]),
-        (("node", "gpu-1"), ["gpu-1", "unknown used of 23.0 GB", "zone=a", "llamacpp", "running"]),
+        (
+            ("node", "gpu-1"),
+            ["gpu-1", "unknown used of 23.0 GB", "blender", "too hot", "zone=a", "llamacpp"],
+        ),
         (("workers",), ["gpu-1-worker-0", "busy", "job-1", "7"]),
         (("models",), ["smollm2", "98.4 MB", "completion", "gpu-2: late by 40 s"]),
         (("jobs",), ["job-1", "failed", "25% step 1", "its worker fell silent", "2 failed", "--cursor c1"]),

@@ -8,6 +8,7 @@ from muster.connectors.simulation import SimulationConnector
 from muster.domain.job import ClaimedJob, JobSpec, Progress
 from muster.errors import InvalidInput, MusterError
 from muster.ids import JobId
+from tests.contract.connectors.makers import NO_FILES
 
 
 def claimed(payload: Any) -> ClaimedJob:
@@ -17,7 +18,7 @@ def claimed(payload: Any) -> ClaimedJob:
 
 
 async def run(payload: Any, report: Any = lambda _: None, seed: int = 0) -> Any:
-    return await SimulationConnector(random.Random(seed)).run(claimed(payload), None, report)
+    return await SimulationConnector(random.Random(seed)).run(claimed(payload), None, report, NO_FILES)
 
 
 async def test_it_takes_the_time_that_was_ordered_and_returns_the_result() -> None:
@@ -56,7 +57,7 @@ async def test_failures_come_as_often_as_ordered_and_the_same_for_the_same_seed(
         connector = SimulationConnector(random.Random(seed))
         results = await asyncio.gather(
             *(
-                connector.run(claimed({"duration_ms": 0, "steps": 1, "fail_rate": 0.3}), None, lambda _: None)
+                connector.run(claimed({"duration_ms": 0, "steps": 1, "fail_rate": 0.3}), None, lambda _: None, NO_FILES)
                 for _ in range(200)
             ),
             return_exceptions=True,

@@ -1,7 +1,7 @@
 import pytest
 
 from muster.control.candidates import candidates_of, reachable_url
-from muster.domain.gpu import Gpu
+from muster.domain.gpu import Gpu, GpuOwner
 from muster.domain.model import Model
 from muster.domain.node import Health, Node, NodeFacts
 from muster.domain.service import Dialect, Service, ServiceStatus
@@ -76,3 +76,36 @@ def test_free_memory_is_unknown_unless_every_gpu_of_the_service_tells(
 ) -> None:
     (candidate,) = candidates_of(node(gpus=gpus, services=(service(gpu_index=gpu_index),)), late=False)
     assert candidate.memory_free_mb == free_mb
+
+
+CARDS = (
+    Gpu(index=0, memory_total_mb=100, memory_used_mb=60, out_of_service="it fell off the bus"),
+    Gpu(
+        index=1,
+        memory_total_mb=100,
+        memory_used_mb=70,
+        owners=(
+            GpuOwner(name="llama", memory_mb=30, service=True),
+            GpuOwner(name="blender", memory_mb=25),
+            GpuOwner(name="Xorg", memory_mb=None),
+        ),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("gpu_index", "trouble", "free_mb", "others"),
+    [
+        (0, "it fell off the bus", 40, ()),
+        (1, None, 30, (("blender", 25),)),
+        (2, None, None, ()),
+        (None, None, 30, (("blender", 25),)),
+    ],
+)
+def test_a_gpu_out_of_service_counts_for_what_is_bound_to_it_only(
+    gpu_index: int | None, trouble: str | None, free_mb: int | None, others: tuple[tuple[str, int], ...]
+) -> None:
+    (candidate,) = candidates_of(node(gpus=CARDS, services=(service(gpu_index=gpu_index),)), late=False)
+    assert candidate.gpu_trouble == trouble
+    assert candidate.memory_free_mb == free_mb
+    assert candidate.memory_of_others == others

@@ -1,14 +1,18 @@
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
+from muster.api.views import JobView
+from muster.domain.event import Event
 from muster.domain.job import Progress
-from muster.errors import JobNotFound
-from muster.ids import JobId, NodeId, SessionId
-from muster.wire import Deregistration, Outcome, OutcomeKind, ProgressReport, ProgressReports
+from muster.errors import StoreUnavailable
+from muster.events.followers import FollowLimits
+from muster.events.frames import KEEP_ALIVE
+from muster.ids import JobId, NodeId, SessionId, WorkerId
+from muster.wire import CloseSession, Deregistration, Outcome, OutcomeKind, ProgressReport, ProgressReports
 from tests.planes import PlaneUnderTest
 
 Message = dict[str, Any]
@@ -86,6 +90,15 @@ async def test_jobs_show_each_change_with_their_whole_state(plane: PlaneUnderTes
     assert "payload" not in update["job"]
     await plane.claim()
     assert (await listener.next("job_update"))["job"]["status"] == "assigned"
+
+
+async def test_what_is_no_node_is_not_shown_as_one_that_is_gone(plane: PlaneUnderTest) -> None:
+    listener = monitor(plane)
+    await listener.next("full_state_snapshot")
+    kinds = ("webhook_paused", "batch_completed")
+    await plane.store.log.append([Event(kind=kind, key="no-node", at_ms=1) for kind in kinds])
+    await plane.submit()
+    assert (await listener.next("job_update", "machine_removed"))["type"] == "job_update"
 
 
 async def test_a_reader_that_returns_gets_the_present_state_of_what_it_missed(plane: PlaneUnderTest) -> None:
@@ -167,9 +180,17 @@ async def test_a_job_that_has_ended_is_told_once(plane: PlaneUnderTest) -> None:
     assert [message["job"]["status"] for message in messages] == ["cancelled"]
 
 
-async def test_an_unknown_job_has_no_stream(plane: PlaneUnderTest) -> None:
-    with pytest.raises(JobNotFound):
-        await Listener(plane.hub.job(JobId("job-none"))).all()
+async def test_a_stream_without_news_is_kept_alive(plane: PlaneUnderTest) -> None:
+    plane.hub.followers._limits = FollowLimits(keep_alive_s=0.01)
+    frames = plane.hub.job(await plane.submit())
+    async with asyncio.timeout(10):
+        assert (await anext(frames)).startswith(b"id: ")
+        assert await anext(frames) == KEEP_ALIVE
+
+
+async def test_a_job_that_is_not_there_ends_its_stream_with_an_error(plane: PlaneUnderTest) -> None:
+    (message,) = await Listener(plane.hub.job(JobId("job-none"))).all()
+    assert (message["type"], message["code"]) == ("error", "job_not_found")
     assert plane.hub.readers == 0
 
 
@@ -195,3 +216,54 @@ async def test_readers_end_when_the_hub_stops(plane: PlaneUnderTest) -> None:
     await plane.hub.stop()
     await listener.all()
     assert plane.hub.readers == 0
+
+
+async def test_a_machine_gives_signs_of_life_while_nothing_changes(plane: PlaneUnderTest) -> None:
+    await plane.heartbeat("n1")
+    listener = monitor(plane)
+    await listener.next("full_state_snapshot")
+    for _ in range(2):
+        sign = await listener.next("periodic_status_update")
+        assert (sign["machine_id"], sign["status"], sign["timestamp"]) == ("n1", "ready", plane.clock.now_ms())
+
+
+async def test_of_jobs_only_those_on_the_machines_asked_for_are_told(plane: PlaneUnderTest) -> None:
+    await plane.heartbeat("n1")
+    await plane.open_session("s1", "n1")
+    await plane.open_session("s2", "n2")
+    listener = monitor(plane, None, "n1")
+    await listener.next("full_state_snapshot")
+    for session, node in (("s2", "n2"), ("s1", "n1")):
+        job_id = await plane.submit()
+        await plane.claim(session, node)
+        report = ProgressReport(job_id=job_id, attempt=1, progress=Progress(fraction=0.25))
+        await plane.jobs.report_progress(ProgressReports(session_id=SessionId(session), reports=(report,)))
+    told = await listener.next("job_update", "job_progress")
+    assert (told["type"], told["job"]["job_id"], told["job"]["worker_id"]) == ("job_update", job_id, "n1-worker-0")
+    again = monitor(plane, listener.last_id, "n1")
+    snapshot = await again.next("full_state_snapshot")
+    assert [job["job_id"] for job in snapshot["data"]["jobs"]["active"]] == [job_id]
+    assert snapshot["data"]["jobs"]["pending"] == []
+    await plane.jobs.close_session(CloseSession(session_id=SessionId("s1"), worker_id=WorkerId("n1-worker-0")))
+    left = await again.next("job_update")
+    assert (left["job"]["job_id"], left["job"]["status"]) == (job_id, "pending")
+
+
+async def test_what_could_not_be_read_is_told_when_the_store_is_back(
+    plane: PlaneUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = monitor(plane)
+    await listener.next("full_state_snapshot")
+    read, failed = plane.scenery.jobs, asyncio.Event()
+
+    async def away(job_ids: Sequence[JobId]) -> list[JobView]:
+        if failed.is_set():
+            return await read(job_ids)
+        failed.set()
+        raise StoreUnavailable("the store is away")
+
+    monkeypatch.setattr(plane.scenery, "jobs", away)
+    job_id = await plane.submit()
+    await plane.heartbeat("n1")
+    assert (await listener.next("job_update"))["job"]["job_id"] == job_id
+    assert failed.is_set()

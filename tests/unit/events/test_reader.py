@@ -1,4 +1,5 @@
 from muster.events.reader import Reader
+from muster.events.selection import Selection
 
 
 async def test_frames_that_wait_are_taken_joined() -> None:
@@ -18,11 +19,12 @@ async def test_a_slow_reader_loses_what_waits_and_is_told() -> None:
     assert await reader.take(1) == (b"f", None)
 
 
-async def test_only_wanted_subjects_reach_a_reader() -> None:
-    reader = Reader(100, lambda subject: subject == "m1")
-    reader.push(b"1", "m1")
-    reader.push(b"2", "m2")
-    assert await reader.take(1) == (b"1", None)
+async def test_only_what_concerns_its_selection_reaches_a_reader() -> None:
+    reader = Reader(100, Selection(frozenset({"m1"})))
+    reader.push(b"1", lambda selection: selection.has_machine("m1"))
+    reader.push(b"2", lambda selection: selection.has_machine("m2"))
+    reader.push(b"3")
+    assert await reader.take(1) == (b"13", None)
 
 
 async def test_nothing_comes_at_the_deadline() -> None:

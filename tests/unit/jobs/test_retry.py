@@ -34,6 +34,12 @@ def test_the_wait_grows_to_its_limit(retry_count, expected_s):
     assert delay_s(POLICY, retry_count, NO_JITTER) == expected_s
 
 
+@pytest.mark.parametrize(("told_s", "expected_s"), [(None, 1), (0.5, 1), (30.0, 30), (1e9, 3600)])
+def test_a_service_that_says_when_is_not_asked_sooner_but_not_trusted_for_ever(told_s, expected_s):
+    busy = JobError(code="upstream_failed", message="busy", retry_after_s=told_s)
+    assert fail(busy).retry_at_ms == NOW_MS + expected_s * 1000
+
+
 def test_jitter_only_shortens_the_wait():
     assert delay_s(POLICY, 6, FixedChance(0.999999)) == pytest.approx(45, abs=0.01)
     assert delay_s(POLICY, 0, FixedChance(0.5)) == pytest.approx(0.875)

@@ -88,14 +88,40 @@ def test_labels_must_be_equal():
     [
         ({"memory_free_mb": 8000}, {}),
         ({"memory_free_mb": 7999}, {"memory": "needs 8000 MB of GPU memory, 7999 free"}),
-        ({"memory_free_mb": 0}, {"memory": "needs 8000 MB of GPU memory, 0 free"}),
+        ({"memory_free_mb": 0}, {"memory": "needs 7.8 GB of GPU memory, 0 free"}),
         ({"memory_total_mb": 8000}, {}),
-        ({"memory_total_mb": 6000}, {"memory": "needs 8000 MB of GPU memory, 6000 in all"}),
-        ({}, {"memory": "needs 8000 MB of GPU memory, unknown here"}),
+        ({"memory_total_mb": 6000}, {"memory": "needs 7.8 GB of GPU memory, 5.9 in all"}),
+        ({}, {"memory": "needs 7.8 GB of GPU memory, unknown here"}),
     ],
 )
 def test_memory_is_judged_by_what_is_known_and_unknown_is_not_enough(fields, expected):
     assert reasons(Wish(model="m", min_memory_mb=8000), "m", **fields) == expected
+
+
+def test_who_takes_the_memory_from_outside_is_named():
+    others = (("blender", 4_200), ("python3", 512), ("a", 3), ("b", 2))
+    wished = Wish(model="m", min_memory_mb=21_504)
+    assert reasons(wished, "m", memory_free_mb=18_739, memory_of_others=others[:1]) == {
+        "memory": "needs 21 GB of GPU memory, 18.3 free: 4.1 GB used by blender"
+    }
+    assert reasons(wished, "m", memory_free_mb=18_739, memory_of_others=others) == {
+        "memory": "needs 21 GB of GPU memory, 18.3 free: 4.1 GB used by blender and 512 MB used by python3 "
+        "and 3 MB used by a"
+    }
+    assert reasons(wished, "m", memory_free_mb=21_504, memory_of_others=others) == {}
+
+
+def test_little_memory_is_told_in_mb():
+    assert reasons(Wish(model="m", min_memory_mb=600), "m", memory_free_mb=500) == {
+        "memory": "needs 600 MB of GPU memory, 500 free"
+    }
+    assert reasons(Wish(model="m", min_memory_mb=600), "m") == {"memory": "needs 600 MB of GPU memory, unknown here"}
+
+
+def test_a_gpu_out_of_service_takes_its_services_out_and_says_why():
+    assert reasons(Wish(), gpu_trouble="it fell off the bus") == {
+        "gpu": "has its GPU out of service: it fell off the bus"
+    }
 
 
 def test_a_resident_model_has_its_memory_already():

@@ -5,6 +5,7 @@ Nothing outlives the process, and nothing suspends but reading the log with a wa
 
 from muster.clock import Clock
 from muster.stores import rules
+from muster.stores.memory.batches import MemoryBatches
 from muster.stores.memory.bus import MemoryBus
 from muster.stores.memory.commands import MemoryCommands
 from muster.stores.memory.jobs import MemoryJobs
@@ -13,6 +14,7 @@ from muster.stores.memory.log import MemoryLog
 from muster.stores.memory.nodes import MemoryNodes
 from muster.stores.memory.schedules import MemorySchedules
 from muster.stores.memory.tokens import MemoryTokens
+from muster.stores.memory.webhooks import MemoryWebhooks
 
 
 class MemoryStore:
@@ -34,6 +36,8 @@ class MemoryStore:
         self.leases = MemoryLeases(clock)
         self.tokens = MemoryTokens()
         self.schedules = MemorySchedules()
+        self.webhooks = MemoryWebhooks()
+        self.batches = MemoryBatches()
         self.commands = MemoryCommands(commands_ended_max)
         self.jobs = MemoryJobs(
             clock,

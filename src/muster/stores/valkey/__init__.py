@@ -5,6 +5,7 @@ What has to be atomic is a Lua script under `lua/`; `lua/lib/base.lua` describes
 
 from muster.clock import Clock
 from muster.stores import rules
+from muster.stores.valkey.batches import ValkeyBatches
 from muster.stores.valkey.bus import ValkeyBus
 from muster.stores.valkey.commands import ValkeyCommands
 from muster.stores.valkey.index import ValkeyIndex
@@ -18,6 +19,7 @@ from muster.stores.valkey.schedules import ValkeySchedules
 from muster.stores.valkey.server import Server
 from muster.stores.valkey.tokens import ValkeyTokens
 from muster.stores.valkey.upkeep import ValkeyUpkeep
+from muster.stores.valkey.webhooks import ValkeyWebhooks
 
 
 class ValkeyJobs(ValkeyQueue, ValkeyIndex, ValkeyUpkeep, ValkeyLines):
@@ -42,6 +44,8 @@ class ValkeyStore:
         self.commands = ValkeyCommands(server, ended_max=commands_ended_max)
         self.tokens = ValkeyTokens(server)
         self.schedules = ValkeySchedules(server)
+        self.webhooks = ValkeyWebhooks(server)
+        self.batches = ValkeyBatches(server)
         self.log = ValkeyLog(server)
         self.bus = ValkeyBus(server)
 

@@ -54,6 +54,10 @@
 --   leases         hash  what only one control plane may do -> "end of its lease in ms|owner"
 --   nodes          hash  node id -> record as JSON (not ours: stores/valkey/nodes.py)
 --   tokens, tokens:used, tokens:uses   hashes  token id -> record, last use in ms, joins (stores/valkey/tokens.py)
+--   webhooks, webhooks:states  hashes  webhook id -> JSON (not ours: stores/valkey/webhooks.py)
+--   webhooks:pending  hash  delivery id -> JSON, of what is to be sent;  webhooks:position: an id of the log
+--   webhooks:ended:<webhook>  list of its newest deliveries that ended, JSON
+--   files, batches, batches:cancels  hashes  id -> JSON, JSON, since when in ms (not ours: stores/valkey/batches.py)
 --   commands       hash  command id -> "how it stands|record as JSON"
 --   commands_ended zset  command id -> its end in ms, of those that ended
 --   schedules      hash  schedule -> record as JSON;  schedules:next: zset, schedule -> when it is due in ms

@@ -1,0 +1,6 @@
+from bench.peers.work import hit
+
+
+def noop() -> bool:
+    hit()
+    return True

@@ -1,0 +1,1 @@
+"""ComfyUI: a graph of nodes as a job."""

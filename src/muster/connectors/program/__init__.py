@@ -1,0 +1,1 @@
+"""Programs that the node's own file names, each run for itself."""

@@ -1,0 +1,1 @@
+"""Any HTTP service that the node's own file names."""
