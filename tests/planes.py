@@ -27,7 +27,10 @@ from muster.control.fleet import Fleet
 from muster.control.ingest import Ingest
 from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
 from muster.control.pools import PoolNodes
+from muster.control.queue_service import QueueService
 from muster.control.recorder import Recorder
+from muster.control.schedule_service import ScheduleService
+from muster.control.stopper import Stopper
 from muster.control.sweep import Sweep
 from muster.control.tasks import TaskDesk
 from muster.control.webhook_pump import Outlet
@@ -112,13 +115,13 @@ class PlaneUnderTest:
             self.recorder,
             self.clock,
             random.Random(8),
-            {"cancel_job": lambda args: self.jobs.cancel(JobId(args["job_id"]))},
+            {"cancel_job": lambda args: self.jobs.end(JobId(args["job_id"]))},
         )
         self.ingest = Ingest(self.fleet, self.commands, self.recorder, self.clock, link="http")
         rng = random.Random(7)
         policy = RetryPolicy(jitter=0.0)
         self.jobs = JobService(
-            JobStores(queue=self.store.jobs, index=self.store.jobs, upkeep=self.store.jobs),
+            JobStores(queue=self.store.jobs, index=self.store.jobs, upkeep=self.store.jobs, lines=self.store.jobs),
             self.store.bus,
             self.clock,
             rng,
@@ -128,6 +131,8 @@ class PlaneUnderTest:
             payload_checks=checks or {kind.name: kind.check for kind in kinds},
             may_begin=may_begin,
         )
+        self.jobs.on_stop(Stopper(self.commands).stop)
+        self.schedules = ScheduleService(self.store.schedules, self.jobs, self.clock)
         self.sweep = Sweep(
             self.fleet,
             self.store.jobs,
@@ -138,6 +143,8 @@ class PlaneUnderTest:
             retry_policy=policy,
             retention_s=3600.0,
             ended_max=100,
+            also=(self.schedules.tick,),
+            stop_running=self.jobs.stop_running,
         )
         self.access = Access(
             self.store.tokens,
@@ -166,6 +173,8 @@ class PlaneUnderTest:
             fleet=self.fleet,
             ingest=self.ingest,
             jobs=self.jobs,
+            queues=QueueService(self.store.jobs, self.jobs, self.clock),
+            schedules=self.schedules,
             commands=self.commands,
             events=self.store.log,
             hub=self.hub,

@@ -7,7 +7,7 @@ Every class carries a stable `code`, the HTTP status it maps to and whether a re
     ├── InvalidInput 400 ── PayloadTooLarge 413
     ├── Unauthorized 401 · Forbidden 403
     ├── NotFound 404 ── NodeNotFound · JobNotFound · ModelNotFound · CommandNotFound · MachineNotFound
-    │                · PoolNotFound · WebhookNotFound · BatchNotFound
+    │                · PoolNotFound · WebhookNotFound · BatchNotFound · ScheduleNotFound
     ├── Conflict 409 ── InvalidTransition · OverBudget · PoolAmbiguous
     ├── QueueFull 429 · RateLimited 429
     ├── FilesFull 507
@@ -89,6 +89,10 @@ class PoolNotFound(NotFound):
 
 class CommandNotFound(NotFound):
     code = "command_not_found"
+
+
+class ScheduleNotFound(NotFound):
+    code = "schedule_not_found"
 
 
 class MachineNotFound(NotFound):

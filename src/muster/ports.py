@@ -19,6 +19,8 @@ from muster.domain.gpu import Gpu
 from muster.domain.job import ClaimedJob, Job, JobSpec, JobStatus, Lease, Need, Progress, Settlement
 from muster.domain.machine import Launch, Machine
 from muster.domain.node import Node, Resources
+from muster.domain.queue import CustomerFigures, CustomerTerms, QueueFigures
+from muster.domain.schedule import Schedule
 from muster.domain.service import Service
 from muster.domain.webhook import Delivery, HookState, Webhook
 from muster.ids import JobId, NodeId, SessionId, WorkerId
@@ -128,10 +130,19 @@ class CapabilityClass(Struct, frozen=True, kw_only=True):
     sessions: int  # how many live sessions have it; 0: nobody at present
 
 
+class Expired(Struct, frozen=True, kw_only=True):
+    """Jobs that their own deadline ended, each with the worker that ran it; `more`: there may be others."""
+
+    jobs: tuple[tuple[JobId, WorkerId | None], ...]
+    more: bool
+
+
 class JobQueue(Protocol):
     """The work itself. Every call is atomic and safe to repeat; leases are judged by the store's one clock."""
 
-    async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]: ...
+    async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
+        """Raise InvalidInput for a dependency that does not exist, QueueFull where too many of a customer wait."""
+        ...
 
     async def open_session(
         self, session_id: SessionId, worker_id: WorkerId, capability: Capability, lease_s: float
@@ -178,7 +189,10 @@ class JobIndex(Protocol):
         """Pending and delayed jobs come in queue order, all others newest first. A bad cursor is InvalidInput."""
         ...
 
-    async def counts(self) -> dict[JobStatus, int]: ...
+    async def counts(self) -> dict[JobStatus, int]:
+        """Count each job once: the pending ones that nobody who is there can run as unworkable."""
+        ...
+
     async def position(self, job_id: JobId) -> int | None:
         """How many pending jobs come before it, over all signatures; None when it does not wait."""
         ...
@@ -196,11 +210,40 @@ class JobIndex(Protocol):
         ...
 
 
+class JobLines(Protocol):
+    """What is said of many jobs at once: their queues, each of one service, and their customers."""
+
+    async def queues(self) -> list[QueueFigures]: ...
+    async def paused(self) -> frozenset[str]:
+        """Return the paused services; ALL_SERVICES: every one."""
+        ...
+
+    async def set_paused(self, service: str, *, paused: bool) -> bool:
+        """Return whether that changed something."""
+        ...
+
+    async def customers(self) -> list[CustomerFigures]:
+        """Return those for whom something is set."""
+        ...
+
+    async def customer(self, name: str) -> CustomerFigures: ...
+    async def set_customer(self, name: str, terms: CustomerTerms | None) -> bool:
+        """Return whether there were terms before; None: forget them."""
+        ...
+
+
 class JobUpkeep(Protocol):
     """What the sweep needs."""
 
     async def overdue(self, limit: int) -> list[Lease]: ...
-    async def promote(self, limit: int) -> int: ...
+    async def promote(self, limit: int) -> int:
+        """Bring into line what is due, and go on with those whose dependencies have ended; return how many."""
+        ...
+
+    async def expire(self, limit: int) -> Expired:
+        """End jobs whose `deadline_s` is over, waiting or running."""
+        ...
+
     async def purge(self, ended_before_ms: int, keep_max: int, limit: int) -> int: ...
     async def classes(self) -> list[CapabilityClass]: ...
 
@@ -233,6 +276,27 @@ class Leases(Protocol):
         ...
 
     async def release(self, name: str, owner: str) -> None: ...
+
+
+class ScheduleStore(Protocol):
+    """Recurring jobs, and when each is due next. What a person sets, the sweep does not overwrite."""
+
+    async def all(self) -> list[Schedule]: ...
+    async def get(self, schedule_id: str) -> Schedule | None: ...
+    async def save(self, schedule: Schedule) -> None:
+        """Keep it as it is given, with its `next_at`; what is known of its last job stays."""
+        ...
+
+    async def delete(self, schedule_id: str) -> bool: ...
+    async def due(self, now_ms: int, limit: int) -> list[Schedule]:
+        """Return those whose `next_at` has come, the longest overdue first."""
+        ...
+
+    async def advance(
+        self, schedule: Schedule, next_at: int | None, last_at: int | None, last_job_id: str | None
+    ) -> bool:
+        """Set the next time of what `due` returned, unless it has been changed since; then return False."""
+        ...
 
 
 class EventLog(Protocol):

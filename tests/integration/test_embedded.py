@@ -45,7 +45,7 @@ def job(number: int) -> JobSpec:
 async def stored(url: str) -> int:
     store = await ValkeyStore.open(url)
     try:
-        return (await store.jobs.counts())[JobStatus.PENDING]
+        return (await store.jobs.counts())[JobStatus.UNWORKABLE]
     finally:
         await store.close()
 

@@ -1,9 +1,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.jobs.order import PRIORITY_MAX, SEQUENCE_MAX, priority_of, score
+from muster.jobs.order import PLACE_MAX, PRIORITY_MAX, priority_of, score
 
-places = st.tuples(st.integers(0, PRIORITY_MAX), st.integers(0, SEQUENCE_MAX))
+places = st.tuples(st.integers(0, PRIORITY_MAX), st.integers(0, PLACE_MAX))
 
 
 @given(st.lists(places))

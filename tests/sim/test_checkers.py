@@ -24,6 +24,7 @@ from muster.sim.scenario import large_fleet
 from muster.sim.watched import JobStore
 from muster.sim.world import TAKEN_IN, World, run
 from muster.stores.memory.jobs import MemoryJobs
+from muster.stores.memory.table import JobTable
 from muster.wire import Heartbeat
 from tests.sim.worlds import ROUGH, small
 
@@ -230,7 +231,7 @@ def test_a_store_that_breaks_a_rule_is_found_out(store: type[Bent], rule: str) -
 
 
 def test_work_for_those_who_cannot_do_it_is_found_out(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(MemoryJobs, "_can_run", lambda *_: True)
+    monkeypatch.setattr(JobTable, "can_run", lambda *_: True)
     assert ledger.FIT in broken_rules(World(small(3)))
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from muster.domain.capability import CustomerAccess
 from muster.ids import NodeId
 
 
@@ -42,6 +43,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     az: str | None = None
     pool: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    customers: CustomerAccess = CustomerAccess()
     heartbeat_interval_s: float = 10.0
     num_gpus: int | Literal["auto"] = "auto"
     worker_slots: int = 1

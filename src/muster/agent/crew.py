@@ -59,6 +59,7 @@ class Crew:
                 memory_total_mb=memory_total_mb,
                 labels=self._config.labels,
                 custom={"pool": self._config.pool} if self._config.pool else {},
+                customers=self._config.customers,
             )
             self._crew.append((worker, means))
         self._apply_holds()

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from muster.agent import template
 from muster.agent.config import ServiceTemplate
+from muster.domain.capability import CustomerAccess
 from muster.errors import InvalidInput, SetupError
 
 T = TypeVar("T", bound=Struct)
@@ -20,7 +21,10 @@ _SECTIONS = ("node", "service", "commands")
 
 
 class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[node]`; None where the file says nothing. `attach` has the URL or URLs of each connector's services."""
+    """`[node]`; None where the file says nothing. `attach` has the URL or URLs of each connector's services.
+
+    `customers` says whose jobs its workers take: `{ allow = ["acme"] }`, `{ deny = ["umbrella"], strict = true }`.
+    """
 
     id: str | None = None
     control_plane: str | None = None
@@ -35,6 +39,7 @@ class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     worker_slots: int | None = None
     attach: dict[str, str | tuple[str, ...]] = {}
     discover: bool | None = None
+    customers: CustomerAccess = CustomerAccess()
 
     @property
     def attached(self) -> tuple[tuple[str, str], ...]:

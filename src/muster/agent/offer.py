@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from muster.domain.capability import Capability
+from muster.domain.capability import Capability, CustomerAccess
 from muster.domain.gpu import Gpu
 from muster.domain.job import JobSpec
 from muster.domain.model import canonical_model_name
@@ -32,6 +32,7 @@ class Means(Struct, frozen=True, kw_only=True):
     memory_total_mb: int | None = None
     labels: dict[str, str] = {}
     custom: dict[str, Any] = {}
+    customers: CustomerAccess = CustomerAccess()
 
 
 class Offer(Struct, frozen=True, kw_only=True):
@@ -94,6 +95,7 @@ def _capability(services: tuple[str, ...], models: tuple[str, ...], means: Means
         ram_gb=_gb(means.memory_total_mb),
         labels=means.labels,
         custom=means.custom,
+        customers=means.customers,
     )
 
 

@@ -89,7 +89,8 @@ class Entry:
         if scheme.lower() != b"bearer":
             shown = b""
         if not shown and method in {HttpMethod.GET, _WEBSOCKET} and path.startswith(_STREAMS):
-            shown = parse_qs(scope["query_string"]).get(b"token", [b""])[0]
+            query = parse_qs(scope["query_string"].decode("latin-1"))  # as text: others may hold any character
+            shown = query.get("token", [""])[0].encode()
         return self._access.admit(shown.strip(), right_for(method, path))
 
 

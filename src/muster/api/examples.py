@@ -12,6 +12,13 @@ REQUESTS: dict[str, Any] = {
         "requirements": {"labels": {}},
         "priority": 50,
     },
+    "POST /api/jobs/replay": {"status": "failed", "service": "simulation", "limit": 100},
+    "PUT /api/customers/{customer_id}": {"weight": 2, "running_max": 4, "waiting_max": 1000},
+    "PUT /api/schedules/{schedule_id}": {
+        "job": {"service_required": "simulation", "payload": {"duration_ms": 500}},
+        "cron": "30 2 * * *",
+        "time_zone": "Europe/Berlin",
+    },
     "POST /api/jobs/batch": {
         "jobs": [{"service_required": "simulation", "payload": {"duration_ms": duration_ms}} for duration_ms in (1, 2)]
     },

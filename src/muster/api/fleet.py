@@ -220,7 +220,7 @@ async def stats(plane: ThePlane) -> Stats:
         total_gpus=summary.total_gpus,
         connected=sum(node.connected for node in known),
         suspects_itself=plane.fleet.book.suspects_itself,
-        jobs={status.value: counts.get(status, 0) for status in JobStatus if status is not JobStatus.UNWORKABLE},
+        jobs={status.value: counts.get(status, 0) for status in JobStatus},
     )
 
 

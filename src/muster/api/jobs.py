@@ -2,41 +2,53 @@
 
 import http
 from collections.abc import Sequence
-from typing import Annotated, Any
+from hashlib import sha256
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Response, get, post
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 from litestar.response import Stream
-from msgspec import Struct, field
+from msgspec import Struct
 
 from muster.access.book import Caller
 from muster.access.roles import SEES_OWN_JOBS_ONLY
 from muster.api.plane import AnyRequest, Plane, TheCaller, ThePlane
 from muster.api.streams import event_stream, last_event_id
 from muster.api.views import JobView, job_view
-from muster.domain.job import Job, JobSpec, JobStatus, Requirements
+from muster.domain.job import TIMEOUT_S, Job, JobSpec, JobStatus, Retry
 from muster.errors import Conflict, InvalidInput
 from muster.ids import JobId
 from muster.jobs.explain import Explanation
+from muster.jobs.shapes import read_requirements
+from muster.jobs.submission import RUN_AHEAD_MAX_MS
+
+_KEY_CHARS_MAX = 256
+_DIGITS = 32
 
 
 class SubmitJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A job to be done. `job_type` and `type` are other names of `service_required`, `id` of `job_id`.
 
+    `requirements` has `models`, `hardware`, `labels`, `negative` (what a worker must not have), `customer_isolation`;
+    all other keys are custom capabilities. `positive_requirements` and `negative_requirements` are understood as well.
     A `model` in the payload is required of the worker, unless `requirements.models` says otherwise.
-    A job id of your own makes the submit safe to repeat. `timeout_s` bounds one attempt; `max_retries` counts the
-    attempts after the first.
+    A job id of your own makes the submit safe to repeat, and so does an `idempotency_key` (or the header
+    `Idempotency-Key`): with the same request it is the same job, with another one a conflict.
+    `timeout_s` bounds one attempt, `deadline_s` the whole job, waiting or running; `max_retries` counts the attempts
+    after the first, `retry` says when they come and after which codes of errors there is none.
+    Before `run_at` (ms), or for `delay_s`, it is not in line. It starts when all jobs it `depends_on` are completed,
+    and fails when one of them ends otherwise, or runs all the same with `on_failure` "run".
     """
 
     service_required: str | None = None
     job_type: str | None = None
     type: str | None = None
     payload: Any = None
-    requirements: Requirements = field(default_factory=Requirements)
+    requirements: dict[str, Any] | Literal["all"] | None = None
     priority: int = 50
     max_retries: int = 3
-    timeout_s: float = 3600.0
+    timeout_s: float | None = None
     id: str | None = None
     job_id: str | None = None
     customer_id: str | None = None
@@ -44,6 +56,13 @@ class SubmitJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     workflow_priority: int | None = None
     workflow_datetime: int | None = None
     step_number: int | None = None
+    run_at: int | None = None
+    delay_s: float | None = None
+    deadline_s: float | None = None
+    retry: Retry | None = None
+    depends_on: tuple[str, ...] = ()
+    on_failure: Literal["fail", "run"] = "fail"
+    idempotency_key: str | None = None
 
 
 class JobAnswer(Struct, frozen=True, kw_only=True):
@@ -95,8 +114,13 @@ class ExplainAnswer(Struct, frozen=True, kw_only=True):
 
 
 @post("/api/jobs", tags=["jobs"], summary="Submit a job")
-async def submit(plane: ThePlane, caller: TheCaller, data: JSONBody[SubmitJob]) -> Response[SubmitAnswer]:
-    (answer,) = await accept(plane, caller, [data])
+async def submit(
+    plane: ThePlane,
+    caller: TheCaller,
+    data: JSONBody[SubmitJob],
+    idempotency_key: Annotated[str | None, HeaderParameter(name="Idempotency-Key")] = None,
+) -> Response[SubmitAnswer]:
+    (answer,) = await accept(plane, caller, [_with_header(data, idempotency_key)])
     return Response(answer, status_code=http.HTTPStatus.CREATED if answer.created else http.HTTPStatus.OK)
 
 
@@ -119,7 +143,8 @@ async def submit_many(plane: ThePlane, caller: TheCaller, data: JSONBody[SubmitJ
 
 async def accept(plane: Plane, caller: Caller, wanted: Sequence[SubmitJob]) -> list[SubmitAnswer]:
     """Store jobs in their caller's name, all or none; one that is known already must be one that he may see."""
-    specs = [_spec_of(number, data, caller) for number, data in enumerate(wanted)]
+    now_ms = plane.clock.now_ms()
+    specs = [_spec_of(number, data, caller, now_ms) for number, data in enumerate(wanted)]
     if caller.role in SEES_OWN_JOBS_ONLY:
         await _visible(plane, caller, [spec.job_id for spec in specs if spec.job_id])
     submitted = await plane.jobs.submit(specs)
@@ -215,16 +240,36 @@ async def _visible(plane: Plane, caller: Caller, job_ids: Sequence[JobId]) -> di
     return found
 
 
-def _spec_of(number: int, data: SubmitJob, caller: Caller) -> JobSpec:
+def _spec_of(number: int, data: SubmitJob, caller: Caller, now_ms: int) -> JobSpec:
     try:
-        return msgspec.structs.replace(_spec(data), submitted_by=caller.owner)
+        return _with_key(msgspec.structs.replace(spec_of(data, now_ms), submitted_by=caller.owner), data)
     except InvalidInput as error:
         if number == 0:
             raise
         raise InvalidInput(f"job {number}: {error.message}", field=error.field) from None
 
 
-def _spec(data: SubmitJob) -> JobSpec:
+def _with_header(data: SubmitJob, key: str | None) -> SubmitJob:
+    if key is None or key == data.idempotency_key:
+        return data
+    if data.idempotency_key is not None:
+        raise InvalidInput("idempotency_key and the header Idempotency-Key differ", field="idempotency_key")
+    return msgspec.structs.replace(data, idempotency_key=key)
+
+
+def _with_key(spec: JobSpec, data: SubmitJob) -> JobSpec:
+    """Give the job an id that its key always leads to; two callers' equal keys have nothing to do with each other."""
+    key = data.idempotency_key
+    if key is None:
+        return spec
+    if not 1 <= len(key) <= _KEY_CHARS_MAX:
+        raise InvalidInput(f"idempotency_key must have 1 to {_KEY_CHARS_MAX} characters", field="idempotency_key")
+    said = msgspec.json.encode(msgspec.structs.replace(data, idempotency_key=None), order="sorted")
+    job_id = spec.job_id or f"job-{sha256(f'{spec.submitted_by}|{key}'.encode()).hexdigest()[:_DIGITS]}"
+    return msgspec.structs.replace(spec, job_id=JobId(job_id), idempotency=sha256(said).hexdigest()[:_DIGITS])
+
+
+def spec_of(data: SubmitJob, now_ms: int) -> JobSpec:
     names = {name for name in (data.service_required, data.job_type, data.type) if name is not None}
     if len(names) != 1:
         problem = "is missing" if not names else f"is given twice with different values: {', '.join(sorted(names))}"
@@ -232,17 +277,28 @@ def _spec(data: SubmitJob) -> JobSpec:
     ids = {name for name in (data.id, data.job_id) if name is not None}
     if len(ids) > 1:
         raise InvalidInput("id and job_id differ; give one of them", field="job_id")
+    if data.run_at is not None and data.delay_s is not None:
+        raise InvalidInput("give either run_at or delay_s", field="delay_s")
+    if data.delay_s is not None and not 0 <= data.delay_s <= RUN_AHEAD_MAX_MS / 1000:
+        raise InvalidInput(f"delay_s must be 0 to {RUN_AHEAD_MAX_MS // 1000}, got {data.delay_s:g}", field="delay_s")
+    service = names.pop()
+    asked = read_requirements(data.requirements, service)
     return JobSpec(
         job_id=JobId(ids.pop() if ids else ""),
-        service_required=names.pop(),
+        service_required=service,
         payload=data.payload,
-        requirements=data.requirements,
+        requirements=asked.requirements,
         priority=data.priority,
         max_retries=data.max_retries,
-        timeout_s=data.timeout_s,
+        timeout_s=data.timeout_s or asked.timeout_s or TIMEOUT_S,
         customer_id=data.customer_id,
         workflow_id=data.workflow_id,
         workflow_priority=data.workflow_priority,
         workflow_datetime=data.workflow_datetime,
         step_number=data.step_number,
+        run_at=data.run_at if data.delay_s is None else now_ms + round(data.delay_s * 1000),
+        deadline_s=data.deadline_s,
+        retry=data.retry,
+        depends_on=tuple(JobId(name) for name in data.depends_on),
+        on_failure=data.on_failure,
     )

@@ -20,6 +20,8 @@ from muster.control.file_service import FileService
 from muster.control.fleet import Fleet
 from muster.control.job_service import JobService
 from muster.control.pools import PoolNodes
+from muster.control.queue_service import QueueService
+from muster.control.schedule_service import ScheduleService
 from muster.control.tasks import TaskDesk
 from muster.control.webhooks import WebhookDesk
 from muster.errors import SwitchedOff
@@ -37,6 +39,8 @@ class Plane(Struct, frozen=True, kw_only=True):
     fleet: Fleet
     ingest: NodeLink
     jobs: JobService
+    queues: QueueService
+    schedules: ScheduleService
     commands: CommandService
     events: EventLog
     hub: Hub

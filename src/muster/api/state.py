@@ -16,14 +16,16 @@ from muster.ids import JobId, NodeId
 
 _SHOWN_PER_STATE = 50
 _SEARCHED_PER_STATE = 500
-# In the order of a job's life, so that none slips past us; and the first once more, for those that went back.
+# In the order of a job's life, so that none slips past us; and the first ones once more, for those that went back.
 _LOOKS = (
+    JobStatus.UNWORKABLE,
     JobStatus.PENDING,
     JobStatus.ASSIGNED,
     JobStatus.IN_PROGRESS,
     JobStatus.FAILED,
     JobStatus.TIMEOUT,
     JobStatus.COMPLETED,
+    JobStatus.UNWORKABLE,
     JobStatus.PENDING,
 )
 
@@ -114,7 +116,7 @@ class Scenery:
             busy_workers=sum(worker.status is WorkerStatus.BUSY for worker in workers),
             total_gpus=sum(len(node.gpus) for node in nodes),
             models=len({name for candidate in self._fleet.candidates() for name in candidate.models}),
-            jobs={status.value: counts.get(status, 0) for status in JobStatus if status is not JobStatus.UNWORKABLE},
+            jobs={status.value: counts.get(status, 0) for status in JobStatus},
             gateway=self._gateway_figures(),
         )
 

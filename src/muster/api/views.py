@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from muster.domain.command import Command
 from muster.domain.gpu import Gpu, GpuOwner
-from muster.domain.job import TERMINAL, Job, JobError, JobStatus, Progress, Requirements
+from muster.domain.job import TERMINAL, Job, JobError, JobStatus, Progress, Requirements, Retry
 from muster.domain.model import Model
 from muster.domain.node import Health, Node, Phase, Resources
 from muster.domain.service import Service, ServiceStatus
@@ -178,7 +178,10 @@ class MachineView(Struct, frozen=True, kw_only=True):
 
 
 class JobView(Struct, frozen=True, kw_only=True):
-    """A job; lists and live events leave out `payload` and `result`. Times in ms since the epoch."""
+    """A job; lists and live events leave out `payload` and `result`. Times in ms since the epoch.
+
+    `waiting_for` counts the jobs that have to end before; `reason` says why nobody can run it and what would help.
+    """
 
     id: str
     job_id: str
@@ -202,6 +205,13 @@ class JobView(Struct, frozen=True, kw_only=True):
     workflow_datetime: int | None
     step_number: int | None
     customer_id: str | None
+    run_at: int | None = None
+    deadline_s: float | None = None
+    retry: Retry | None = None
+    depends_on: tuple[str, ...] = ()
+    on_failure: str = "fail"
+    waiting_for: int = 0
+    reason: str | None = None
     payload: Any | UnsetType = UNSET
     result: Raw | UnsetType | None = UNSET
 
@@ -443,6 +453,13 @@ def job_view(job: Job, *, whole: bool) -> JobView:
         workflow_datetime=spec.workflow_datetime,
         step_number=spec.step_number,
         customer_id=spec.customer_id,
+        run_at=spec.run_at,
+        deadline_s=spec.deadline_s,
+        retry=spec.retry,
+        depends_on=spec.depends_on,
+        on_failure=spec.on_failure,
+        waiting_for=state.waiting_for,
+        reason=state.reason,
         payload=spec.payload if whole else UNSET,
         result=(None if isinstance(state.result, UnsetType) else state.result) if whole else UNSET,
     )

@@ -34,7 +34,10 @@ from muster.control.leader import Leader
 from muster.control.own_host import OwnHost
 from muster.control.peers import Peers
 from muster.control.pools import PoolNodes
+from muster.control.queue_service import QueueService
 from muster.control.recorder import Recorder
+from muster.control.schedule_service import ScheduleService
+from muster.control.stopper import Stopper
 from muster.control.sweep import Sweep
 from muster.control.tasks import TaskDesk
 from muster.control.timekeeper import Timekeeper
@@ -126,7 +129,7 @@ class ControlPlane:
         gateway = self._gateway(fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses()), access, cloud)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = self._hub(store, fleet, scenery)
-        sweep = self._sweep(store, fleet, commands, leader)
+        sweep = self._sweep(store, fleet, commands, jobs, leader)
         pool_nodes = self._pool_nodes(fleet, ingest(V2_LINK))
         webhooks = Webhooks(settings, store, self._clock, self._rng, leads=lambda: leader.leads)
         batches = self._batches(store, jobs, files, load, background, leader)
@@ -135,6 +138,8 @@ class ControlPlane:
             fleet=fleet,
             ingest=ingest("http"),
             jobs=jobs,
+            queues=QueueService(store.jobs, jobs, self._clock),
+            schedules=ScheduleService(store.schedules, jobs, self._clock),
             commands=commands,
             events=store.log,
             hub=hub,
@@ -157,8 +162,7 @@ class ControlPlane:
             broken_connectors=self._broken_connectors,
         )
         certificate = await self._certificate()
-        tls = certificate.context if certificate else None
-        front = Front(gateway, build_app(plane), settings.listen_addresses, tls=tls)
+        front = self._front_for(gateway, plane, certificate)
         grpc = GrpcPort(settings, certificate, fleet, access, ingest("grpc"), jobs, self._clock)
         broker = Broker(settings, fleet, commands, recorder, ingest("amqp"))
         # The hub and the services of jobs and commands stop before the front: they end the streams and waits that would
@@ -181,8 +185,16 @@ class ControlPlane:
         if cloud is not None:
             await self._stack.start(cloud)
         if pool_nodes is not None:
-            workers = PoolWorkers(fleet, pool_nodes, jobs, self._clock, self._rng, leads=lambda: leader.leads)
-            await self._stack.start(workers)
+            await self._stack.start(self._pool_workers(fleet, pool_nodes, jobs, leader))
+
+    def _front_for(self, gateway: Gateway, plane: Plane, certificate: Certificate | None) -> Front:
+        tls = certificate.context if certificate else None
+        return Front(gateway, build_app(plane), self._settings.listen_addresses, tls=tls)
+
+    def _pool_workers(self, fleet: Fleet, nodes: PoolNodes, jobs: JobService, leader: Leader) -> PoolWorkers:
+        workers = PoolWorkers(fleet, nodes, jobs, self._clock, self._rng, leads=lambda: leader.leads)
+        jobs.on_stop(workers.stop_job)
+        return workers
 
     def _tell_fleet_api(self) -> None:
         """Say it in the words that people look for in a proxy's log."""
@@ -210,7 +222,7 @@ class ControlPlane:
 
     def _jobs(self, store: ValkeyStore, may_begin: Callable[[WorkerId, ClaimedJob], bool]) -> JobService:
         return JobService(
-            JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs),
+            JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs, lines=store.jobs),
             store.bus,
             self._clock,
             self._rng,
@@ -267,9 +279,10 @@ class ControlPlane:
             recorder,
             self._clock,
             self._rng,
-            {"cancel_job": lambda args: jobs.cancel(JobId(args["job_id"]))},
+            {"cancel_job": lambda args: jobs.end(JobId(args["job_id"]))},
         )
         await commands.load()
+        jobs.on_stop(Stopper(commands).stop)
         return commands
 
     def _cloud(
@@ -304,8 +317,16 @@ class ControlPlane:
         fleet.on_change(hub.nodes_changed)
         return hub
 
-    def _sweep(self, store: ValkeyStore, fleet: Fleet, commands: CommandService, leader: Leader) -> Sweep:
+    def _sweep(
+        self,
+        store: ValkeyStore,
+        fleet: Fleet,
+        commands: CommandService,
+        jobs: JobService,
+        leader: Leader,
+    ) -> Sweep:
         settings = self._settings
+        schedules = ScheduleService(store.schedules, jobs, self._clock)
         return Sweep(
             fleet,
             store.jobs,
@@ -317,8 +338,9 @@ class ControlPlane:
             retention_s=settings.job_retention_s,
             ended_max=settings.jobs_ended_max,
             patience_s=settings.job_lease_s,
-            also=(commands.tick,),
+            also=(commands.tick, schedules.tick),
             leads=lambda: leader.leads,
+            stop_running=jobs.stop_running,
         )
 
     @property

@@ -58,6 +58,7 @@ def agent_config(
         az=settings.az or node.az,
         pool=settings.pool or node.pool,
         labels=node.labels | dict(parse_pairs(settings.labels, "labels")),
+        customers=node.customers,
         heartbeat_interval_s=_given(settings, "heartbeat_interval_s", node.heartbeat_interval_s),
         num_gpus="auto" if gpus == "auto" else int(gpus),
         worker_slots=_given(settings, "worker_slots", node.worker_slots),

@@ -17,7 +17,7 @@ from muster.connectors.catalog import all_connectors
 from muster.control.candidates import reachable_url
 from muster.control.fleet import Fleet
 from muster.control.pools import Pool, PoolNodes
-from muster.ids import NodeId
+from muster.ids import JobId, NodeId, WorkerId
 from muster.ports import Connector, JobLink
 from muster.wire.pools import LINK, engine_of
 
@@ -63,6 +63,12 @@ class PoolWorkers:
             await self._dismiss(list(self._workers))
         if self._session is not None:
             await self._session.close()
+
+    async def stop_job(self, job_id: JobId, worker_id: WorkerId) -> None:
+        """Stop at once what no longer counts, if a worker of ours runs it."""
+        for worker in self._workers.values():
+            if worker.worker_id == worker_id:
+                worker.drop_job(job_id)
 
     def _heard(self, node_ids: set[NodeId]) -> None:
         """Look at once where it may be a matter of pools: most of a fleet's news is not."""

@@ -10,6 +10,8 @@ from muster.cli.tables import Column, Row, ago, console, duration, print_json, s
 from muster.cli.waiting import exit_by, find_client, progress_in_words, wait_for
 from muster.domain.job import JobStatus
 
+_PER_REPLAY = 500
+
 JobIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id (muster jobs).")]
 
 
@@ -69,6 +71,39 @@ def retry(job_id: JobIdArgument, as_json: AsJson = False, server: ServerUrl = No
 
 
 @job.command()
+def replay(
+    job_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="One job; else all that fit the options.")
+    ] = None,
+    status: Annotated[JobStatus, typer.Option(help="How they ended: failed, timeout or cancelled.")] = JobStatus.FAILED,
+    service: Annotated[str | None, typer.Option(help="Only jobs of this service.")] = None,
+    code: Annotated[str | None, typer.Option(help="Only jobs that failed with this code of error.")] = None,
+    customer: Annotated[str | None, typer.Option(help="Only jobs of this customer.")] = None,
+    most: Annotated[int, typer.Option("--max", min=1, help="Look at so many jobs, the newest first.")] = 10_000,
+    as_json: AsJson = False,
+    server: ServerUrl = None,
+) -> None:
+    """Put one job, or many that ended badly, back into the queue."""
+    if job_id is not None:
+        _act(job_id, "retry", as_json=as_json, server=server)
+        return
+    client = Client.find(server)
+    wanted = {"status": status.value, "service": service, "code": code, "customer_id": customer}
+    body: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    replayed: list[str] = []
+    looked_at, cursor = 0, None
+    while looked_at < most:
+        done = client.post("/api/jobs/replay", body | {"cursor": cursor, "limit": min(_PER_REPLAY, most - looked_at)})
+        replayed += done["job_ids"]
+        looked_at, cursor = looked_at + done["looked_at"], done["next_cursor"]
+        console(stderr=True).print(f"{len(replayed)} of {looked_at} jobs are back in the queue", style="dim")
+        if cursor is None:
+            break
+    if as_json:
+        print_json({"replayed": len(replayed), "looked_at": looked_at, "job_ids": replayed})
+
+
+@job.command()
 def explain(job_id: JobIdArgument, as_json: AsJson = False, server: ServerUrl = None) -> None:
     """Say why a job waits: who could run it, and what others lack."""
     explanation = Client.find(server).get(f"/api/jobs/{job_id}/explain")["explanation"]
@@ -84,6 +119,8 @@ def show_explanation(explanation: Row) -> None:
         ]
     )
     console().print(explanation["summary"], markup=False)
+    if explanation.get("remedy"):
+        console().print(explanation["remedy"], markup=False)
     show_rows(
         [candidate for candidate in explanation.get("candidates", []) if candidate.get("mismatches")],
         (
@@ -124,6 +161,8 @@ def show_job(found: Row) -> None:
             ("worker", found.get("worker_id")),
             ("attempt", f"{found['attempt']} ({found['retry_count']} of {found['max_retries']} retries used)"),
             ("next attempt", _clock(found.get("next_attempt_at"))),
+            ("waits for", _waits_for(found)),
+            ("cannot run", found.get("reason")),
             ("submitted", _clock(found.get("created_at"))),
             ("started", _clock(found.get("started_at"))),
             ("ended", _clock(found.get("completed_at"))),
@@ -135,6 +174,11 @@ def show_job(found: Row) -> None:
             ("error", f"{error.get('code')}: {error.get('message')}" if error else None),
         ]
     )
+
+
+def _waits_for(found: Row) -> str | None:
+    count = found.get("waiting_for")
+    return f"{count} of {len(found['depends_on'])} jobs: {', '.join(found['depends_on'][:5])}" if count else None
 
 
 def _progress(found: Row) -> str | None:
@@ -166,5 +210,5 @@ _COLUMNS = (
     Column("worker", lambda row: row.get("worker_id")),
     Column("attempt", lambda row: row.get("attempt"), right=True),
     Column("submitted", lambda row: ago(row.get("created_at"))),
-    Column("error", lambda row: (row.get("error") or {}).get("message")),
+    Column("error", lambda row: (row.get("error") or {}).get("message") or row.get("reason")),
 )

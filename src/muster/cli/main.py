@@ -12,6 +12,7 @@ from muster.cli.agent import agent
 from muster.cli.chat import chat
 from muster.cli.cloud import cloud
 from muster.cli.command import command, commands, drain, resume
+from muster.cli.customers import customers
 from muster.cli.doctor import doctor
 from muster.cli.down import down
 from muster.cli.events import events
@@ -20,6 +21,8 @@ from muster.cli.jobs import job, jobs
 from muster.cli.map import map_
 from muster.cli.models import models
 from muster.cli.nodes import node, nodes
+from muster.cli.queues import queues
+from muster.cli.schedules import schedules
 from muster.cli.server import server
 from muster.cli.sim import sim
 from muster.cli.status import status
@@ -55,6 +58,9 @@ for panel, functions in COMMANDS.items():
     for function in functions:
         app.command(function.__name__.rstrip("_"), rich_help_panel=panel)(function)
 app.add_typer(job, name="job", rich_help_panel="Work")
+app.add_typer(queues, name="queues", rich_help_panel="Work")
+app.add_typer(schedules, name="schedules", rich_help_panel="Work")
+app.add_typer(customers, name="customers", rich_help_panel="Work")
 app.add_typer(explain, name="explain", rich_help_panel="Look")
 app.add_typer(token, name="token", rich_help_panel="Run")
 app.add_typer(webhooks, name="webhooks", rich_help_panel="Work")

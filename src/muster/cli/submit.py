@@ -26,6 +26,12 @@ def submit(
         str | None, typer.Option("--id", metavar="ID", help="Your own id; the same id twice is one job.")
     ] = None,
     customer: Annotated[str | None, typer.Option(help="On whose behalf.")] = None,
+    delay_s: Annotated[float | None, typer.Option(min=0, help="Not before so many seconds.")] = None,
+    deadline_s: Annotated[
+        float | None, typer.Option(min=1, help="How long the whole job may take, waiting too.")
+    ] = None,
+    after: Annotated[list[str] | None, typer.Option(metavar="ID", help="A job to be completed first; several.")] = None,
+    key: Annotated[str | None, typer.Option("--idempotency-key", help="The same key twice is one job.")] = None,
     require_model: Annotated[
         list[str] | None, typer.Option(help="A model; may be given several times.", rich_help_panel=REQUIREMENTS)
     ] = None,
@@ -58,6 +64,10 @@ def submit(
         "timeout_s": timeout_s,
         "id": job_id,
         "customer_id": customer,
+        "delay_s": delay_s,
+        "deadline_s": deadline_s,
+        "depends_on": after or None,
+        "idempotency_key": key,
         "requirements": {name: value for name, value in needs.items() if value} or None,
     }
     accepted = Client.find(server).post(

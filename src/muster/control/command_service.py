@@ -104,15 +104,16 @@ class CommandService:
 
     # --- for people --------------------------------------------------------------------------------------------------
 
-    async def issue(self, order: Order) -> Issued:
+    async def issue(self, order: Order, *, done_here: bool = False) -> Issued:
         """Address, keep and tell the commands of an order; of an id that is known, the commands as they stand.
 
         Raises NodeNotFound, NodeNotConnected, QueueFull or what has to be done first raises: then nothing was issued.
+        `done_here`: what has to be done first has been.
         """
         async with self._issuing:  # one after the other, so that an id that comes twice at once is known as well
-            return await self._issue(order)
+            return await self._issue(order, done_here=done_here)
 
-    async def _issue(self, order: Order) -> Issued:
+    async def _issue(self, order: Order, *, done_here: bool) -> Issued:
         now_ms = self._clock.now_ms()
         command_id = order.command_id or CommandId(new_id("cmd", now_ms, self._rng))
         known = self._book.find(command_id)
@@ -120,7 +121,7 @@ class CommandService:
             return Issued(command_id=command_id, commands=known, created=False)
         commands = commands_of(order, command_id, targets(order, self._fleet.nodes()), now_ms)
         self._book.check_room(len(commands))
-        if order.command in self._first:
+        if order.command in self._first and not done_here:
             await self._first[order.command](order.args)
         await self._store.save(commands)  # first: what was answered with an error must not be carried out later
         for command in commands:

@@ -1,7 +1,7 @@
 """Jobs between people, workers and the store: the store keeps and orders, jobs/ decides, this passes on."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from muster.control.sessions import SessionClasses
 from muster.control.wakeups import Wakeups
 from muster.domain.job import (
     ACTIVE,
+    TERMINAL,
     ClaimedJob,
     Job,
     JobError,
@@ -23,10 +24,12 @@ from muster.domain.job import (
     Requirements,
     Settlement,
 )
-from muster.errors import InvalidInput, JobNotFound, MusterError
+from muster.domain.queue import ALL_SERVICES
+from muster.errors import Conflict, InvalidInput, JobNotFound, MusterError
 from muster.ids import JobId, WorkerId, check_name, new_id
-from muster.jobs import explain, matching, retry, submission
-from muster.ports import Bus, CapabilityClass, JobIndex, JobPage, JobQueue, JobUpkeep, Submitted
+from muster.jobs import explain as why
+from muster.jobs import matching, retry, submission
+from muster.ports import Bus, CapabilityClass, JobIndex, JobLines, JobPage, JobQueue, JobUpkeep, Submitted
 from muster.wire import (
     ClaimReply,
     ClaimRequest,
@@ -55,6 +58,7 @@ _UNTIMELY_S = 1.0  # until background work is tried again where people wait for 
 _CLASSES_FRESH_S = 1.0
 _BUS_RETRY_S = 0.5
 
+OnStop = Callable[[JobId, WorkerId], Awaitable[None]]
 PayloadCheck = Callable[[Any], object]  # raises InvalidInput naming the field
 
 
@@ -62,11 +66,12 @@ _NO_CLASSES: tuple[float, list[CapabilityClass]] = (float("-inf"), [])  # when t
 
 
 class JobStores(Struct, frozen=True, kw_only=True):
-    """The three faces of the one job store."""
+    """The four faces of the one job store."""
 
     queue: JobQueue
     index: JobIndex
     upkeep: JobUpkeep
+    lines: JobLines
 
 
 class JobService:
@@ -88,6 +93,7 @@ class JobService:
         self._queue = stores.queue
         self._index = stores.index
         self._upkeep = stores.upkeep
+        self._lines = stores.lines
         self._bus = bus
         self._clock = clock
         self._rng = rng
@@ -101,6 +107,11 @@ class JobService:
         self._classes = _NO_CLASSES
         self._listener: asyncio.Task[None] | None = None
         self._closing = False
+        self._on_stop: list[OnStop] = []
+
+    def on_stop(self, listener: OnStop) -> None:
+        """Be told of each running job that ended otherwise than by its worker, and of who ran it."""
+        self._on_stop.append(listener)
 
     async def start(self) -> None:
         await self._sessions.start()
@@ -125,8 +136,29 @@ class JobService:
     # --- for people ---------------------------------------------------------------------------------------------------
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
-        """Check and store; specs without an id get one. InvalidInput names the field and nothing is stored."""
-        return await self._queue.submit([self._complete(spec) for spec in specs])
+        """Check and store; specs without an id get one. InvalidInput names the field and nothing is stored.
+
+        Raises Conflict where an idempotency key was given before with another request.
+        """
+        complete = [self._complete(spec) for spec in specs]
+        submitted = await self._queue.submit(complete)
+        repeats = [
+            spec for spec, entry in zip(complete, submitted, strict=True) if spec.idempotency and not entry.created
+        ]
+        if repeats:
+            for spec, known in zip(repeats, await self._index.get([spec.job_id for spec in repeats]), strict=True):
+                if known is not None and known.spec.idempotency not in (None, spec.idempotency):
+                    raise Conflict(
+                        f"the idempotency key was given before, for job {known.job_id}, with another request; "
+                        "take a new key for a new job",
+                        field="idempotency_key",
+                        job_id=known.job_id,
+                    )
+        return submitted
+
+    def check(self, spec: JobSpec) -> None:
+        """Raise InvalidInput as `submit` would, and store nothing."""
+        self._complete(spec)
 
     def _complete(self, spec: JobSpec) -> JobSpec:
         now_ms = self._clock.now_ms()
@@ -148,12 +180,8 @@ class JobService:
         return await self.marked([job for job in await self._index.get(job_ids) if job is not None])
 
     async def page(self, status: JobStatus | None, cursor: str | None, limit: int) -> JobPage:
-        """Page through jobs. The unworkable ones are a part of the pending, whose total both have."""
-        stored = JobStatus.PENDING if status is JobStatus.UNWORKABLE else status
-        page = await self._index.page(stored, cursor, limit)
+        page = await self._index.page(status, cursor, limit)
         jobs = await self.marked(page.jobs)
-        if status is JobStatus.UNWORKABLE:
-            jobs = [job for job in jobs if job.state.status is status]
         return JobPage(jobs=tuple(jobs), total=page.total, next_cursor=page.next_cursor)
 
     async def counts(self) -> dict[JobStatus, int]:
@@ -168,15 +196,47 @@ class JobService:
         return await self._index.waiting(need)
 
     async def cancel(self, job_id: JobId) -> Job:
+        job = await self.end(job_id)
+        if job.state.worker_id is not None:
+            await self.stop_running(job_id, job.state.worker_id)
+        return job
+
+    async def end(self, job_id: JobId) -> Job:
+        """Cancel a job, and let whoever runs it find out by itself."""
         return await self._index.cancel(job_id)
+
+    async def stop_running(self, job_id: JobId, worker_id: WorkerId) -> None:
+        """Have the worker stop now what no longer counts; it would learn it with its next renewal."""
+        for listener in self._on_stop:
+            try:
+                await listener(job_id, worker_id)
+            except MusterError as error:
+                log.info("worker_not_told", job_id=job_id, worker_id=worker_id, error=error.message)
 
     async def retry(self, job_id: JobId) -> Job:
         return await self._index.revive(job_id)
 
-    async def explain(self, job_id: JobId) -> explain.Explanation:
+    async def explain(self, job_id: JobId) -> why.Explanation:
         job = await self.get(job_id)
         classes = [(entry.class_id, entry.capability, entry.sessions) for entry in await self.classes()]
-        return explain.explain(job, classes, await self._index.position(job_id))
+        return why.explain(job, classes, await self._index.position(job_id), await self._held(job))
+
+    async def _held(self, job: Job) -> why.Held:
+        """Find out what keeps a job from being claimed, besides workers."""
+        spec = job.spec
+        if job.state.status not in (JobStatus.PENDING, JobStatus.UNWORKABLE):
+            return why.Held()
+        if job.state.waiting_for:
+            others = await self._index.get(spec.depends_on)
+            unmet = [other.job_id for other in others if other is not None and other.state.status not in TERMINAL]
+            return why.Held(waiting_for=tuple(dict.fromkeys(unmet)))
+        paused = bool({spec.service_required, ALL_SERVICES} & await self._lines.paused())
+        running_max = None
+        if spec.customer_id is not None:
+            figures = await self._lines.customer(spec.customer_id)
+            most = figures.terms.running_max if figures.terms else None
+            running_max = most if most is not None and figures.running >= most else None
+        return why.Held(paused=paused, running_max=running_max)
 
     async def classes(self) -> list[CapabilityClass]:
         at_s, classes = self._classes
@@ -186,19 +246,21 @@ class JobService:
         return classes
 
     async def marked(self, jobs: Sequence[Job]) -> list[Job]:
-        """Show a pending job that nobody in the fleet can run as unworkable."""
+        """Show a job in line that nobody in the fleet can run as unworkable, with the reason."""
         if not any(job.state.status is JobStatus.PENDING for job in jobs):
             return list(jobs)
         classes = [(entry.class_id, entry.capability, entry.sessions) for entry in await self.classes()]
-        unworkable: dict[str, bool] = {}  # by signature: many jobs share a few needs
+        reasons: dict[tuple[str, str | None], str | None] = {}  # by need and customer: many jobs share a few
 
         def shown(job: Job) -> Job:
-            if job.state.status is not JobStatus.PENDING:
+            state = job.state
+            if state.status is not JobStatus.PENDING or state.next_attempt_at is not None or state.waiting_for:
                 return job
-            signature = matching.signature(job.spec.need)
-            if signature not in unworkable:
-                unworkable[signature] = explain.is_unworkable(job.spec.need, classes)
-            return Job(spec=job.spec, state=_unworkable(job.state)) if unworkable[signature] else job
+            kind = (matching.signature(job.spec.need), job.spec.customer_id)
+            if kind not in reasons:
+                reasons[kind] = why.why_unworkable(job, classes)
+            reason = reasons[kind]
+            return job if reason is None else Job(spec=job.spec, state=_unworkable(state, reason))
 
         return [shown(job) for job in jobs]
 
@@ -338,5 +400,5 @@ def _with_payloads_model(spec: JobSpec) -> Requirements:
     return msgspec.structs.replace(spec.requirements, models=(model,))
 
 
-def _unworkable(state: JobState) -> JobState:
-    return msgspec.structs.replace(state, status=JobStatus.UNWORKABLE)
+def _unworkable(state: JobState, reason: str) -> JobState:
+    return msgspec.structs.replace(state, status=JobStatus.UNWORKABLE, reason=reason)

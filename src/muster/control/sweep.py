@@ -10,6 +10,7 @@ import structlog
 
 from muster.clock import Clock, Rng
 from muster.control.fleet import Fleet
+from muster.control.job_service import OnStop
 from muster.errors import MusterError
 from muster.jobs.retry import RetryPolicy, settle_lease
 from muster.ports import JobQueue, JobUpkeep
@@ -38,10 +39,12 @@ class Sweep:
         patience_s: float = 0.0,
         also: Sequence[Callable[[], Awaitable[None]]] = (),
         leads: Callable[[], bool] = lambda: True,
+        stop_running: OnStop | None = None,
     ) -> None:
         """Leave leases alone for `patience_s` after a start, a change of leader, or while we may not hear.
 
         Our own absence may have kept workers from renewing them. `also` is done with each sweep of the leader.
+        `stop_running` is told of jobs that were ended while they ran.
         """
         self._fleet = fleet
         self._queue = queue
@@ -55,6 +58,7 @@ class Sweep:
         self._patience_s = patience_s
         self._also = also
         self._leads = leads
+        self._stop_running = stop_running
         self._patient_until_s = clock.monotonic_s()
         self._purge_at_s = clock.monotonic_s() + _PURGE_EVERY_S
         self._task: asyncio.Task[None] | None = None
@@ -99,6 +103,7 @@ class Sweep:
     async def sweep_jobs(self) -> None:
         if self._clock.monotonic_s() >= self._patient_until_s:
             await self._end_leases()
+        await self._end_late_jobs()
         while await self._upkeep.promote(_BATCH) == _BATCH:
             pass
         if self._clock.monotonic_s() >= self._purge_at_s:
@@ -106,6 +111,17 @@ class Sweep:
             before_ms = self._clock.now_ms() - round(self._retention_s * 1000)
             while await self._upkeep.purge(before_ms, self._ended_max, _BATCH) == _BATCH:
                 pass
+
+    async def _end_late_jobs(self) -> None:
+        """End jobs whose own deadline has passed."""
+        while self._leads():
+            expired = await self._upkeep.expire(_BATCH)
+            for job_id, worker_id in expired.jobs:
+                log.warning("job_deadline_passed", job_id=job_id, worker=worker_id)
+                if worker_id is not None and self._stop_running is not None:
+                    await self._stop_running(job_id, worker_id)
+            if not expired.more:
+                break
 
     async def _end_leases(self) -> None:
         while self._leads() and (leases := await self._upkeep.overdue(_BATCH)):

@@ -1,7 +1,7 @@
 """A job: its specification never changes after submit; its state does."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
@@ -21,6 +21,7 @@ class JobStatus(StrEnum):
 
 
 TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.TIMEOUT})
+TIMEOUT_S = 3600.0  # of an attempt, where a job does not say
 ACTIVE = frozenset({JobStatus.ASSIGNED, JobStatus.IN_PROGRESS})
 
 
@@ -36,8 +37,8 @@ class Hardware(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
     gpu_model: str | None = None
 
 
-class Requirements(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a worker must have, besides the service. `custom` follows the rules in jobs/matching.py."""
+class Conditions(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a worker can have, besides the service. `custom` follows the rules in jobs/matching.py."""
 
     models: tuple[str, ...] = ()
     hardware: Hardware = Hardware()
@@ -45,8 +46,18 @@ class Requirements(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     custom: dict[str, Any] = field(default_factory=dict)
 
 
+class Requirements(Conditions, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a worker must have, and what it must not: whatever meets a single condition of `negative` is refused.
+
+    `isolation`: only workers that keep customers apart from each other.
+    """
+
+    negative: Conditions | None = None
+    isolation: Literal["strict"] | None = None
+
+
 class Need(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Everything that decides who may run a job: the service and the requirements. Equal needs share a signature."""
+    """What decides who may run a job, but for its customer. Equal needs share a signature."""
 
     service: str
     requirements: Requirements = Requirements()
@@ -74,8 +85,27 @@ class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     preview_url: str | None = None
 
 
+class Retry(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """When a job is tried again: after `base_s`, then `factor` times as long each time, `max_s` at most.
+
+    `jitter` is the share of a wait that is left to chance. None: as the control plane has it. After an error whose code
+    is in `not_on` there is no other attempt.
+    """
+
+    base_s: float | None = None
+    factor: float | None = None
+    max_s: float | None = None
+    jitter: float | None = None
+    not_on: tuple[str, ...] = ()
+
+
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was asked for. `priority` 0 to 100, higher first; `timeout_s` bounds one attempt."""
+    """What was asked for. `priority` 0 to 100, higher first.
+
+    `timeout_s` bounds one attempt, `deadline_s` the whole job from its submit on, waiting or running. Before `run_at`
+    (ms) it is not in line. It waits for the jobs it `depends_on`; when one of them does not complete it fails as well,
+    or runs all the same with `on_failure` "run". `idempotency` is a digest of the request that a key was given for.
+    """
 
     job_id: JobId
     service_required: str
@@ -83,7 +113,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     requirements: Requirements = Requirements()
     priority: int = 50
     max_retries: int = 3
-    timeout_s: float = 3600.0
+    timeout_s: float = TIMEOUT_S
     customer_id: str | None = None
     workflow_id: str | None = None
     workflow_priority: int | None = None
@@ -91,6 +121,12 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     step_number: int | None = None
     created_at: int = 0  # ms
     submitted_by: str | None = None  # the id of the token that was shown
+    run_at: int | None = None
+    deadline_s: float | None = None
+    retry: Retry | None = None
+    depends_on: tuple[JobId, ...] = ()
+    on_failure: Literal["fail", "run"] = "fail"
+    idempotency: str | None = None
 
     @property
     def need(self) -> Need:
@@ -106,12 +142,14 @@ class JobState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     worker_id: WorkerId | None = None
     session_id: SessionId | None = None
     avoid_worker: WorkerId | None = None
-    next_attempt_at: int | None = None  # ms; set while a retry waits for its time
+    next_attempt_at: int | None = None  # ms; set while the job waits for its time
+    waiting_for: int = 0  # how many of the jobs it depends on have not ended yet
     started_at: int | None = None
     completed_at: int | None = None
     progress: Progress | None = None
     result: Raw | UnsetType = UNSET
     error: JobError | None = None
+    reason: str | None = None  # why nobody can run it and what would help; shown with a job, never stored
 
 
 class Job(Struct, frozen=True, kw_only=True):

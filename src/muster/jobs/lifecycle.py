@@ -14,11 +14,11 @@ class JobSignal(StrEnum):
     CLAIMED = "claimed"
     PROGRESSED = "progressed"
     COMPLETED = "completed"
-    FAILED_FOR_GOOD = "failed_for_good"  # not worth another try, or no try is left
+    FAILED_FOR_GOOD = "failed_for_good"  # not worth a try, or no try is left
     RETRY_SCHEDULED = "retry_scheduled"  # the attempt failed; another one when its time has come
     LEASE_LOST = "lease_lost"  # the worker was not heard; another attempt at once
     RETURNED = "returned"  # the worker stopped politely; the attempt does not count
-    TIMED_OUT = "timed_out"  # the last attempt took too long
+    TIMED_OUT = "timed_out"  # the last attempt or the whole job took too long
     CANCELLED = "cancelled"
     REVIVED = "revived"
 
@@ -26,6 +26,8 @@ class JobSignal(StrEnum):
 TABLE: dict[tuple[JobStatus, JobSignal], JobStatus] = {
     (JobStatus.PENDING, JobSignal.CLAIMED): JobStatus.ASSIGNED,
     (JobStatus.PENDING, JobSignal.CANCELLED): JobStatus.CANCELLED,
+    (JobStatus.PENDING, JobSignal.TIMED_OUT): JobStatus.TIMEOUT,
+    (JobStatus.PENDING, JobSignal.FAILED_FOR_GOOD): JobStatus.FAILED,
     (JobStatus.ASSIGNED, JobSignal.PROGRESSED): JobStatus.IN_PROGRESS,
     (JobStatus.ASSIGNED, JobSignal.COMPLETED): JobStatus.COMPLETED,
     (JobStatus.ASSIGNED, JobSignal.FAILED_FOR_GOOD): JobStatus.FAILED,

@@ -2,20 +2,23 @@
 
 Needs and capabilities are brought into one normal form first, so that equal ones get equal names (`signature`,
 `class_id`) and the store asks `match` once per pair of them, never per claim. "all", null, [] and {} ask for nothing,
-and nested objects and dotted keys are two spellings of one path.
+and nested objects and dotted keys are two spellings of one path. The customer is no part of a need: there are many, and
+most are treated alike.
 """
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from muster.domain.capability import Capability
-from muster.domain.job import Hardware, Need, Requirements
+from muster.domain.capability import Capability, CustomerAccess
+from muster.domain.job import Conditions, Hardware, Need, Requirements
 from muster.domain.model import canonical_model_name
+
+_T = TypeVar("_T")
 
 _ALL = "all"
 _ASKS_NOTHING: tuple[Any, ...] = (None, _ALL, [], {})
@@ -26,12 +29,16 @@ _BOUNDS = (("gpu_memory_gb", "GB of GPU memory"), ("cpu_cores", "CPU cores"), ("
 
 
 class Mismatch(Struct, frozen=True, kw_only=True):
-    """One thing that keeps a worker from a job. `requirement` is its path: `hardware.gpu_memory_gb`, `labels.zone`."""
+    """One thing that keeps a worker from a job. `requirement` is its path: `hardware.gpu_memory_gb`, `labels.zone`.
+
+    `remedy` is what the worker would have to do.
+    """
 
     requirement: str
     wanted: Any
     found: Any
     text: str
+    remedy: str
 
 
 def signature(need: Need) -> str:
@@ -48,22 +55,40 @@ def normalised(need: Need) -> Need:
 def _digest_and_normal(encoded: bytes) -> tuple[str, Need]:
     need = msgspec.json.decode(encoded, type=Need)
     asked = need.requirements
-    hardware = asked.hardware
+    positive = _normal_conditions(asked)
+    negative = _normal_conditions(asked.negative or Conditions())
     normal = Need(
         service=need.service,
         requirements=Requirements(
-            models=tuple(sorted({canonical_model_name(name) for name in asked.models} - {_ALL})),
-            hardware=Hardware(
-                gpu_memory_gb=_number(hardware.gpu_memory_gb or 0) or None,  # a lower bound of 0 is none
-                cpu_cores=hardware.cpu_cores or None,
-                ram_gb=_number(hardware.ram_gb or 0) or None,
-                gpu_model=_folded(hardware.gpu_model),
-            ),
-            labels={key: value for key, value in asked.labels.items() if value != _ALL},
-            custom=dict(leaves(_asked(asked.custom) or {})),
+            models=positive.models,
+            hardware=positive.hardware,
+            labels=positive.labels,
+            custom=positive.custom,
+            negative=negative if negative != Conditions() else None,
+            isolation=asked.isolation,
         ),
     )
     return _digest(normal), normal
+
+
+def _normal_conditions(asked: Conditions) -> Conditions:
+    hardware = asked.hardware
+    return Conditions(
+        models=tuple(sorted({canonical_model_name(name) for name in asked.models} - {_ALL})),
+        hardware=Hardware(
+            gpu_memory_gb=_number(hardware.gpu_memory_gb or 0) or None,  # a lower bound of 0 is none
+            cpu_cores=hardware.cpu_cores or None,
+            ram_gb=_number(hardware.ram_gb or 0) or None,
+            gpu_model=_folded(hardware.gpu_model),
+        ),
+        labels={key: value for key, value in asked.labels.items() if value != _ALL},
+        custom=dict(leaves(_asked(asked.custom) or {})),
+    )
+
+
+def _or_default(value: _T, default: _T) -> _T:
+    """Return the very default where the value equals it: only that one is left out when it is encoded."""
+    return default if value == default else value
 
 
 def class_id(capability: Capability) -> str:
@@ -77,20 +102,38 @@ def class_id(capability: Capability) -> str:
         ram_gb=_number(capability.ram_gb),
         labels=capability.labels,
         custom=dict(leaves(capability.custom)),
+        customers=_or_default(
+            CustomerAccess(
+                allow=tuple(sorted(set(capability.customers.allow))),
+                deny=tuple(sorted(set(capability.customers.deny))),
+                strict=capability.customers.strict,
+            ),
+            Capability().customers,
+        ),
     )
     return "c" + _digest(able)
 
 
-def match(need: Need, capability: Capability) -> tuple[Mismatch, ...]:
-    """Return everything that the worker lacks; nothing: it can run the job."""
+def match(need: Need, capability: Capability, customer: str | None = None) -> tuple[Mismatch, ...]:
+    """Return everything that keeps the worker from a job of this customer; nothing: it can run it."""
     asked = normalised(need).requirements
     return (
         *_service(need.service, capability),
-        *_models(asked.models, capability),
-        *_hardware(asked.hardware, capability),
-        *_labels(asked.labels, capability),
-        *_custom(asked.custom, capability),
+        *(check.as_lack() for check in _checks(asked, capability) if not check.met),
+        *(check.as_excess() for check in _checks(asked.negative or Conditions(), capability) if check.met),
+        *_isolation(asked, capability),
+        *_customer(customer, capability),
     )
+
+
+def admits(capability: Capability, customer: str | None) -> bool:
+    """Tell whether the worker takes jobs of this customer, whatever they need; None: jobs that name nobody."""
+    return not any(_customer(customer, capability))
+
+
+def special_customers(capability: Capability) -> frozenset[str]:
+    """Return the customers that the worker treats unlike all others."""
+    return frozenset((*capability.customers.allow, *capability.customers.deny))
 
 
 def leaves(custom: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -106,45 +149,89 @@ def _service(wanted: str, capability: Capability) -> Iterator[Mismatch]:
     if wanted not in capability.services:
         found = ", ".join(capability.services) or "none"
         text = f"needs the service {wanted}, offers {found}"
-        yield Mismatch(requirement="service", wanted=wanted, found=capability.services, text=text)
+        remedy = f"offer the service {wanted}"
+        yield Mismatch(requirement="service", wanted=wanted, found=capability.services, text=text, remedy=remedy)
 
 
-def _models(wanted: tuple[str, ...], capability: Capability) -> Iterator[Mismatch]:
+class _Check(Struct, frozen=True):
+    """One condition, held against one worker. `what` is the condition in words, `here` what there is instead."""
+
+    path: str
+    wanted: Any
+    found: Any
+    met: bool
+    what: str
+    here: str | None = None
+
+    def as_lack(self) -> Mismatch:
+        text = f"lacks {self.what}" if self.here is None else f"needs {self.what}, {self.here} here"
+        return self._mismatch(self.path, text, f"have {self.what}")
+
+    def as_excess(self) -> Mismatch:
+        text = f"must not have {self.what}{'' if self.here is None else f', {self.here} here'}"
+        return self._mismatch(f"negative.{self.path}", text, f"not have {self.what}")
+
+    def _mismatch(self, requirement: str, text: str, remedy: str) -> Mismatch:
+        return Mismatch(requirement=requirement, wanted=self.wanted, found=self.found, text=text, remedy=remedy)
+
+
+def _checks(wanted: Conditions, capability: Capability) -> Iterator[_Check]:
+    yield from _models(wanted.models, capability)
+    yield from _hardware(wanted.hardware, capability)
+    yield from _labels(wanted.labels, capability)
+    yield from _custom(wanted.custom, capability)
+
+
+def _models(wanted: tuple[str, ...], capability: Capability) -> Iterator[_Check]:
     have = {canonical_model_name(name) for name in capability.models}
-    if _ALL in have:
-        return
     for name in wanted:
-        if name not in have:
-            yield Mismatch(requirement="models", wanted=name, found=None, text=f"lacks the model {name}")
+        yield _Check("models", name, None, name in have or _ALL in have, f"the model {name}")
 
 
-def _hardware(wanted: Hardware, capability: Capability) -> Iterator[Mismatch]:
+def _hardware(wanted: Hardware, capability: Capability) -> Iterator[_Check]:
     for field, unit in _BOUNDS:
         bound, found = getattr(wanted, field), getattr(capability, field)
-        if bound is not None and found < bound:
-            text = f"needs {bound:g} {unit}, {found:g} here"
-            yield Mismatch(requirement=f"hardware.{field}", wanted=bound, found=found, text=text)
-    if wanted.gpu_model is not None and wanted.gpu_model not in (_folded(capability.gpu_model) or ""):
-        text = f"needs a GPU named like {wanted.gpu_model}, {capability.gpu_model or 'none'} here"
-        yield Mismatch(requirement="hardware.gpu_model", wanted=wanted.gpu_model, found=capability.gpu_model, text=text)
+        if bound is not None:
+            yield _Check(f"hardware.{field}", bound, found, found >= bound, f"{bound:g} {unit}", f"{found:g}")
+    if wanted.gpu_model is not None:
+        met = wanted.gpu_model in (_folded(capability.gpu_model) or "")
+        what, here = f"a GPU named like {wanted.gpu_model}", capability.gpu_model or "none"
+        yield _Check("hardware.gpu_model", wanted.gpu_model, capability.gpu_model, met, what, here)
 
 
-def _labels(wanted: Mapping[str, str], capability: Capability) -> Iterator[Mismatch]:
+def _labels(wanted: Mapping[str, str], capability: Capability) -> Iterator[_Check]:
     for key, value in wanted.items():
         found = capability.labels.get(key)
-        if found != value:
-            text = f"needs the label {key}={value}, {'not set' if found is None else found} here"
-            yield Mismatch(requirement=f"labels.{key}", wanted=value, found=found, text=text)
+        here = "not set" if found is None else found
+        yield _Check(f"labels.{key}", value, found, found == value, f"the label {key}={value}", here)
 
 
-def _custom(wanted: Mapping[str, Any], capability: Capability) -> Iterator[Mismatch]:
+def _custom(wanted: Mapping[str, Any], capability: Capability) -> Iterator[_Check]:
     have = dict(leaves(capability.custom))
     for path, value in wanted.items():
         found = have.get(path)
-        if not _satisfies(value, found):
-            least = "at least " if _is_number(value) else ""
-            text = f"needs {path} {least}{_text(value)}, {'not set' if found is None else _text(found)} here"
-            yield Mismatch(requirement=f"custom.{path}", wanted=value, found=found, text=text)
+        what = f"{path} {'at least ' if _is_number(value) else ''}{_text(value)}"
+        here = "not set" if found is None else _text(found)
+        yield _Check(f"custom.{path}", value, found, _satisfies(value, found), what, here)
+
+
+def _isolation(asked: Requirements, capability: Capability) -> Iterator[Mismatch]:
+    if asked.isolation is not None and not capability.customers.strict:
+        text = "needs strict isolation of customers, not offered here"
+        remedy = "keep customers apart (customers.strict in its node file)"
+        yield Mismatch(requirement="isolation", wanted=asked.isolation, found=None, text=text, remedy=remedy)
+
+
+def _customer(customer: str | None, capability: Capability) -> Iterator[Mismatch]:
+    access = capability.customers
+    remedy = f"take jobs of {'no customer' if customer is None else f'the customer {customer}'}"
+    if customer is not None and customer in access.deny:
+        text = f"does not take jobs of the customer {customer}"
+        yield Mismatch(requirement="customer", wanted=customer, found=access.deny, text=text, remedy=remedy)
+    elif access.allow and customer not in access.allow:
+        whose = f"the customer {customer}" if customer is not None else "no customer at all"
+        text = f"is kept for the customers {', '.join(access.allow)}, the job is of {whose}"
+        yield Mismatch(requirement="customer", wanted=customer, found=access.allow, text=text, remedy=remedy)
 
 
 def _satisfies(wanted: Any, found: Any) -> bool:

@@ -83,7 +83,7 @@ class Plane:
         self._ingest = Ingest(self.fleet, commands, self._recorder, timeline, link=LINK)
         policy = RetryPolicy()
         self._service = JobService(
-            JobStores(queue=jobs, index=jobs, upkeep=jobs),
+            JobStores(queue=jobs, index=jobs, upkeep=jobs, lines=jobs.behind),
             store.bus,
             timeline,
             rng,

@@ -11,7 +11,9 @@ from muster.ids import JobId, SessionId, WorkerId
 from muster.ports import (
     CapabilityClass,
     Claimed,
+    Expired,
     JobIndex,
+    JobLines,
     JobPage,
     JobQueue,
     JobUpkeep,
@@ -22,7 +24,7 @@ from muster.sim.ledger import Jobs, Ledger
 from muster.wire import ProgressReport
 
 
-class JobStore(JobQueue, JobIndex, JobUpkeep, Protocol):
+class JobStore(JobQueue, JobIndex, JobUpkeep, JobLines, Protocol):
     """All that a job store is."""
 
 
@@ -164,6 +166,13 @@ class WatchedJobs:
         self._ledger.looked(await self._look(self._ledger.set_back()), "its time has come")
         self._answer()
         return promoted
+
+    async def expire(self, limit: int) -> Expired:
+        self._ask()
+        expired = await self.behind.expire(limit)
+        self._ledger.looked(await self._look(job_id for job_id, _ in expired.jobs), "its deadline has passed")
+        self._answer()
+        return expired
 
     async def purge(self, ended_before_ms: int, keep_max: int, limit: int) -> int:
         self._ask()

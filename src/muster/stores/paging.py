@@ -4,8 +4,10 @@ A page walks lanes in order; a lane merges sets of (score, job id), and a cursor
 page never repeats or misses a job that stays where it is, whatever comes, goes or is purged in between.
 """
 
+import asyncio
 import base64
 import binascii
+from collections.abc import Sequence
 from heapq import merge
 from itertools import islice
 from typing import Protocol
@@ -18,7 +20,10 @@ from muster.errors import InvalidInput
 from muster.ids import JobId
 
 PAGE_MAX = 1000
-DELAYED = "delayed"  # the one set that is not named after a status: retries that wait for their time
+_FEW_SETS = 4
+# Sets that are not named after a status: jobs that wait for their time, and those that wait for others.
+DELAYED = "delayed"
+BLOCKED = "blocked"
 
 Place = tuple[int, JobId]
 
@@ -31,6 +36,7 @@ class Lane(Struct, frozen=True):
 _RUNNING = Lane((JobStatus.IN_PROGRESS, JobStatus.ASSIGNED))
 _WAITING = Lane((JobStatus.PENDING,), newest_first=False)
 _DELAYED = Lane((DELAYED,), newest_first=False)
+_BLOCKED = Lane((BLOCKED,), newest_first=False)
 _ENDED = Lane((JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.TIMEOUT, JobStatus.CANCELLED))
 
 
@@ -46,14 +52,18 @@ class _Cursor(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     job_id: JobId
 
 
-def lanes_of(status: JobStatus | None) -> tuple[Lane, ...]:
-    """Everything: what runs, what waits in its order, what ended; no store knows of unworkable jobs."""
+def lanes_of(status: JobStatus | None, stuck: Sequence[str], served: Sequence[str]) -> tuple[Lane, ...]:
+    """Everything: what runs, what waits in its order, what ended.
+
+    `stuck` are the sets of jobs in line that nobody can run, `served` those of all others in line.
+    """
     if status is None:
-        return (_RUNNING, _WAITING, _DELAYED, _ENDED)
+        return (_RUNNING, _WAITING, _DELAYED, _BLOCKED, _ENDED)
     if status is JobStatus.PENDING:
-        return (_WAITING, _DELAYED)
+        in_line = Lane(tuple(served), newest_first=False) if stuck else _WAITING
+        return (in_line, _DELAYED, _BLOCKED)
     if status is JobStatus.UNWORKABLE:
-        return ()
+        return (Lane(tuple(stuck), newest_first=False),)
     return (Lane((status,)),)
 
 
@@ -67,7 +77,9 @@ async def read_page(
     found: list[tuple[int, Place]] = []
     for number, lane in enumerate(lanes[first:], start=first):
         missing = limit + 1 - len(found)  # one more than asked for tells whether there is a next page
-        parts = [await fetch(name, after, missing, newest_first=lane.newest_first) for name in lane.sets]
+        reads = [fetch(name, after, missing, newest_first=lane.newest_first) for name in lane.sets]
+        # There can be as many sets as there are kinds of jobs; a few are read without a task for each.
+        parts = [await read for read in reads] if len(reads) <= _FEW_SETS else await asyncio.gather(*reads)
         found += [(number, place) for place in islice(merge(*parts, reverse=lane.newest_first), missing)]
         after = None
         if len(found) > limit:

@@ -1,14 +1,15 @@
 """What every store holds to, whatever keeps the data."""
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import UNSET, Raw
 
 from muster.domain.job import JobError, JobStatus, Settlement
 from muster.domain.webhook import Delivery
-from muster.errors import InvalidInput
-from muster.ids import SessionId, WorkerId, check_name
+from muster.errors import InvalidInput, QueueFull
+from muster.ids import JobId, SessionId, WorkerId, check_name
 from muster.jobs.lifecycle import JobSignal
 from muster.webhooks.wanted import order
 
@@ -19,6 +20,8 @@ CLASS_KEEP_S = 3600.0  # how long a capability class is remembered after its las
 RESULT_BYTES_MAX = 1_048_576
 EVENT_LOG_ENTRIES_MAX = 100_000
 COMMANDS_ENDED_MAX = 5_000
+RATE_MINUTES = 5  # over which the rates of a queue are taken, the current one among them
+RETRY_AFTER_S = 5.0  # what a customer is told of whom too many jobs wait
 WEBHOOK_HISTORY_MAX = 200  # ended deliveries that are kept of each webhook
 EVENT_IDS_MAX = 50  # the log is capped by entries, so each must be small; base.lua says the same
 
@@ -32,6 +35,34 @@ EVENT_KINDS: dict[JobSignal, str] = {
     JobSignal.TIMED_OUT: "job_timeout",
     JobSignal.CANCELLED: "job_cancelled",
 }
+
+
+DEADLINE_ERROR = JobError(
+    code="deadline_exceeded",
+    message="the job had not ended within its deadline_s; give it more time or a higher priority",
+    retriable=False,
+)
+
+
+def dependency_error(job_id: JobId, status: JobStatus) -> JobError:
+    """Return the error of a job that depended on another one; lib/waits.lua says the same."""
+    message = f"job {job_id}, which it depends on, ended as {status}"
+    return JobError(code="dependency_failed", message=message, retriable=False)
+
+
+def no_such_dependency(missing: Sequence[JobId]) -> InvalidInput:
+    names = ", ".join(missing[:5])
+    return InvalidInput(
+        f"depends_on names jobs that do not exist: {names}; submit them first", field="depends_on", missing=missing[:5]
+    )
+
+
+def too_many_wait(customer: str, waiting: int) -> QueueFull:
+    return QueueFull(
+        f"{waiting} jobs of the customer {customer} wait already, which is as many as may (waiting_max)",
+        field="customer_id",
+        retry_after_s=RETRY_AFTER_S,
+    )
 
 
 _LOG_ID = re.compile(r"\d{1,19}(-\d{1,19})?\Z")

@@ -134,7 +134,7 @@ export class FleetState {
     });
     if (stats.total_machines !== this.nodes.size) found.add(`${this.nodes.size} nodes here, ${stats.total_machines} there`);
     this.#compare("running", jobs.active, stats.jobs.assigned + stats.jobs.in_progress, found);
-    this.#compare("waiting", jobs.pending, stats.jobs.pending, found);
+    this.#compare("waiting", jobs.pending, stats.jobs.pending + stats.jobs.unworkable, found);
     return found;
   }
 

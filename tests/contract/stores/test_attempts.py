@@ -86,7 +86,7 @@ async def test_a_result_that_is_too_large_is_a_failure(store: Store) -> None:
     assert (await hand.claims(0, large)).refused == ()
 
 
-async def test_a_repeated_report_is_harmless(store: Store) -> None:
+async def test_lesson_a_repeated_report_is_harmless(store: Store) -> None:
     hand = await Hand(store, "n").opens()
     await store.jobs.submit([spec("x"), spec("y")])
     await hand.claims(2)
@@ -100,7 +100,7 @@ async def test_a_repeated_report_is_harmless(store: Store) -> None:
     assert "job_refused" not in kinds
 
 
-async def test_a_late_result_of_a_lost_lease_is_refused_and_recorded(store: Store, clock: ManualClock) -> None:
+async def test_lesson_a_late_result_of_a_lost_lease_is_refused_and_recorded(store: Store, clock: ManualClock) -> None:
     late, other = await Hand(store, "late").opens(), Hand(store, "other")
     await store.jobs.submit([spec("x")])
     await late.claims(1)
@@ -158,7 +158,7 @@ async def test_only_the_running_attempt_can_be_settled_from_outside(store: Store
     assert await store.jobs.settle([]) == []
 
 
-async def test_a_retry_keeps_its_place_in_line(store: Store) -> None:
+async def test_lesson_a_retry_keeps_its_place_in_line(store: Store) -> None:
     hand = await Hand(store, "n").opens()
     await store.jobs.submit([spec("first"), spec("second"), spec("urgent", priority=90)])
     assert await hand.gets(2) == ["urgent", "first"]
@@ -190,7 +190,7 @@ async def test_a_retry_waits_for_its_time(store: Store, clock: ManualClock) -> N
     assert await hand.gets(1) == ["x"]
 
 
-async def test_the_worker_that_failed_a_job_is_left_out_while_others_can_run_it(
+async def test_lesson_the_worker_that_failed_a_job_is_left_out_while_others_can_run_it(
     store: Store, clock: ManualClock
 ) -> None:
     bad, good = await Hand(store, "bad").opens(), await Hand(store, "good").opens()
@@ -251,7 +251,7 @@ async def test_a_class_that_joins_later_gets_retries_that_leave_out_another_work
     assert await bad.gets(5) == []
 
 
-async def test_jobs_given_back_politely_do_not_count_as_retries(store: Store) -> None:
+async def test_lesson_jobs_given_back_politely_do_not_count_as_retries(store: Store) -> None:
     hand = await Hand(store, "n").opens()
     await store.jobs.submit([spec("x")])
     await hand.claims(1)
@@ -342,7 +342,7 @@ async def test_overdue_claims_come_in_bounded_numbers(store: Store, clock: Manua
     assert await store.jobs.overdue(100) == []
 
 
-async def test_closing_a_session_gives_its_jobs_back_at_once(store: Store) -> None:
+async def test_lesson_closing_a_session_gives_its_jobs_back_at_once(store: Store) -> None:
     hand = await Hand(store, "n").opens()
     await store.jobs.submit([spec("x"), spec("y")])
     await hand.claims(1)
@@ -389,7 +389,7 @@ async def test_names_that_would_not_fit_into_keys_are_refused_and_nothing_is_sto
 
 
 @pytest.mark.parametrize("state", ["pending", "delayed", "avoiding", "assigned", "in_progress"])
-async def test_cancelling_ends_a_job_in_any_state(store: Store, clock: ManualClock, state: str) -> None:
+async def test_lesson_cancelling_ends_a_job_in_any_state(store: Store, clock: ManualClock, state: str) -> None:
     hand, _ = await Hand(store, "n").opens(), await Hand(store, "m").opens()
     await store.jobs.submit([spec("x"), spec("y")])
     if state != "pending":

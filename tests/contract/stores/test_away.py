@@ -126,7 +126,7 @@ async def test_a_server_that_forgot_our_functions_is_told_them_again(server: Val
     await store.jobs.submit([spec("x")])
     await store.server.execute("FUNCTION", "FLUSH")
     await store.jobs.submit([spec("y")])
-    assert (await store.jobs.counts())[JobStatus.PENDING] == 2
+    assert (await store.jobs.counts())[JobStatus.UNWORKABLE] == 2
     await store.close()
 
 

@@ -72,7 +72,7 @@ async def test_a_session_that_learns_more_gets_more(store: Store) -> None:
     assert {entry.capability.gpu_memory_gb: entry.sessions for entry in await store.jobs.classes()} == {24: 0, 80: 1}
 
 
-async def test_jobs_that_nobody_can_run_block_nobody(store: Store) -> None:
+async def test_lesson_jobs_that_nobody_can_run_block_nobody(store: Store) -> None:
     await store.jobs.submit([needing(f"huge-{at}", gb=640, priority=100) for at in range(300)])
     await store.jobs.submit([needing("small", priority=1)])
     assert await (await Hand(store, "n").opens()).gets() == ["small"]
@@ -109,7 +109,7 @@ async def test_an_index_entry_of_jobs_that_others_took_costs_a_look_and_no_job(s
     assert await small.gets(5) == ["later"]
 
 
-async def test_steps_of_a_workflow_share_its_place_and_its_priority(store: Store) -> None:
+async def test_lesson_steps_of_a_workflow_share_its_place_and_its_priority(store: Store) -> None:
     await store.jobs.submit([spec("w-1", workflow_id="w"), spec("single"), spec("first", priority=60)])
     await store.jobs.submit([needing("w-3", workflow_id="w", models=["b"]), needing("w-2", workflow_id="w")])
     await store.jobs.submit([spec("urgent-2", workflow_id="u", workflow_priority=70, priority=1)])
@@ -135,7 +135,7 @@ async def test_position_counts_those_before_it_over_all_signatures(store: Store)
     assert await store.jobs.position(JobId("c")) == 2
 
 
-async def test_twenty_claimers_of_one_job_have_one_winner(store: Store) -> None:
+async def test_lesson_twenty_claimers_of_one_job_have_one_winner(store: Store) -> None:
     hands = [await Hand(store, f"n{number}").opens() for number in range(20)]
     await store.jobs.submit([spec("only")])
     taken = await asyncio.gather(*(hand.gets(1) for hand in hands))
@@ -195,7 +195,7 @@ async def test_a_page_of_everything_shows_what_runs_what_waits_and_what_ended(st
     assert (await store.jobs.page(JobStatus.UNWORKABLE, None, 1)).jobs == ()
 
 
-async def test_pages_carry_no_results(store: Store) -> None:
+async def test_lesson_pages_carry_no_results(store: Store) -> None:
     hand = await Hand(store, "n").opens()
     await store.jobs.submit([spec("x")])
     await hand.claims(1)
@@ -228,6 +228,7 @@ async def test_counts_tell_each_job_once(store: Store, clock: ManualClock) -> No
         JobStatus.FAILED: 0,
         JobStatus.CANCELLED: 1,
         JobStatus.TIMEOUT: 0,
+        JobStatus.UNWORKABLE: 0,
     }
 
 

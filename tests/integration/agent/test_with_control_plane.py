@@ -63,7 +63,7 @@ class Plane:
         self.fleet = Fleet(NodeBook(Limits()), recorder, self.clock)
         self.fleet.load(await self.nodes.load())
         self.jobs = JobService(
-            JobStores(queue=self.store, index=self.store, upkeep=self.store),
+            JobStores(queue=self.store, index=self.store, upkeep=self.store, lines=self.store),
             self.bus,
             self.clock,
             rng,

@@ -104,7 +104,9 @@ async def test_every_answer_carries_a_correlation_id_and_keeps_the_callers(serve
         (b'{"type":"a","priority":"high"}', 400, "priority"),
         (b'{"type":"a","priority":101}', 400, "priority"),
         (b'{"type":"a","prioritty":1}', 400, "prioritty"),
-        (b'{"type":"a","requirements":{"vram":1}}', 400, "requirements.vram"),
+        (b'{"type":"a","requirements":{"hardware":{"vram":1}}}', 400, "requirements.hardware.vram"),
+        (b'{"type":"a","requirements":{"models":{"a":1}}}', 400, "requirements.models"),
+        (b'{"type":"a","requirements":{"negative_requirements":["a"]}}', 400, "requirements.negative_requirements"),
         (
             b'{"type":"a","requirements":{"hardware":{"gpu_memory_gb":"lots"}}}',
             400,

@@ -70,6 +70,9 @@ class StubPlane:
             def do_POST(self) -> None:
                 self._serve()
 
+            def do_PUT(self) -> None:
+                self._serve()
+
             def do_DELETE(self) -> None:
                 self._serve()
 

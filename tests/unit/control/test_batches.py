@@ -128,7 +128,8 @@ class Office:
         return sum((await self.plane.jobs.counts()).values())
 
     async def waiting(self) -> int:
-        return (await self.plane.jobs.counts()).get(JobStatus.PENDING, 0)
+        counts = await self.plane.jobs.counts()
+        return counts[JobStatus.PENDING] + counts[JobStatus.UNWORKABLE]
 
     async def kinds(self) -> list[str]:
         return [entry.event.kind for entry in await self.plane.store.log.read("0", 10_000)]

@@ -129,7 +129,7 @@ async def test_too_many_changes_at_once_become_one_snapshot(plane: PlaneUnderTes
         await plane.submit(f"job-{number:02}")
     assert "too many" in (await listener.next("resync"))["reason"]
     snapshot = await listener.next("full_state_snapshot")
-    assert snapshot["data"]["system_stats"]["jobs"]["pending"] == 60
+    assert snapshot["data"]["system_stats"]["jobs"]["unworkable"] == 60
 
 
 async def test_only_the_machines_asked_for_are_told_of(plane: PlaneUnderTest) -> None:

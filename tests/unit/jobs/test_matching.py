@@ -38,7 +38,11 @@ def test_a_job_without_requirements_runs_wherever_its_service_is():
 def test_the_service_must_be_offered():
     assert match(need("ollama"), worker()) == (
         Mismatch(
-            requirement="service", wanted="ollama", found=("comfyui",), text="needs the service ollama, offers comfyui"
+            requirement="service",
+            wanted="ollama",
+            found=("comfyui",),
+            text="needs the service ollama, offers comfyui",
+            remedy="offer the service ollama",
         ),
     )
     assert text(need("ollama"), worker(services=())) == "needs the service ollama, offers none"

@@ -4,7 +4,7 @@ import pytest
 
 from muster.domain.job import JobSpec
 from muster.ids import JobId
-from muster.jobs.order import PRIORITY_MAX, SEQUENCE_MAX, order_priority, priority_of, score
+from muster.jobs.order import PLACE_MAX, PRIORITY_MAX, order_priority, priority_of, score
 
 
 def test_jobs_submitted_one_after_the_other_never_get_equal_scores():
@@ -12,7 +12,7 @@ def test_jobs_submitted_one_after_the_other_never_get_equal_scores():
 
 
 def test_the_last_job_of_a_higher_priority_comes_before_the_first_of_a_lower_one():
-    assert score(51, SEQUENCE_MAX) < score(50, 0)
+    assert score(51, PLACE_MAX) < score(50, 0)
 
 
 def test_a_retried_job_keeps_its_place_as_its_score_depends_on_nothing_else():
@@ -21,19 +21,19 @@ def test_a_retried_job_keeps_its_place_as_its_score_depends_on_nothing_else():
 
 
 def test_the_largest_score_is_exact_in_a_double():
-    assert int(float(score(0, SEQUENCE_MAX))) == score(0, SEQUENCE_MAX)
+    assert int(float(score(0, PLACE_MAX))) == score(0, PLACE_MAX)
 
 
 @pytest.mark.parametrize("priority", [0, 1, 50, PRIORITY_MAX])
 def test_the_priority_can_be_read_back(priority):
-    assert priority_of(float(score(priority, SEQUENCE_MAX))) == priority
+    assert priority_of(float(score(priority, PLACE_MAX))) == priority
     assert priority_of(score(priority, 0)) == priority
 
 
-@pytest.mark.parametrize(("priority", "sequence"), [(-1, 0), (101, 0), (0, -1), (0, SEQUENCE_MAX + 1)])
-def test_a_score_out_of_bounds_is_refused(priority, sequence):
+@pytest.mark.parametrize(("priority", "place"), [(-1, 0), (101, 0), (0, -1), (0, PLACE_MAX + 1)])
+def test_a_score_out_of_bounds_is_refused(priority, place):
     with pytest.raises(ValueError, match="must be 0 to"):
-        score(priority, sequence)
+        score(priority, place)
 
 
 def test_a_workflows_priority_wins_over_the_jobs_own():

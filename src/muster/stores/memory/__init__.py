@@ -12,6 +12,7 @@ from muster.stores.memory.jobs import MemoryJobs
 from muster.stores.memory.leases import MemoryLeases
 from muster.stores.memory.log import MemoryLog
 from muster.stores.memory.nodes import MemoryNodes
+from muster.stores.memory.schedules import MemorySchedules
 from muster.stores.memory.tokens import MemoryTokens
 from muster.stores.memory.webhooks import MemoryWebhooks
 
@@ -34,6 +35,7 @@ class MemoryStore:
         self.nodes = MemoryNodes()
         self.leases = MemoryLeases(clock)
         self.tokens = MemoryTokens()
+        self.schedules = MemorySchedules()
         self.webhooks = MemoryWebhooks()
         self.batches = MemoryBatches()
         self.commands = MemoryCommands(commands_ended_max)

@@ -1,5 +1,5 @@
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from muster.domain.job import JobSpec, JobState, Lease, Settlement
 from muster.ids import JobId, SessionId, WorkerId
@@ -12,6 +12,8 @@ class Record(Struct, kw_only=True):
     score: int
     state: JobState
     deadline_ms: int = 0  # of the running attempt
+    expires_ms: int | None = None  # the deadline of the job itself
+    unmet: set[JobId] = field(default_factory=set)  # jobs that it waits for
     avoid_until_ms: int | None = None  # set while it waits in line without its avoided worker
     settled_for: SessionId | None = None  # whose attempt ended last: tells a repeat from a late one
 

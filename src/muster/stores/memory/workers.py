@@ -21,7 +21,7 @@ class Session(Struct, kw_only=True):
 class _Class(Struct, kw_only=True):
     capability: Capability
     unused_since_ms: int | None = None
-    verdicts: dict[str, bool] = field(default_factory=dict)  # by signature
+    verdicts: dict[tuple[str, str | None], bool] = field(default_factory=dict)  # by signature and customer
 
 
 class Workers:
@@ -53,10 +53,17 @@ class Workers:
         return session.leases if session is not None else {}
 
     def can_run(self, class_id: str, signature: str, spec: JobSpec) -> bool:
-        verdicts = self._classes[class_id].verdicts
-        if signature not in verdicts:
-            verdicts[signature] = not matching.match(spec.need, self._classes[class_id].capability)
-        return verdicts[signature]
+        verdicts, kind = self._classes[class_id].verdicts, (signature, spec.customer_id)
+        if kind not in verdicts:
+            verdicts[kind] = not matching.match(spec.need, self._classes[class_id].capability, spec.customer_id)
+        return verdicts[kind]
+
+    def somebody_can_run(self, signature: str, spec: JobSpec) -> bool:
+        """Tell whether a class with sessions can, whether or not they are still heard."""
+        return any(
+            self.can_run(class_id, signature, spec)
+            for class_id in dict.fromkeys(session.class_id for session in self.sessions.values())
+        )
 
     def others_can_run(self, worker_id: WorkerId, signature: str, spec: JobSpec, now_ms: int) -> bool:
         return any(
@@ -77,7 +84,7 @@ class Workers:
                 del self._classes[class_id]
                 self.idle.discard(class_id)
             else:
-                known.verdicts = {name: able for name, able in known.verdicts.items() if name in signatures}
+                known.verdicts = {kind: able for kind, able in known.verdicts.items() if kind[0] in signatures}
 
     def _note_unused(self, class_id: str, now_ms: int) -> None:
         if not self._sessions_of(class_id):

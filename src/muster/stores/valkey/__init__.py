@@ -10,26 +10,31 @@ from muster.stores.valkey.bus import ValkeyBus
 from muster.stores.valkey.commands import ValkeyCommands
 from muster.stores.valkey.index import ValkeyIndex
 from muster.stores.valkey.leases import ValkeyLeases
+from muster.stores.valkey.lines import ValkeyLines
 from muster.stores.valkey.log import ValkeyLog
+from muster.stores.valkey.matchmaker import Matchmaker
 from muster.stores.valkey.nodes import ValkeyNodes
 from muster.stores.valkey.queue import ValkeyQueue
+from muster.stores.valkey.schedules import ValkeySchedules
 from muster.stores.valkey.server import Server
 from muster.stores.valkey.tokens import ValkeyTokens
 from muster.stores.valkey.upkeep import ValkeyUpkeep
 from muster.stores.valkey.webhooks import ValkeyWebhooks
 
 
-class ValkeyJobs(ValkeyQueue, ValkeyIndex, ValkeyUpkeep):
-    """The three faces of the one job store."""
+class ValkeyJobs(ValkeyQueue, ValkeyIndex, ValkeyUpkeep, ValkeyLines):
+    """The four faces of the one job store."""
 
     def __init__(self, server: Server, *, result_bytes_max: int, class_keep_s: float) -> None:
-        ValkeyQueue.__init__(self, server, result_bytes_max=result_bytes_max)
+        matchmaker = Matchmaker(server)
+        ValkeyQueue.__init__(self, server, matchmaker, result_bytes_max=result_bytes_max)
         ValkeyIndex.__init__(self, server)
         ValkeyUpkeep.__init__(self, server, class_keep_s=class_keep_s)
+        ValkeyLines.__init__(self, server, matchmaker)
 
 
 class ValkeyStore:
-    """`jobs` is JobQueue, JobIndex and JobUpkeep in one; `nodes`, `tokens`, `log` and `bus` are the other ports."""
+    """`jobs` is JobQueue, JobIndex, JobUpkeep and JobLines in one; the others are one port each."""
 
     def __init__(self, server: Server, *, result_bytes_max: int, class_keep_s: float, commands_ended_max: int) -> None:
         self.server = server
@@ -38,6 +43,7 @@ class ValkeyStore:
         self.leases = ValkeyLeases(server)
         self.commands = ValkeyCommands(server, ended_max=commands_ended_max)
         self.tokens = ValkeyTokens(server)
+        self.schedules = ValkeySchedules(server)
         self.webhooks = ValkeyWebhooks(server)
         self.batches = ValkeyBatches(server)
         self.log = ValkeyLog(server)

@@ -6,6 +6,7 @@ gets the reply of another.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
@@ -28,6 +29,9 @@ class Connection(asyncio.Protocol):
         self._on_message = on_message
         self._reader = hiredis.Reader()
         self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._since: deque[float] = deque()  # when each of those calls was made, by the loop's clock
+        self._watch: asyncio.TimerHandle | None = None
+        self._silence_s_max = math.inf
         self._transport: asyncio.Transport | None = None
         self._writable = asyncio.Event()
         self._writable.set()
@@ -53,16 +57,31 @@ class Connection(asyncio.Protocol):
             raise
         return connection
 
+    def end_after_silence(self, silence_s_max: float) -> None:
+        """Take it for lost when a call had no reply for so long.
+
+        One timer for all calls: one for each would cost as much as a third of the call.
+        """
+        self._silence_s_max = silence_s_max
+
     async def call(self, *command: Any) -> Any:
         """Return the reply; raise hiredis.ReplyError when it is an error, ConnectionLost when none comes any more."""
         if not self._writable.is_set():
             await self._writable.wait()
         if self._transport is None or self.lost.is_set():
             raise ConnectionLost("the connection was lost")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
         self._waiting.append(future)
+        self._since.append(loop.time())
+        if self._watch is None and self._silence_s_max < math.inf:
+            self._watch = loop.call_later(self._silence_s_max, self._look, loop)
         self._transport.write(hiredis.pack_command(command))
         return await future
+
+    @property
+    def writable(self) -> bool:
+        return self._writable.is_set()
 
     def close(self) -> None:
         if self._transport is not None:
@@ -91,10 +110,25 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set()
         self._writable.set()
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self._since.clear()
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
                 future.set_exception(ConnectionLost(f"the connection was lost{f': {exc}' if exc else ''}"))
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look whether the oldest call has waited for too long; it may be a server that never answers again."""
+        self._watch = None
+        if not self._since:
+            return
+        left_s = self._since[0] + self._silence_s_max - loop.time()
+        if left_s > 0:
+            self._watch = loop.call_later(left_s, self._look, loop)
+        else:
+            self.close()
 
     def _take(self, reply: Any) -> None:
         if self._on_message is not None and isinstance(reply, list) and reply[0] == b"message":
@@ -103,6 +137,7 @@ class Connection(asyncio.Protocol):
         if not self._waiting:
             raise hiredis.ProtocolError("a reply that nobody waits for")
         future = self._waiting.popleft()
+        self._since.popleft()
         if future.done():  # given up
             return
         if isinstance(reply, hiredis.ReplyError):

@@ -6,7 +6,17 @@ from importlib.resources import files
 
 from msgspec import Struct
 
-_PARTS = ("base", "states", "sessions", "line", "attempts", "take")  # each stands on those before it
+_PARTS = (
+    "base",
+    "range",
+    "states",
+    "sessions",
+    "customers",
+    "line",
+    "waits",
+    "attempts",
+    "take",
+)  # each stands on those before it
 _DIGITS = 12
 
 

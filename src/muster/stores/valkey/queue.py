@@ -16,15 +16,17 @@ from muster.wire import ProgressReport, encode
 _JOBS_PER_CALL = 250  # a script keeps everybody else waiting: a few milliseconds at most
 _BYTES_PER_CALL = 4_194_304
 _CLAIM_BYTES_MAX = 16_777_216
+_STORED, _MISSING, _TOO_MANY = 1, -1, -2  # what submit.lua says
+_CUSTOMER = 5  # of its arguments
 _TRIES_MAX = 5  # one does, unless a purge comes in between
 
 
 class ValkeyQueue:
     """A JobQueue. Nearly all of it is in the scripts."""
 
-    def __init__(self, server: Server, *, result_bytes_max: int) -> None:
+    def __init__(self, server: Server, matchmaker: Matchmaker, *, result_bytes_max: int) -> None:
         self._server = server
-        self._matchmaker = Matchmaker(server)
+        self._matchmaker = matchmaker
         self._result_bytes_max = result_bytes_max
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
@@ -39,9 +41,16 @@ class ValkeyQueue:
     async def _submit(self, part: Sequence[tuple[JobSpec, Sequence[Any]]]) -> list[bool]:
         args = [value for _, fields in part for value in fields]
         for _ in range(_TRIES_MAX):
-            done, *reply = await self._server.run("submit", len(part), *args)
-            if done:
+            outcome, *reply = await self._server.run("submit", len(part), *args)
+            if outcome == _STORED:
                 return [bool(new) for new in reply]
+            if outcome == _MISSING:
+                raise rules.no_such_dependency(_ids(reply))
+            if outcome == _TOO_MANY:
+                customer, waiting = reply[0].decode(), reply[1]
+                raise rules.too_many_wait(
+                    next(s.customer_id or "" for s, f in part if f[_CUSTOMER] == customer), waiting
+                )
             unknown = {name.decode() for name in reply}
             await self._matchmaker.add_signatures(
                 {fields[0]: matching.normalised(spec.need) for spec, fields in part if fields[0] in unknown}

@@ -28,18 +28,30 @@ _error = msgspec.json.Decoder(JobError)
 _progress = msgspec.json.Decoder(Progress)
 
 
-def submit_args(spec: JobSpec) -> tuple[str, int, str, int, str, bytes]:
-    """Return signature, score without the sequence, workflow, timeout, id, specification."""
-    # A workflow's id may hold any character and be long: its digest serves as well.
-    workflow = "" if spec.workflow_id is None else sha256(spec.workflow_id.encode()).hexdigest()[:16]
+def submit_args(spec: JobSpec) -> tuple[Any, ...]:
+    """Return what `submit.lua` takes for one job, the signature first and the specification last."""
     return (
         matching.signature(spec.need),
         order.score(order.order_priority(spec), 0),
-        workflow,
+        "" if spec.workflow_id is None else digest_of(spec.workflow_id),
         round(spec.timeout_s * 1000),
         spec.job_id,
+        "" if spec.customer_id is None else digest_of(spec.customer_id),
+        spec.run_at or "",
+        "" if spec.deadline_s is None else round(spec.deadline_s * 1000),
+        needs_of(spec),
         _encode(spec),
     )
+
+
+def digest_of(name: str) -> str:
+    """Return what stands for the name of a workflow or a customer: it may be long and hold any character."""
+    return sha256(name.encode()).hexdigest()[:16]
+
+
+def needs_of(spec: JobSpec) -> str:
+    """Return what a job waits for, as `lib/waits.lua` reads it."""
+    return f"{spec.on_failure} {' '.join(spec.depends_on)}" if spec.depends_on else ""
 
 
 def settlement_args(settlements: Sequence[Settlement]) -> list[Any]:
@@ -65,7 +77,7 @@ def settlement_args(settlements: Sequence[Settlement]) -> list[Any]:
 
 
 def spec_of(blob: bytes) -> JobSpec:
-    return _spec.decode(blob.split(b"|", 4)[4])
+    return _spec.decode(blob.split(b"|", 6)[6])
 
 
 def claimed_of(reply: Sequence[Any]) -> Iterator[ClaimedJob]:
@@ -86,7 +98,7 @@ def lease_of(row: Sequence[Any]) -> Lease:
 
 
 def job_of(row: Sequence[Any]) -> Job:
-    blob, state, error, progress, result = row
+    blob, state, error, progress, result, unmet = row
     return Job(
         spec=spec_of(blob),
         state=msgspec.structs.replace(
@@ -94,13 +106,14 @@ def job_of(row: Sequence[Any]) -> Job:
             progress=None if progress is None else _progress_of(progress),
             result=UNSET if result is None else Raw(result),
             error=None if error is None else _error.decode(error),
+            waiting_for=0 if unmet is None else int(unmet.rpartition(b"|")[2]),
         ),
     )
 
 
 def _state_of(text: str) -> JobState:
     """Read what `lib/states.lua` writes."""
-    status, attempt, session, worker, retries, started, _, due, avoid, ended = text.split("|")
+    status, attempt, session, worker, retries, started, _, due, avoid, _, _, ended = text.split("|")
     waits = status == JobStatus.PENDING  # then worker and session are those of the attempt before
     return JobState(
         status=JobStatus(status),

@@ -21,7 +21,7 @@ _NOT_YET = ("LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN")
 _NOT_US = ("NOAUTH", "WRONGPASS", "NOPERM")
 _NO_WRITES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
 
-_LAYOUT = b"1"  # of the keys that lua/lib/base.lua lists; it grows when what was stored before cannot be read
+_LAYOUT = b"2"  # of the keys that lua/lib/base.lua lists; it grows when what was stored before cannot be read
 
 _Call = Callable[[], Awaitable[Any]]
 
@@ -84,13 +84,29 @@ class Server:
             )
 
     async def execute(self, *command: Any) -> Any:
+        connection = self._shared
+        if connection is None or connection.lost.is_set() or not connection.writable:
+            return await self._execute(self._call_timeout_s, *command)
+        started_s = asyncio.get_running_loop().time()
+        try:
+            return await connection.call(*command)  # which the connection ends in time
+        except OSError:
+            pass
+        except hiredis.ReplyError as error:
+            _check(error)
+        left_s = self._call_timeout_s - (asyncio.get_running_loop().time() - started_s)
+        if left_s <= 0:
+            raise self._unanswered(self._call_timeout_s, None)
+        return await self._execute(left_s, *command)
+
+    async def _execute(self, timeout_s: float, *command: Any) -> Any:
         async def call() -> Any:
             connection = self._shared
             if connection is None or connection.lost.is_set():
                 connection = await self._connect()
             return await connection.call(*command)
 
-        return await self._until_answered(self._call_timeout_s, call)
+        return await self._until_answered(timeout_s, call)
 
     async def wait(self, wait_s: float, *command: Any) -> Any:
         """Run a command that blocks in the server for up to `wait_s`, on a connection of its own."""
@@ -138,6 +154,7 @@ class Server:
                 raise StoreUnavailable("the store was closed")
             if self._shared is None or self._shared.lost.is_set():
                 self._shared = await Connection.open(self._address)
+                self._shared.end_after_silence(self._call_timeout_s)
             return self._shared
 
     async def _until_answered(self, timeout_s: float, call: _Call) -> Any:
@@ -159,9 +176,12 @@ class Server:
         except TimeoutError:
             if problem is None and self._shared is not None:
                 self._shared.close()  # it may be one of those that never answer again
-            raise StoreUnavailable(
-                f"the store at {self._address.shown} did not answer within {timeout_s:g} s: {problem or 'no reply'}"
-            ) from None
+            raise self._unanswered(timeout_s, problem) from None
+
+    def _unanswered(self, timeout_s: float, problem: Exception | None) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"the store at {self._address.shown} did not answer within {timeout_s:.3g} s: {problem or 'no reply'}"
+        )
 
 
 def _check(error: hiredis.ReplyError) -> None:

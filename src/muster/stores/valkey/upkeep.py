@@ -2,7 +2,9 @@ import msgspec
 
 from muster.domain.capability import Capability
 from muster.domain.job import Lease
-from muster.ports import CapabilityClass
+from muster.ids import JobId, WorkerId
+from muster.ports import CapabilityClass, Expired
+from muster.stores import rules
 from muster.stores.valkey.rows import lease_of
 from muster.stores.valkey.server import Server
 
@@ -19,6 +21,13 @@ class ValkeyUpkeep:
 
     async def promote(self, limit: int) -> int:
         return int(await self._server.run("promote", limit))
+
+    async def expire(self, limit: int) -> Expired:
+        error = rules.DEADLINE_ERROR
+        looked_at, *flat = await self._server.run("expire", limit, msgspec.json.encode(error), error.code)
+        names = [name.decode() for name in flat]
+        jobs = [(JobId(names[at]), WorkerId(names[at + 1]) or None) for at in range(0, len(names), 2)]
+        return Expired(jobs=tuple(jobs), more=looked_at == limit)
 
     async def purge(self, ended_before_ms: int, keep_max: int, limit: int) -> int:
         return int(await self._server.run("purge", ended_before_ms, keep_max, limit, self._class_keep_ms))

@@ -3,7 +3,8 @@
 -- Arguments: id.
 -- Returns:   nil for an unknown job, otherwise the status that it had; an ended job stays as it is.
 -- Reads:     jobs, states
--- Writes:    states, p:*, pending, delayed, avoiding, variants, held:*, in:*, log
+-- Writes:    states, p:*, pending, delayed, avoiding, variants, blocked, unmet, held:*, in:*, open, running, ready:*,
+--            idle, log; for those that depend on it as settle.lua
 
 define('cancel', function()
   local id = ARGV[A]
@@ -11,23 +12,24 @@ define('cancel', function()
     return false
   end
   local state = read_state(id)
-  local status = state.status
+  local status, worker = state.status, nil
   if status == 'pending' then
-    if state.due ~= '' then
-      call('ZREM', key('delayed'), id)
-    else
-      leave_line(state)
-    end
-    state.worker, state.session, state.avoid, state.due = '', '', '', ''
+    end_unstarted(state, leave(state), 'cancelled')
   elseif runs(state) then
+    worker = state.worker
     call('SREM', key('held:', state.session), id)
     call('ZREM', key('in:', status), id)
+    state.status, state.ended = 'cancelled', NOW_TEXT
+    write_states({ state })
+    call('ZADD', key('in:cancelled'), NOW_TEXT, id)
+    if state.customer ~= '' then
+      leave_running(state.customer, 1)
+      count('open', state.customer, -1)
+    end
   else
     return status
   end
-  state.status, state.ended = 'cancelled', NOW_TEXT
-  write_states({ state })
-  call('ZADD', key('in:cancelled'), NOW_TEXT, id)
-  tell('job_cancelled', { id }, state.worker ~= '' and state.worker, { state.attempt })
+  tell('job_cancelled', { id }, worker, { state.attempt })
+  tell_dependents({ id })
   return status
 end, 'allow-oom')

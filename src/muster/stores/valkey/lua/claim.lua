@@ -4,9 +4,9 @@
 --            is given whatever its size), how many settlements, then those (see lib/attempts.lua).
 -- Returns:   {1 if the session is known, {ids of settlements that came too late}, then for each job: its entry in
 --            `jobs`, attempt, deadline in ms}
--- Reads:     sessions, ready:<class>, p:*, jobs
--- Writes:    sessions, looks, held:<session>, states, in:*, p:*, pending, avoiding, variants, ready:<class>, idle, log;
---            for settlements also errors, results, progress, delayed, ready:* of other classes
+-- Reads:     sessions, ready:<class>, p:*, jobs, customers
+-- Writes:    sessions, looks, held:<session>, states, in:*, p:*, pending, avoiding, variants, at:*, ready:<class>, idle,
+--            virtual, running, log; for settlements also what settle.lua writes
 
 -- Return the state of a job if this very attempt runs in the session: to compare the front is to take nothing apart.
 local function running_state(text, attempt, session)
@@ -63,8 +63,13 @@ local function cut(entries, ids, queues, bytes_max)
     end
   end
   for n = #ids, kept + 1, -1 do
-    local _, score = header(entries[n])
+    local _, _, score = header(entries[n])
+    local _, customer = parts_of(queues[n])
     place(queues[n], { score, ids[n] })
+    if customer ~= '' then
+      ROOMS[customer] = room_of(customer) + 1
+      reopen(call('SMEMBERS', key('at:', customer)))
+    end
     ids[n] = nil
   end
 end
@@ -78,14 +83,27 @@ local function history(id, text)
   return int(state.attempt + 1), state.retries, state.avoid ~= ''
 end
 
+local function score_of(entry)
+  local _, _, score = header(entry)
+  return score
+end
+
 -- Lease jobs to the session and add them to the reply.
 local function lease(ids, entries, session, worker, lease_ends, reply)
   local batch, texts, attempts, earliest = new_batch(), read_texts(ids), {}, lease_ends
+  local running, clocks = {}, {}
+  local priorities = #ids > 1 and band_of(score_of(entries[#ids])) - band_of(score_of(entries[1])) + 1 or 1
   for n, id in ipairs(ids) do
-    local timeout_ms = string.match(entries[n], '^%d+')
+    local timeout_ms, signature, score, customer = string.match(entries[n], '^(%d+)|([^|]*)|(%d+)|[^|]*|([^|]*)|')
+    if n == #ids or priorities > 1 then
+      clocks[math.floor(score / BAND)] = score  -- the last of a band is the highest
+    end
+    if customer ~= '' then
+      running[customer] = (running[customer] or 0) + 1
+    end
     local attempt, retries, avoids = history(id, texts[n])
     local state = 'assigned|' .. attempt .. '|' .. session .. '|' .. worker .. '|' .. retries .. '|' .. NOW_TEXT .. '|'
-      .. timeout_ms .. '|||'
+      .. timeout_ms .. '|||' .. signature .. '|' .. customer .. '|'
     local deadline = NOW + timeout_ms
     file(batch.HSET, key('states'), id, state)
     file(batch.SADD, key('held:', session), id)
@@ -98,6 +116,12 @@ local function lease(ids, entries, session, worker, lease_ends, reply)
     earliest = math.min(earliest, deadline)
   end
   write(batch)
+  for band, score in pairs(clocks) do
+    call('ZADD', key('virtual'), 'GT', score, band)
+  end
+  for customer, jobs in pairs(running) do
+    count('running', customer, jobs)
+  end
   if earliest < lease_ends then
     call('ZADD', key('looks'), 'LT', earliest, session)
   end

@@ -1,19 +1,19 @@
 -- Read whole jobs.
 --
 -- Arguments: 1 to read results as well, then ids.
--- Returns:   for each nil, or {entry in `jobs`, state, error, progress, result}.
--- Reads:     jobs, states, errors, progress, results
+-- Returns:   for each nil, or {entry in `jobs`, state, error, progress, result, what it waits for}.
+-- Reads:     jobs, states, errors, progress, results, unmet
 
 define('get', function()
   local ids = { unpack(ARGV, A + 1) }
   local function all(name)
     return call('HMGET', key(name), unpack(ids))
   end
-  local entries, states, errors, progress = all('jobs'), all('states'), all('errors'), all('progress')
+  local entries, states, errors, progress, unmet = all('jobs'), all('states'), all('errors'), all('progress'), all('unmet')
   local results = ARGV[A] == '1' and all('results') or {}
   local reply = {}
   for n = 1, #ids do
-    reply[n] = entries[n] and { entries[n], states[n], errors[n], progress[n], results[n] or false }
+    reply[n] = entries[n] and { entries[n], states[n], errors[n], progress[n], results[n] or false, unmet[n] }
   end
   return reply
 end, 'no-writes')

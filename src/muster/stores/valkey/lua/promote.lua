@@ -1,9 +1,10 @@
--- Bring into line what waited for its time: retries that are due, and jobs that left out a worker for long enough.
+-- Bring into line what waited for its time: jobs that are due, and those that left out a worker for long enough. And tell
+-- the rest of those that waited for jobs which have ended.
 --
 -- Arguments: how many at most.
 -- Returns:   how many.
 -- Reads:     delayed, avoiding, jobs, states, able:*, members:*, sessions
--- Writes:    delayed, avoiding, variants, states, p:*, pending, ready:*, idle
+-- Writes:    delayed, avoiding, variants, at:*, states, jobs, tags, p:*, pending, ready:*, idle; as settle.lua
 
 define('promote', function()
   local limit = tonumber(ARGV[A])
@@ -20,10 +21,10 @@ define('promote', function()
   local forgiven = call('ZRANGE', key('avoiding'), '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', '0', limit - #due)
   local states = read_states(forgiven)
   for _, state in ipairs(states) do
-    local signature, score = leave_line(state)
+    local signature, score, customer = leave_line(state)
     state.avoid = ''
-    place(signature, { score, state.id })
+    place(queue_of(signature, customer), { score, state.id })
   end
   write_states(states)
-  return #due + #states
+  return #due + #states + resolve(limit - #due - #states)
 end)

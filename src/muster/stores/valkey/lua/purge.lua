@@ -4,10 +4,11 @@
 --            how long a class without sessions is kept in ms.
 -- Returns:   how many jobs were forgotten.
 -- Reads:     in:<ended>, jobs, unused
--- Writes:    in:<ended>, jobs, states, errors, progress, results, uses, signatures, able:*, ready:*, workflows,
---            workflow_uses, classes, unused, idle, matched
+-- Writes:    in:<ended>, jobs, states, errors, progress, results, deadlines, uses, signatures, service_of, able:*,
+--            ready:*, workflows, workflow_uses, customer_uses, tags, classes, refuses:*, refusing, unused, idle, matched
 
 local CLASSES_AT_ONCE = 10
+local BANDS = 101
 
 -- Return the `limit` oldest ended jobs as {id, end, status} and how many there are in all.
 local function oldest(limit)
@@ -35,6 +36,7 @@ local function forget_signature(signature)
   call('DEL', key('able:', signature))
   call('HDEL', key('signatures'), signature)
   call('HDEL', key('uses'), signature)
+  call('HDEL', key('service_of'), signature)
   call('INCR', key('matched'))
 end
 
@@ -47,17 +49,29 @@ local function release(name, counts, forget)
   end
 end
 
--- Return how many of the jobs refer to each signature and to each workflow.
+-- Return how many of the jobs refer to each signature, workflow and customer.
 local function count_uses(ids)
-  local signatures, workflows = {}, {}
+  local signatures, workflows, customers = {}, {}, {}
   for _, id in ipairs(ids) do
-    local signature, _, workflow = header(call('HGET', key('jobs'), id))
+    local _, signature, _, workflow, customer = header(call('HGET', key('jobs'), id))
     signatures[signature] = (signatures[signature] or 0) + 1
     if workflow ~= '' then
       workflows[workflow] = (workflows[workflow] or 0) + 1
     end
+    if customer ~= '' then
+      customers[customer] = (customers[customer] or 0) + 1
+    end
   end
-  return signatures, workflows
+  return signatures, workflows, customers
+end
+
+-- Forget what is kept of a name in a hash for each band.
+local function forget_bands(hash, name)
+  local fields = {}
+  for band = 0, BANDS - 1 do
+    push(fields, name .. '|' .. band)
+  end
+  bulk('HDEL', key(hash), fields)
 end
 
 local function forget_class(class)
@@ -65,6 +79,8 @@ local function forget_class(class)
   call('HDEL', key('classes'), class)
   call('SREM', key('idle'), class)
   call('UNLINK', key('ready:', class))
+  call('DEL', key('refuses:', class))
+  call('HDEL', key('refusing'), class)
   for _, signature in ipairs(call('HKEYS', key('signatures'))) do
     call('SREM', key('able:', signature), class)
   end
@@ -83,15 +99,20 @@ define('purge', function()
     push(gone, job.id)
     file(batch.ZREM, key('in:', job.status), job.id)
   end
-  local signatures, workflows = count_uses(gone)
+  local signatures, workflows, customers = count_uses(gone)
   for _, name in ipairs({ 'jobs', 'states', 'errors', 'progress', 'results' }) do
     batch.HDEL[key(name)] = gone
   end
+  batch.ZREM[key('deadlines')] = gone
   write(batch)
   release('uses', signatures, forget_signature)
   release('workflow_uses', workflows, function(workflow)
-    call('HDEL', key('workflows'), workflow)
+    forget_bands('workflows', workflow)
     call('HDEL', key('workflow_uses'), workflow)
+  end)
+  release('customer_uses', customers, function(customer)
+    forget_bands('tags', customer)
+    call('HDEL', key('customer_uses'), customer)
   end)
   local unused = call('ZRANGE', key('unused'), '-inf', unused_before, 'BYSCORE', 'LIMIT', '0', CLASSES_AT_ONCE)
   for _, class in ipairs(unused) do

@@ -1,10 +1,11 @@
--- Put a failed, timed-out or cancelled job back in its old place, with its retries counted anew. The attempt number
--- goes on: it is the fencing token, and a worker may still hold an old one.
+-- Put a failed, timed-out or cancelled job back in its old place, with its retries and its deadline counted anew. The
+-- attempt number goes on: it is the fencing token, and a worker may still hold an old one.
 --
--- Arguments: id.
+-- Arguments: id, what it waits for (see lib/waits.lua) or "".
 -- Returns:   nil for an unknown job, otherwise the status that it had; a job in any other state stays as it is.
 -- Reads:     jobs, states
--- Writes:    states, errors, progress, in:*, p:*, pending, ready:*, idle, log
+-- Writes:    states, errors, progress, in:*, p:*, pending, blocked, unmet, dependents:*, deadlines, open, ready:*, idle,
+--            log
 
 define('revive', function()
   local id = ARGV[A]
@@ -16,14 +17,27 @@ define('revive', function()
   if state.status ~= 'failed' and state.status ~= 'timeout' and state.status ~= 'cancelled' then
     return state.status
   end
+  local _, _, score, _, customer, deadline = header(entry)
   call('ZREM', key('in:', state.status), id)
   call('HDEL', key('errors'), id)
   call('HDEL', key('progress'), id)
+  if customer ~= '' then
+    count('open', customer, 1)
+  end
+  if deadline ~= '' then
+    call('ZADD', key('deadlines'), NOW + deadline, id)
+  end
+  tell('job_revived', { id })
   local fresh = whole(front_of(id))
   fresh.attempt = state.attempt
-  write_states({ fresh })
-  local signature, score = header(entry)
-  place(signature, { score, id })
-  tell('job_revived', { id })
+  local unmet, because = wait_for(id, score, ARGV[A + 1])
+  if because then
+    doom(fresh, customer, because)
+  elseif unmet == 0 then
+    put_back(fresh)
+  end
+  if not because then
+    write_states({ fresh })
+  end
   return state.status
 end)

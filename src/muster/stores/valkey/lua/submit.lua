@@ -1,65 +1,179 @@
--- Store new jobs and put them in line. An id that is known changes nothing.
+-- Store new jobs and put them in line, or where they wait for their time or for others. An id that is known changes
+-- nothing.
 --
--- Arguments: how many, then for each: signature, score without the sequence, workflow or "", timeout in ms, id,
---            specification as JSON.
--- Returns:   {1, then 1 (new) or 0 (known) for each}, or {0, unknown signatures…} when nothing was done because
---            a signature has to be added first.
--- Reads:     signatures, jobs, able:*, p:*
--- Writes:    jobs, sequence, workflows, workflow_uses, uses, p:*, pending, ready:*, idle, log
+-- Arguments: how many, then for each: signature, score without the place, workflow or "", timeout in ms, id, customer or
+--            "", time before which it is not in line in ms or "", deadline in ms from now or "", what it waits for (see
+--            lib/waits.lua) or "", specification as JSON.
+-- Returns:   {1, then 1 (new) or 0 (known) for each}, or when nothing was done: {0, unknown signatures…}: they have to be
+--            added first; {-1, ids…}: jobs that are waited for and do not exist; {-2, customer, how many wait}: too many
+-- Reads:     signatures, jobs, states, able:*, p:*, customers, special, virtual
+-- Writes:    jobs, states, tags, workflows, workflow_uses, customer_uses, open, uses, p:*, pending, delayed, blocked,
+--            unmet, dependents:*, deadlines, variants, at:*, ready:*, idle, rates:*, in:failed, errors, log
 
-local FIELDS = 6
+local FIELDS = 10
 
--- Return the signatures among the arguments that have to be added first.
-local function unknown_signatures(count)
+local function read_jobs(count)
+  local jobs, seen = {}, {}
+  for n = 1, count do
+    local at = A + 1 + (n - 1) * FIELDS
+    local signature, base, workflow, timeout, id, customer, due, deadline, needs, spec = unpack(ARGV, at, at + FIELDS - 1)
+    jobs[n] = {
+      signature = signature, base = base, workflow = workflow, timeout = timeout, id = id, customer = customer, due = due,
+      deadline = deadline, needs = needs, spec = spec, known = seen[id] or call('HEXISTS', key('jobs'), id) == 1,
+    }
+    seen[id] = true
+  end
+  return jobs
+end
+
+local function unknown_signatures(jobs)
   local known, unknown = {}, {}
-  for n = 0, count - 1 do
-    local signature = ARGV[A + 1 + n * FIELDS]
+  for _, job in ipairs(jobs) do
+    local signature = job.signature
     if known[signature] == nil then
       known[signature] = call('HEXISTS', key('signatures'), signature) == 1
       if not known[signature] then
-        unknown[#unknown + 1] = signature
+        push(unknown, signature)
       end
     end
   end
   return unknown
 end
 
--- Jobs of one workflow share the sequence of the first of them, so that they stay together.
-local function sequence_of(workflow, sequence)
-  if workflow == '' then
-    return sequence
+-- Return the jobs that are waited for, and exist neither here nor before them in this call.
+local function missing(jobs)
+  local here, absent = {}, {}
+  for _, job in ipairs(jobs) do
+    if not job.known and job.needs ~= '' then
+      for id in string.gmatch(string.match(job.needs, ' .*'), '%S+') do
+        if not here[id] and call('HEXISTS', key('jobs'), id) == 0 then
+          push(absent, id)
+        end
+      end
+    end
+    here[job.id] = true
   end
-  call('HSETNX', key('workflows'), workflow, int(sequence))
-  call('HINCRBY', key('workflow_uses'), workflow, 1)
-  return tonumber(call('HGET', key('workflows'), workflow))
+  return absent
+end
+
+-- Return a customer of whom more would wait than may, and how many wait now.
+local function too_many(jobs)
+  local new = {}
+  for _, job in ipairs(jobs) do
+    if not job.known and job.customer ~= '' then
+      new[job.customer] = (new[job.customer] or 0) + 1
+    end
+  end
+  for customer, more in pairs(new) do
+    local most = limits_of(customer).waiting_max
+    if most < NO_LIMIT then
+      local waiting = count_of('open', customer) - count_of('running', customer)
+      if waiting + more > most then
+        return customer, waiting
+      end
+    end
+  end
+end
+
+-- Return the score of a new job. One that waits for its time gets its place when that has come; jobs of one workflow and
+-- priority share the place of the first of them, so that they stay together.
+local function score_of(job, tags)
+  if job.workflow ~= '' then
+    local band = band_of(job.base)
+    local field = job.workflow .. '|' .. band
+    call('HSETNX', key('workflows'), field, int(next_place(tags, job.customer, band)))
+    call('HINCRBY', key('workflow_uses'), job.workflow, 1)
+    return int(job.base + call('HGET', key('workflows'), field))
+  elseif job.due ~= '' then
+    return job.base
+  end
+  return int(job.base + next_place(tags, job.customer, band_of(job.base)))
+end
+
+-- Put a job where it waits: into `queues`, or for its time or others. Return the job that it fails by, if any.
+local function settle_in(job, score, queues)
+  local unmet, because = 0, nil
+  if job.needs ~= '' then
+    unmet, because = wait_for(job.id, score, job.needs)
+  end
+  if unmet == 0 and job.due == '' and not because then
+    file(queues, queue_of(job.signature, job.customer), score, job.id)
+    return nil
+  end
+  local state = whole(front_of(job.id))
+  state.due = job.due
+  write_states({ state })
+  if unmet == 0 and not because then
+    call('ZADD', key('delayed'), job.due, job.id)
+  end
+  return because
+end
+
+local function store(job, tags, queues)
+  local score = score_of(job, tags)
+  call('HSET', key('jobs'), job.id, job.timeout .. '|' .. job.signature .. '|' .. score .. '|' .. job.workflow .. '|'
+    .. job.customer .. '|' .. job.deadline .. '|' .. job.spec)
+  if job.customer ~= '' then
+    call('HINCRBY', key('open'), job.customer, 1)
+    call('HINCRBY', key('customer_uses'), job.customer, 1)
+  end
+  if job.deadline ~= '' then
+    call('ZADD', key('deadlines'), NOW + job.deadline, job.id)
+  end
+  return settle_in(job, score, queues)
+end
+
+local RATES_KEPT_S = 900
+
+-- Count what came in this minute, by signature.
+local function count_submitted(uses)
+  local name = key('rates:', math.floor(NOW / 60000))
+  for signature, jobs in pairs(uses) do
+    if call('HINCRBY', name, signature, jobs) == jobs then  -- perhaps the first of this minute
+      call('EXPIRE', name, RATES_KEPT_S)
+    end
+  end
 end
 
 define('submit', function()
-  local count = tonumber(ARGV[A])
-  local unknown = unknown_signatures(count)
+  local jobs = read_jobs(tonumber(ARGV[A]))
+  local unknown = unknown_signatures(jobs)
   if #unknown > 0 then
     return { 0, unpack(unknown) }
   end
-  local last = call('INCRBY', key('sequence'), count)
-  local reply, created, queues = { 1 }, {}, {}
-  for n = 0, count - 1 do
-    local at = A + 1 + n * FIELDS
-    local signature, base, workflow, timeout_ms, id = unpack(ARGV, at, at + 4)
-    if call('HEXISTS', key('jobs'), id) == 1 then
-      reply[n + 2] = 0
-    else
-      local score = int(base + sequence_of(workflow, last - count + 1 + n))
-      local front = timeout_ms .. '|' .. signature .. '|' .. score .. '|' .. workflow .. '|'
-      call('HSET', key('jobs'), id, front .. ARGV[at + 5])
-      file(queues, signature, score, id)
-      created[#created + 1] = id
-      reply[n + 2] = 1
+  local absent = missing(jobs)
+  if #absent > 0 then
+    return { -1, unpack(absent) }
+  end
+  local customer, waiting = too_many(jobs)
+  if customer then
+    return { -2, customer, waiting }
+  end
+  local reply, created, queues, tags, uses, doomed = { 1 }, {}, {}, {}, {}, {}
+  for n, job in ipairs(jobs) do
+    reply[n + 1] = job.known and 0 or 1
+    if not job.known then
+      job.due = job.due ~= '' and tonumber(job.due) > NOW and job.due or ''
+      local because = store(job, tags, queues)
+      if because then
+        push(doomed, { job = job, because = because })
+      end
+      uses[job.signature] = (uses[job.signature] or 0) + 1
+      push(created, job.id)
     end
   end
-  for signature, members in pairs(queues) do
-    call('HINCRBY', key('uses'), signature, members.n / 2)
-    place(signature, members)
+  write_tags(tags)
+  for signature, jobs_of in pairs(uses) do
+    call('HINCRBY', key('uses'), signature, jobs_of)
+  end
+  count_submitted(uses)
+  for queue, members in pairs(queues) do
+    place(queue, members)
   end
   tell('job_submitted', created)
+  for _, entry in ipairs(doomed) do
+    doom(read_state(entry.job.id), entry.job.customer, entry.because)
+    tell_dependents({ entry.job.id })
+  end
   return reply
 end)

@@ -63,6 +63,7 @@ end
 local function go_on(s)
   local state = whole(front_of(s.id, s.state.status .. s.state.tail))
   state.status, state.started, state.timeout, state.avoid = 'pending', '', '', s.avoid
+  state.signature, state.customer = '', ''
   if s.counts then
     state.retries = int(state.retries + 1)
   end
@@ -73,6 +74,35 @@ local function go_on(s)
     put_back(state)
   end
   return text_of(state)
+end
+
+-- Keep the counts of customers right after attempts have ended, and tell those who wait for what has.
+local function count_ends(settlements)
+  local running, open = {}, {}
+  for _, s in ipairs(settlements) do
+    local customer = customer_of(s.state.tail)
+    if customer then
+      running[customer] = (running[customer] or 0) + 1
+      if s.status ~= 'pending' then
+        open[customer] = (open[customer] or 0) + 1
+      end
+    end
+  end
+  for customer, jobs in pairs(running) do
+    leave_running(customer, jobs)
+  end
+  for customer, jobs in pairs(open) do
+    count('open', customer, -jobs)
+  end
+  if call('EXISTS', key('unmet')) == 1 then
+    local ended = {}
+    for _, s in ipairs(settlements) do
+      if s.status ~= 'pending' then
+        push(ended, s.id)
+      end
+    end
+    tell_dependents(ended)
+  end
 end
 
 -- End the running attempts that `settlements` speak of. Whoever calls has checked that they run, and added the session,
@@ -100,6 +130,9 @@ local function end_attempts(settlements)
   end
   write(batch)
   tell_of(settlements)
+  if #settlements > 0 then
+    count_ends(settlements)
+  end
 end
 
 -- Put running jobs back as if the attempts had not been; return their ids.

@@ -9,17 +9,31 @@
 --   ARGV[4…] the function's own arguments, from A on
 --
 -- Keys (<…> is a part of the name):
---   jobs           hash  job id -> "timeout in ms|signature|score|workflow|specification as JSON"
+--   jobs           hash  job id -> "timeout in ms|signature|score|workflow|customer|deadline in ms|specification as
+--                        JSON". Workflows and customers stand here and elsewhere as digests of their names; "": none
 --   states         hash  job id -> its state once it was claimed, see lib/states.lua
 --   errors         hash  job id -> error of the last failed attempt, JSON
 --   progress       hash  job id -> "at in ms|JSON"
 --   results        hash  job id -> JSON
---   p:<signature>  zset  waiting jobs of one signature by score. "signature!worker" holds retries that leave out
---                        that worker for a while (a variant of the signature)
---   pending        zset  all waiting jobs by score: the position in line, and pages of it
---   delayed        zset  job id -> when its retry is due
+--   p:<queue>      zset  waiting jobs of one queue by score. A queue is a signature, or a variant of it:
+--                        "signature@customer" has the jobs of a special customer, "signature!worker" and
+--                        "signature@customer!worker" retries that leave out that worker for a while
+--   pending        zset  all jobs in line by score: the position in line, and pages of it
+--   delayed        zset  job id -> when it may be in line: a retry, or one that was submitted for later
+--   blocked        zset  job id -> score, of jobs that wait for others;  unmet: hash, job id -> "policy|how many"
+--   dependents:<id> set  jobs that wait for this one, and some that do no more
+--   resolving      list  ended jobs whose dependents have not all been told
+--   deadlines      zset  job id -> when it must have ended; some have
 --   avoiding       zset  job id -> until when it waits in a variant
---   variants       set   names of variants that have jobs
+--   variants       set   names of variants that have jobs;  at:<customer>: set, those of a special customer
+--   tags           hash  "customer|band" -> virtual time of its last job;  virtual: zset, band -> score of the job that
+--                        was claimed and stands highest there. A band is a priority: all scores of it
+--   customers      hash  customer -> "weight|most that run|most that wait|name";  customer_uses: hash, stored jobs
+--   open, running  hashes  customer -> jobs that have not ended, jobs that run
+--   special        hash  customer -> name, of those that some limit or some class treats unlike the others
+--   refuses:<class> set  special customers whose jobs the class does not take, "-" for all who are not special
+--   refusing       hash  classes that have such a set -> 1
+--   paused         set   services of which nothing is claimed, "*": all
 --   in:<status>    zset  job id -> start (assigned, in_progress) or end (completed, failed, timeout, cancelled)
 --   sessions       hash  session -> "worker|class|end of its lease in ms"
 --   held:<session> set   jobs that it has leased
@@ -28,13 +42,15 @@
 --   members:<class> set  sessions of a class
 --   classes        hash  class -> capability as JSON;  unused: zset, class -> since when it has no session
 --   signatures     hash  signature -> need as JSON;  uses: hash, signature -> how many stored jobs have it
+--   service_of     hash  signature -> its service
+--   rates:<minute> hash  signature -> how many were submitted; kept for a while
 --   able:<signature> set classes that can run it
---   ready:<class>  zset  signature or variant -> score of its head. May be too low, or of none; a claim that meets such
---                        an entry corrects it. Never too high, never missing
+--   ready:<class>  zset  queue -> score of its head, but for queues of paused services. May be too low, or of none, or
+--                        of a customer of whom no more may run; a claim that meets such an entry corrects it. Never too
+--                        high, never missing
 --   matched        counter of changes to classes and signatures: whoever adds one has seen all of the others
 --   idle           set   classes that want a message on channel bus:wake when work arrives
---   sequence       counter of submits
---   workflows      hash  workflow -> sequence shared by its jobs;  workflow_uses: hash, workflow -> stored jobs
+--   workflows      hash  "workflow|band" -> place shared by its jobs;  workflow_uses: hash, workflow -> stored jobs
 --   leases         hash  what only one control plane may do -> "end of its lease in ms|owner"
 --   nodes          hash  node id -> record as JSON (not ours: stores/valkey/nodes.py)
 --   tokens, tokens:used, tokens:uses   hashes  token id -> record, last use in ms, joins (stores/valkey/tokens.py)
@@ -44,7 +60,8 @@
 --   files, batches, batches:cancels  hashes  id -> JSON, JSON, since when in ms (not ours: stores/valkey/batches.py)
 --   commands       hash  command id -> "how it stands|record as JSON"
 --   commands_ended zset  command id -> its end in ms, of those that ended
---   layout         number of this list of keys (not ours: stores/valkey/server.py)
+--   schedules      hash  schedule -> record as JSON;  schedules:next: zset, schedule -> when it is due in ms
+--   schedules:last hash  schedule -> "time in ms|job" of its last job
 --   layout         version of this list, written once when the store is opened (server.py)
 --   log            stream of events: field `event` with JSON, or field `job` with lines, see `tell`
 --
@@ -58,6 +75,9 @@ local BULK = 1000  -- unpack() fails from about 8,000 values on
 local call, ARGV, NOW, NOW_TEXT, EVENTS_MAX, AVOID_MS
 local names, prefix = {}, nil
 
+-- What a call has learned of customers, by digest: see lib/customers.lua.
+local LIMITS, ROOMS
+
 -- Whole numbers as text: the server writes large ones with an exponent.
 local function int(number)
   return string.format('%.0f', number)
@@ -65,6 +85,7 @@ end
 
 local function begin(keys, args)
   call, ARGV = redis.call, args
+  LIMITS, ROOMS = {}, {}
   if keys[1] ~= prefix then
     names, prefix = {}, keys[1]
   end

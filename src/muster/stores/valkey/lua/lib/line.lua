@@ -1,14 +1,125 @@
 -- The line of waiting jobs: how a job gets into it and out of it.
 
--- Return signature, score and workflow of a job's entry in `jobs`.
+local BAND = 2 ^ 46  -- scores of one priority; the same as in jobs/order.py
+local STEP = 100
+
+-- Return timeout, signature, score, workflow, customer and deadline of a job's entry in `jobs`.
 local function header(entry)
-  return string.match(entry, '^%d+|([^|]*)|(%d+)|([^|]*)|')
+  return string.match(entry, '^(%d+)|([^|]*)|(%d+)|([^|]*)|([^|]*)|(%d*)|')
+end
+
+local function band_of(score)
+  return int(math.floor(score / BAND))
+end
+
+-- Return the place of a customer's next job in a band, and count it: the rule is in jobs/order.py. `tags` gathers what
+-- is to be written.
+local function next_place(tags, customer, band)
+  local field = customer .. '|' .. band
+  local last = tags[field]
+  if not last then
+    local clock = math.fmod(tonumber(call('ZSCORE', key('virtual'), band) or 0), BAND)
+    last = math.max(tonumber(call('HGET', key('tags'), field) or 0), clock)
+  end
+  tags[field] = last + STEP / (customer == '' and 1 or limits_of(customer).weight)
+  return math.floor(tags[field])
+end
+
+local function write_tags(tags)
+  for field, tag in pairs(tags) do
+    call('HSET', key('tags'), field, string.format('%.17g', tag))
+  end
+end
+
+-- --- queues ---------------------------------------------------------------------------------------------------------
+
+-- Return signature and customer of a queue.
+local function parts_of(queue)
+  return string.match(queue, '^([^@!]*)@?([^!]*)')
+end
+
+-- Return the queue of a customer's jobs.
+local function queue_of(signature, customer)
+  if customer ~= '' and call('HEXISTS', key('special'), customer) == 1 then
+    return signature .. '@' .. customer
+  end
+  return signature
+end
+
+local function is_variant(queue)
+  return #queue > DIGEST
+end
+
+-- Note a variant that has jobs now.
+local function note_variant(queue)
+  local _, customer = parts_of(queue)
+  call('SADD', key('variants'), queue)
+  if customer ~= '' then
+    call('SADD', key('at:', customer), queue)
+  end
+end
+
+-- Forget a variant that has no jobs left.
+local function drop_if_empty(queue)
+  if is_variant(queue) and call('EXISTS', key('p:', queue)) == 0 then
+    local _, customer = parts_of(queue)
+    call('SREM', key('variants'), queue)
+    if customer ~= '' then
+      call('SREM', key('at:', customer), queue)
+    end
+  end
+end
+
+local function head_of(queue)
+  return call('ZRANGE', key('p:', queue), '0', '0', 'WITHSCORES')[2]
+end
+
+local function is_paused(signature)
+  if call('EXISTS', key('paused')) == 0 then
+    return false
+  end
+  local service = call('HGET', key('service_of'), signature) or ''
+  return call('SISMEMBER', key('paused'), '*') == 1 or call('SISMEMBER', key('paused'), service) == 1
+end
+
+-- Whether a class that can run the signature does not take jobs of this customer; "": of those who are not special.
+local function refuses(class, customer)
+  return call('SISMEMBER', key('refuses:', class), customer == '' and '-' or customer) == 1
+end
+
+-- Return the classes that can run the jobs of a queue.
+local function classes_for(signature, customer)
+  local classes = call('SMEMBERS', key('able:', signature))
+  if call('EXISTS', key('refusing')) == 0 then
+    return classes
+  end
+  local fit = {}
+  for _, class in ipairs(classes) do
+    if not refuses(class, customer) then
+      push(fit, class)
+    end
+  end
+  return fit
+end
+
+-- Whether anybody who is there can run the jobs of a queue.
+local function is_served(queue)
+  for _, class in ipairs(classes_for(parts_of(queue))) do
+    if call('EXISTS', key('members:', class)) == 1 then
+      return true
+    end
+  end
+  return false
 end
 
 -- A queue has a new head: enter it into the ready index of every class that can run it, and wake those that wait.
 local function offer(queue, score)
+  local signature, customer = parts_of(queue)
+  if is_paused(signature) or (customer ~= '' and room_of(customer) <= 0) then
+    return
+  end
   local someone_waits = call('EXISTS', key('idle')) == 1
-  for _, class in ipairs(call('SMEMBERS', key('able:', string.match(queue, '^[^!]*')))) do
+  for _, class in ipairs(classes_for(signature, customer)) do
     call('ZADD', key('ready:', class), 'LT', score, queue)
     if someone_waits and call('SREM', key('idle'), class) == 1 then
       call('PUBLISH', key('bus:wake'), class)
@@ -16,7 +127,35 @@ local function offer(queue, score)
   end
 end
 
--- Put jobs into a queue (a signature or a variant) and so into line; `members` is score, id, score, id…
+-- Offer the queues again, once what kept them from being claimed is over.
+local function reopen(queues)
+  for _, queue in ipairs(queues) do
+    local head = head_of(queue)
+    if head then
+      offer(queue, head)
+    end
+  end
+end
+
+-- More jobs of a customer may run than before.
+local function make_room(customer)
+  ROOMS[customer] = nil
+  reopen(call('SMEMBERS', key('at:', customer)))
+end
+
+-- Jobs of a customer run no more.
+local function leave_running(customer, jobs)
+  local now = count('running', customer, -jobs)
+  local most = limits_of(customer).running_max
+  ROOMS[customer] = nil
+  if now < most and now + jobs >= most then
+    make_room(customer)
+  end
+end
+
+-- --- jobs -----------------------------------------------------------------------------------------------------------
+
+-- Put jobs into a queue and so into line; `members` is score, id, score, id…
 local function place(queue, members)
   local lowest = members[1]
   for at = 3, members.n or #members, 2 do
@@ -24,18 +163,21 @@ local function place(queue, members)
       lowest = members[at]
     end
   end
-  local head = call('ZRANGE', key('p:', queue), '0', '0', 'WITHSCORES')[2]
+  local head = head_of(queue)
   bulk('ZADD', key('p:', queue), members)
   bulk('ZADD', key('pending'), members)
+  if is_variant(queue) then
+    note_variant(queue)
+  end
   if not head or tonumber(lowest) < tonumber(head) then
     offer(queue, lowest)
   end
 end
 
--- Whether a live session of another worker can run the signature. A sample of each class will do: a worker that is
--- taken for the only one merely gets its retry sooner.
-local function others_can_run(signature, worker)
-  for _, class in ipairs(call('SMEMBERS', key('able:', signature))) do
+-- Whether a live session of another worker can run it. A sample of each class will do: a worker that is taken for the
+-- only one merely gets its retry sooner.
+local function others_can_run(signature, customer, worker)
+  for _, class in ipairs(classes_for(signature, customer)) do
     for _, session in ipairs(call('SRANDMEMBER', key('members:', class), 8)) do
       local other = read_session(session)
       if other.worker ~= worker and other.ends > NOW then
@@ -46,14 +188,30 @@ local function others_can_run(signature, worker)
   return false
 end
 
--- Put a job that was claimed before back in its place in line, leaving out its avoided worker while others can run it.
--- Changes its state, which whoever calls writes.
+-- Give a job its place that waited for its time since it was submitted: it comes now.
+local function find_place(id, entry)
+  local timeout, signature, base, workflow, customer, deadline = header(entry)
+  local tags = {}
+  local score = int(base + next_place(tags, customer, band_of(base)))
+  write_tags(tags)
+  local front = timeout .. '|' .. signature .. '|' .. base .. '|' .. workflow .. '|' .. customer .. '|' .. deadline .. '|'
+  local spec = string.sub(entry, #front + 1)
+  call('HSET', key('jobs'), id,
+    timeout .. '|' .. signature .. '|' .. score .. '|' .. workflow .. '|' .. customer .. '|' .. deadline .. '|' .. spec)
+  return score
+end
+
+-- Put a job in its place in line, leaving out its avoided worker while others can run it. Changes its state, which
+-- whoever calls writes.
 local function put_back(state)
-  local signature, score = header(call('HGET', key('jobs'), state.id))
-  local queue = signature
-  if state.avoid ~= '' and others_can_run(signature, state.avoid) then
-    queue = signature .. '!' .. state.avoid
-    call('SADD', key('variants'), queue)
+  local entry = call('HGET', key('jobs'), state.id)
+  local _, signature, score, _, customer = header(entry)
+  if math.fmod(score, BAND) == 0 then
+    score = find_place(state.id, entry)
+  end
+  local queue = queue_of(signature, customer)
+  if state.avoid ~= '' and others_can_run(signature, queue == signature and '' or customer, state.avoid) then
+    queue = queue .. '!' .. state.avoid
     call('ZADD', key('avoiding'), NOW + AVOID_MS, state.id)
   else
     state.avoid = ''
@@ -61,21 +219,18 @@ local function put_back(state)
   place(queue, { score, state.id })
 end
 
--- Forget a variant that has no jobs left.
-local function drop_if_empty(queue)
-  if string.find(queue, '!', 1, true) and call('EXISTS', key('p:', queue)) == 0 then
-    call('SREM', key('variants'), queue)
-  end
-end
-
--- Take one waiting job out of the line; return its signature and score. Its entry in the ready index stays: a claim
+-- Take one waiting job out of the line; return signature, score and customer. Its entry in the ready index stays: a claim
 -- will correct it.
 local function leave_line(state)
-  local signature, score = header(call('HGET', key('jobs'), state.id))
-  local queue = state.avoid == '' and signature or signature .. '!' .. state.avoid
-  call('ZREM', key('p:', queue), state.id)
+  local _, signature, score, _, customer = header(call('HGET', key('jobs'), state.id))
+  local suffix = state.avoid == '' and '' or '!' .. state.avoid
+  local queue = queue_of(signature, customer) .. suffix
+  if call('ZREM', key('p:', queue), state.id) == 0 then  -- its customer has become special since
+    queue = signature .. suffix
+    call('ZREM', key('p:', queue), state.id)
+  end
   call('ZREM', key('pending'), state.id)
   call('ZREM', key('avoiding'), state.id)
   drop_if_empty(queue)
-  return signature, score
+  return signature, score, customer
 end

@@ -1,14 +1,16 @@
 -- The state of a job: one text in the hash `states`, so that one command reads or writes any number of them.
 --
--- "status|attempt|session|worker|retries|started|timeout|due|avoid|ended"; times in ms; "" where there is none. A job
--- has none before its first claim. Session and worker outlive an attempt that went back: they tell a repeated report.
+-- "status|attempt|session|worker|retries|started|timeout|due|avoid|signature|customer|ended"; times in ms; "" where there
+-- is none. A job that was put in line has none before its first claim; signature and customer are those of a running job.
+-- Session and worker outlive an attempt that went back: they tell a repeated report.
 --
 -- Taking it apart costs more than a command, so most read only the front of it: a running job ends by another word in
 -- front and the time at the end.
 
 local FRONT = '^([^|]*)(|(%d+)|([^|]*)|.*)$'
-local REST = '^|%d+|[^|]*|([^|]*)|(%d+)|(%d*)|(%d*)|(%d*)|([^|]*)|(%d*)$'
-local NEVER_CLAIMED = 'pending|0|||0|||||'
+local REST = '^|%d+|[^|]*|([^|]*)|(%d+)|(%d*)|(%d*)|(%d*)|([^|]*)|([^|]*)|([^|]*)|(%d*)$'
+local NEVER_CLAIMED = 'pending|0|||0|||||||'
+local DIGEST = 16  -- characters of a signature, and of a customer
 
 -- Return {id, status, attempt, session, tail (all but the status)}.
 local function front_of(id, text)
@@ -18,7 +20,8 @@ end
 
 -- Add the rest of the fields.
 local function whole(s)
-  s.worker, s.retries, s.started, s.timeout, s.due, s.avoid, s.ended = string.match(s.tail, REST)
+  s.worker, s.retries, s.started, s.timeout, s.due, s.avoid, s.signature, s.customer, s.ended =
+    string.match(s.tail, REST)
   return s
 end
 
@@ -48,7 +51,7 @@ end
 
 local function text_of(s)
   return s.status .. '|' .. s.attempt .. '|' .. s.session .. '|' .. s.worker .. '|' .. s.retries .. '|' .. s.started
-    .. '|' .. s.timeout .. '|' .. s.due .. '|' .. s.avoid .. '|' .. s.ended
+    .. '|' .. s.timeout .. '|' .. s.due .. '|' .. s.avoid .. '|' .. s.signature .. '|' .. s.customer .. '|' .. s.ended
 end
 
 local function write_states(states)
@@ -62,6 +65,13 @@ end
 -- Return the text of a running job that has ended.
 local function ended_text(s, status)
   return status .. s.tail .. NOW_TEXT
+end
+
+-- Return the customer of a running job, if it has one: the last field of its tail before the end, of a known length.
+local function customer_of(tail)
+  if string.byte(tail, -2) ~= 124 then  -- "|"
+    return string.sub(tail, -DIGEST - 1, -2)
+  end
 end
 
 local RUNNING = { 'assigned', 'in_progress' }

@@ -5,7 +5,8 @@
 --
 -- A queue that takes part in the merge is {queue, indexed (its score in the index), score (of its next job, or what it
 -- is at least), found (a page of its jobs: id, score, id, score…; nil: to be read), at (how far the page was used),
--- size (of the page), taken (how many jobs in all)}. Scores are numbers to compare and text to write down.
+-- size (of the page), taken (how many jobs in all), customer (if it is special), full (no more of its may run)}. Scores
+-- are numbers to compare and text to write down.
 
 local INDEX_PAGE = 16
 
@@ -37,7 +38,10 @@ local function read_index(index, parts, most)
     local queue, score = entries[at], tonumber(entries[at + 1])
     index.last = score
     if string.sub(queue, -#index.avoided) ~= index.avoided then
-      enter(parts, { queue = queue, indexed = entries[at + 1], score = score, size = 0, taken = 0 })
+      local customer = is_variant(queue) and string.match(queue, '@([^!]*)') or nil
+      enter(parts, {
+        queue = queue, indexed = entries[at + 1], score = score, size = 0, taken = 0, customer = customer, full = false,
+      })
     end
   end
 end
@@ -69,6 +73,11 @@ local function close(index, part)
   if part.taken > 0 then
     call('ZREMRANGEBYRANK', name, '0', part.taken - 1)
   end
+  if part.full then
+    call('ZREM', index.key, part.queue)
+    drop_if_empty(part.queue)
+    return
+  end
   if not part.found then
     part.found, part.at = call('ZRANGE', name, '0', '0', 'WITHSCORES'), 0
   end
@@ -93,6 +102,11 @@ local function take_many(class, avoided, want)
     local part = table.remove(parts, 1)
     if not part then
       break
+    elseif part.customer and room_of(part.customer) <= 0 then
+      if part.size == 0 then
+        opened[#opened + 1] = part
+      end
+      part.full, part.score = true, math.huge
     elseif not part.found then
       if part.size == 0 then
         opened[#opened + 1] = part
@@ -102,6 +116,9 @@ local function take_many(class, avoided, want)
       n = n + 1
       ids[n], queues[n] = part.found[part.at + 1], part.queue
       part.taken, part.at = part.taken + 1, part.at + 2
+      if part.customer then
+        ROOMS[part.customer] = ROOMS[part.customer] - 1
+      end
       advance(part)
     end
     if part.score < math.huge then
@@ -114,12 +131,13 @@ local function take_many(class, avoided, want)
   return ids, queues
 end
 
--- Take one job the short way: its queue is alone in front, and the index is right about it. Otherwise take none.
-local function take_one(class, avoided)
+-- Take one job the short way: its queue is a signature's and alone in front, and the index is right about it. Otherwise
+-- take none.
+local function take_one(class)
   local ready = key('ready:', class)
   local top = call('ZRANGE', ready, '0', '1', 'WITHSCORES')
   local queue, score = top[1], top[2]
-  if not queue or score == top[4] or string.sub(queue, -#avoided) == avoided then
+  if not queue or score == top[4] or is_variant(queue) then
     return nil
   end
   local found = call('ZRANGE', key('p:', queue), '0', '1', 'WITHSCORES')
@@ -131,7 +149,6 @@ local function take_one(class, avoided)
     call('ZADD', ready, found[4], queue)
   else
     call('ZREM', ready, queue)
-    drop_if_empty(queue)
   end
   return { found[1] }, { queue }
 end
@@ -141,7 +158,7 @@ local function take(class, worker, want)
   local avoided = '!' .. worker
   local ids, queues
   if want == 1 then  -- what most workers ask for
-    ids, queues = take_one(class, avoided)
+    ids, queues = take_one(class)
   end
   if not ids then
     ids, queues = take_many(class, avoided, want)
