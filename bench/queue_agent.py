@@ -51,7 +51,7 @@ async def work(url: str, slots: int, hits: str) -> None:
     clock, rng = SystemClock(), system_rng()
     store = await ValkeyStore.open(url, call_timeout_s=30)
     jobs = JobService(
-        JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs),
+        JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs, lines=store.jobs),
         store.bus,
         clock,
         rng,

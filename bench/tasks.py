@@ -61,7 +61,7 @@ class Bench:
         self.fleet = Fleet(NodeBook(Limits()), Recorder(store.nodes, store.log), clock)
         self.router = Router(self.fleet, strategy=Strategy.LEAST_LOADED, rng=rng, clock=clock)
         self.jobs = JobService(
-            JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs),
+            JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs, lines=store.jobs),
             store.bus,
             clock,
             rng,
