@@ -47,29 +47,24 @@ def check(schedule: Schedule) -> None:
                 f"cron must have five fields (minute hour day month weekday), got {schedule.cron!r}", field="cron"
             )
         try:
-            following = next_after(schedule, schedule.created_at)
+            next_after(schedule, schedule.created_at)
         except CronSimError as error:
             raise InvalidInput(f"cron {schedule.cron!r} cannot be read: {error}", field="cron") from None
-        if following is None:
-            raise InvalidInput(f"cron {schedule.cron!r} names no time that will come", field="cron")
 
 
-def next_after(schedule: Schedule, after_ms: int) -> int | None:
-    """Return the first time after `after_ms`; None: there is none within the next decades."""
+def next_after(schedule: Schedule, after_ms: int) -> int:
+    """Return the first time after `after_ms`. There always is one: days that never come are refused as they are read."""
     if schedule.every_s is not None:
         every_ms = round(schedule.every_s * 1000)
         done = max(0, after_ms - schedule.created_at) // every_ms
         return schedule.created_at + (done + 1) * every_ms
-    return next((_ms(at) for at in CronSim(schedule.cron or "", _local(schedule, after_ms))), None)
+    return _ms(next(CronSim(schedule.cron or "", _local(schedule, after_ms))))
 
 
 def next_times(schedule: Schedule, after_ms: int, count: int) -> list[int]:
     times: list[int] = []
     while len(times) < count:
-        following = next_after(schedule, times[-1] if times else after_ms)
-        if following is None:
-            break
-        times.append(following)
+        times.append(next_after(schedule, times[-1] if times else after_ms))
     return times
 
 

@@ -2,7 +2,8 @@ from typing import Any
 
 from muster.domain.capability import Capability
 from muster.domain.job import Hardware, JobError, JobStatus, Requirements
-from muster.jobs.explain import Classes, explain, is_unworkable
+from muster.ids import JobId
+from muster.jobs.explain import Classes, Held, explain, is_unworkable, why_unworkable
 from tests.unit.jobs.makers import WORKER, job, spec
 
 ABLE = ("able", Capability(services=("comfyui",), gpu_memory_gb=24), 2)
@@ -79,3 +80,27 @@ def test_a_job_is_unworkable_when_no_worker_online_can_run_it():
     assert is_unworkable(BIG_JOB.need, [])
     assert is_unworkable(BIG_JOB.need, [SMALL, GONE])
     assert not is_unworkable(BIG_JOB.need, [SMALL, ABLE])
+
+
+def held(**reasons: Any) -> str:
+    return explain(job(spec(customer_id="acme")), [ABLE], 0, Held(**reasons)).summary
+
+
+def test_what_keeps_a_job_besides_workers_is_said():
+    few, many = (JobId("a"),), tuple(JobId(f"job-{number}") for number in range(7))
+    assert held(waiting_for=few) == "waits for 1 job to end: a"
+    assert held(waiting_for=many) == "waits for 7 jobs to end: job-0, job-1, job-2, job-3, job-4, …"
+    assert held(paused=True) == "the queue comfyui is paused; POST /api/queues/comfyui/resume"
+    assert held(running_max=2) == "waits until fewer than 2 jobs of the customer acme run (running_max)"
+
+
+def test_a_job_before_its_time_says_when_that_is():
+    assert summary([ABLE], next_attempt_at=1_700_000_000_000) == "waits for its time, 2023-11-14T22:13:20+00:00"
+
+
+def test_a_job_nobody_can_run_says_what_would_help():
+    assert why_unworkable(job(BIG_JOB), [ABLE]) is None
+    assert (why_unworkable(job(BIG_JOB), [SMALL]) or "").startswith("nobody in the fleet can run it")
+    assert (why_unworkable(job(BIG_JOB), [GONE]) or "").endswith("it runs once a worker of gone is back")
+    nobody = why_unworkable(job(BIG_JOB), []) or ""
+    assert nobody.endswith("it runs once there is a worker that offers the service comfyui")

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from muster.domain.capability import Capability
+from muster.domain.capability import Capability, CustomerAccess
 from muster.domain.job import JobSpec, Need, Requirements
 from muster.errors import InvalidInput
-from muster.jobs.matching import Mismatch, class_id, match, normalised, signature
+from muster.jobs.matching import Mismatch, admits, class_id, match, normalised, signature, special_customers
 from muster.wire import decode, encode
 
 
@@ -269,3 +269,11 @@ def test_equally_able_workers_share_a_class():
     assert class_id(one) != class_id(worker())
     assert class_id(one).startswith("c")
     assert len(class_id(one)) == 17
+
+
+def test_customers_that_a_worker_treats_unlike_others_are_known_to_it():
+    picky = Capability(customers=CustomerAccess(allow=("acme",), deny=("evil",)))
+    assert special_customers(picky) == {"acme", "evil"}
+    assert admits(picky, "acme")
+    assert not admits(picky, "evil")
+    assert not special_customers(Capability())

@@ -4,7 +4,17 @@ import pytest
 
 from muster.domain.job import JobSpec
 from muster.ids import JobId
-from muster.jobs.order import PLACE_MAX, PRIORITY_MAX, order_priority, priority_of, score
+from muster.jobs.order import (
+    PLACE_MAX,
+    PRIORITY_MAX,
+    STEP,
+    next_tag,
+    order_priority,
+    place_at,
+    place_of,
+    priority_of,
+    score,
+)
 
 
 def test_jobs_submitted_one_after_the_other_never_get_equal_scores():
@@ -41,3 +51,14 @@ def test_a_workflows_priority_wins_over_the_jobs_own():
     step = JobSpec(job_id=JobId("j"), service_required="s", priority=10, workflow_priority=0)
     assert order_priority(job) == 10
     assert order_priority(step) == 0
+
+
+def test_a_place_can_be_read_back():
+    assert place_of(float(score(50, 1_234))) == 1_234
+
+
+def test_a_customer_that_waited_comes_next_and_one_that_did_not_waits_its_turn():
+    clock = 500.0
+    assert next_tag(clock, last=0.0, weight=1) == clock + STEP
+    assert next_tag(clock, last=900.0, weight=1) == 900.0 + STEP
+    assert place_at(next_tag(clock, last=0.0, weight=3)) == 533

@@ -120,3 +120,7 @@ def test_a_success_carries_its_result_if_it_has_one():
 def test_a_worker_that_notices_the_time_first_ends_the_job_as_the_store_would():
     late = JobError(code=TIMED_OUT, message="took longer than 5 s")
     assert fail(late, max_retries=0).status is JobStatus.TIMEOUT
+
+
+def test_a_wait_too_long_for_a_number_is_the_longest_one():
+    assert delay_s(RetryPolicy(base_s=1.0, factor=100.0, max_s=60.0, jitter=0.0), 100_000, NO_JITTER) == 60.0

@@ -96,7 +96,7 @@ def test_a_schedule_that_is_resumed_makes_up_for_nothing():
         ({"cron": "* * * *"}, "cron"),
         ({"cron": "0 0 * * * *"}, "cron"),
         ({"cron": "61 * * * *"}, "cron"),
-        ({"cron": "0 0 30 2 *"}, "cron"),
+        ({"cron": "0 0 31 4,6 *"}, "cron"),
         ({"every_s": 0.5}, "every_s"),
         ({"every_s": 60, "time_zone": "Mars/Base"}, "time_zone"),
         ({"every_s": 60, "time_zone": "../etc/passwd"}, "time_zone"),
@@ -111,3 +111,9 @@ def test_what_cannot_be_is_refused_with_the_field_named(fields, field):
     assert caught.value.field == field
     check(schedule(every_s=60))
     check(schedule(cron="*/5 9-17 * * MON-FRI", time_zone="America/New_York"))
+
+
+def test_a_day_that_never_comes_is_refused():
+    with pytest.raises(InvalidInput) as refused:
+        check(schedule(cron="0 0 31 4,6 *"))
+    assert refused.value.field == "cron"

@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 
-from muster.domain.job import Hardware, Requirements
+from muster.domain.job import Hardware, Requirements, Retry
 from muster.errors import InvalidInput, PayloadTooLarge
+from muster.ids import JobId
 from muster.jobs import submission
 from tests.unit.jobs.makers import spec
 
@@ -55,6 +56,11 @@ def test_what_is_within_its_bounds_passes(fields):
         ("timeout_s", 7 * 86_400 + 1),
         ("customer_id", ""),
         ("workflow_id", "x" * 257),
+        ("deadline_s", 0),
+        ("run_at", 367 * 86_400_000),
+        ("depends_on", tuple(JobId(f"job-{number}") for number in range(2, 1_003))),
+        ("depends_on", (JobId("no/id"),)),
+        ("depends_on", (JobId("job-1"),)),
     ],
 )
 def test_what_is_out_of_bounds_is_refused_by_name(field, value):
@@ -82,6 +88,27 @@ def test_requirements_that_cannot_be_are_refused_by_name(requirements, field):
         check(requirements=requirements)
     assert refused.value.field == field
     assert field in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("retry", "field"),
+    [(Retry(factor=0.5), "retry.factor"), (Retry(jitter=2), "retry.jitter"), (Retry(not_on=("",)), "retry.not_on")],
+)
+def test_a_way_of_trying_again_that_cannot_be_is_refused_by_name(retry: Retry, field: str):
+    with pytest.raises(InvalidInput) as refused:
+        check(retry=retry)
+    assert refused.value.field == field
+
+
+def test_a_job_that_would_be_over_before_its_time_is_refused():
+    check(run_at=5_000, deadline_s=6)
+    with pytest.raises(InvalidInput) as refused:
+        check(run_at=5_000, deadline_s=5)
+    assert refused.value.field == "deadline_s"
+
+
+def test_jobs_to_wait_for_are_fine_when_there_are_few():
+    check(depends_on=(JobId("job-2"), JobId("job-3")))
 
 
 def test_requirements_too_deep_for_the_stack_are_refused_like_any_other():
