@@ -53,7 +53,7 @@ def check(schedule: Schedule) -> None:
 
 
 def next_after(schedule: Schedule, after_ms: int) -> int:
-    """Return the first time after `after_ms`. There always is one: days that never come are refused as they are read."""
+    """Return the first time after `after_ms`. There is always one: days that never come are refused."""
     if schedule.every_s is not None:
         every_ms = round(schedule.every_s * 1000)
         done = max(0, after_ms - schedule.created_at) // every_ms
