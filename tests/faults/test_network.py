@@ -111,11 +111,11 @@ def test_an_agent_that_was_cut_off_goes_dead_and_comes_back_by_itself(make_world
 
     eventually_sync(lambda: health(world.plane) == {"node-0": "healthy", "node-1": "healthy"}, BACK_S)
     assert all(agent.running for agent in world.agents)
-    lives = world.told("node_registered", "node_stale", "node_dead", "node_recovered", "node_rebooted")
-    assert sorted(lives) == sorted(
-        [("node_registered", "node-0"), ("node_registered", "node-1")]
-        + [(kind, "node-0") for kind in ("node_stale", "node_dead", "node_recovered")]
-    )
+    expected = [("node_registered", "node-0"), ("node_registered", "node-1")]
+    expected += [(kind, "node-0") for kind in ("node_stale", "node_dead", "node_recovered")]
+    kinds = ("node_registered", "node_stale", "node_dead", "node_recovered", "node_rebooted")
+    # Facts are written a moment after they are shown.
+    eventually_sync(lambda: sorted(world.told(*kinds)) == sorted(expected), BACK_S)
 
 
 def test_a_heartbeat_that_was_under_way_during_a_cut_does_not_count(make_world: Any) -> None:

@@ -290,7 +290,7 @@ def spec_of(data: SubmitJob, now_ms: int) -> JobSpec:
         requirements=asked.requirements,
         priority=data.priority,
         max_retries=data.max_retries,
-        timeout_s=data.timeout_s or asked.timeout_s or TIMEOUT_S,
+        timeout_s=next(s for s in (data.timeout_s, asked.timeout_s, TIMEOUT_S) if s is not None),
         customer_id=data.customer_id,
         workflow_id=data.workflow_id,
         workflow_priority=data.workflow_priority,

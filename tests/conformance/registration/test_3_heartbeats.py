@@ -24,6 +24,11 @@ def test_3_1_a_healthy_node_is_heard_again_and_again(fleet: Fleet) -> None:
     assert states == {"healthy"}
 
 
+def facts(fleet: Fleet) -> list[str]:
+    """Return what was told so far: facts are written a moment after they are shown."""
+    return [event["kind"] for event in fleet.plane.get("/api/events?limit=1000")["events"]]
+
+
 def test_3_2_a_silent_node_goes_stale_and_then_dead(own_fleet: Fleet) -> None:
     worker = own_fleet.worker()
     own_fleet.wait_until_healthy()
@@ -31,7 +36,8 @@ def test_3_2_a_silent_node_goes_stale_and_then_dead(own_fleet: Fleet) -> None:
     eventually_sync(lambda: own_fleet.node()["health_status"] == "stale", 30)
     eventually_sync(lambda: own_fleet.node()["health_status"] == "dead", 30)
     assert own_fleet.node()["connected"] is False
-    kinds = [event["kind"] for event in own_fleet.plane.get("/api/events?limit=1000")["events"]]
+    eventually_sync(lambda: {"node_stale", "node_dead"} <= set(facts(own_fleet)), 30)
+    kinds = facts(own_fleet)
     assert kinds.index("node_stale") < kinds.index("node_dead")
 
 
