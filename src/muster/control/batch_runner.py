@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import structlog
 from msgspec.structs import replace
@@ -13,6 +13,7 @@ from muster.control.batch_run import BatchRun, Surroundings, parts_of
 from muster.control.batches import TOPIC, BatchRecords
 from muster.control.file_service import FileService
 from muster.control.job_service import JobService
+from muster.control.rounds import ever, wait_up_to
 from muster.domain.batch import BATCH_ENDED, Batch
 from muster.domain.event import Event, LoggedEvent
 from muster.domain.job import TERMINAL
@@ -80,7 +81,7 @@ class BatchRunner:
     async def start(self) -> None:
         if not self._tasks:
             self._tasks = [
-                asyncio.create_task(self._ever(run), name=f"batches{run.__name__}")
+                asyncio.create_task(ever(run, "batches", _TICK_S), name=f"batches{run.__name__}")
                 for run in (self._listen, self._hear_of_jobs, self._lead)
             ]
 
@@ -94,16 +95,6 @@ class BatchRunner:
     def open_jobs(self) -> int:
         return sum(len(run.open) for run, _ in self._runs.values())
 
-    async def _ever(self, run: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                await run()
-            except MusterError as error:
-                log.warning("batches_interrupted", error=error.message)
-            except Exception:  # the next round must come: no batch goes on without it
-                log.exception("batches_failed")
-            await asyncio.sleep(_TICK_S)
-
     async def _listen(self) -> None:
         async for _ in self._bus.subscribe(TOPIC):
             self._news.set()
@@ -116,7 +107,7 @@ class BatchRunner:
             while self._leads():
                 if self._news.is_set() or self._clock.monotonic_s() >= self._reload_at_s:
                     await self._reload()
-                await self._wait_for_news()
+                await wait_up_to(self._news, _TICK_S)
         finally:
             running = [task for _, task in self._runs.values()]
             self._runs = {}
@@ -124,13 +115,6 @@ class BatchRunner:
                 task.cancel()
             self._rooms = {}
             await asyncio.gather(*running, return_exceptions=True)
-
-    async def _wait_for_news(self) -> None:
-        try:
-            async with asyncio.timeout(_TICK_S):
-                await self._news.wait()
-        except TimeoutError:
-            return
 
     async def _reload(self) -> None:
         """Begin with the oldest ones that are open, and tell those that run when they are to be cancelled."""

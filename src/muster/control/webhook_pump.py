@@ -5,7 +5,7 @@ delivery ids: at least once.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -13,6 +13,7 @@ import structlog
 from msgspec import Struct
 
 from muster.clock import Clock, Rng
+from muster.control.rounds import ever, wait_up_to
 from muster.domain.event import Event, LoggedEvent
 from muster.domain.job import Job
 from muster.domain.webhook import Delivery, DeliveryStatus, HookState, Webhook
@@ -117,8 +118,8 @@ class WebhookPump:
     async def start(self) -> None:
         if not self._tasks:
             self._tasks = [
-                asyncio.create_task(self._ever(self._listen), name="webhooks-news"),
-                asyncio.create_task(self._ever(self._lead), name="webhooks"),
+                asyncio.create_task(ever(self._listen, "webhooks", _TICK_S), name="webhooks-news"),
+                asyncio.create_task(ever(self._lead, "webhooks", _TICK_S), name="webhooks"),
             ]
 
     async def stop(self) -> None:
@@ -136,16 +137,6 @@ class WebhookPump:
     def waiting(self) -> int:
         return len(self._outbox)
 
-    async def _ever(self, run: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                await run()
-            except MusterError as error:
-                log.warning("webhooks_interrupted", error=error.message)
-            except Exception:  # the next round must come: nobody is told anything without it
-                log.exception("webhooks_failed")
-            await asyncio.sleep(_TICK_S)
-
     async def _listen(self) -> None:
         async for _ in self._bus.subscribe(TOPIC):
             self._news.set()
@@ -161,7 +152,7 @@ class WebhookPump:
                 if self._news.is_set() or self._clock.monotonic_s() >= self._refresh_at_s:
                     await self._refresh()
                 if self._position is None:
-                    await self._wait_for_news()
+                    await wait_up_to(self._news, _TICK_S)
                 else:
                     await self._read_on(self._position)
                 self._dispatch()
@@ -175,13 +166,6 @@ class WebhookPump:
         self._outbox = Outbox(_AT_ONCE_PER_HOOK)
         self._refresh_at_s, self._position = float("-inf"), None
         self._broken.clear()
-
-    async def _wait_for_news(self) -> None:
-        try:
-            async with asyncio.timeout(_TICK_S):
-                await self._news.wait()
-        except TimeoutError:
-            return
 
     async def _refresh(self) -> None:
         """Take up what people changed, and at first what an earlier life has left."""
