@@ -14,7 +14,7 @@ from bench.queue_worker import ABLE
 from muster.agent.offer import Offer, Tool
 from muster.agent.worker import Worker
 from muster.app.logs import configure_logs
-from muster.control.job_service import JobService, JobStores
+from muster.control.jobs.service import JobService, JobStores
 from muster.domain.job import ClaimedJob
 from muster.domain.service import Service, ServiceStatus
 from muster.ids import NodeId

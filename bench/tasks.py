@@ -18,10 +18,10 @@ import uvloop
 from msgspec import Struct
 
 from muster.app.logs import configure_logs
-from muster.control.fleet import Fleet
-from muster.control.job_service import JobService, JobStores
+from muster.control.fleet.fleet import Fleet
+from muster.control.jobs.service import JobService, JobStores
+from muster.control.jobs.tasks import TaskDesk
 from muster.control.recorder import Recorder
-from muster.control.tasks import TaskDesk
 from muster.domain.job import JobSpec, Requirements
 from muster.domain.model import Model
 from muster.domain.node import NodeFacts, Phase

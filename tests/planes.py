@@ -20,21 +20,21 @@ from muster.api.task_stream import TaskStreams
 from muster.api.webhooks import told_job
 from muster.commands.book import CommandBook
 from muster.control.access import Access
-from muster.control.batches import BatchDesk
-from muster.control.command_service import CommandService
-from muster.control.file_service import FileService
-from muster.control.fleet import Fleet
+from muster.control.batches.service import BatchDesk
+from muster.control.commands import CommandService
+from muster.control.files import FileService
+from muster.control.fleet.fleet import Fleet
+from muster.control.fleet.pools import PoolNodes
 from muster.control.ingest import Ingest
-from muster.control.job_service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
-from muster.control.pools import PoolNodes
-from muster.control.queue_service import QueueService
+from muster.control.jobs.queues import QueueService
+from muster.control.jobs.schedules import ScheduleService
+from muster.control.jobs.service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
+from muster.control.jobs.stopper import Stopper
+from muster.control.jobs.tasks import TaskDesk
 from muster.control.recorder import Recorder
-from muster.control.schedule_service import ScheduleService
-from muster.control.stopper import Stopper
 from muster.control.sweep import Sweep
-from muster.control.tasks import TaskDesk
-from muster.control.webhook_pump import Outlet
-from muster.control.webhooks import WebhookDesk
+from muster.control.webhooks.pump import Outlet
+from muster.control.webhooks.service import WebhookDesk
 from muster.domain.capability import Capability
 from muster.domain.job import ClaimedJob, JobSpec, JobStatus
 from muster.domain.node import NodeFacts, Phase

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from muster.api.batch_files import page_of
 from muster.api.plane import TheCaller, ThePlane
-from muster.control.batches import WantedBatch
+from muster.control.batches.service import WantedBatch
 from muster.domain.batch import Batch, BatchStatus, LineError
 
 

@@ -10,7 +10,7 @@ from litestar.params import FromPath
 from litestar.response import Stream
 
 from muster.api.plane import AnyRequest, TheCaller, ThePlane
-from muster.control.file_service import FileService, StoredFile
+from muster.control.files import FileService, StoredFile
 from muster.domain.file import FileRef, file_url
 from muster.errors import SwitchedOff
 from muster.ids import JobId

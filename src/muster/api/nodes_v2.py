@@ -12,7 +12,7 @@ from msgspec import Struct
 from muster.api.lists import LabelFilter, Limit, Page, TextSearch, labelled, paged, said
 from muster.api.plane import TheCaller, ThePlane
 from muster.api.views import rfc3339
-from muster.control.pools import Pool
+from muster.control.fleet.pools import Pool
 from muster.domain.model import canonical_model_name
 from muster.domain.node import Health, Node, Phase
 from muster.domain.service import ServiceStatus

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from muster.api.nodes_v2 import pool_view
 from muster.api.plane import Plane, ThePlane
-from muster.control.pools import Pool
+from muster.control.fleet.pools import Pool
 
 
 class PoolAnswer(Struct, frozen=True, kw_only=True):

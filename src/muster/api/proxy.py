@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from muster import __version__
 from muster.api.plane import Plane, ThePlane
 from muster.api.state import GatewayFigures
-from muster.control.candidates import candidates_of
+from muster.control.fleet.candidates import candidates_of
 from muster.domain.node import Health, Node
 from muster.domain.service import Dialect, Service, ServiceStatus
 from muster.errors import CloudNotConfigured, MusterError, NoWorker

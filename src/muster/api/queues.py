@@ -8,7 +8,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Struct
 
 from muster.api.plane import ThePlane
-from muster.control.queue_service import LOOKED_AT_MAX, FailureGroup, Filter, QueueState
+from muster.control.jobs.queues import LOOKED_AT_MAX, FailureGroup, Filter, QueueState
 from muster.domain.job import JobStatus
 from muster.domain.queue import CustomerFigures, CustomerTerms
 

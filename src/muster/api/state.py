@@ -7,8 +7,8 @@ from msgspec import Struct
 from muster import __version__
 from muster.api.views import JobView, MachineView, WorkerView, job_view, machine_status, machine_view, worker_views
 from muster.clock import Clock
-from muster.control.fleet import Fleet
-from muster.control.job_service import JobService
+from muster.control.fleet.fleet import Fleet
+from muster.control.jobs.service import JobService
 from muster.domain.job import ACTIVE, JobStatus
 from muster.domain.node import Health, Node
 from muster.domain.worker import WorkerStatus

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from muster.control.job_service import JobService
+from muster.control.jobs.service import JobService
 from muster.domain.job import TERMINAL, Job, JobStatus
 from muster.errors import MusterError, ShuttingDown
 from muster.events.frames import KEEP_ALIVE

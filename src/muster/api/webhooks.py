@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from muster.api.plane import TheCaller, ThePlane
 from muster.api.views import job_view
-from muster.control.webhooks import Hooked
+from muster.control.webhooks.service import Hooked
 from muster.domain.job import Job
 from muster.domain.webhook import Delivery, DeliveryStatus, HookState
 from muster.webhooks.wanted import Wanted

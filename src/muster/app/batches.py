@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 
 from muster.batches.lines import SERVICE
 from muster.clock import Clock, Rng
-from muster.control.background import Background
-from muster.control.batch_runner import BatchRunner
-from muster.control.batches import BatchDesk
-from muster.control.file_service import FileService
-from muster.control.gateway_load import GatewayLoad
-from muster.control.job_service import JobService, PayloadCheck
+from muster.control.batches.background import Background
+from muster.control.batches.runner import BatchRunner
+from muster.control.batches.service import BatchDesk
+from muster.control.files import FileService
+from muster.control.fleet.gateway_load import GatewayLoad
+from muster.control.jobs.service import JobService, PayloadCheck
 from muster.settings import Settings
 from muster.stores.valkey import ValkeyStore
 

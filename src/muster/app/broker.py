@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from muster.control.command_service import CommandService
-from muster.control.fleet import Fleet
+from muster.control.commands import CommandService
+from muster.control.fleet.fleet import Fleet
 from muster.control.recorder import Recorder
 from muster.errors import SetupError
 from muster.gateway.usage import Metric, Sample

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 from muster.clock import Clock
 from muster.cloud.prices import Prices
-from muster.control.budget import Budget
-from muster.control.cloud_service import CloudRules, CloudService
-from muster.control.fleet import Fleet
+from muster.control.fleet.fleet import Fleet
+from muster.control.machines.budget import Budget
+from muster.control.machines.service import CloudRules, CloudService
+from muster.control.machines.waker import FleetWaker
 from muster.control.recorder import Recorder
-from muster.control.waker import FleetWaker
 from muster.errors import SetupError
 from muster.gateway.usage import Finished, Metric, Sample
 from muster.ports import Bus, CloudProvider, Leases

@@ -10,8 +10,8 @@ from muster.access.roles import Right
 from muster.access.tokens import is_join_token
 from muster.clock import Clock
 from muster.control.access import Access
-from muster.control.fleet import Fleet
-from muster.control.presence import Presence
+from muster.control.fleet.fleet import Fleet
+from muster.control.fleet.presence import Presence
 from muster.domain.node import Node
 from muster.errors import SetupError
 from muster.links.guarded import GuardedLink

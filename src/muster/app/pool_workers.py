@@ -14,9 +14,9 @@ from muster.agent.offer import Means, make_offer
 from muster.agent.worker import Worker
 from muster.clock import Clock, Rng
 from muster.connectors.catalog import all_connectors
-from muster.control.candidates import reachable_url
-from muster.control.fleet import Fleet
-from muster.control.pools import Pool, PoolNodes
+from muster.control.fleet.candidates import reachable_url
+from muster.control.fleet.fleet import Fleet
+from muster.control.fleet.pools import Pool, PoolNodes
 from muster.ids import JobId, NodeId, WorkerId
 from muster.ports import Connector, JobLink
 from muster.wire.pools import LINK, engine_of

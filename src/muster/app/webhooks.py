@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from muster.api.webhooks import told_job
 from muster.clock import Clock, Rng
-from muster.control.webhook_post import WebhookPost
-from muster.control.webhook_pump import Outlet, WebhookPump
-from muster.control.webhooks import WebhookDesk
+from muster.control.webhooks.post import WebhookPost
+from muster.control.webhooks.pump import Outlet, WebhookPump
+from muster.control.webhooks.service import WebhookDesk
 from muster.settings import Settings
 from muster.stores.valkey import ValkeyStore
 from muster.webhooks.outcome import Patience

@@ -190,7 +190,7 @@ def _with_cloud(settings: Settings, work: Callable[[CloudProvider], Awaitable[T]
 async def _bring_up(settings: Settings, provider: CloudProvider, launch: Launch, count: int) -> list[Machine]:
     from muster.app.cloud import budget_of
     from muster.cloud.bring_up import BringUp
-    from muster.control import budget
+    from muster.control.machines import budget
     from muster.system import SystemClock
 
     def check(running: Sequence[Machine], machine_type: str, /, *, spot: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from muster.cli.client import Client
-from muster.control.budget import cost_usd
+from muster.control.machines.budget import cost_usd
 from muster.domain.machine import PAID, Machine
 from muster.domain.model import canonical_model_name
 

@@ -3,8 +3,8 @@
 import msgspec
 
 from muster.clock import Clock
-from muster.control.command_service import CommandService
-from muster.control.fleet import Fleet
+from muster.control.commands import CommandService
+from muster.control.fleet.fleet import Fleet
 from muster.control.recorder import Recorder
 from muster.errors import Forbidden, InvalidInput
 from muster.ids import check_node_id

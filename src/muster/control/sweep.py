@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from muster.clock import Clock, Rng
-from muster.control.fleet import Fleet
-from muster.control.job_service import OnStop
+from muster.control.fleet.fleet import Fleet
+from muster.control.jobs.service import OnStop
 from muster.errors import MusterError
 from muster.jobs.retry import RetryPolicy, settle_lease
 from muster.ports import JobQueue, JobUpkeep

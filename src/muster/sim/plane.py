@@ -6,12 +6,12 @@ from random import Random
 from typing import Any, TypeVar
 
 from muster.commands.book import CommandBook
-from muster.control.command_service import CommandService
-from muster.control.fleet import Fleet
+from muster.control.commands import CommandService
+from muster.control.fleet.fleet import Fleet
+from muster.control.fleet.peers import Peers
 from muster.control.ingest import Ingest
-from muster.control.job_service import JobService, JobStores
+from muster.control.jobs.service import JobService, JobStores
 from muster.control.leader import Leader
-from muster.control.peers import Peers
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.domain.job import Job, JobSpec, JobStatus

@@ -13,10 +13,10 @@ from muster.agent.config import AgentConfig
 from muster.agent.health import HttpHealth
 from muster.commands.book import CommandBook
 from muster.connectors.simulation import SimulationConnector
-from muster.control.command_service import CommandService
-from muster.control.fleet import Fleet
+from muster.control.commands import CommandService
+from muster.control.fleet.fleet import Fleet
 from muster.control.ingest import Ingest
-from muster.control.job_service import JobService, JobStores
+from muster.control.jobs.service import JobService, JobStores
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.domain.gpu import Gpu

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from muster.control.webhook_post import WebhookPost
+from muster.control.webhooks.post import WebhookPost
 from tests.integration.webhooks.receiver import Receiver, receiving
 from tests.muster_process import free_port
 

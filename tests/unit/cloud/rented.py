@@ -6,8 +6,8 @@ from msgspec.structs import replace
 
 from muster.cloud.memory import MemoryCloud
 from muster.cloud.prices import Prices
-from muster.control.budget import Budget
-from muster.control.cloud_service import CloudRules, CloudService
+from muster.control.machines.budget import Budget
+from muster.control.machines.service import CloudRules, CloudService
 from muster.domain.machine import Machine
 from muster.domain.model import Model
 from muster.domain.node import Node, NodeFacts

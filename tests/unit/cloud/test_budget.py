@@ -1,7 +1,7 @@
 import pytest
 
 from muster.cloud.prices import Prices
-from muster.control.budget import Budget, check, cost_usd, overrun
+from muster.control.machines.budget import Budget, check, cost_usd, overrun
 from muster.domain.machine import Machine, MachineState
 from muster.errors import OverBudget
 

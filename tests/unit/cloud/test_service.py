@@ -3,8 +3,8 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
-from muster.control.budget import Budget
-from muster.control.first_machine import FirstMachine
+from muster.control.machines.budget import Budget
+from muster.control.machines.first_machine import FirstMachine
 from muster.domain.machine import MachineState
 from muster.domain.node import Health
 from muster.errors import CloudFailed, Conflict, MachineNotFound, NoCapacity, OverBudget

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
-from muster.control.waker import FleetWaker
+from muster.control.machines.waker import FleetWaker
 from muster.errors import ModelAsleep, NoCapacity, ShuttingDown
 from tests.unit.cloud.rented import RULES, RentedFleet
 from tests.waiting import eventually

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from muster.control.candidates import candidates_of
+from muster.control.fleet.candidates import candidates_of
 from muster.domain.gpu import Gpu
 from muster.domain.service import Dialect, ServiceStatus
 from muster.errors import NodeNotFound
