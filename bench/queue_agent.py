@@ -11,8 +11,8 @@ from typing import Any
 import uvloop
 from bench.queue_worker import ABLE
 
-from muster.agent.offer import Offer, Tool
-from muster.agent.worker import Worker
+from muster.agent.jobs.offer import Offer, Tool
+from muster.agent.jobs.worker import Worker
 from muster.app.logs import configure_logs
 from muster.control.jobs.service import JobService, JobStores
 from muster.domain.job import ClaimedJob

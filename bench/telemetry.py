@@ -23,10 +23,10 @@ from msgspec import json
 
 from muster.agent.board import Entry, ServiceBoard
 from muster.agent.config import AgentConfig
-from muster.agent.crew import Crew
-from muster.agent.gpus import Gpus
+from muster.agent.gpus.gpus import Gpus
+from muster.agent.jobs.crew import Crew
 from muster.agent.outbox import Outbox
-from muster.agent.sampler import NodeState, Sampler
+from muster.agent.report.sampler import NodeState, Sampler
 from muster.agent.surroundings import Surroundings
 from muster.app.logs import configure_logs
 from muster.devices.host import PsutilHost

@@ -8,22 +8,22 @@ from typing import Any
 import structlog
 from msgspec import Struct
 
-from muster.agent.attach import Attachments, Discovery, Identify
 from muster.agent.board import ServiceBoard
 from muster.agent.commands import Action, CommandDesk
 from muster.agent.config import AgentConfig
-from muster.agent.crew import Crew
-from muster.agent.gpus import Gpus, SimulatedGpus
-from muster.agent.heartbeat import Pulse
+from muster.agent.gpus.gpus import Gpus, SimulatedGpus
 from muster.agent.identity import describe, local_address
+from muster.agent.jobs.crew import Crew
 from muster.agent.outbox import Outbox
 from muster.agent.programs import AllowedPrograms
-from muster.agent.sampler import NodeState, Sampler
-from muster.agent.service_actions import ServiceActions
+from muster.agent.report.heartbeat import Pulse
+from muster.agent.report.sampler import NodeState, Sampler
+from muster.agent.services.actions import ServiceActions
+from muster.agent.services.attach import Attachments, Discovery, Identify
+from muster.agent.services.supervisor import HealthCheck, Provisions, Supervisor
+from muster.agent.services.template import instances, models_of
 from muster.agent.startup import Step, run_steps
-from muster.agent.supervisor import HealthCheck, Provisions, Supervisor
 from muster.agent.surroundings import Surroundings
-from muster.agent.template import instances, models_of
 from muster.clock import Clock, Rng
 from muster.domain.node import Phase
 from muster.domain.service import Service

@@ -11,7 +11,7 @@ from muster.ids import NodeId
 class ServiceTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A service to run, once for the node or once for each GPU.
 
-    `command` and `env` may use the placeholders of `muster.agent.template`. Without `port` a free one is taken; with
+    `command` and `env` may use the placeholders of `services/template.py`. Without `port` a free one is taken; with
     it the first instance has that port and the others those that follow. `health` is a path that must answer 200 before
     the connector looks at the service.
     """

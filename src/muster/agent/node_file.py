@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-from muster.agent import template
 from muster.agent.config import ServiceTemplate
+from muster.agent.services import template
 from muster.domain.capability import CustomerAccess
 from muster.errors import InvalidInput, SetupError
 

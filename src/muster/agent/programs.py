@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from muster.agent.process import command_problem
+from muster.agent.services.process import command_problem
 from muster.errors import Forbidden, InvalidInput, UpstreamFailed
 from muster.ports import ReportProgress
 from muster.system import die_with_parent, own_environment

@@ -9,12 +9,12 @@ from typing import TypeVar
 import aiohttp
 
 from muster.agent.agent import Agent, Backends, Devices
-from muster.agent.artifacts import ArtifactCache
-from muster.agent.attach import Identify
+from muster.agent.artifacts.artifacts import ArtifactCache
 from muster.agent.config import AgentConfig, ServiceTemplate
-from muster.agent.health import HttpHealth
 from muster.agent.identity import choose_node_id
 from muster.agent.node_file import NodeFile, load_node_file
+from muster.agent.services.attach import Identify
+from muster.agent.services.health import HttpHealth
 from muster.app.agent_link import AgentLink, Links, open_link
 from muster.app.files import open_file_link
 from muster.connectors.catalog import BUILT_IN_NAMES, NODE_SECTIONS, USUAL_PORTS, identify, node_connectors

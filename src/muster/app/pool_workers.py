@@ -10,8 +10,8 @@ import aiohttp
 import structlog
 from msgspec.structs import replace
 
-from muster.agent.offer import Means, make_offer
-from muster.agent.worker import Worker
+from muster.agent.jobs.offer import Means, make_offer
+from muster.agent.jobs.worker import Worker
 from muster.clock import Clock, Rng
 from muster.connectors.catalog import all_connectors
 from muster.control.fleet.candidates import reachable_url

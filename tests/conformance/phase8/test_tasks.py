@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from muster.agent.offer import Means, make_offer
-from muster.agent.worker import Worker
+from muster.agent.jobs.offer import Means, make_offer
+from muster.agent.jobs.worker import Worker
 from muster.connectors.simulation import SimulationConnector
 from muster.domain.job import Progress, encode_result
 from muster.ids import JobId, NodeId, SessionId

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from muster.agent.attempt import run_attempt
-from muster.agent.look import look
-from muster.agent.offer import Means, Tool, make_offer
+from muster.agent.jobs.attempt import run_attempt
+from muster.agent.jobs.offer import Means, Tool, make_offer
+from muster.agent.services.look import look
 from muster.connectors.catalog import BUILT_IN_NAMES, job_kinds
 from muster.domain.job import ClaimedJob, JobSpec, Progress
 from muster.domain.service import ServiceStatus

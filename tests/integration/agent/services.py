@@ -9,11 +9,11 @@ import aiohttp
 
 from muster.agent.board import ServiceBoard
 from muster.agent.config import ServiceTemplate
-from muster.agent.health import HttpHealth
 from muster.agent.outbox import Outbox
-from muster.agent.supervisor import Provisions, Supervisor
+from muster.agent.services.health import HttpHealth
+from muster.agent.services.supervisor import Provisions, Supervisor
+from muster.agent.services.template import instances
 from muster.agent.surroundings import Surroundings
-from muster.agent.template import instances
 from muster.domain.job import ClaimedJob
 from muster.domain.model import Model
 from muster.domain.service import Service, ServiceStatus

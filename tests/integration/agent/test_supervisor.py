@@ -16,10 +16,10 @@ import aiohttp
 import psutil
 import pytest
 
-from muster.agent import supervisor as supervisors
 from muster.agent.backoff import Backoff
 from muster.agent.config import ServiceTemplate
-from muster.agent.sockets import free_port, holder_of
+from muster.agent.services import supervisor as supervisors
+from muster.agent.services.sockets import free_port, holder_of
 from muster.domain.service import ServiceStatus
 from tests.integration.agent.services import SERVER, Site, web
 from tests.waiting import eventually, eventually_sync

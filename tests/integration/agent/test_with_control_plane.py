@@ -10,7 +10,7 @@ import pytest
 
 from muster.agent.agent import Agent, Backends, Devices
 from muster.agent.config import AgentConfig
-from muster.agent.health import HttpHealth
+from muster.agent.services.health import HttpHealth
 from muster.commands.book import CommandBook
 from muster.connectors.simulation import SimulationConnector
 from muster.control.commands import CommandService

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from muster.access.roles import Role
-from muster.agent.files import AttemptFiles
+from muster.agent.jobs.files import AttemptFiles
 from muster.domain.job import ClaimedJob, JobSpec, JobStatus
 from muster.errors import Conflict, FilesFull, Forbidden, NotFound, PayloadTooLarge, UpstreamFailed
 from muster.ids import JobId

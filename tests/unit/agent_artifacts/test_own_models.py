@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.agent.artifacts import ArtifactCache, ModelFile, own_models
+from muster.agent.artifacts.artifacts import ArtifactCache, ModelFile, own_models
 from muster.errors import SetupError
 
 

@@ -1,0 +1,67 @@
+"""One attempt at one job: a connector runs it, and whatever happens becomes an outcome."""
+
+import asyncio
+
+import structlog
+from msgspec import Raw
+
+from muster.agent.jobs.offer import Tool
+from muster.domain.job import ClaimedJob, JobError, encode_result
+from muster.errors import MusterError
+from muster.jobs.retry import TIMED_OUT
+from muster.ports import JobFiles, ReportProgress
+from muster.wire import Outcome, OutcomeKind
+
+log = structlog.get_logger()
+
+RESULT_BYTES_MAX = 8 * 1024 * 1024  # no store takes more; it has the last word below that
+_MESSAGE_CHARS_MAX = 2000
+
+
+async def run_attempt(job: ClaimedJob, tool: Tool | None, report: ReportProgress, files: JobFiles) -> Outcome:
+    """Raise nothing but the cancellation of the task.
+
+    Time is counted here: the lease's deadline is by the store's clock, which may differ from ours.
+    """
+    if tool is None:
+        service = job.spec.service_required
+        return _failed(job, "service_unavailable", f"no service for {service} runs here any more")
+    try:
+        async with asyncio.timeout(job.spec.timeout_s) as deadline:
+            result = encode_result(await tool.connector.run(job, tool.service, report, files))
+    except MusterError as error:
+        return _failed(job, error.code, error.message, retriable=error.retriable, retry_after_s=error.retry_after_s)
+    except asyncio.CancelledError:
+        if _is_cancelled():
+            raise
+        return _failed(job, "connector_error", "the connector gave up without saying why")
+    except Exception as error:
+        if isinstance(error, TimeoutError) and deadline.expired():
+            return _failed(job, TIMED_OUT, f"attempt {job.attempt} took longer than {job.spec.timeout_s:g} s")
+        log.exception("connector_failed", job_id=job.spec.job_id, connector=tool.connector.name)
+        return _failed(job, "connector_error", f"{type(error).__name__}: {error}")
+    return _completed(job, result)
+
+
+def _completed(job: ClaimedJob, result: Raw) -> Outcome:
+    if len(result) > RESULT_BYTES_MAX:
+        text = f"the result has {len(result)} bytes, at most {RESULT_BYTES_MAX} are taken: store it and return where"
+        return _failed(job, "result_too_large", text, retriable=False)
+    return Outcome(job_id=job.spec.job_id, attempt=job.attempt, kind=OutcomeKind.COMPLETED, result=result)
+
+
+def _is_cancelled() -> bool:
+    """Whether we were asked to stop; a connector's own trouble can look the same."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _failed(
+    job: ClaimedJob, code: str, message: str, *, retriable: bool = True, retry_after_s: float | None = None
+) -> Outcome:
+    error = JobError(code=code, message=message[:_MESSAGE_CHARS_MAX], retriable=retriable, retry_after_s=retry_after_s)
+    return Outcome(job_id=job.spec.job_id, attempt=job.attempt, kind=OutcomeKind.FAILED, error=error)
+
+
+def returned(job: ClaimedJob) -> Outcome:
+    return Outcome(job_id=job.spec.job_id, attempt=job.attempt, kind=OutcomeKind.RETURNED)

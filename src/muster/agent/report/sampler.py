@@ -1,0 +1,93 @@
+"""One heartbeat: everything about this node as it is now."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from muster.agent.board import Entry, ServiceBoard
+from muster.agent.gpus.gpus import Gpus
+from muster.agent.jobs.crew import Crew
+from muster.domain.node import Health, NodeFacts, Phase
+from muster.domain.service import ServiceStatus
+from muster.domain.worker import Worker, WorkerStatus
+from muster.ports import HostProbe
+from muster.wire import Heartbeat
+
+_FAILING = {ServiceStatus.FAILED: "failed", ServiceStatus.UNHEALTHY: "does not answer"}
+_IDLE_HANDS = {WorkerStatus.STOPPED, WorkerStatus.ERROR}
+
+
+class NodeState(Struct):
+    """What changes in the life of the agent itself."""
+
+    facts: NodeFacts
+    phase: Phase = Phase.STARTING
+    problems: dict[str, str] = {}  # by startup step
+
+
+class Judgement(Struct, frozen=True):
+    status: Health
+    reason: str | None = None
+
+
+class Sampler:
+    def __init__(
+        self,
+        state: NodeState,
+        boot_id: str,
+        interval_s: float,
+        host: HostProbe,
+        gpus: Gpus,
+        board: ServiceBoard,
+        crew: Crew,
+    ) -> None:
+        self._state = state
+        self._boot_id = boot_id
+        self._interval_s = interval_s
+        self._host = host
+        self._gpus = gpus
+        self._board = board
+        self._crew = crew
+        self._seq = 0
+
+    async def sample(self, *, draining: bool = False) -> Heartbeat:
+        reading = await self._gpus.read()
+        self._crew.hold_gpus(reading.out_of_service)
+        workers = tuple(self._crew.records())
+        judgement = self.judge(reading.problem, workers)
+        self._seq += 1
+        return Heartbeat(
+            facts=self._state.facts,
+            boot_id=self._boot_id,
+            seq=self._seq,
+            heartbeat_interval_s=self._interval_s,
+            status=judgement.status,
+            reason=judgement.reason,
+            phase=self._state.phase,
+            resources=self._host.read(),
+            gpus=reading.gpus,
+            workers=workers,
+            services=self._board.advertised(),
+            draining=draining,
+        )
+
+    def judge(self, gpu_problem: str | None, workers: Sequence[Worker]) -> Judgement:
+        if self._state.phase is Phase.READY and all(worker.status in _IDLE_HANDS for worker in workers):
+            return Judgement(Health.UNHEALTHY, f"no worker runs: {self._crew.refusal() or 'none was started'}")
+        complaints = [f"{step}: {problem}" for step, problem in self._state.problems.items()]
+        complaints += filter(None, map(_complaint, self._board.entries()))
+        complaints += [gpu_problem] if gpu_problem else []
+        if complaints:
+            return Judgement(Health.DEGRADED, "; ".join(complaints))
+        return Judgement(Health.HEALTHY)
+
+
+def _complaint(entry: Entry) -> str | None:
+    service = entry.service
+    if not entry.expected:
+        return None
+    if service.status in _FAILING:
+        return f"service {service.name} {_FAILING[service.status]}: {service.error or 'for an unknown reason'}"
+    if service.status is ServiceStatus.STARTING and service.restarts:
+        return f"service {service.name} is being restarted: {service.error or 'for an unknown reason'}"
+    return None

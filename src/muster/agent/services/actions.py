@@ -1,0 +1,108 @@
+"""What commands can do to the services of a node; what a service cannot, is refused in its name."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from muster.agent.board import ServiceBoard
+from muster.agent.services.supervisor import Supervisor
+from muster.commands.kinds import LINES_MAX
+from muster.domain.model import canonical_model_name
+from muster.domain.service import Service, ServiceStatus
+from muster.errors import Conflict, ModelNotFound, NotFound, SetupError, UpstreamFailed
+from muster.ports import Connector, PullsModels, ReportProgress, UnloadsModels
+
+_LOG_BYTES_MAX = 49_152  # leaves room for how JSON writes it
+_LINES = 100
+
+
+class ServiceActions:
+    def __init__(
+        self,
+        board: ServiceBoard,
+        connectors: Mapping[str, Connector],
+        fetch_model: Callable[[str], Awaitable[Path]],
+        supervisor: Callable[[], Supervisor | None],
+    ) -> None:
+        self._board = board
+        self._connectors = connectors
+        self._fetch_model = fetch_model
+        self._supervisor = supervisor
+
+    async def restart(self, args: dict[str, Any], _: ReportProgress) -> dict[str, Any]:
+        name = args["service"]
+        service = await self._managed(name, "restarted").restart(name)
+        if service.status is not ServiceStatus.RUNNING:
+            raise UpstreamFailed(f"{name} is {service.status.value} after its restart: {service.error or 'no reason'}")
+        return {"service": name, "status": service.status.value, "pid": service.pid, "url": service.url}
+
+    async def logs(self, args: dict[str, Any], _: ReportProgress) -> dict[str, Any]:
+        name = args["service"]
+        file = self._managed(name, "read").log_file(name)
+        lines = await asyncio.to_thread(file.tail, min(args.get("lines", _LINES), LINES_MAX), _LOG_BYTES_MAX)
+        return {"service": name, "lines": lines}
+
+    async def pull_model(self, args: dict[str, Any], report: ReportProgress) -> Any:
+        """Let the service named fetch it, else keep it ourselves if it is built in, else let any that can."""
+        model = args["model"]
+        if "service" not in args:
+            try:
+                return {"model": model, "path": str(await self._fetch_model(model))}
+            except SetupError as error:
+                unknown = f"{error.message}: {error.next_step}"
+        else:
+            unknown = ""
+        candidates = self._running(args.get("service"))
+        for service in candidates:
+            connector = self._connectors[service.connector]
+            if isinstance(connector, PullsModels):
+                return await connector.pull_model(service, model, report)
+        raise Conflict(_cannot(candidates, "fetch models") + (f"; {unknown}" if unknown else ""))
+
+    async def unload_model(self, args: dict[str, Any], _: ReportProgress) -> Any:
+        model = args["model"]
+        candidates = self._running(args.get("service"))
+        holders = [service for service in candidates if _has(service, model)]
+        if not holders:
+            raise ModelNotFound(f"no running service of this node has the model {model!r}")
+        for service in holders:
+            connector = self._connectors[service.connector]
+            if isinstance(connector, UnloadsModels):
+                return await connector.unload_model(service, model)
+        raise Conflict(_cannot(holders, "let go of a model"))
+
+    def _managed(self, name: str, what: str) -> Supervisor:
+        supervisor = self._supervisor()
+        if supervisor is not None and supervisor.has(name):
+            return supervisor
+        if self._board.has(name):
+            raise Conflict(f"{name} was found running and is not managed by this agent: it cannot be {what} from here")
+        raise NotFound(f"this node has no service {name!r}; it has {self._names()}")
+
+    def _running(self, name: str | None) -> list[Service]:
+        """Return the services that run: of that name, or all."""
+        if name is not None and not self._board.has(name):
+            raise NotFound(f"this node has no service {name!r}; it has {self._names()}")
+        found = [service for service in self._board.services() if name in {None, service.name}]
+        running = [
+            service
+            for service in found
+            if service.status is ServiceStatus.RUNNING and service.connector in self._connectors
+        ]
+        if name is not None and not running:
+            raise UpstreamFailed(f"{name} does not run: it is {found[0].status.value}")
+        return running
+
+    def _names(self) -> str:
+        return ", ".join(service.name for service in self._board.services()) or "none"
+
+
+def _has(service: Service, model: str) -> bool:
+    wanted = canonical_model_name(model)
+    return any(canonical_model_name(known.name) == wanted for known in service.models)
+
+
+def _cannot(services: list[Service], what: str) -> str:
+    named = ", ".join(f"{service.name} ({service.connector})" for service in services)
+    return f"{named} cannot {what}" if services else f"no service runs here that could {what}"
