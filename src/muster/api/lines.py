@@ -49,7 +49,7 @@ def machine_line(node: Node, *, late: bool) -> MachineLine:
         pool=facts.pool,
         link=node.link,
         labels=facts.labels,
-        services=tuple(service.name for service in node.services),
+        services=tuple({name: None for service in node.services for name in (service.name, service.connector)}),
         models=tuple(model_names(node)),
         gpu_count=len(node.gpus),
         gpu_names=tuple(sorted({gpu.name for gpu in node.gpus if gpu.name})),

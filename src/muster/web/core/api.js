@@ -19,6 +19,23 @@ export async function problem(response) {
   return /** @type {string} */ (body?.message ?? `the server answered ${response.status} ${response.statusText}`);
 }
 
+/** What can be shown of an answer that may still be under way or have failed. @template T @typedef {{value?: T, error?: string}} Answer */
+
+/**
+ * Ask, and show what comes unless the returned function was called before.
+ * @template T @param {() => Promise<T>} ask @param {(answer: Answer<T>) => void} show
+ */
+export function load(ask, show) {
+  let wanted = true;
+  ask().then(
+    (value) => wanted && show({ value }),
+    (error) => wanted && show({ error: error.message }),
+  );
+  return () => {
+    wanted = false;
+  };
+}
+
 /** @param {string} path @param {RequestInit} [options] */
 export async function request(path, options = {}) {
   const response = await fetch(path, { ...options, headers: { Accept: "application/json", ...authorization() } });
