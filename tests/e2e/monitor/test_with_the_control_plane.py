@@ -1,6 +1,7 @@
 """The page against the real API and hub: the scripted server of the other tests could be wrong about either."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -12,9 +13,10 @@ from muster.domain.worker import Worker, WorkerStatus
 from muster.errors import MusterError
 from muster.ids import JobId, SessionId, WorkerId
 from muster.wire import Outcome, OutcomeKind, ProgressReport, ProgressReports
-from tests.e2e.monitor.conftest import Watched
+from tests.e2e.monitor.conftest import ARTIFACTS, Watched
 from tests.e2e.monitor.test_live import card, lane
 from tests.integration.api.conftest import Served, serving
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -99,3 +101,34 @@ async def test_after_more_changes_than_the_hub_tells_one_by_one_the_page_has_the
     first = [job.job_id for job in (await served.plane.jobs.page(JobStatus.UNWORKABLE, None, 25)).jobs]
     await expect(lane(page, "waiting").locator("code")).to_have_text(list(first))
     await expect(page.locator(".connection")).to_have_text("live")
+
+
+async def test_of_a_large_fleet_only_what_is_on_the_screen_is_streamed_in_full(page: Page, served: Served) -> None:
+    names = [f"n-{number}" for number in range(130)]
+    for name in names:
+        await served.plane.heartbeat(name, gpus=(Gpu(index=0, name="NVIDIA L4"),))
+    in_full = "async () => (await import('/web/core/state.js')).state.nodes.size"
+    await expect(page.locator(".pager")).to_contain_text("1–60 of 130")
+
+    async def of_the_first_page() -> Any:
+        return await page.evaluate(in_full) == 60
+
+    await eventually(of_the_first_page)
+    await expect(page.locator(".totals")).to_contain_text("130")
+    await page.get_by_role("button", name="Next").click()
+    await expect(card(page, "n-70")).to_contain_text("L4")
+    await served.plane.heartbeat("n-70", seq=2, gpus=(Gpu(index=0, name="NVIDIA L4", utilization_percent=77.0),))
+    await expect(card(page, "n-70")).to_contain_text("77 %")
+    await page.get_by_label("Filter nodes and jobs").fill("n-12")
+    await expect(page.locator(".card")).to_have_count(11)
+    await expect(page.locator(".card[aria-busy]")).to_have_count(0)
+
+    await page.get_by_label("Filter nodes and jobs").fill("")
+    await page.get_by_role("button", name="Table").click()
+    await expect(page.locator("tbody tr")).to_have_count(130)
+    await page.get_by_label("Sort by").select_option("use")
+    await expect(page.locator("tbody tr").first).to_contain_text("n-70")
+    await served.client.delete("/api/v1/nodes/n-3")
+    await expect(page.locator("tbody tr")).to_have_count(129)
+    await expect(page.locator(".connection")).to_have_text("live")
+    await page.screenshot(path=ARTIFACTS / "monitor-table.png")
