@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the monitor's words (src/muster/web/core/vocabulary.js) from the server's enums, so that the two cannot drift apart.
+"""Write the monitor's words (src/muster/web/core/vocabulary.js) from the server's enums: the two cannot drift apart.
 
 With --check nothing is written; the exit status is 1 when the file differs from what would be.
 """
