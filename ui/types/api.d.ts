@@ -101,6 +101,31 @@ interface Worker {
   jobs_failed: number;
 }
 
+/** What GET /api/v1/nodes/{id} adds to what the stream tells. */
+interface NodeDetail {
+  type: string;
+  address: string | null;
+  platform: string | null;
+  region: string | null;
+  az: string | null;
+  instance_id: string | null;
+  heartbeat_interval_s: number;
+  registered_at: string;
+  command_problem: string | null;
+}
+
+interface CommandView {
+  command_id: string;
+  command: string;
+  args: Record<string, unknown>;
+  state: string;
+  issued_by: string | null;
+  created_at: string;
+  progress: Progress | null;
+  result: unknown;
+  error: string | null;
+}
+
 interface Progress {
   fraction: number | null;
   message: string | null;

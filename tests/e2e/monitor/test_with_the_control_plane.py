@@ -7,12 +7,14 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
+from muster.domain.command import CommandStatus
 from muster.domain.gpu import Gpu
 from muster.domain.job import JobStatus, Progress, Requirements, encode_result
+from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
 from muster.errors import MusterError
-from muster.ids import JobId, SessionId, WorkerId
-from muster.wire import Outcome, OutcomeKind, ProgressReport, ProgressReports
+from muster.ids import JobId, NodeId, SessionId, WorkerId
+from muster.wire import CommandReport, CommandReports, Outcome, OutcomeKind, ProgressReport, ProgressReports
 from tests.e2e.monitor.conftest import ARTIFACTS, Watched
 from tests.e2e.monitor.test_live import card, lane
 from tests.integration.api.conftest import Served, serving
@@ -132,3 +134,35 @@ async def test_of_a_large_fleet_only_what_is_on_the_screen_is_streamed_in_full(p
     await expect(page.locator("tbody tr")).to_have_count(129)
     await expect(page.locator(".connection")).to_have_text("live")
     await page.screenshot(path=ARTIFACTS / "monitor-table.png")
+
+
+async def test_a_node_has_a_page_of_its_own_where_it_is_asked_for_things(page: Page, served: Served) -> None:
+    plane = served.plane
+    llama = Service(name="llama", connector="llamacpp", status=ServiceStatus.RUNNING, managed=True)
+    await plane.heartbeat("n1", services=(llama,))
+    await page.get_by_role("link", name="n1", exact=True).click()
+    node = page.locator('.node-page[data-node="n1"]')
+    await expect(node).to_contain_text("healthy")
+    await expect(node).to_contain_text("every 10 s")
+    await expect(page.get_by_label("Pages").get_by_role("link", name="Fleet 1")).to_have_attribute(
+        "aria-current", "page"
+    )
+
+    await node.get_by_role("button", name="Drain").click()
+    await node.get_by_role("button", name="Leave it").click()
+    assert plane.commands.newest() == []
+    await node.get_by_role("button", name="Drain").click()
+    await node.get_by_role("button", name="Drain it").click()
+    await expect(node.locator(".rows")).to_contain_text("drain")
+    (sent,) = plane.commands.newest()
+    assert (sent.command, sent.node_id) == ("drain", "n1")
+    done = CommandReport(command_id=sent.command_id, status=CommandStatus.DONE, result="draining")
+    await plane.commands.report(CommandReports(node_id=NodeId("n1"), reports=(done,)))
+    await expect(node.locator(".rows .badge")).to_have_text("done")
+
+    await node.get_by_role("button", name="Restart").click()
+    await node.get_by_role("button", name="Restart it").click()
+    await expect(node.locator(".rows li").first).to_contain_text("restart service llama")
+    await page.screenshot(path=ARTIFACTS / "monitor-node.png")
+    await served.client.delete("/api/v1/nodes/n1")
+    await expect(page.get_by_text("There is no node n1.")).to_be_visible()

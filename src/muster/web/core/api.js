@@ -36,9 +36,13 @@ export function load(ask, show) {
   };
 }
 
-/** @param {string} path @param {RequestInit} [options] */
-export async function request(path, options = {}) {
-  const response = await fetch(path, { ...options, headers: { Accept: "application/json", ...authorization() } });
+/** @param {string} path @param {{method?: string, json?: unknown, signal?: AbortSignal}} [options] @returns {Promise<any>} null of an empty answer */
+export async function request(path, { json, ...options } = {}) {
+  /** @type {Record<string, string>} */
+  const headers = { Accept: "application/json", ...authorization() };
+  if (json !== undefined) headers["Content-Type"] = "application/json";
+  const body = json === undefined ? null : JSON.stringify(json);
+  const response = await fetch(path, { ...options, headers, body });
   if (!response.ok) throw new Error(await problem(response));
-  return response.json();
+  return response.status === 204 ? null : response.json();
 }

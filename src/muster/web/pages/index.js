@@ -4,6 +4,7 @@ import { html } from "../core/view.js";
 import { route } from "../core/route.js";
 import { Fleet, inFull } from "./fleet.js";
 import { Jobs } from "./jobs.js";
+import { NodePage } from "./node.js";
 
 /**
  * `machines` are those needed in full where there are too many for all; `jobs` whether those of all machines matter.
@@ -21,6 +22,12 @@ export const PAGES = {
     href: "#/",
     interest: () => ({ machines: inFull.value, jobs: true }),
     draw: () => html`<div class="overview"><${Fleet} /><${Jobs} /></div>`,
+  },
+  node: {
+    title: "Node",
+    href: null,
+    interest: (id) => ({ machines: id === null ? [] : [id], jobs: false }),
+    draw: NodePage,
   },
   jobs: { title: "Jobs", href: "#/jobs", interest: () => ({ machines: [], jobs: true }), draw: () => html`<${Jobs} />` },
 };
