@@ -2,6 +2,7 @@
 
 import { html } from "../core/view.js";
 import { route } from "../core/route.js";
+import { AccessPage } from "./access.js";
 import { Fleet, inFull } from "./fleet.js";
 import { Jobs, JobsBeside } from "./jobs.js";
 import { NodePage } from "./node.js";
@@ -32,6 +33,7 @@ export const PAGES = {
   },
   jobs: { title: "Jobs", href: "#/jobs", interest: () => ({ machines: [], jobs: true }), draw: () => html`<${Jobs} />` },
   queues: { title: "Queues", href: "#/queues", interest: nothing, draw: QueuesPage },
+  access: { title: "Tokens", href: "#/access", interest: nothing, draw: AccessPage },
 };
 
 /** @returns {Page} */

@@ -1,13 +1,15 @@
 """The pages beside the fleet, against the real API."""
 
+from http import HTTPStatus
+
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from muster.domain.job import JobError, JobStatus
 from muster.ids import JobId
 from muster.wire import Outcome, OutcomeKind
 from tests.e2e.monitor.conftest import ARTIFACTS
-from tests.integration.api.conftest import Served
+from tests.integration.api.conftest import Served, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -85,3 +87,27 @@ async def test_queues_are_held_and_let_go(page: Page, served: Served) -> None:
     await row.get_by_role("button", name="Resume").click()
     await expect(row).not_to_contain_text("paused")
     assert len((await served.plane.claim()).jobs) == 1
+
+
+async def test_a_token_is_made_shown_once_and_revoked(browser: Browser) -> None:
+    async with serving(token="admin-secret") as served, await browser.new_context() as context:
+        page = await context.new_page()
+        await page.goto(f"{served.url}/#/access")
+        await page.get_by_label("Token").fill("admin-secret")
+        await page.get_by_role("button", name="Open the monitor").click()
+        await page.get_by_label("Name").fill("ci")
+        await page.get_by_label("Role").select_option("viewer")
+        await page.get_by_label("Ends after").fill("7")
+        await page.get_by_role("button", name="Make a token").click()
+        secret = await page.locator(".secret").inner_text()
+        row = page.locator('[data-token="ci"]')
+        await expect(row).to_contain_text("viewer")
+        await page.screenshot(path=ARTIFACTS / "monitor-tokens.png")
+        with_it = {"Authorization": f"Bearer {secret}"}
+        assert (await served.client.get("/api/v1/nodes", headers=with_it)).status == HTTPStatus.OK
+        await page.get_by_role("button", name="Done").click()
+        await expect(page.locator(".secret")).to_have_count(0)
+        await row.get_by_role("button", name="Revoke").click()
+        await row.get_by_role("button", name="Revoke it").click()
+        await expect(row).to_have_count(0)
+        assert (await served.client.get("/api/v1/nodes", headers=with_it)).status == HTTPStatus.UNAUTHORIZED
