@@ -32,15 +32,15 @@ def api_page(note: str) -> str:
     app = framework(_no_plane, Path(), 1)
     schema: Schema = to_builtins(described(app.openapi_schema.to_schema()))
     by_tag: dict[str, list[str]] = {}
-    for path, methods in schema["paths"].items():
+    for path, methods in sorted(schema["paths"].items()):
         for method, operation in methods.items():
             if isinstance(operation, dict) and operation.get("tags"):
                 told = _operation(method.upper(), path, operation, schema["components"]["schemas"])
                 by_tag.setdefault(operation["tags"][0], []).append(told)
     parts = [HEAD.format(note=note)]
     for tag in schema["tags"]:
-        if told := by_tag.get(tag["name"]):
-            parts += [f"\n## {tag['name'].capitalize()}\n\n{tag['description']}.\n", *told]
+        if operations := by_tag.get(tag["name"]):
+            parts += [f"\n## {tag['name'].capitalize()}\n\n{tag['description']}.\n", *operations]
     return "".join(parts)
 
 
@@ -71,7 +71,8 @@ def _body(operation: Schema, schemas: Schema) -> Iterator[str]:
 
 def _followed(form: Schema, schemas: Schema) -> Schema:
     if "$ref" in form:
-        return schemas.get(form["$ref"].rsplit("/", 1)[-1], {})
+        named: Schema = schemas.get(form["$ref"].rsplit("/", 1)[-1], {})
+        return named
     return form
 
 
@@ -88,7 +89,7 @@ def _row(name: str, place: str, about: str, form: Schema, *, required: bool) -> 
 
 def _kind(form: Schema) -> str:
     if "anyOf" in form or "oneOf" in form:
-        kinds = [_kind(way) for way in form.get("anyOf", form.get("oneOf", ()))]
+        kinds = [_kind(way) for way in form.get("anyOf") or form["oneOf"]]
         return " or ".join(dict.fromkeys(kind for kind in kinds if kind and kind != "null"))
     if form.get("type") == "array":
         return f"list of {_kind(form.get('items', {})) or 'values'}"
