@@ -214,7 +214,7 @@ class PlaneUnderTest:
 
     @property
     def app(self) -> ASGIApp:
-        door = Entry(_framework(), self.access)
+        door = Entry(_framework(), self.access, self.plane.http)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             _current.set(self.plane)

@@ -22,7 +22,7 @@ _END_S = 10.0
 
 
 class Screen:
-    """As much of a terminal as programs here use: places, whole clearing, two screens. Colours are counted, not shown."""
+    """As much of a terminal as programs here use: places, clearing, two screens. Styles are noted, not shown."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height

@@ -21,14 +21,6 @@ Top = Callable[..., AbstractContextManager[TerminalProgram]]
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    started = ControlPlane(tmp_path_factory.mktemp("plane"), env={})
-    started.start()
-    yield started
-    assert started.stop() == 0, started.log[-4000:]
-
-
-@pytest.fixture(scope="module")
 def agent(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MusterProcess]:
     folder = tmp_path_factory.mktemp("agent")
     env = {
@@ -61,6 +53,12 @@ def report(plane: ControlPlane, node_id: str, seq: int, busy: float | None) -> N
     plane.post("/api/agent/heartbeat", json.loads(msgspec.json.encode(beat)))
 
 
+def assert_given_back(seen: TerminalProgram) -> None:
+    assert seen.mode == seen.before
+    assert not seen.screen.other
+    assert seen.screen.cursor
+
+
 def test_it_shows_what_is_and_what_changes_and_gives_the_terminal_back(plane: ControlPlane, top: Top) -> None:
     report(plane, "gpu-1", 1, None)
     with top() as seen:
@@ -75,9 +73,7 @@ def test_it_shows_what_is_and_what_changes_and_gives_the_terminal_back(plane: Co
         seen.press("q")
 
         assert seen.ended() == 0
-        assert seen.mode == seen.before
-        assert not seen.screen.other
-        assert seen.screen.cursor
+        assert_given_back(seen)
 
 
 def test_a_node_is_drained_and_resumed_and_a_job_cancelled_from_the_keyboard(
@@ -134,7 +130,7 @@ def test_it_fits_any_screen_while_it_changes_and_works_without_colours(plane: Co
         seen.process.terminate()
 
         assert seen.ended() == 0
-        assert seen.mode == seen.before
+        assert_given_back(seen)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--once",)])

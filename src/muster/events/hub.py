@@ -111,6 +111,7 @@ class Hub:
         self._progress: dict[JobId, ProgressReport] = {}
         self._stats: dict[str, Any] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self.gaps = 0  # times that a monitor lost something
 
     async def start(self) -> None:
         if not self._tasks:
@@ -158,6 +159,7 @@ class Hub:
                 self._note(missed)
             async for joined, gap in self._frames_of(reader):
                 if gap is not None:
+                    self.gaps += 1
                     yield frame({"type": "resync", "reason": gap, "timestamp": self._clock.now_ms()})
                     yield await self._snapshot_frame(selection)
                 yield joined

@@ -63,6 +63,7 @@ class Exchange:
     _first_byte_s: float | None = None
     _quiet_since_s = 0.0
     _heard = False
+    _parts = 0  # in which the answer came
     _paused = False
     _over = False
     _waking: Waking | None = None
@@ -264,6 +265,7 @@ class Exchange:
 
     def answer_continued(self, data: bytes) -> None:
         self._heard = True
+        self._parts += 1
         if self._translation is not None:
             if self._engine_error is not None:
                 self._engine_error.append(data)
@@ -405,6 +407,7 @@ class Exchange:
                 ended_s - self._started_s,
                 self._delivery.bytes_sent,
                 error,
+                self._parts if self.call.stream else 0,
             )
         )
         if status != CLIENT_GONE:

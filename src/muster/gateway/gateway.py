@@ -22,8 +22,9 @@ from muster.gateway.request import SAFE_ID, Request, bearer_token
 from muster.gateway.route import Router
 from muster.gateway.shape import error_reply
 from muster.gateway.upstream import Upstreams
-from muster.gateway.usage import Finished, GatewayStats, Metric, Usage
+from muster.gateway.usage import Finished, GatewayStats, Usage
 from muster.gateway.waking import Wakings
+from muster.metrics import Metric
 from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
 from muster.placement.scores import Strategy

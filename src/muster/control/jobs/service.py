@@ -9,6 +9,7 @@ import structlog
 from msgspec import Struct
 
 from muster.clock import Clock, Rng
+from muster.control.jobs.figures import JobFigures
 from muster.control.jobs.sessions import SessionClasses
 from muster.control.jobs.wakeups import Wakeups
 from muster.domain.job import (
@@ -102,6 +103,7 @@ class JobService:
         self._payload_bytes_max = payload_bytes_max
         self._payload_checks = payload_checks
         self._may_begin = may_begin
+        self.figures = JobFigures()
         self._wakeups = Wakeups()
         self._sessions = SessionClasses(bus)
         self._classes = _NO_CLASSES
@@ -142,6 +144,7 @@ class JobService:
         """
         complete = [self._complete(spec) for spec in specs]
         submitted = await self._queue.submit(complete)
+        self.figures.submitted += sum(entry.created for entry in submitted)
         repeats = [
             spec for spec, entry in zip(complete, submitted, strict=True) if spec.idempotency and not entry.created
         ]
@@ -298,6 +301,9 @@ class JobService:
                     mark_idle=woken is not None,
                 )
                 begun = await self._without_untimely(message.worker_id, claimed.jobs)
+                now_s = self._clock.monotonic_s()
+                self.figures.settled(settlements, claimed.refused, now_s)
+                self.figures.claimed(begun, self._clock.now_ms(), now_s)
                 settlements = ()
                 refused += claimed.refused
                 left_s = deadline_s - self._clock.monotonic_s()

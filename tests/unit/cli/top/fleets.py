@@ -22,7 +22,7 @@ def plain(value: Any) -> Any:
 
 
 def gpu(index: int = 0, **figures: Any) -> Gpu:
-    known = {"memory_total_mb": 24_576, "memory_used_mb": 6144, "utilization_percent": 50.0}
+    known: dict[str, Any] = {"memory_total_mb": 24_576, "memory_used_mb": 6144, "utilization_percent": 50.0}
     return Gpu(index=index, name="NVIDIA L4", **(known | {"temperature_c": 61.0, "power_w": 70.0} | figures))
 
 
@@ -51,7 +51,7 @@ def machine_update(node_id: str, *gpus: Gpu, jobs: tuple[str, ...] = (), workers
 
 
 def job_update(job_id: str, status: JobStatus = JobStatus.PENDING, **changes: Any) -> Any:
-    spec_fields = {"service_required": "simulation", "created_at": NOW_MS - 60_000}
+    spec_fields: dict[str, Any] = {"service_required": "simulation", "created_at": NOW_MS - 60_000}
     spec_fields |= {name: changes.pop(name) for name in list(changes) if name in JobSpec.__struct_fields__}
     spec = JobSpec(job_id=JobId(job_id), **spec_fields)
     view = job_view(Job(spec=spec, state=JobState(status=status, **changes)), whole=False)

@@ -32,7 +32,7 @@ def test_a_key_that_has_not_come_whole_is_waited_for_but_not_for_ever(begun: byt
 
 
 @given(st.binary(max_size=40), st.booleans())
-def test_no_bytes_can_break_it(data: bytes, more: bool) -> None:
+def test_no_bytes_can_break_it(data: bytes, more) -> None:
     _, rest = read_keys(data, more=more)
 
     assert len(rest) < 8

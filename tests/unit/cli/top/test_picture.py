@@ -1,9 +1,11 @@
+from collections.abc import Mapping
+
 from muster.cli.top.picture import Picture
 from muster.domain.job import JobStatus
 from tests.unit.cli.top.fleets import NOW_MS, job_update, machine_update, picture_of, snapshot, stats
 
 
-def take(picture: Picture, *events: dict[str, object], now_s: float = 0.0) -> None:
+def take(picture: Picture, *events: Mapping[str, object], now_s: float = 0.0) -> None:
     for event in events:
         picture.take(event, now_s, NOW_MS)
 

@@ -30,7 +30,7 @@ def names(words: str = "", sort: str = "node", *, turned: bool = False) -> str:
         ("busy", False, "bacd"),
     ],
 )
-def test_what_is_unknown_comes_last_whichever_way_it_is_sorted(sort: str, turned: bool, expected: str) -> None:
+def test_what_is_unknown_comes_last_whichever_way_it_is_sorted(sort: str, turned, expected: str) -> None:
     assert names(sort=sort, turned=turned) == expected
 
 
