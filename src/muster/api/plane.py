@@ -31,7 +31,7 @@ from muster.metrics import Metric
 from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
 from muster.placement.wish import Wish
-from muster.ports import EventLog, JobKind, NodeLink, RentedMachine
+from muster.ports import EventLog, JobKind, NodeLink, RentedMachine, Tracer
 
 Decide = Callable[[Wish, Sequence[Candidate] | None], Decision]
 
@@ -62,6 +62,7 @@ class Plane(Struct, frozen=True, kw_only=True):
     files: FileService | None = None
     job_kinds: Sequence[JobKind] = ()
     broken_connectors: Mapping[str, str] = {}
+    tracer: Tracer | None = None
     http: HttpFigures = field(default_factory=HttpFigures)
 
     @property

@@ -20,6 +20,7 @@ from muster.app.metrics import metrics_of
 from muster.app.pool_workers import PoolWorkers
 from muster.app.process import StateFile, make_data_dir, url_of
 from muster.app.stack import Stack
+from muster.app.tracing import OtelTracer, open_tracer
 from muster.app.webhooks import Webhooks
 from muster.commands.book import CommandBook
 from muster.control.access import Access
@@ -90,6 +91,7 @@ class ControlPlane:
         self._plane_id = new_id("plane", self._clock.now_ms(), self._rng)
         self._stack = Stack(settings.stop_timeout_s + _STOP_MARGIN_S)
         self._front: Front | None = None
+        self._tracer: OtelTracer | None = None
         self.link: MemoryLink | None = None
         self.files: FileService | None = None
 
@@ -110,6 +112,9 @@ class ControlPlane:
 
     async def _start(self) -> None:
         settings = self._settings
+        self._tracer = open_tracer(settings, "control-plane")
+        if self._tracer is not None:
+            await self._stack.start(self._tracer)
         store = await self._open_store()
         recorder = Recorder(store.nodes, store.log)
         fleet = Fleet(self._book(), recorder, self._clock)
@@ -157,6 +162,7 @@ class ControlPlane:
             files=files,
             job_kinds=self._job_kinds,
             broken_connectors=self._broken_connectors,
+            tracer=self._tracer,
         )
         certificate = await self._certificate()
         front = self._front_for(gateway, plane, certificate)
@@ -228,6 +234,7 @@ class ControlPlane:
             payload_bytes_max=self._settings.job_payload_bytes_max,
             payload_checks=self._payload_checks,
             may_begin=may_begin,
+            tracer=self._tracer,
         )
 
     @property
@@ -410,6 +417,7 @@ class ControlPlane:
             limits=limits,
             on_finished=cloud.answered if cloud else None,
             waker=cloud.waker if cloud else None,
+            tracer=self._tracer,
         )
 
 
