@@ -51,8 +51,9 @@ async def test_each_job_of_a_batch_has_its_own_span_and_traces_begin_here_where_
 async def test_what_is_refused_ends_its_span_too() -> None:
     tracer = RememberingTracer()
     async with serving(tracer=tracer) as served:
-        async with served.client.post("/api/jobs", json=JOB | {"depends_on": ["nobody"]}) as answer:
-            assert answer.status == 400
+        answer = await served.client.post("/api/jobs", json=JOB | {"depends_on": ["nobody"]})
+        assert answer.status == 400
+        await answer.read()
 
     (span,) = tracer.spans
     assert span.ended
