@@ -1,4 +1,4 @@
-"""Write docs/reference/settings.md, cli.md and api.md from the code (`make docs`); a test holds them against it."""
+"""Write settings.md, cli.md, api.md and metrics.md below docs/reference (`make docs`); a test holds them against the code."""
 
 import inspect
 import os
@@ -14,6 +14,7 @@ from msgspec.inspect import Metadata, StructType, type_info
 from typer.models import ArgumentInfo
 
 from muster.cli.main import app
+from muster.metrics import AREAS, Family
 from muster.settings import SEED_NAMES, Settings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -48,6 +49,31 @@ CLI_HEAD = f"""\
 `muster COMMAND --help` says the same. Lists are tables for people and, with `--json`, JSON for programs. Exit codes:
 0 done, 1 it did not work (the reason and a next step are on standard error), 2 wrong usage.
 """
+
+
+METRICS_HEAD = f"""\
+# Metrics
+
+{NOTE}
+
+What `/metrics` of a control plane has. Names and labels are stable. Units are seconds, bytes, and ratios from 0 to 1;
+a figure that is not known has no sample. What describes the fleet and its jobs is the same at every control plane on
+one store: take `max` over them. Counters and histograms are of the control plane that was asked: take `sum`. "Series"
+says what bounds their number. [Metrics, alerts and traces](../guides/observe.md) shows what to do with them.
+"""
+
+
+def metrics_page() -> str:
+    return METRICS_HEAD + "".join(_area(name, families) for name, families in AREAS.items())
+
+
+def _area(name: str, families: tuple[Family, ...]) -> str:
+    rows = "".join(
+        f"| `{family.name}` | {family.kind} | {_cell(', '.join(f'`{label}`' for label in family.labels))} | "
+        f"{_cell(family.help)} | {_cell(family.series)} |\n"
+        for family in families
+    )
+    return f"\n## {name}\n\n| Metric | Kind | Labels | What it is | Series |\n|---|---|---|---|---|\n{rows}"
 
 
 def settings_page() -> str:
@@ -150,11 +176,13 @@ def _cell(text: str) -> str:
 def pages() -> dict[Path, str]:
     for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME"):  # defaults are shown as they are without them
         os.environ.pop(name, None)
-    return {
-        REFERENCE / "settings.md": settings_page(),
-        REFERENCE / "cli.md": cli_page(),
-        REFERENCE / "api.md": api_page(NOTE),
+    texts = {
+        "settings.md": settings_page(),
+        "cli.md": cli_page(),
+        "api.md": api_page(NOTE),
+        "metrics.md": metrics_page(),
     }
+    return {REFERENCE / name: text for name, text in texts.items()}
 
 
 def main() -> None:

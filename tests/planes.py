@@ -44,7 +44,7 @@ from muster.gateway.route import Router
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.jobs.retry import RetryPolicy
 from muster.placement.scores import Strategy
-from muster.ports import JobKind
+from muster.ports import JobKind, Tracer
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.stores.files.directory import DirectoryFiles
@@ -100,6 +100,7 @@ class PlaneUnderTest:
         files: Path | None = None,
         kinds: Sequence[JobKind] = (),
         may_begin: Callable[[WorkerId, ClaimedJob], bool] = lambda _, __: True,
+        tracer: Tracer | None = None,
     ) -> None:
         """`beside` is another control plane, whose clock and store this one has as well."""
         self.clock: ManualClock = beside.clock if beside else ManualClock()
@@ -130,6 +131,7 @@ class PlaneUnderTest:
             payload_bytes_max=1000,
             payload_checks=checks or {kind.name: kind.check for kind in kinds},
             may_begin=may_begin,
+            tracer=tracer,
         )
         self.jobs.on_stop(Stopper(self.commands).stop)
         self.schedules = ScheduleService(self.store.schedules, self.jobs, self.clock)
@@ -193,6 +195,7 @@ class PlaneUnderTest:
             batches=BatchDesk(self.store.batches, self.files, self.store.bus, self.clock, random.Random(10)),
             files=self.files if files else None,
             job_kinds=kinds,
+            tracer=tracer,
         )
 
     def _webhooks(self) -> WebhookDesk:
@@ -214,7 +217,7 @@ class PlaneUnderTest:
 
     @property
     def app(self) -> ASGIApp:
-        door = Entry(_framework(), self.access)
+        door = Entry(_framework(), self.access, self.plane.http)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             _current.set(self.plane)

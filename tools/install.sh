@@ -96,7 +96,7 @@ fi
 
 case $kind in
     run) extras=llamacpp,amqp,grpc,cloud size_mb=400 ;;
-    dev) extras=llamacpp,amqp,grpc,cloud,dev size_mb=1500 ;;
+    dev) extras=llamacpp,amqp,grpc,cloud,otel,dev size_mb=1500 ;;
     *) fail "tools/install.sh takes run or dev, not '$kind'" "make install" ;;
 esac
 rm -f "$VENV/.failed" "$log"

@@ -267,6 +267,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int, Meta(ge=1, description="Deliveries of one webhook that may wait; with one more it is paused.")
     ] = 10_000
     stop_timeout_s: Annotated[float, Meta(gt=0, description="How long a stop waits for running work.")] = 10.0
+    otel_endpoint: Annotated[
+        str, Meta(description="http:// or https:// of an OpenTelemetry collector (OTLP over HTTP); empty: no traces.")
+    ] = ""
     log_level: Annotated[str, Meta(description="debug, info, warning or error.")] = "info"
 
     @property
@@ -467,6 +470,11 @@ def _word_rules(s: Settings) -> list[tuple[bool, str, str]]:
             not s.files_url or s.files_url.startswith(("http://", "https://")),
             f"files_url must begin with http:// or https://, got {s.files_url!r}",
             "correct files_url",
+        ),
+        (
+            not s.otel_endpoint or s.otel_endpoint.startswith(("http://", "https://")),
+            f"otel_endpoint must begin with http:// or https://, got {s.otel_endpoint!r}",
+            "name the collector as http://HOST:4318",
         ),
         (s.strategy in _STRATEGIES, f"unknown strategy {s.strategy!r}", f"use one of {', '.join(_STRATEGIES)}"),
         (s.cloud_provider in _CLOUDS, f"unknown cloud_provider {s.cloud_provider!r}", "use ec2, or leave it empty"),

@@ -22,3 +22,12 @@ def muster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     plane.start()
     yield plane
     assert plane.stop() == 0, plane.log[-4000:]
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """`muster server` with its own store, and no nodes but those that tests bring."""
+    started = ControlPlane(tmp_path_factory.mktemp("plane"), env={})
+    started.start()
+    yield started
+    assert started.stop() == 0, started.log[-4000:]

@@ -29,7 +29,7 @@ from muster.domain.node import Phase
 from muster.domain.service import Service
 from muster.errors import MusterError, SetupError, UpstreamFailed
 from muster.ids import new_id
-from muster.ports import Connector, FileLink, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink, ReportProgress
+from muster.ports import Connector, FileLink, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink, ReportProgress, Tracer
 from muster.wire import Deregistration, Heartbeat, HeartbeatReply, Registration
 
 log = structlog.get_logger()
@@ -57,6 +57,7 @@ class Backends(Struct, frozen=True, kw_only=True):
     fetch_model: FetchModel
     broken_connectors: Mapping[str, str] = {}  # why, by name
     files: FileLink | None = None  # None: jobs can neither keep files nor read any
+    tracer: Tracer | None = None
 
 
 class Agent:
@@ -92,6 +93,7 @@ class Agent:
             rng=rng,
             look_every_s=config.look_every_s,
             files=backends.files,
+            tracer=backends.tracer,
         )
         self._gpus = Gpus(
             devices.gpus,

@@ -7,7 +7,7 @@ from msgspec import Struct
 from muster.agent.board import ServiceBoard
 from muster.agent.outbox import Outbox
 from muster.clock import Clock, Rng
-from muster.ports import Connector, FileLink
+from muster.ports import Connector, FileLink, Tracer
 
 
 class Surroundings(Struct, frozen=True, kw_only=True):
@@ -21,3 +21,4 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     rng: Rng
     look_every_s: float
     files: FileLink | None = None
+    tracer: Tracer | None = None

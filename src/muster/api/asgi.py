@@ -25,6 +25,7 @@ from muster.api import (
     files,
     fleet,
     jobs,
+    metrics,
     nodes_v2,
     pools,
     proxy,
@@ -46,7 +47,7 @@ from muster.errors import MusterError
 _HANDLERS = [
     basics.health,
     basics.version,
-    basics.metrics,
+    metrics.metrics,
     agents.agent_message,
     fleet.fleet,
     fleet.nodes,
@@ -111,7 +112,7 @@ def _caller(request: AnyRequest) -> Caller:
 
 def build_app(plane: Plane) -> ASGIApp:
     app = framework(lambda: plane, plane.web_dir, plane.request_bytes_max)
-    return Entry(Heartbeats(app, plane), plane.access)
+    return Entry(Heartbeats(app, plane), plane.access, plane.http)
 
 
 def framework(current: Callable[[], Plane], web_dir: Path, request_bytes_max: int) -> Litestar:

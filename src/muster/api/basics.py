@@ -1,18 +1,11 @@
-"""Health, version, metrics, the API's own description."""
+"""Health and version."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from litestar import MediaType, Response, get
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import Metric as Family
-from prometheus_client.registry import Collector
 
 from muster import __version__
-from muster.api.plane import AnyRequest, ThePlane
-from muster.domain.node import Health
-from muster.gateway.usage import Metric, Sample
+from muster.api.plane import AnyRequest
 
 
 @get("/health", tags=["basics"], summary="Is the control plane up?")
@@ -25,35 +18,3 @@ async def health(request: AnyRequest) -> Response[Any]:
 @get("/version", tags=["basics"], summary="Which version runs")
 async def version() -> dict[str, str]:
     return {"version": __version__, "name": "muster"}
-
-
-class _Families(Collector):
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterator[Family]:
-        for metric in self._families:
-            family = Family(metric.name, metric.help, metric.kind)
-            for sample in metric.samples:
-                family.add_sample(metric.name + sample.suffix, sample.labels, sample.value)
-            yield family
-
-
-@get("/metrics", tags=["basics"], summary="Prometheus metrics", media_type=MediaType.TEXT)
-async def metrics(plane: ThePlane) -> Response[bytes]:
-    by_health = Counter(node.health for node in plane.fleet.nodes())
-    counts = await plane.jobs.counts()
-    own = [
-        _gauge("muster_nodes", "Nodes by health.", {("health", health.value): by_health[health] for health in Health}),
-        _gauge("muster_jobs", "Jobs by status.", {("status", status.value): n for status, n in counts.items()}),
-        _gauge("muster_event_readers", "Open streams of live events.", {None: plane.hub.readers}),
-        _gauge("muster_waiting_claims", "Workers that wait for a job.", {None: plane.jobs.waiters}),
-    ]
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families([*own, *plane.metrics()]))
-    return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _gauge(name: str, text: str, values: Mapping[tuple[str, str] | None, int]) -> Metric:
-    samples = [Sample("", dict([label]) if label else {}, value) for label, value in values.items()]
-    return Metric(name=name, help=text, kind="gauge", samples=samples)

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 from urllib.parse import parse_qs
@@ -15,6 +16,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from muster.access.book import Caller
 from muster.access.roles import SEES_OWN_JOBS_ONLY
 from muster.access.routes import right_for
+from muster.api.http_figures import HttpFigures
 from muster.api.plane import Plane
 from muster.api.problems import body_of, headers_of
 from muster.control.access import Access
@@ -34,9 +36,10 @@ _REASON_BYTES_MAX = 120  # RFC 6455, 5.5: 125 with the code
 class Entry:
     """ASGI middleware around the framework. Handlers find the caller as `request.user`."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, figures: HttpFigures) -> None:
         self._app = app
         self._access = access
+        self._figures = figures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind: str = scope["type"]
@@ -56,8 +59,12 @@ class Entry:
             # Load balancers and Ollama's own clients probe with HEAD; the server below leaves the body out.
             scope = cast("HTTPScope", {**scope, "method": HttpMethod.GET})
 
+        started_s = time.monotonic()
+
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
+                took_s = time.monotonic() - started_s
+                self._figures.answered(scope["method"], scope.get("path_template"), message["status"], took_s)
                 message["headers"] = [*message.get("headers", ()), (b"x-correlation-id", correlation)]
             await send(message)
 

@@ -31,6 +31,7 @@ class Heartbeats:
         if scope["type"] != ScopeType.HTTP or scope["path"] != _PATH or scope["method"] != HttpMethod.POST:
             await self._app(scope, receive, send)
             return
+        scope["path_template"] = _PATH
         plane = self._plane
         caller: Caller = scope["user"]
         link = GuardedLink(caller.admitted, plane.ingest, plane.jobs, plane.access)

@@ -15,6 +15,7 @@ from muster.access.book import Caller
 from muster.access.roles import SEES_OWN_JOBS_ONLY
 from muster.api.plane import AnyRequest, Plane, TheCaller, ThePlane
 from muster.api.streams import event_stream, last_event_id
+from muster.api.traced import SubmitSpans
 from muster.api.views import JobView, job_view
 from muster.domain.job import TIMEOUT_S, Job, JobSpec, JobStatus, Retry
 from muster.errors import Conflict, InvalidInput
@@ -118,9 +119,10 @@ async def submit(
     plane: ThePlane,
     caller: TheCaller,
     data: JSONBody[SubmitJob],
+    request: AnyRequest,
     idempotency_key: Annotated[str | None, HeaderParameter(name="Idempotency-Key")] = None,
 ) -> Response[SubmitAnswer]:
-    (answer,) = await accept(plane, caller, [_with_header(data, idempotency_key)])
+    (answer,) = await accept(plane, caller, [_with_header(data, idempotency_key)], _spans(plane, request))
     return Response(answer, status_code=http.HTTPStatus.CREATED if answer.created else http.HTTPStatus.OK)
 
 
@@ -130,8 +132,10 @@ async def submit(
     summary="Submit many jobs at once: all of them, or with an error none",
     status_code=http.HTTPStatus.OK,
 )
-async def submit_many(plane: ThePlane, caller: TheCaller, data: JSONBody[SubmitJobs]) -> SubmittedAnswer:
-    answers = await accept(plane, caller, data.jobs)
+async def submit_many(
+    plane: ThePlane, caller: TheCaller, data: JSONBody[SubmitJobs], request: AnyRequest
+) -> SubmittedAnswer:
+    answers = await accept(plane, caller, data.jobs, _spans(plane, request))
     return SubmittedAnswer(
         success=True,
         jobs=[
@@ -141,13 +145,19 @@ async def submit_many(plane: ThePlane, caller: TheCaller, data: JSONBody[SubmitJ
     )
 
 
-async def accept(plane: Plane, caller: Caller, wanted: Sequence[SubmitJob]) -> list[SubmitAnswer]:
+def _spans(plane: Plane, request: AnyRequest) -> SubmitSpans:
+    return SubmitSpans(plane.tracer, request.headers.get("traceparent"), request.headers.get("x-correlation-id"))
+
+
+async def accept(
+    plane: Plane, caller: Caller, wanted: Sequence[SubmitJob], spans: SubmitSpans | None = None
+) -> list[SubmitAnswer]:
     """Store jobs in their caller's name, all or none; one that is known already must be one that he may see."""
     now_ms = plane.clock.now_ms()
     specs = [_spec_of(number, data, caller, now_ms) for number, data in enumerate(wanted)]
     if caller.role in SEES_OWN_JOBS_ONLY:
         await _visible(plane, caller, [spec.job_id for spec in specs if spec.job_id])
-    submitted = await plane.jobs.submit(specs)
+    submitted = await (plane.jobs.submit(specs) if spans is None else spans.around(plane.jobs.submit, specs))
     found = await _visible(plane, caller, [one.job_id for one in submitted])
     return [
         SubmitAnswer(

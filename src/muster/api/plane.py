@@ -7,9 +7,10 @@ from typing import Any
 from litestar import Request
 from litestar.datastructures import State
 from litestar.di import NamedDependency
-from msgspec import Struct
+from msgspec import Struct, field
 
 from muster.access.book import Caller
+from muster.api.http_figures import HttpFigures
 from muster.api.state import Scenery
 from muster.api.task_stream import TaskStreams
 from muster.clock import Clock
@@ -26,11 +27,11 @@ from muster.control.jobs.tasks import TaskDesk
 from muster.control.webhooks.service import WebhookDesk
 from muster.errors import SwitchedOff
 from muster.events.hub import Hub
-from muster.gateway.usage import Metric
+from muster.metrics import Metric
 from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
 from muster.placement.wish import Wish
-from muster.ports import EventLog, JobKind, NodeLink, RentedMachine
+from muster.ports import EventLog, JobKind, NodeLink, RentedMachine, Tracer
 
 Decide = Callable[[Wish, Sequence[Candidate] | None], Decision]
 
@@ -61,6 +62,8 @@ class Plane(Struct, frozen=True, kw_only=True):
     files: FileService | None = None
     job_kinds: Sequence[JobKind] = ()
     broken_connectors: Mapping[str, str] = {}
+    tracer: Tracer | None = None
+    http: HttpFigures = field(default_factory=HttpFigures)
 
     @property
     def pools(self) -> PoolNodes:

@@ -308,6 +308,10 @@ def service_view(service: Service) -> ServiceView:
     )
 
 
+def worker_status(node: Node, worker: Worker) -> WorkerStatus:
+    return worker.status if node.health in _WORKING else WorkerStatus.STOPPED
+
+
 def worker_view(node: Node, worker: Worker) -> WorkerView:
     alive = node.health in _WORKING
     return WorkerView(
@@ -316,7 +320,7 @@ def worker_view(node: Node, worker: Worker) -> WorkerView:
         node_id=node.node_id,
         machine_id=node.node_id,
         index=worker.index,
-        status=worker.status if alive else WorkerStatus.STOPPED,
+        status=worker_status(node, worker),
         slots=worker.slots,
         gpu_index=worker.gpu_index,
         connectors=worker.connectors,

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from muster import metrics as m
 from muster.control.commands import CommandService
 from muster.control.fleet.fleet import Fleet
 from muster.control.recorder import Recorder
 from muster.errors import SetupError
-from muster.gateway.usage import Metric, Sample
+from muster.metrics import Metric
 from muster.ports import NodeLink
 from muster.settings import Settings
 from muster.system import SystemClock, system_rng
@@ -39,24 +40,10 @@ class Broker:
         if self._ingest is None:
             return
         figures = self._ingest.figures()
-        yield Metric(
-            name="muster_broker_connected",
-            help="Whether this control plane reaches the broker.",
-            kind="gauge",
-            samples=[Sample("", {}, int(self._ingest.connected))],
-        )
-        yield Metric(
-            name="muster_broker_messages_total",
-            help="Messages of nodes that came over the broker.",
-            kind="counter",
-            samples=[Sample("", {"queue": figure.queue}, figure.received) for figure in figures],
-        )
-        yield Metric(
-            name="muster_broker_dead_letters_total",
-            help="Messages that could not be read and were put aside at the broker.",
-            kind="counter",
-            samples=[Sample("", {"queue": figure.queue}, figure.refused) for figure in figures],
-        )
+        yield m.BROKER_CONNECTED.single(int(self._ingest.connected))
+        yield m.BROKER_RECONNECTS.single(self._ingest.reconnects)
+        yield m.BROKER_MESSAGES.of({(figure.queue,): figure.received for figure in figures})
+        yield m.BROKER_DEAD_LETTERS.of({(figure.queue,): figure.refused for figure in figures})
 
 
 def _ingest(settings: Settings, fleet: Fleet, recorder: Recorder, nodes: NodeLink) -> "AmqpIngest":

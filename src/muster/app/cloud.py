@@ -4,6 +4,7 @@ import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
+from muster import metrics as m
 from muster.clock import Clock
 from muster.cloud.prices import Prices
 from muster.control.fleet.fleet import Fleet
@@ -12,7 +13,8 @@ from muster.control.machines.service import CloudRules, CloudService
 from muster.control.machines.waker import FleetWaker
 from muster.control.recorder import Recorder
 from muster.errors import SetupError
-from muster.gateway.usage import Finished, Metric, Sample
+from muster.gateway.usage import Finished
+from muster.metrics import Metric
 from muster.ports import Bus, CloudProvider, Leases
 from muster.settings import Settings
 
@@ -34,18 +36,8 @@ class Cloud:
     def metrics(self) -> Iterator[Metric]:
         machines = self.service.machines
         states = Counter(machine.state.value for machine in machines.all())
-        yield Metric(
-            name="muster_cloud_machines",
-            help="Rented machines by state, as last listed.",
-            kind="gauge",
-            samples=[Sample("", {"state": state}, count) for state, count in sorted(states.items())],
-        )
-        yield Metric(
-            name="muster_cloud_hourly_usd",
-            help="What the running machines cost an hour, as far as their prices are known.",
-            kind="gauge",
-            samples=[Sample("", {}, self.service.hourly_usd())],
-        )
+        yield m.CLOUD_MACHINES.of({(state,): count for state, count in sorted(states.items())})
+        yield m.CLOUD_HOURLY.single(self.service.hourly_usd())
 
     def answered(self, finished: Finished) -> None:
         if finished.worker:

@@ -1,6 +1,6 @@
 """The control plane put together: which adapter serves which port."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -16,9 +16,11 @@ from muster.app.certificates import CertificateWatch
 from muster.app.cloud import Cloud, open_cloud
 from muster.app.files import open_file_store
 from muster.app.grpc_port import GrpcPort
+from muster.app.metrics import metrics_of
 from muster.app.pool_workers import PoolWorkers
 from muster.app.process import StateFile, make_data_dir, url_of
 from muster.app.stack import Stack
+from muster.app.tracing import OtelTracer, open_tracer
 from muster.app.webhooks import Webhooks
 from muster.commands.book import CommandBook
 from muster.control.access import Access
@@ -30,7 +32,7 @@ from muster.control.fleet.gateway_load import GatewayLoad
 from muster.control.fleet.own_host import OwnHost
 from muster.control.fleet.peers import Peers
 from muster.control.fleet.pools import PoolNodes
-from muster.control.ingest import Ingest
+from muster.control.ingest import Ingests
 from muster.control.jobs.queues import QueueService
 from muster.control.jobs.schedules import ScheduleService
 from muster.control.jobs.service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
@@ -48,7 +50,6 @@ from muster.events.hub import Hub, HubLimits
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
-from muster.gateway.usage import Metric, Sample
 from muster.ids import JobId, WorkerId, new_id
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink
@@ -90,6 +91,7 @@ class ControlPlane:
         self._plane_id = new_id("plane", self._clock.now_ms(), self._rng)
         self._stack = Stack(settings.stop_timeout_s + _STOP_MARGIN_S)
         self._front: Front | None = None
+        self._tracer: OtelTracer | None = None
         self.link: MemoryLink | None = None
         self.files: FileService | None = None
 
@@ -110,6 +112,9 @@ class ControlPlane:
 
     async def _start(self) -> None:
         settings = self._settings
+        self._tracer = open_tracer(settings, "control-plane")
+        if self._tracer is not None:
+            await self._stack.start(self._tracer)
         store = await self._open_store()
         recorder = Recorder(store.nodes, store.log)
         fleet = Fleet(self._book(), recorder, self._clock)
@@ -120,10 +125,7 @@ class ControlPlane:
         jobs = self._jobs(store, background.may_begin)
         self.files = files = self._files(jobs)
         commands = await self._commands(store, fleet, recorder, jobs)
-
-        def ingest(link: str) -> Ingest:
-            return Ingest(fleet, commands, recorder, self._clock, link=link)
-
+        ingest = Ingests(fleet, commands, recorder, self._clock)
         access = self._access(store)
         cloud = self._cloud(store, fleet, recorder, leader, lambda: gateway.stats().in_flight_by_worker)
         gateway = self._gateway(fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses()), access, cloud)
@@ -145,7 +147,7 @@ class ControlPlane:
             hub=hub,
             scenery=scenery,
             clock=self._clock,
-            metrics=lambda: (*_metrics(gateway, recorder, broker, cloud), *_metrics_of_planes(fleet, peers, leader)),
+            metrics=lambda: metrics_of(fleet, gateway, recorder, sweep, ingest, peers, leader, broker, cloud),
             web_dir=WEB_DIR,
             access=access,
             request_bytes_max=settings.request_bytes_max,
@@ -160,6 +162,7 @@ class ControlPlane:
             files=files,
             job_kinds=self._job_kinds,
             broken_connectors=self._broken_connectors,
+            tracer=self._tracer,
         )
         certificate = await self._certificate()
         front = self._front_for(gateway, plane, certificate)
@@ -231,6 +234,7 @@ class ControlPlane:
             payload_bytes_max=self._settings.job_payload_bytes_max,
             payload_checks=self._payload_checks,
             may_begin=may_begin,
+            tracer=self._tracer,
         )
 
     @property
@@ -413,6 +417,7 @@ class ControlPlane:
             limits=limits,
             on_finished=cloud.answered if cloud else None,
             waker=cloud.waker if cloud else None,
+            tracer=self._tracer,
         )
 
 
@@ -442,29 +447,3 @@ def _figures(gateway: Gateway) -> GatewayFigures:
     return GatewayFigures(
         in_flight=stats.in_flight, requests_total=stats.requests_total, errors_total=stats.errors_total
     )
-
-
-def _metrics(gateway: Gateway, recorder: Recorder, broker: Broker, cloud: Cloud | None) -> Iterator[Metric]:
-    yield from gateway.metrics()
-    yield from broker.metrics()
-    if cloud is not None:
-        yield from cloud.metrics()
-    yield Metric(
-        name="muster_events_dropped_total",
-        help="Facts that were not kept because the store was away for too long.",
-        kind="counter",
-        samples=[Sample("", {}, recorder.events_dropped)],
-    )
-
-
-def _metrics_of_planes(fleet: Fleet, peers: Peers, leader: Leader) -> Iterator[Metric]:
-    figures = {
-        "muster_control_planes": ("Control planes on this store, as heard here.", 1 + len(peers.others)),
-        "muster_control_plane_leads": ("1 where this one does what only one may do.", leader.leads),
-        "muster_control_plane_suspects_itself": (
-            "1 while most nodes are silent at once, and so nobody is judged by it.",
-            fleet.book.suspects_itself,
-        ),
-    }
-    for name, (text, value) in figures.items():
-        yield Metric(name=name, help=text, kind="gauge", samples=[Sample("", {}, int(value))])

@@ -17,6 +17,7 @@ from muster.agent.services.attach import Identify
 from muster.agent.services.health import HttpHealth
 from muster.app.agent_link import AgentLink, Links, open_link
 from muster.app.files import open_file_link
+from muster.app.tracing import OtelTracer, open_tracer, passing_on
 from muster.connectors.catalog import BUILT_IN_NAMES, NODE_SECTIONS, USUAL_PORTS, identify, node_connectors
 from muster.connectors.plugins import load_plugins
 from muster.connectors.web_service.connector import HTTP
@@ -123,7 +124,9 @@ class LocalNode:
         self._links = links
         self._files = files
         self._default_model = default_model
-        self._session: aiohttp.ClientSession | None = None
+        self._session: aiohttp.ClientSession | None = None  # to the control plane
+        self._services: aiohttp.ClientSession | None = None
+        self._tracer: OtelTracer | None = None
         self._gpus = MachineGpus()
         self._link: AgentLink | None = None
         self.agent: Agent | None = None
@@ -133,9 +136,11 @@ class LocalNode:
         settings = self._settings
         file = load_node_file(settings.node_path, NODE_SECTIONS) if settings.node_path else NodeFile()
         self._session = session = aiohttp.ClientSession()
+        self._services = services = aiohttp.ClientSession(trace_configs=[passing_on()])
+        self._tracer = tracer = open_tracer(settings, "agent")
 
         async def identify_at(url: str) -> Service | None:
-            return await identify(session, url)
+            return await identify(services, url)
 
         model = await self._model_to_serve(file, identify_at)
         config = agent_config(
@@ -148,7 +153,7 @@ class LocalNode:
         files = self._files or open_file_link(settings, config.node_id, config.control_plane, session)
         work_dir = settings.data_path / _WORK_DIR
         shutil.rmtree(work_dir, ignore_errors=True)  # what attempts left behind when we were killed
-        found = node_connectors(session, system_rng(), file.sections, load_plugins(BUILT_IN_NAMES), work_dir)
+        found = node_connectors(services, system_rng(), file.sections, load_plugins(BUILT_IN_NAMES), work_dir)
         cache = ArtifactCache(settings.artifact_path)
         self.agent = Agent(
             config,
@@ -163,6 +168,7 @@ class LocalNode:
                 check_health=HttpHealth(session).check,
                 fetch_model=lambda name: self._fetch(cache, name),
                 files=files,
+                tracer=tracer,
             ),
             SystemClock(),
             system_rng(),
@@ -176,8 +182,11 @@ class LocalNode:
         await self._gpus.close()
         if self._link is not None:
             await self._link.stop()
-        if self._session is not None:
-            await self._session.close()
+        if self._tracer is not None:
+            await self._tracer.stop()
+        for session in (self._session, self._services):
+            if session is not None:
+                await session.close()
 
     @property
     def models(self) -> list[str]:

@@ -28,6 +28,7 @@ from muster.cli.sim import sim
 from muster.cli.status import status
 from muster.cli.submit import submit
 from muster.cli.token import token
+from muster.cli.top.top import top
 from muster.cli.up import up
 from muster.cli.webhooks import webhooks
 from muster.cli.workers import workers
@@ -49,7 +50,7 @@ def version() -> None:
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run": (up, down, status, server, agent),
-    "Look": (nodes, node, workers, models, events),
+    "Look": (top, nodes, node, workers, models, events),
     "Work": (submit, jobs, map_, chat),
     "Act": (command, commands, drain, resume),
     "Help": (doctor, sim, version),

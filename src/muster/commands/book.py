@@ -3,7 +3,7 @@
 Pure as the book of nodes is: time comes in, effects go out.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,6 +70,9 @@ class CommandBook:
             if node_id in {None, command.node_id} and status in {None, command.status}
         ]
         return sorted(found, key=lambda command: (command.created_at_ms, command.command_id), reverse=True)
+
+    def counts(self) -> Counter[CommandStatus]:
+        return Counter(command.status for command in self._commands.values())
 
     def unanswered(self, node_id: NodeId) -> Command | None:
         """Return the newest command that expired, if the node has answered none since."""

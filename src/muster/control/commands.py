@@ -5,7 +5,7 @@ So a node's commands reach it whichever control plane took them, and whichever t
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -145,6 +145,9 @@ class CommandService:
         if not found:
             raise CommandNotFound(f"no command {command_id!r} is known", field="command_id")
         return found
+
+    def counts(self) -> Counter[CommandStatus]:
+        return self._book.counts()
 
     def unanswered(self, node: Node) -> Command | None:
         """Return the command that expired for want of an answer, if the node has answered none since."""

@@ -34,13 +34,16 @@ class Ingest:
         self._commands = commands
         self._recorder = recorder
         self._clock = clock
-        self._link = link
+        self.link = link
+        self.heartbeats = 0
+        self.registrations = 0
 
     async def register(self, message: Registration) -> RegistrationReply:
         check_node_id(message.facts.node_id)
         _check_interval(message.heartbeat_interval_s)
+        self.registrations += 1
         now_ms = self._clock.now_ms()
-        self._fleet.carry_out(self._fleet.book.registered(message, self._link, now_ms))
+        self._fleet.carry_out(self._fleet.book.registered(message, self.link, now_ms))
         return RegistrationReply(
             node_id=message.facts.node_id, next_heartbeat_ms=round(message.heartbeat_interval_s * 1000)
         )
@@ -48,7 +51,8 @@ class Ingest:
     async def heartbeat(self, message: Heartbeat) -> HeartbeatReply:
         check_node_id(message.facts.node_id)
         _check_interval(message.heartbeat_interval_s)
-        heard = self._fleet.book.heard(message, self._link, self._clock.now_ms())
+        self.heartbeats += 1
+        heard = self._fleet.book.heard(message, self.link, self._clock.now_ms())
         self._fleet.carry_out(heard.effects)
         node = self._fleet.book.get(message.facts.node_id)
         return HeartbeatReply(
@@ -82,6 +86,18 @@ class Ingest:
     async def join(self, message: Join) -> Joined:
         """Refuse: whoever gets as far as here was let in without a token of its own."""
         raise Forbidden(f"nothing asks {message.node_id!r} for a token here, so there is nothing to join with")
+
+
+class Ingests:
+    """Makes an Ingest for each kind of link, and knows them all."""
+
+    def __init__(self, fleet: Fleet, commands: CommandService, recorder: Recorder, clock: Clock) -> None:
+        self._parts = (fleet, commands, recorder, clock)
+        self.made: list[Ingest] = []
+
+    def __call__(self, link: str) -> Ingest:
+        self.made.append(Ingest(*self._parts, link=link))
+        return self.made[-1]
 
 
 def _check_interval(interval_s: float) -> None:

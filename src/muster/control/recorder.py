@@ -42,6 +42,11 @@ class Recorder:
         self._task: asyncio.Task[None] | None = None
         self.events_dropped = 0
 
+    @property
+    def backlog(self) -> dict[str, int]:
+        """Count what waits to be written."""
+        return {"nodes": len(self._dirty) + len(self._gone), "events": len(self._events)}
+
     def on_written(self, tell: Tell) -> None:
         """Have other control planes told of what was written. What `tell` raises has it written and told again."""
         self._tell = tell

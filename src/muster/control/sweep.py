@@ -4,6 +4,7 @@ Of several control planes one leads and does what is to be done once; every one 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -62,6 +63,7 @@ class Sweep:
         self._patient_until_s = clock.monotonic_s()
         self._purge_at_s = clock.monotonic_s() + _PURGE_EVERY_S
         self._task: asyncio.Task[None] | None = None
+        self.leases_lost: Counter[str] = Counter()
 
     async def start(self) -> None:
         if self._task is None:
@@ -131,6 +133,7 @@ class Sweep:
             )
             for lease, accepted in zip(leases, settled, strict=True):
                 if accepted:
+                    self.leases_lost[lease.expired] += 1
                     log.warning("lease_expired", job_id=lease.spec.job_id, worker=lease.worker_id, why=lease.expired)
             if len(leases) < _BATCH or not any(settled):
                 break

@@ -127,6 +127,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     depends_on: tuple[JobId, ...] = ()
     on_failure: Literal["fail", "run"] = "fail"
     idempotency: str | None = None
+    traceparent: str | None = None  # of the trace that it is a part of
 
     @property
     def need(self) -> Need:

@@ -119,6 +119,7 @@ class Hub:
         self._progress: dict[JobId, ProgressReport] = {}
         self._lines: dict[str, MachineLine | None] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self.gaps = 0  # times that a monitor lost something
 
     async def start(self) -> None:
         if not self._tasks:
@@ -167,6 +168,7 @@ class Hub:
                 self._note(missed)
             async for joined, gap in self._frames_of(reader):
                 if gap is not None:
+                    self.gaps += 1
                     yield frame({"type": "resync", "reason": gap, "timestamp": self._clock.now_ms()})
                     yield await self._snapshot_frame(selection)
                 yield joined

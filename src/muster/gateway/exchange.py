@@ -17,6 +17,7 @@ from muster.gateway.relay import Relay
 from muster.gateway.reply import JSON, NDJSON, Reply
 from muster.gateway.request import Request, forwarded
 from muster.gateway.shape import error_frame, error_reply
+from muster.gateway.trail import Trail
 from muster.gateway.translate_answer import Translation, error_text, loaded, translation
 from muster.gateway.translate_request import translate
 from muster.gateway.upstream import AnswerHead, Endpoint, UpstreamConnection
@@ -63,9 +64,11 @@ class Exchange:
     _first_byte_s: float | None = None
     _quiet_since_s = 0.0
     _heard = False
+    _parts = 0  # in which the answer came
     _paused = False
     _over = False
     _waking: Waking | None = None
+    _trail: Trail | None = None
 
     def __init__(self, relay: Relay, call: Call, request: Request, client: Client) -> None:
         self.call = call
@@ -78,6 +81,8 @@ class Exchange:
     def start(self) -> None:
         self.client.exchange = self
         self._relay.active.add(self)
+        if self._relay.tracer is not None:
+            self._trail = Trail(self._relay.tracer, self.call, self._request)
         try:
             self._pins = pinned(self._request.headers)
             candidate = self._reserved()
@@ -138,6 +143,9 @@ class Exchange:
         if not path:
             self._reply(Reply(body=body, content_type=NDJSON if call.stream else JSON))
             return
+        headers = self._request.headers
+        if self._trail is not None:
+            headers = self._trail.attempt(self._worker, self._attempts)
         self._question = (
             b"POST %b%b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
             b"%bx-correlation-id: %b\r\n\r\n%b"
@@ -146,7 +154,7 @@ class Exchange:
             path.encode(),
             endpoint.host_header,
             len(body),
-            forwarded(self._request.headers),
+            forwarded(headers),
             self._request.correlation_id,
             body,
         )
@@ -203,6 +211,8 @@ class Exchange:
 
     def _move_on(self, error: MusterError, reason: str) -> None:
         self._relay.usage.upstream_failed(self._worker, reason)
+        if self._trail is not None:
+            self._trail.attempt_ended(reason)
         candidate = self._another()
         if candidate is None:
             self.fail(error)
@@ -234,6 +244,8 @@ class Exchange:
         if head.status in _TRY_ANOTHER:
             candidate = self._another()
             self._relay.usage.upstream_failed(self._worker, f"status_{head.status}")
+            if self._trail is not None and candidate is not None:
+                self._trail.attempt_ended(f"status_{head.status}")
             if candidate is not None:
                 self._change_to(candidate)
                 return
@@ -264,6 +276,7 @@ class Exchange:
 
     def answer_continued(self, data: bytes) -> None:
         self._heard = True
+        self._parts += 1
         if self._translation is not None:
             if self._engine_error is not None:
                 self._engine_error.append(data)
@@ -393,6 +406,8 @@ class Exchange:
         self._leave()
         relay.active.discard(self)
         self.client.exchange = None
+        if self._trail is not None:
+            self._trail.end(status, error)
         ended_s = relay.clock.monotonic_s() if now_s is None else now_s
         relay.record(
             Finished(
@@ -405,6 +420,7 @@ class Exchange:
                 ended_s - self._started_s,
                 self._delivery.bytes_sent,
                 error,
+                self._parts if self.call.stream else 0,
             )
         )
         if status != CLIENT_GONE:

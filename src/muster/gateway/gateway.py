@@ -22,13 +22,14 @@ from muster.gateway.request import SAFE_ID, Request, bearer_token
 from muster.gateway.route import Router
 from muster.gateway.shape import error_reply
 from muster.gateway.upstream import Upstreams
-from muster.gateway.usage import Finished, GatewayStats, Metric, Usage
+from muster.gateway.usage import Finished, GatewayStats, Usage
 from muster.gateway.waking import Wakings
+from muster.metrics import Metric
 from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
 from muster.placement.scores import Strategy
 from muster.placement.wish import Wish
-from muster.ports import FleetView, Waker
+from muster.ports import FleetView, Tracer, Waker
 
 _GET = (b"GET", b"HEAD")
 _POST = (b"POST",)
@@ -87,6 +88,7 @@ class Gateway:
         limits: GatewayLimits | None = None,
         on_finished: Callable[[Finished], None] | None = None,
         waker: Waker | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """`authenticate` says why not; `on_finished` gets a record of every request; `waker` wakes models."""
         self.limits = limits or GatewayLimits()
@@ -105,6 +107,7 @@ class Gateway:
             clock=clock,
             on_finished=on_finished,
             wakings=Wakings(waker, self.limits),
+            tracer=tracer,
         )
         self._boot = rng.getrandbits(32)
         self._requests = 0

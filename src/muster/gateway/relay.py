@@ -11,6 +11,7 @@ from muster.gateway.route import Router
 from muster.gateway.upstream import Upstreams
 from muster.gateway.usage import Finished, Usage
 from muster.gateway.waking import Wakings
+from muster.ports import Tracer
 
 
 class Running(Protocol):
@@ -33,6 +34,7 @@ class Relay:
         clock: Clock,
         on_finished: Callable[[Finished], None] | None,
         wakings: Wakings,
+        tracer: Tracer | None = None,
     ) -> None:
         self.router = router
         self.upstreams = upstreams
@@ -41,6 +43,7 @@ class Relay:
         self.clock = clock
         self.on_finished = on_finished
         self.wakings = wakings
+        self.tracer = tracer
         self.active: set[Running] = set()
         self._connecting: set[asyncio.Task[None]] = set()
 

@@ -2,11 +2,17 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import accumulate
 
-from msgspec import Struct, field
+from msgspec import Struct
+
+from muster import metrics as m
+from muster.metrics import Family, Histogram, Metric, histogram_samples
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_BOUNDS = [*map(repr, _BUCKETS_S), "+Inf"]
+_TOKEN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0)
+_MODELS_MAX = 10_000
+_WORKERS_MAX = 10_000
 CLIENT_GONE = 499  # the caller left before the answer was complete; the number that nginx uses
 _FIRST_ERROR = 400
 
@@ -35,6 +41,7 @@ class Finished(Struct, frozen=True):
     duration_s: float = 0.0
     bytes_sent: int = 0
     error: str | None = None  # the code, when it failed
+    parts: int = 0  # in which a streamed answer came
 
 
 class GatewayStats(Struct, frozen=True, kw_only=True):
@@ -46,27 +53,13 @@ class GatewayStats(Struct, frozen=True, kw_only=True):
     in_flight_by_worker: dict[str, int]
 
 
-class Sample(Struct, frozen=True):
-    suffix: str  # "", "_bucket", "_sum" or "_count"
-    labels: dict[str, str]
-    value: float
-
-
-class Metric(Struct, frozen=True, kw_only=True):
-    """A family of Prometheus samples, without the format they are written in."""
-
-    name: str
-    help: str
-    kind: str
-    samples: list[Sample] = field(default_factory=list)
-
-
 class Usage:
     def __init__(self) -> None:
         self.requests: dict[tuple[str, int], int] = {}
         self.times: dict[str, _Times] = {}  # by model
-        self.upstream_failures: dict[tuple[str, str], int] = {}
+        self.upstream_failures: dict[tuple[str, ...], int] = {}
         self.bytes_sent = 0
+        self._inter_token = Histogram(_TOKEN_BUCKETS_S, _MODELS_MAX)
 
     def finished(self, record: Finished) -> None:
         key = (record.path, record.status)
@@ -82,9 +75,13 @@ class Usage:
         times.first_byte_s += record.first_byte_s
         times.duration[bisect_left(_BUCKETS_S, record.duration_s)] += 1
         times.duration_s += record.duration_s
+        if record.parts > 1:
+            self._inter_token.observe((record.duration_s - record.first_byte_s) / (record.parts - 1), record.model)
 
     def upstream_failed(self, worker: str, reason: str) -> None:
         key = (worker, reason)
+        if key not in self.upstream_failures and len(self.upstream_failures) >= _WORKERS_MAX:
+            key = (m.OTHER, reason)  # machines come and go for years
         self.upstream_failures[key] = self.upstream_failures.get(key, 0) + 1
 
     def stats(self, in_flight: dict[str, int]) -> GatewayStats:
@@ -100,43 +97,21 @@ class Usage:
         )
 
     def metrics(self, in_flight: dict[str, int]) -> Iterator[Metric]:
-        yield Metric(
-            name="muster_gateway_requests_total",
-            help="Requests to the model paths, by path and status (499: the caller left).",
-            kind="counter",
-            samples=[Sample("", {"path": p, "status": str(s)}, n) for (p, s), n in self.requests.items()],
-        )
-        yield Metric(
-            name="muster_gateway_in_flight",
-            help="Requests being answered, by worker.",
-            kind="gauge",
-            samples=[Sample("", {"worker": worker}, n) for worker, n in in_flight.items()],
-        )
-        yield Metric(
-            name="muster_gateway_upstream_failures_total",
-            help="Attempts on a worker that failed, by worker and reason.",
-            kind="counter",
-            samples=[Sample("", {"worker": w, "reason": r}, n) for (w, r), n in self.upstream_failures.items()],
-        )
-        yield Metric(
-            name="muster_gateway_sent_bytes_total",
-            help="Bytes of answers sent to callers.",
-            kind="counter",
-            samples=[Sample("", {}, self.bytes_sent)],
-        )
+        yield m.GATEWAY_REQUESTS.of({(path, str(status)): n for (path, status), n in self.requests.items()})
+        yield m.GATEWAY_IN_FLIGHT.of({(worker,): n for worker, n in in_flight.items()})
+        yield m.GATEWAY_FAILURES.of(self.upstream_failures)
+        yield m.GATEWAY_SENT.single(self.bytes_sent)
         first_byte = {model: (times.first_byte, times.first_byte_s) for model, times in self.times.items()}
         duration = {model: (times.duration, times.duration_s) for model, times in self.times.items()}
-        yield _histograms("muster_gateway_first_byte_seconds", "Time to the first byte, by model.", first_byte)
-        yield _histograms("muster_gateway_duration_seconds", "Time to the end of the answer, by model.", duration)
+        yield _histograms(m.GATEWAY_FIRST_BYTE, first_byte)
+        yield _histograms(m.GATEWAY_DURATION, duration)
+        yield self._inter_token.metric(m.GATEWAY_INTER_TOKEN)
 
 
-def _histograms(name: str, text: str, by_model: dict[str, tuple[list[int], float]]) -> Metric:
-    """Render buckets as Prometheus has them: each counts all that is not above its bound."""
-    metric = Metric(name=name, help=text, kind="histogram")
-    bounds = [*map(repr, _BUCKETS_S), "+Inf"]
-    for model, (counts, total_s) in by_model.items():
-        for bound, count in zip(bounds, accumulate(counts), strict=True):
-            metric.samples.append(Sample("_bucket", {"model": model, "le": bound}, count))
-        metric.samples.append(Sample("_sum", {"model": model}, total_s))
-        metric.samples.append(Sample("_count", {"model": model}, sum(counts)))
-    return metric
+def _histograms(family: Family, by_model: dict[str, tuple[list[int], float]]) -> Metric:
+    samples = (
+        sample
+        for model, (counts, total_s) in by_model.items()
+        for sample in histogram_samples(_BOUNDS, (model,), counts, total_s)
+    )
+    return Metric(family, list(samples))

@@ -45,7 +45,7 @@ async def test_metrics_are_prometheus_text(served: Served) -> None:
     await served.plane.heartbeat("n1")
     async with served.client.get("/metrics") as answer:
         text = await answer.text()
-    assert 'muster_nodes{health="healthy"} 1.0' in text
+    assert 'muster_nodes{health="healthy"} 1' in text
     assert "# TYPE muster_jobs gauge" in text
 
 

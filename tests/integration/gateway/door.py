@@ -11,7 +11,7 @@ from muster.errors import Unauthorized
 from muster.gateway import Finished, Front, Gateway, GatewayLimits
 from muster.gateway.gateway import Authenticate
 from muster.placement.scores import Strategy
-from muster.ports import Waker
+from muster.ports import Tracer, Waker
 from muster.system import SystemClock
 from tests.integration.gateway.fleet import FleetTwin
 from tests.integration.gateway.wire import Wire
@@ -108,6 +108,7 @@ async def opened(
     app: Any = web,
     tls: ssl.SSLContext | None = None,
     waker: Waker | None = None,
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[Door]:
     finished: list[Finished] = []
     gateway = Gateway(
@@ -119,6 +120,7 @@ async def opened(
         limits=limits,
         on_finished=finished.append,
         waker=waker,
+        tracer=tracer,
     )
     front = Front(gateway, app, [("127.0.0.1", 0)], tls=tls)
     await front.start()

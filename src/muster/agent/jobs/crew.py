@@ -50,6 +50,7 @@ class Crew:
                 gpu_index=None if gpu is None else gpu.index,
                 stop_timeout_s=self._config.stop_timeout_s,
                 files=self._around.files,
+                tracer=self._around.tracer,
                 on_doubt=self._around.board.doubt,
                 on_change=self._on_change,
             )

@@ -13,13 +13,14 @@ from muster.agent.jobs.files import AttemptFiles, NoFiles
 from muster.agent.jobs.ledger import Key, Ledger
 from muster.agent.jobs.offer import Offer, Tool, choose_tool
 from muster.agent.jobs.session import Session
+from muster.agent.jobs.traced import traced
 from muster.clock import Clock, Rng
 from muster.domain.job import ClaimedJob, JobError, Progress
 from muster.domain.worker import Worker as WorkerRecord
 from muster.domain.worker import WorkerStatus
 from muster.errors import InvalidInput, MusterError, UpstreamFailed, UpstreamTimeout
 from muster.ids import NodeId, worker_id
-from muster.ports import FileLink, JobLink
+from muster.ports import FileLink, JobLink, Tracer
 from muster.wire import ClaimReply, Outcome, OutcomeKind
 
 log = structlog.get_logger()
@@ -52,6 +53,7 @@ class Worker:
         gpu_index: int | None = None,
         stop_timeout_s: float = 10.0,
         files: FileLink | None = None,
+        tracer: Tracer | None = None,
         on_change: Callable[[], None] = lambda: None,
         on_doubt: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -62,6 +64,7 @@ class Worker:
         self._rng = rng
         self._stop_timeout_s = stop_timeout_s
         self._files = files or NoFiles()
+        self._tracer = tracer
         self._on_change = on_change
         self._on_doubt = on_doubt
         self._session = Session(node_id, self.worker_id, slots, jobs, clock, rng)
@@ -272,6 +275,8 @@ class Worker:
         if tool is not None:
             self._in_use[tool.key] += 1
         run = run_attempt(job, tool, partial(self._note_progress, key), AttemptFiles(self._files, job))
+        if self._tracer is not None or job.spec.traceparent is not None:
+            run = traced(run, job, self._tracer, self.worker_id)
         self._tasks[key] = task = asyncio.create_task(run, name=f"{self.worker_id} {key[0]}")
         task.add_done_callback(partial(self._ended, key, job, tool))
         self._note_progress(key, Progress())  # whatever its connector tells: a job that takes a while is seen to run

@@ -9,6 +9,7 @@ import structlog
 from msgspec import Struct
 
 from muster.clock import Clock, Rng
+from muster.control.jobs.figures import JobFigures
 from muster.control.jobs.sessions import SessionClasses
 from muster.control.jobs.wakeups import Wakeups
 from muster.domain.job import (
@@ -29,7 +30,19 @@ from muster.errors import Conflict, InvalidInput, JobNotFound, MusterError
 from muster.ids import JobId, WorkerId, check_name, new_id
 from muster.jobs import explain as why
 from muster.jobs import matching, retry, submission
-from muster.ports import Bus, CapabilityClass, JobIndex, JobLines, JobPage, JobQueue, JobUpkeep, Submitted
+from muster.ports import (
+    About,
+    Bus,
+    CapabilityClass,
+    JobIndex,
+    JobLines,
+    JobPage,
+    JobQueue,
+    JobUpkeep,
+    SpanKind,
+    Submitted,
+    Tracer,
+)
 from muster.wire import (
     ClaimReply,
     ClaimRequest,
@@ -89,6 +102,7 @@ class JobService:
         payload_bytes_max: int,
         payload_checks: Mapping[str, PayloadCheck],
         may_begin: Callable[[WorkerId, ClaimedJob], bool] = lambda _, __: True,
+        tracer: Tracer | None = None,
     ) -> None:
         self._queue = stores.queue
         self._index = stores.index
@@ -102,6 +116,8 @@ class JobService:
         self._payload_bytes_max = payload_bytes_max
         self._payload_checks = payload_checks
         self._may_begin = may_begin
+        self._tracer = tracer
+        self.figures = JobFigures()
         self._wakeups = Wakeups()
         self._sessions = SessionClasses(bus)
         self._classes = _NO_CLASSES
@@ -142,6 +158,7 @@ class JobService:
         """
         complete = [self._complete(spec) for spec in specs]
         submitted = await self._queue.submit(complete)
+        self.figures.submitted += sum(entry.created for entry in submitted)
         repeats = [
             spec for spec, entry in zip(complete, submitted, strict=True) if spec.idempotency and not entry.created
         ]
@@ -298,6 +315,11 @@ class JobService:
                     mark_idle=woken is not None,
                 )
                 begun = await self._without_untimely(message.worker_id, claimed.jobs)
+                now_s = self._clock.monotonic_s()
+                self.figures.settled(settlements, claimed.refused, now_s)
+                self.figures.claimed(begun, self._clock.now_ms(), now_s)
+                if self._tracer is not None:
+                    self._trace_waits(self._tracer, begun)
                 settlements = ()
                 refused += claimed.refused
                 left_s = deadline_s - self._clock.monotonic_s()
@@ -314,6 +336,13 @@ class JobService:
             finally:
                 if woken is not None and class_id is not None:
                     self._wakeups.forget(class_id, woken)
+
+    def _trace_waits(self, tracer: Tracer, jobs: Sequence[ClaimedJob]) -> None:
+        for job in jobs:
+            if job.spec.traceparent is not None:
+                about: About = {"muster.job_id": job.spec.job_id, "muster.attempt": job.attempt}
+                since_ms = job.spec.created_at if job.attempt == 1 else None  # later ones began at a retry
+                tracer.begin("job.wait", SpanKind.INTERNAL, job.spec.traceparent, about, begun_ms=since_ms).end()
 
     async def _without_untimely(self, worker_id: WorkerId, jobs: tuple[ClaimedJob, ...]) -> tuple[ClaimedJob, ...]:
         """Put back for a moment what must not begin on this worker now; another one may take it meanwhile."""

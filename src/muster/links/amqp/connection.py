@@ -55,6 +55,7 @@ class BrokerConnection:
         publish_timeout_s: float = 5.0,
     ) -> None:
         self.up = asyncio.Event()
+        self.connections = 0
         self._address = address
         self._problem = f"{address} was not reached yet; RABBITMQ_URL says where it is"
         self._opened = opened
@@ -153,6 +154,7 @@ class BrokerConnection:
             for watched in (connection, sending, *channels):
                 cast("Base", watched).closing.add_done_callback(self._closed)
             self.up.set()
+            self.connections += 1
             log.info("broker_connected", broker=str(self._address), attempts=self._attempt)
             self._attempt = 0
             return await ended, "see whether the broker runs and can be reached; nothing needs a restart here"

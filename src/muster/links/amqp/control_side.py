@@ -90,6 +90,10 @@ class AmqpIngest:
     def connected(self) -> bool:
         return self._broker.up.is_set()
 
+    @property
+    def reconnects(self) -> int:
+        return max(0, self._broker.connections - 1)
+
     def figures(self) -> list[QueueFigures]:
         return [QueueFigures(intake.queue, intake.received, self._refused[intake.queue]) for intake in self._intakes]
 
