@@ -1,4 +1,4 @@
-"""Write settings.md, cli.md, api.md and metrics.md below docs/reference (`make docs`); a test holds them against the code."""
+"""Write settings, cli, api and metrics below docs/reference (`make docs`); a test holds them against the code."""
 
 import inspect
 import os

@@ -41,6 +41,7 @@ from muster.domain.node import NodeFacts, Phase
 from muster.domain.worker import Worker, WorkerStatus
 from muster.events.hub import Hub, HubLimits
 from muster.gateway.route import Router
+from muster.gateway.usage import GatewayView, Usage
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.jobs.retry import RetryPolicy
 from muster.placement.scores import Strategy
@@ -171,6 +172,7 @@ class PlaneUnderTest:
         over_v2 = Ingest(self.fleet, self.commands, self.recorder, self.clock, link=V2_LINK)
         tasks = TaskDesk(self.jobs, self.fleet, waiting_max=waiting_max)
         self.files = self._files(files or NO_FOLDER, rng)
+        self.gateway_view: Callable[[], GatewayView] = lambda: Usage().view({})
         self.plane = Plane(
             fleet=self.fleet,
             ingest=self.ingest,
@@ -189,6 +191,7 @@ class PlaneUnderTest:
             tasks=tasks,
             task_streams=TaskStreams(self.jobs, self.hub, tasks.ended),
             decide=Router(self.fleet, strategy=Strategy.LEAST_LOADED, rng=rng, clock=self.clock).decide,
+            gateway=self._gateway,
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
             webhooks=self._webhooks(),
@@ -197,6 +200,9 @@ class PlaneUnderTest:
             job_kinds=kinds,
             tracer=tracer,
         )
+
+    def _gateway(self) -> GatewayView:
+        return self.gateway_view()
 
     def _webhooks(self) -> WebhookDesk:
         outlet = Outlet(jobs=self.store.jobs, post=self.posted, show=told_job, clock=self.clock)

@@ -82,6 +82,7 @@ ROUTES: dict[Right, tuple[str, ...]] = {
         "GET /api/v1/commands",
         "GET /api/v1/commands/{}",
         "GET /api/v1/fleet",
+        "GET /api/v1/gateway",
         "GET /api/v1/models",
         "GET /api/v1/nodes",
         "GET /api/v1/nodes/{}",

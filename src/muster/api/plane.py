@@ -27,6 +27,7 @@ from muster.control.jobs.tasks import TaskDesk
 from muster.control.webhooks.service import WebhookDesk
 from muster.errors import SwitchedOff
 from muster.events.hub import Hub
+from muster.gateway import GatewayView
 from muster.metrics import Metric
 from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
@@ -54,6 +55,7 @@ class Plane(Struct, frozen=True, kw_only=True):
     tasks: TaskDesk
     task_streams: TaskStreams
     decide: Decide
+    gateway: Callable[[], GatewayView]
     webhooks: WebhookDesk
     batches: BatchDesk
     pool_nodes: PoolNodes | None = None  # None: /v2 nodes are switched off

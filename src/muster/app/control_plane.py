@@ -154,6 +154,7 @@ class ControlPlane:
             tasks=tasks,
             task_streams=TaskStreams(jobs, hub, tasks.ended),
             decide=gateway.decide,
+            gateway=gateway.view,
             webhooks=webhooks.desk,
             batches=batches.desk,
             pool_nodes=pool_nodes,

@@ -1,6 +1,6 @@
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
-from muster.gateway.usage import Finished, GatewayStats
+from muster.gateway.usage import Finished, GatewayStats, GatewayView
 
-__all__ = ["Finished", "Front", "Gateway", "GatewayLimits", "GatewayStats", "Metric", "Sample"]
+__all__ = ["Finished", "Front", "Gateway", "GatewayLimits", "GatewayStats", "GatewayView", "Metric", "Sample"]

@@ -22,7 +22,7 @@ from muster.gateway.request import SAFE_ID, Request, bearer_token
 from muster.gateway.route import Router
 from muster.gateway.shape import error_reply
 from muster.gateway.upstream import Upstreams
-from muster.gateway.usage import Finished, GatewayStats, Usage
+from muster.gateway.usage import Finished, GatewayStats, GatewayView, Usage
 from muster.gateway.waking import Wakings
 from muster.metrics import Metric
 from muster.placement.candidate import Candidate
@@ -199,6 +199,7 @@ class Gateway:
         now_s = self.clock.monotonic_s()
         self._relay.sweep(now_s)
         self._upstreams.sweep(now_s)
+        self._usage.sweep(now_s, self.clock.now_ms(), self._router.in_flight)
 
     def end_all(self) -> None:
         """End what still runs with an explicit error, and let go of all engines."""
@@ -211,6 +212,9 @@ class Gateway:
 
     def stats(self) -> GatewayStats:
         return self._usage.stats(self._router.in_flight)
+
+    def view(self) -> GatewayView:
+        return self._usage.view(self._router.in_flight)
 
     def metrics(self) -> Iterator[Metric]:
         return self._usage.metrics(self._router.in_flight)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from muster import metrics as m
+from muster.gateway.course import Course, Point, Totals, quantile
 from muster.metrics import Family, Histogram, Metric, histogram_samples
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -13,6 +14,7 @@ _BOUNDS = [*map(repr, _BUCKETS_S), "+Inf"]
 _TOKEN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0)
 _MODELS_MAX = 10_000
 _WORKERS_MAX = 10_000
+_SHOWN_MAX = 100
 CLIENT_GONE = 499  # the caller left before the answer was complete; the number that nginx uses
 _FIRST_ERROR = 400
 
@@ -53,12 +55,39 @@ class GatewayStats(Struct, frozen=True, kw_only=True):
     in_flight_by_worker: dict[str, int]
 
 
+class ModelStats(Struct, frozen=True, kw_only=True):
+    """What was answered for one model since the start; times are as exact as the buckets they are counted in."""
+
+    model: str
+    answers: int
+    first_byte_p50_s: float | None
+    first_byte_p95_s: float | None
+    duration_p50_s: float | None
+    duration_p95_s: float | None
+
+
+class WorkerFailures(Struct, frozen=True, kw_only=True):
+    worker: str
+    reason: str
+    count: int
+
+
+class GatewayView(Struct, frozen=True, kw_only=True):
+    """What this gateway does and did; `recent` are points of the last 15 minutes, the newest last."""
+
+    stats: GatewayStats
+    models: list[ModelStats]
+    failures: list[WorkerFailures]
+    recent: list[Point]
+
+
 class Usage:
     def __init__(self) -> None:
         self.requests: dict[tuple[str, int], int] = {}
         self.times: dict[str, _Times] = {}  # by model
         self.upstream_failures: dict[tuple[str, ...], int] = {}
         self.bytes_sent = 0
+        self.course = Course(_BUCKETS_S)
         self._inter_token = Histogram(_TOKEN_BUCKETS_S, _MODELS_MAX)
 
     def finished(self, record: Finished) -> None:
@@ -96,6 +125,30 @@ class Usage:
             in_flight_by_worker=dict(in_flight),
         )
 
+    def sweep(self, now_s: float, now_ms: int, in_flight: dict[str, int]) -> None:
+        if self.course.is_due(now_s):
+            stats = self.stats(in_flight)
+            by_model = [times.first_byte for times in self.times.values()]
+            totals = Totals(
+                requests=stats.requests_total,
+                errors=stats.errors_total,
+                in_flight=stats.in_flight,
+                first_byte=tuple(map(sum, zip(*by_model, strict=True))),
+            )
+            self.course.note(now_s, now_ms, totals)
+
+    def view(self, in_flight: dict[str, int]) -> GatewayView:
+        failures = (
+            WorkerFailures(worker=labels[0], reason=labels[1], count=count)
+            for labels, count in self.upstream_failures.items()
+        )
+        return GatewayView(
+            stats=self.stats(in_flight),
+            models=[_model_stats(model, times) for model, times in sorted(self.times.items())],
+            failures=sorted(failures, key=lambda failure: -failure.count)[:_SHOWN_MAX],
+            recent=self.course.points,
+        )
+
     def metrics(self, in_flight: dict[str, int]) -> Iterator[Metric]:
         yield m.GATEWAY_REQUESTS.of({(path, str(status)): n for (path, status), n in self.requests.items()})
         yield m.GATEWAY_IN_FLIGHT.of({(worker,): n for worker, n in in_flight.items()})
@@ -106,6 +159,17 @@ class Usage:
         yield _histograms(m.GATEWAY_FIRST_BYTE, first_byte)
         yield _histograms(m.GATEWAY_DURATION, duration)
         yield self._inter_token.metric(m.GATEWAY_INTER_TOKEN)
+
+
+def _model_stats(model: str, times: _Times) -> ModelStats:
+    return ModelStats(
+        model=model,
+        answers=sum(times.first_byte),
+        first_byte_p50_s=quantile(_BUCKETS_S, times.first_byte, 0.5),
+        first_byte_p95_s=quantile(_BUCKETS_S, times.first_byte, 0.95),
+        duration_p50_s=quantile(_BUCKETS_S, times.duration, 0.5),
+        duration_p95_s=quantile(_BUCKETS_S, times.duration, 0.95),
+    )
 
 
 def _histograms(family: Family, by_model: dict[str, tuple[list[int], float]]) -> Metric:

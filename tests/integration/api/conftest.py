@@ -31,6 +31,7 @@ async def serving(token: str = "", **options: Any) -> AsyncIterator[Served]:
             rng=system_rng(),
             authenticate=plane.access.refusal,
         )
+        plane.gateway_view = gateway.view
         front = Front(gateway, plane.app, [("127.0.0.1", 0)])
         await front.start()
         host, port = front.addresses[0]

@@ -4,6 +4,7 @@ import { html } from "../core/view.js";
 import { route } from "../core/route.js";
 import { AccessPage } from "./access.js";
 import { Fleet, inFull } from "./fleet.js";
+import { GatewayPage } from "./gateway.js";
 import { Jobs, JobsBeside } from "./jobs.js";
 import { NodePage } from "./node.js";
 import { QueuesPage } from "./queues.js";
@@ -32,6 +33,7 @@ export const PAGES = {
     draw: NodePage,
   },
   jobs: { title: "Jobs", href: "#/jobs", interest: () => ({ machines: [], jobs: true }), draw: () => html`<${Jobs} />` },
+  gateway: { title: "Gateway", href: "#/gateway", interest: nothing, draw: GatewayPage },
   queues: { title: "Queues", href: "#/queues", interest: nothing, draw: QueuesPage },
   access: { title: "Tokens", href: "#/access", interest: nothing, draw: AccessPage },
 };

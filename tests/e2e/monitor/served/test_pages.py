@@ -6,12 +6,14 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from muster.domain.job import JobError, JobStatus
-from muster.domain.service import Service, ServiceStatus
+from muster.domain.model import Model
+from muster.domain.service import Dialect, Service, ServiceStatus
 from muster.ids import JobId
 from muster.wire import Outcome, OutcomeKind
 from tests.e2e.monitor.axe import violations
 from tests.e2e.monitor.conftest import ARTIFACTS
 from tests.integration.api.conftest import Served, serving
+from tests.integration.gateway.engine import TOKENS, Engine, llama
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -134,3 +136,26 @@ async def test_every_page_can_be_read_by_everybody(page: Page, served: Served, s
         await page.get_by_role("button", name=section).first.click()
         await expect(page.get_by_role("button", name=section).first).to_have_attribute("aria-pressed", "true")
         assert await violations(page) == [], section
+
+
+async def test_the_gateway_shows_what_it_does_and_lets_people_try_a_model(page: Page, served: Served) -> None:
+    async with Engine(llama) as engine:
+        service = Service(
+            name="llama",
+            connector="llamacpp",
+            status=ServiceStatus.RUNNING,
+            url=engine.url,
+            dialects=(Dialect.OPENAI,),
+            models=(Model(name="tiny", resident=True, capabilities=("completion",)),),
+        )
+        await served.plane.heartbeat("n1", services=(service,))
+        await to(page, "Gateway")
+        await expect(page.get_by_text("Nothing was asked yet.")).to_be_visible()
+        await page.get_by_label("Say something").fill("Say hello.")
+        await page.get_by_role("button", name="Send").click()
+        await expect(page.locator(".talk .assistant")).to_contain_text("".join(TOKENS).strip())
+        await expect(page.locator(".chat [role=status]")).to_contain_text("first token after")
+        row = page.locator("tr", has_text="tiny")
+        await expect(row.locator("td").first).to_have_text("1")
+        assert await violations(page) == []
+        await page.screenshot(path=ARTIFACTS / "monitor-gateway.png")

@@ -1,0 +1,157 @@
+// The gateway: how many requests, how fast they are answered, what is in flight where; and a model to try.
+
+import { html, signal, useEffect } from "../core/view.js";
+import { state } from "../core/state.js";
+import { authorization, problem, request } from "../core/api.js";
+import { duration } from "../core/format.js";
+import { Chart } from "../parts/chart.js";
+import { Choice } from "../parts/filter.js";
+
+const LOOK_EVERY_MS = 2_000;
+
+/**
+ * @typedef {{at_ms: number, requests_per_s: number, errors_per_s: number, in_flight: number, first_byte_p50_s: number | null, first_byte_p95_s: number | null}} Point
+ * @typedef {{model: string, answers: number, first_byte_p50_s: number | null, first_byte_p95_s: number | null, duration_p50_s: number | null, duration_p95_s: number | null}} ModelStats
+ * @typedef {{stats: {in_flight: number, requests_total: number, errors_total: number, in_flight_by_worker: Record<string, number>},
+ *   models: ModelStats[], failures: {worker: string, reason: string, count: number}[], recent: Point[]}} GatewayView
+ */
+
+const view = signal(/** @type {GatewayView | null} */ (null));
+const trouble = signal("");
+
+async function look() {
+  try {
+    view.value = await request("/api/v1/gateway");
+    trouble.value = "";
+  } catch (error) {
+    trouble.value = /** @type {Error} */ (error).message;
+  }
+}
+
+/** @param {number | null} seconds */
+const seconds = (seconds) => (seconds === null ? "unknown" : duration(seconds * 1000));
+const rate = (/** @type {number} */ value) => `${value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString()} / s`;
+
+/** @param {{points: Point[]}} props */
+function Charts({ points }) {
+  /** @param {(point: Point) => number | null} of */
+  const course = (of) => points.map((point) => ({ at: point.at_ms, value: of(point) }));
+  return html`<section class="panel wide charts" aria-label="The last 15 minutes">
+    <${Chart} title="Requests" points=${course((p) => p.requests_per_s)} text=${rate} />
+    <${Chart} title="Errors" points=${course((p) => p.errors_per_s)} text=${rate} tone="bad" />
+    <${Chart} title="In flight" points=${course((p) => p.in_flight)} text=${String} />
+    <${Chart} title="Time to first token, median" points=${course((p) => p.first_byte_p50_s)} text=${seconds} />
+    <${Chart} title="Time to first token, p95" points=${course((p) => p.first_byte_p95_s)} text=${seconds} />
+  </section>`;
+}
+
+/** @param {{models: ModelStats[]}} props */
+function Models({ models }) {
+  return html`<section class="panel"><h3>Answers by model</h3>
+    ${models.length === 0 ? html`<p class="quiet">Nothing was asked yet.</p>` : html`<div class="table-box"><table>
+      <thead><tr><th scope="col">Model</th><th scope="col">Answers</th><th scope="col">First token</th><th scope="col">p95</th><th scope="col">Whole</th><th scope="col">p95</th></tr></thead>
+      <tbody>${models.map((m) => html`<tr key=${m.model}><th scope="row">${m.model}</th><td>${m.answers.toLocaleString()}</td>
+        <td>${seconds(m.first_byte_p50_s)}</td><td>${seconds(m.first_byte_p95_s)}</td><td>${seconds(m.duration_p50_s)}</td><td>${seconds(m.duration_p95_s)}</td></tr>`)}</tbody></table></div>`}
+  </section>`;
+}
+
+/** @param {{view: GatewayView}} props */
+function Where({ view: { stats, failures } }) {
+  const workers = Object.entries(stats.in_flight_by_worker).sort((a, b) => b[1] - a[1]);
+  return html`<section class="panel"><h3>In flight</h3>
+    ${workers.length === 0 ? html`<p class="quiet">Nothing now.</p>` : html`<ul class="rows">${workers.map(([worker, count]) => html`<li key=${worker} class="line">
+      <span class="cut">${worker}</span><b class="end">${count}</b></li>`)}</ul>`}
+    ${failures.length > 0 && html`<h3>Failures of workers since the start</h3><ul class="rows">${failures.map((f) => html`<li key=${`${f.worker} ${f.reason}`} class="line">
+      <span class="cut">${f.worker}</span> <span class="error-text">${f.reason}</span><b class="end">${f.count.toLocaleString()}</b></li>`)}</ul>`}
+  </section>`;
+}
+
+// --- a model to try ---
+
+/** @typedef {{role: "user" | "assistant", content: string}} Message */
+
+const talk = signal(/** @type {Message[]} */ ([]));
+const chosen = signal("");
+const draft = signal("");
+const answering = signal(/** @type {AbortController | null} */ (null));
+const outcome = signal("");
+
+/** @param {ReadableStream<Uint8Array>} body */
+async function* lines(body) {
+  const reader = body.pipeThrough(/** @type {any} */ (new TextDecoderStream())).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const all = (rest + value).split("\n");
+    rest = all.pop() ?? "";
+    yield* all;
+  }
+}
+
+/** @param {string} model */
+async function ask(model) {
+  const messages = [...talk.peek(), /** @type {Message} */ ({ role: "user", content: draft.peek() })];
+  const stop = new AbortController();
+  answering.value = stop;
+  outcome.value = "";
+  draft.value = "";
+  talk.value = [...messages, { role: "assistant", content: "" }];
+  const began = performance.now();
+  let first = 0;
+  try {
+    const response = await fetch("/v1/chat/completions", {
+      method: "POST", signal: stop.signal, headers: { "Content-Type": "application/json", ...authorization() },
+      body: JSON.stringify({ model, messages, stream: true }),
+    });
+    if (!response.ok || !response.body) throw new Error(await problem(response));
+    const worker = response.headers.get("X-Muster-Worker");
+    let text = "";
+    for await (const line of lines(response.body)) {
+      if (!line.startsWith("data:") || line.includes("[DONE]")) continue;
+      const part = JSON.parse(line.slice(5));
+      if (part.error) throw new Error(part.error.message);
+      const more = part.choices?.[0]?.delta?.content ?? "";
+      if (more && !first) first = performance.now();
+      text += more;
+      talk.value = [...messages, { role: "assistant", content: text }];
+    }
+    outcome.value = `${worker ? `by ${worker}, ` : ""}first token after ${duration(first - began)}, all after ${duration(performance.now() - began)}`;
+  } catch (error) {
+    outcome.value = stop.signal.aborted ? "stopped" : /** @type {Error} */ (error).message;
+  }
+  answering.value = null;
+}
+
+function Chat() {
+  const models = [...new Set(state.nodeIds.value.flatMap((id) => state.lines.get(id)?.value.models ?? []))].sort();
+  const model = models.includes(chosen.value) ? chosen.value : models[0];
+  const send = (/** @type {SubmitEvent} */ event) => {
+    event.preventDefault();
+    if (model && draft.peek().trim()) ask(model);
+  };
+  return html`<section class="panel chat"><h3>Try a model</h3>
+    ${!model ? html`<p class="quiet">No model is served now.</p>` : html`
+      <div class="line"><${Choice} label="Model" value=${model} options=${models.map((name) => [name, name])} onChoice=${(/** @type {string} */ name) => (chosen.value = name)} />
+        <button class="end" disabled=${!talk.value.length} onClick=${() => (talk.value = [])}>Begin anew</button></div>
+      <ol class="talk" aria-live="polite">${talk.value.map((message, index) => html`<li key=${index} class=${message.role}>
+        <span class="for-readers">${message.role === "user" ? "You:" : "Model:"}</span>${message.content || "…"}</li>`)}</ol>
+      ${outcome.value && html`<p class="quiet" role="status">${outcome.value}</p>`}
+      <form class="line" onSubmit=${send}><input class="wide" aria-label="Say something" placeholder="Say something" value=${draft} autocomplete="off"
+        onInput=${(/** @type {Event} */ event) => (draft.value = /** @type {HTMLInputElement} */ (event.target).value)} />
+        ${answering.value ? html`<button type="button" onClick=${() => answering.peek()?.abort()}>Stop</button>` : html`<button type="submit">Send</button>`}</form>`}
+  </section>`;
+}
+
+export function GatewayPage() {
+  useEffect(() => {
+    look();
+    const timer = setInterval(() => !document.hidden && look(), LOOK_EVERY_MS);
+    return () => clearInterval(timer);
+  }, []);
+  const now = view.value;
+  return html`<div class="gateway-page"><header class="heading"><h2>Gateway</h2></header>
+    ${trouble.value && html`<p class="error-text" role="alert">${trouble.value}</p>`}
+    <div class="panels">${now && html`<${Charts} points=${now.recent} />`}<${Chat} />${now && html`<${Models} models=${now.models} /><${Where} view=${now} />`}</div>
+  </div>`;
+}
