@@ -33,6 +33,7 @@ from muster.control.jobs.stopper import Stopper
 from muster.control.jobs.tasks import TaskDesk
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
+from muster.control.webhooks.of_jobs import JobAddresses
 from muster.control.webhooks.pump import Outlet
 from muster.control.webhooks.service import WebhookDesk
 from muster.domain.capability import Capability
@@ -120,6 +121,9 @@ class PlaneUnderTest:
         self.ingest = Ingest(self.fleet, self.commands, self.recorder, self.clock, link="http")
         rng = random.Random(7)
         policy = RetryPolicy(jitter=0.0)
+        self.addresses = JobAddresses(
+            self.store.webhooks, self.store.log, self.store.bus, random.Random(11), private=False
+        )
         self.jobs = JobService(
             JobStores(queue=self.store.jobs, index=self.store.jobs, upkeep=self.store.jobs, lines=self.store.jobs),
             self.store.bus,
@@ -129,6 +133,7 @@ class PlaneUnderTest:
             retry_policy=policy,
             payload_bytes_max=1000,
             payload_checks=checks or {kind.name: kind.check for kind in kinds},
+            addresses=self.addresses,
             may_begin=may_begin,
         )
         self.jobs.on_stop(Stopper(self.commands).stop)
@@ -190,6 +195,7 @@ class PlaneUnderTest:
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
             webhooks=self._webhooks(),
+            job_addresses=self.addresses,
             batches=BatchDesk(self.store.batches, self.files, self.store.bus, self.clock, random.Random(10)),
             files=self.files if files else None,
             job_kinds=kinds,

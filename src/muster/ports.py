@@ -22,7 +22,7 @@ from muster.domain.node import Node, Resources
 from muster.domain.queue import CustomerFigures, CustomerTerms, QueueFigures
 from muster.domain.schedule import Schedule
 from muster.domain.service import Service
-from muster.domain.webhook import Delivery, HookState, Webhook
+from muster.domain.webhook import Delivery, HookState, JobHooks, Webhook
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.placement.candidate import Candidate
 from muster.wire import (
@@ -348,6 +348,14 @@ class DeliveryStore(Protocol):
 
     async def position(self) -> str | None:
         """Return up to where the log has been turned into deliveries; None before the first time."""
+        ...
+
+    async def job_hooks(self) -> JobHooks | None:
+        """Return since when jobs have addresses of their own; None before the first."""
+        ...
+
+    async def begin_job_hooks(self, first: JobHooks) -> JobHooks:
+        """Keep it unless there is one, and return the one that counts."""
         ...
 
     async def plan(self, deliveries: Sequence[Delivery], position: str | None = None) -> None:

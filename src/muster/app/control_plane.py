@@ -41,6 +41,7 @@ from muster.control.machines.first_machine import FirstMachine
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.control.timekeeper import Timekeeper
+from muster.control.webhooks.of_jobs import JobAddresses
 from muster.devices.host import own_addresses
 from muster.domain.job import ClaimedJob
 from muster.errors import SetupError
@@ -117,7 +118,8 @@ class ControlPlane:
         peers, leader = self._beside_others(store, fleet, recorder)
         load = GatewayLoad(lambda: gateway.stats().in_flight_by_worker, store.bus, self._clock, self._plane_id)
         background = Background(fleet, fleet.nodes, load.in_flight)
-        jobs = self._jobs(store, background.may_begin)
+        addresses = self._job_addresses(store)
+        jobs = self._jobs(store, addresses, background.may_begin)
         self.files = files = self._files(jobs)
         commands = await self._commands(store, fleet, recorder, jobs)
 
@@ -153,6 +155,7 @@ class ControlPlane:
             task_streams=TaskStreams(jobs, hub, tasks.ended),
             decide=gateway.decide,
             webhooks=webhooks.desk,
+            job_addresses=addresses,
             batches=batches.desk,
             pool_nodes=pool_nodes,
             fleet_api=bool(settings.fleet_api_url),
@@ -192,7 +195,7 @@ class ControlPlane:
         return Front(gateway, build_app(plane), self._settings.listen_addresses, tls=tls)
 
     def _pool_workers(self, fleet: Fleet, nodes: PoolNodes, jobs: JobService, leader: Leader) -> PoolWorkers:
-        workers = PoolWorkers(fleet, nodes, jobs, self._clock, self._rng, leads=lambda: leader.leads)
+        workers = PoolWorkers(fleet, nodes, jobs, self.files, self._clock, self._rng, leads=lambda: leader.leads)
         jobs.on_stop(workers.stop_job)
         return workers
 
@@ -220,7 +223,13 @@ class ControlPlane:
         self._stack.add(store.close)
         return store
 
-    def _jobs(self, store: ValkeyStore, may_begin: Callable[[WorkerId, ClaimedJob], bool]) -> JobService:
+    def _job_addresses(self, store: ValkeyStore) -> JobAddresses:
+        private = self._settings.webhook_private_addresses
+        return JobAddresses(store.webhooks, store.log, store.bus, self._rng, private=private)
+
+    def _jobs(
+        self, store: ValkeyStore, addresses: JobAddresses, may_begin: Callable[[WorkerId, ClaimedJob], bool]
+    ) -> JobService:
         return JobService(
             JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs, lines=store.jobs),
             store.bus,
@@ -230,6 +239,8 @@ class ControlPlane:
             retry_policy=self._retry_policy,
             payload_bytes_max=self._settings.job_payload_bytes_max,
             payload_checks=self._payload_checks,
+            addresses=addresses,
+            result_bytes_max=self._settings.job_result_bytes_max,
             may_begin=may_begin,
         )
 

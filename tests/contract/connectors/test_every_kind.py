@@ -43,7 +43,7 @@ def job(rig: Rig, payload: Any, timeout_s: float = 3600.0) -> ClaimedJob:
 
 def begin(rig: Rig, claimed: ClaimedJob, heard: list[Progress]) -> asyncio.Task[Outcome]:
     tool = Tool(rig.connector, rig.service)
-    return asyncio.create_task(run_attempt(claimed, tool, heard.append, KeptFiles()))
+    return asyncio.create_task(run_attempt(claimed, tool, heard.append, KeptFiles(), 1_000_000))
 
 
 async def under_way(rig: Rig, kind: str, heard: list[Progress], task: asyncio.Task[Outcome]) -> None:

@@ -11,6 +11,7 @@ from msgspec import Struct
 from muster.clock import Clock, Rng
 from muster.control.jobs.sessions import SessionClasses
 from muster.control.jobs.wakeups import Wakeups
+from muster.control.webhooks.of_jobs import JobAddresses
 from muster.domain.job import (
     ACTIVE,
     TERMINAL,
@@ -88,6 +89,8 @@ class JobService:
         retry_policy: retry.RetryPolicy,
         payload_bytes_max: int,
         payload_checks: Mapping[str, PayloadCheck],
+        addresses: JobAddresses | None = None,
+        result_bytes_max: int | None = None,
         may_begin: Callable[[WorkerId, ClaimedJob], bool] = lambda _, __: True,
     ) -> None:
         self._queue = stores.queue
@@ -101,6 +104,8 @@ class JobService:
         self._policy = retry_policy
         self._payload_bytes_max = payload_bytes_max
         self._payload_checks = payload_checks
+        self._addresses = addresses
+        self._result_bytes_max = result_bytes_max
         self._may_begin = may_begin
         self._wakeups = Wakeups()
         self._sessions = SessionClasses(bus)
@@ -141,6 +146,8 @@ class JobService:
         Raises Conflict where an idempotency key was given before with another request.
         """
         complete = [self._complete(spec) for spec in specs]
+        if self._addresses is not None:
+            await self._addresses.expect(complete)
         submitted = await self._queue.submit(complete)
         repeats = [
             spec for spec, entry in zip(complete, submitted, strict=True) if spec.idempotency and not entry.created
@@ -165,6 +172,10 @@ class JobService:
         job_id = spec.job_id or JobId(new_id("job", now_ms, self._rng))
         spec = msgspec.structs.replace(spec, job_id=job_id, created_at=now_ms, requirements=_with_payloads_model(spec))
         submission.check(spec, payload_bytes=len(encode(spec.payload)), payload_bytes_max=self._payload_bytes_max)
+        if spec.webhook_url is not None and self._addresses is None:
+            raise InvalidInput("webhook_url cannot be told here: nothing sends webhooks", field="webhook_url")
+        if self._addresses is not None:
+            self._addresses.check(spec)
         if (check := self._payload_checks.get(spec.service_required.partition(":")[0])) is not None:
             check(spec.payload)
         return spec
@@ -275,7 +286,11 @@ class JobService:
         await self._queue.open_session(message.session_id, message.worker_id, message.capability, self._lease_s)
         await self._sessions.opened(message.session_id, matching.class_id(message.capability))
         self._classes = _NO_CLASSES
-        return SessionReply(lease_s=self._lease_s, renew_every_s=self._lease_s / _RENEWALS_PER_LEASE)
+        return SessionReply(
+            lease_s=self._lease_s,
+            renew_every_s=self._lease_s / _RENEWALS_PER_LEASE,
+            result_bytes_max=self._result_bytes_max,
+        )
 
     async def claim(self, message: ClaimRequest) -> ClaimReply:
         if not 0 <= message.want <= _WANT_MAX:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from muster.clock import Clock, Rng
 from muster.control.webhooks.pump import TOPIC, Outlet, WebhookRecords, missed
 from muster.domain.event import Event
-from muster.domain.webhook import Delivery, DeliveryStatus, HookState, Webhook
+from muster.domain.webhook import OF_JOBS, Delivery, DeliveryStatus, HookState, Webhook
 from muster.errors import Conflict, NotFound, QueueFull, WebhookNotFound
 from muster.ids import base32
 from muster.ports import Bus, EventLog
@@ -90,8 +90,12 @@ class WebhookDesk:
         await self._tell("webhook_removed", webhook_id)
 
     async def deliveries(self, webhook_id: str) -> list[Delivery]:
-        """Return what waits, the next one first, and then what ended, the last one first."""
-        await self.get(webhook_id)
+        """Return what waits, the next one first, and then what ended, the last one first.
+
+        Under `jobs`: what the addresses are told that single jobs named.
+        """
+        if webhook_id != OF_JOBS:
+            await self.get(webhook_id)
         waiting = [one for one in await self._store.pending() if one.webhook_id == webhook_id]
         return waiting + await self._store.history(webhook_id)
 

@@ -5,7 +5,7 @@
 -- Returns:   how many jobs were forgotten.
 -- Reads:     in:<ended>, jobs, unused
 -- Writes:    in:<ended>, jobs, states, errors, progress, results, deadlines, uses, signatures, service_of, able:*,
---            ready:*, workflows, workflow_uses, customer_uses, tags, classes, refuses:*, refusing, unused, idle, matched
+--            ready:*, workflows, workflow_uses, workflow_names, bad_steps, customer_uses, tags, classes, refuses:*, refusing, unused, idle, matched
 
 local CLASSES_AT_ONCE = 10
 local BANDS = 101
@@ -108,7 +108,9 @@ define('purge', function()
   release('uses', signatures, forget_signature)
   release('workflow_uses', workflows, function(workflow)
     forget_bands('workflows', workflow)
-    call('HDEL', key('workflow_uses'), workflow)
+    for _, name in ipairs({ 'workflow_uses', 'workflow_names', 'bad_steps' }) do
+      call('HDEL', key(name), workflow)
+    end
   end)
   release('customer_uses', customers, function(customer)
     forget_bands('tags', customer)

@@ -3,23 +3,25 @@
 --
 -- Arguments: how many, then for each: signature, score without the place, workflow or "", timeout in ms, id, customer or
 --            "", time before which it is not in line in ms or "", deadline in ms from now or "", what it waits for (see
---            lib/waits.lua) or "", specification as JSON.
+--            lib/waits.lua) or "", name of the workflow if its end is to be told or "", specification as JSON.
 -- Returns:   {1, then 1 (new) or 0 (known) for each}, or when nothing was done: {0, unknown signatures…}: they have to be
 --            added first; {-1, ids…}: jobs that are waited for and do not exist; {-2, customer, how many wait}: too many
 -- Reads:     signatures, jobs, states, able:*, p:*, customers, special, virtual
 -- Writes:    jobs, states, tags, workflows, workflow_uses, customer_uses, open, uses, p:*, pending, delayed, blocked,
---            unmet, dependents:*, deadlines, variants, at:*, ready:*, idle, rates:*, in:failed, errors, log
+--            unmet, dependents:*, deadlines, variants, at:*, ready:*, idle, rates:*, in:failed, errors, step_of,
+--            open_steps, bad_steps, workflow_names, log
 
-local FIELDS = 10
+local FIELDS = 11
 
 local function read_jobs(count)
   local jobs, seen = {}, {}
   for n = 1, count do
     local at = A + 1 + (n - 1) * FIELDS
-    local signature, base, workflow, timeout, id, customer, due, deadline, needs, spec = unpack(ARGV, at, at + FIELDS - 1)
+    local signature, base, workflow, timeout, id, customer, due, deadline, needs, told, spec =
+      unpack(ARGV, at, at + FIELDS - 1)
     jobs[n] = {
       signature = signature, base = base, workflow = workflow, timeout = timeout, id = id, customer = customer, due = due,
-      deadline = deadline, needs = needs, spec = spec, known = seen[id] or call('HEXISTS', key('jobs'), id) == 1,
+      deadline = deadline, needs = needs, told = told, spec = spec, known = seen[id] or call('HEXISTS', key('jobs'), id) == 1,
     }
     seen[id] = true
   end
@@ -119,6 +121,9 @@ local function store(job, tags, queues)
   end
   if job.deadline ~= '' then
     call('ZADD', key('deadlines'), NOW + job.deadline, job.id)
+  end
+  if job.told ~= '' then
+    open_step(job.id, job.workflow, job.told)
   end
   return settle_in(job, score, queues)
 end

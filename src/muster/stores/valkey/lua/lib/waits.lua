@@ -85,6 +85,7 @@ local function doom(state, customer, because)
   end_unstarted(state, customer, 'failed', '{"code":"dependency_failed","message":"job ' .. because
     .. ', which it depends on, ended as ' .. (status_of(because) or 'unknown') .. '","retriable":false}')
   tell('job_failed', { state.id }, nil, nil, { 'dependency_failed' })
+  close_steps({ state.id }, { 'failed' })
 end
 
 -- A job has ended on which others wait: tell one of them. Whoever ends by it has dependents of its own.
