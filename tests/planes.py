@@ -33,7 +33,6 @@ from muster.control.jobs.stopper import Stopper
 from muster.control.jobs.tasks import TaskDesk
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
-from muster.control.webhooks.of_jobs import JobAddresses
 from muster.control.webhooks.pump import Outlet
 from muster.control.webhooks.service import WebhookDesk
 from muster.domain.capability import Capability
@@ -121,9 +120,7 @@ class PlaneUnderTest:
         self.ingest = Ingest(self.fleet, self.commands, self.recorder, self.clock, link="http")
         rng = random.Random(7)
         policy = RetryPolicy(jitter=0.0)
-        self.addresses = JobAddresses(
-            self.store.webhooks, self.store.log, self.store.bus, random.Random(11), private=False
-        )
+        self.webhooks = self._webhooks()
         self.jobs = JobService(
             JobStores(queue=self.store.jobs, index=self.store.jobs, upkeep=self.store.jobs, lines=self.store.jobs),
             self.store.bus,
@@ -133,7 +130,7 @@ class PlaneUnderTest:
             retry_policy=policy,
             payload_bytes_max=1000,
             payload_checks=checks or {kind.name: kind.check for kind in kinds},
-            addresses=self.addresses,
+            addresses=self.webhooks.addresses,
             may_begin=may_begin,
         )
         self.jobs.on_stop(Stopper(self.commands).stop)
@@ -194,8 +191,7 @@ class PlaneUnderTest:
             decide=Router(self.fleet, strategy=Strategy.LEAST_LOADED, rng=rng, clock=self.clock).decide,
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
-            webhooks=self._webhooks(),
-            job_addresses=self.addresses,
+            webhooks=self.webhooks,
             batches=BatchDesk(self.store.batches, self.files, self.store.bus, self.clock, random.Random(10)),
             files=self.files if files else None,
             job_kinds=kinds,

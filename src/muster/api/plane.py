@@ -23,7 +23,6 @@ from muster.control.jobs.queues import QueueService
 from muster.control.jobs.schedules import ScheduleService
 from muster.control.jobs.service import JobService
 from muster.control.jobs.tasks import TaskDesk
-from muster.control.webhooks.of_jobs import JobAddresses
 from muster.control.webhooks.service import WebhookDesk
 from muster.errors import SwitchedOff
 from muster.events.hub import Hub
@@ -55,7 +54,6 @@ class Plane(Struct, frozen=True, kw_only=True):
     task_streams: TaskStreams
     decide: Decide
     webhooks: WebhookDesk
-    job_addresses: JobAddresses
     batches: BatchDesk
     pool_nodes: PoolNodes | None = None  # None: /v2 nodes are switched off
     fleet_api: bool = True

@@ -86,7 +86,7 @@ async def webhooks(plane: ThePlane) -> list[WebhookView]:
     summary="The secret with which the `webhook_url` of your own jobs is signed",
 )
 async def jobs_secret(plane: ThePlane, caller: TheCaller) -> JobsSecret:
-    return JobsSecret(secret=await plane.job_addresses.secret(caller.owner))
+    return JobsSecret(secret=await plane.webhooks.addresses.secret(caller.owner))
 
 
 @get("/api/webhooks/{webhook_id:str}", tags=["webhooks"], summary="One webhook, and how it goes with it")

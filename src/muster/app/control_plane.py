@@ -118,8 +118,8 @@ class ControlPlane:
         peers, leader = self._beside_others(store, fleet, recorder)
         load = GatewayLoad(lambda: gateway.stats().in_flight_by_worker, store.bus, self._clock, self._plane_id)
         background = Background(fleet, fleet.nodes, load.in_flight)
-        addresses = self._job_addresses(store)
-        jobs = self._jobs(store, addresses, background.may_begin)
+        webhooks = Webhooks(settings, store, self._clock, self._rng, leads=lambda: leader.leads)
+        jobs = self._jobs(store, webhooks.desk.addresses, background.may_begin)
         self.files = files = self._files(jobs)
         commands = await self._commands(store, fleet, recorder, jobs)
 
@@ -133,7 +133,6 @@ class ControlPlane:
         hub = self._hub(store, fleet, scenery)
         sweep = self._sweep(store, fleet, commands, jobs, leader)
         pool_nodes = self._pool_nodes(fleet, ingest(V2_LINK))
-        webhooks = Webhooks(settings, store, self._clock, self._rng, leads=lambda: leader.leads)
         batches = self._batches(store, jobs, files, load, background, leader)
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
         plane = Plane(
@@ -155,7 +154,6 @@ class ControlPlane:
             task_streams=TaskStreams(jobs, hub, tasks.ended),
             decide=gateway.decide,
             webhooks=webhooks.desk,
-            job_addresses=addresses,
             batches=batches.desk,
             pool_nodes=pool_nodes,
             fleet_api=bool(settings.fleet_api_url),
@@ -222,10 +220,6 @@ class ControlPlane:
         )
         self._stack.add(store.close)
         return store
-
-    def _job_addresses(self, store: ValkeyStore) -> JobAddresses:
-        private = self._settings.webhook_private_addresses
-        return JobAddresses(store.webhooks, store.log, store.bus, self._rng, private=private)
 
     def _jobs(
         self, store: ValkeyStore, addresses: JobAddresses, may_begin: Callable[[WorkerId, ClaimedJob], bool]

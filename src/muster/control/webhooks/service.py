@@ -6,6 +6,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muster.clock import Clock, Rng
+from muster.control.webhooks.of_jobs import JobAddresses
 from muster.control.webhooks.pump import TOPIC, Outlet, WebhookRecords, missed
 from muster.domain.event import Event
 from muster.domain.webhook import OF_JOBS, Delivery, DeliveryStatus, HookState, Webhook
@@ -28,6 +29,8 @@ class Hooked(Struct, frozen=True, kw_only=True):
 
 
 class WebhookDesk:
+    """`addresses` are those that jobs name for themselves."""
+
     def __init__(
         self,
         store: WebhookRecords,
@@ -47,6 +50,7 @@ class WebhookDesk:
         self._clock = clock
         self._rng = rng
         self._private = private
+        self.addresses = JobAddresses(store, events, bus, rng, private=private)
         self._creating = asyncio.Lock()
 
     async def create(self, asked: wanted.Wanted, owner: str | None) -> Webhook:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from muster.api.webhooks import told_job
-from muster.control.webhooks.of_jobs import JobAddresses
 from muster.control.webhooks.pump import Outlet, WebhookPump
 from muster.control.webhooks.service import WebhookDesk
 from muster.domain.event import Event
@@ -61,7 +60,6 @@ class Post:
         outlet = Outlet(jobs=store.jobs, post=receiver, show=told_job, clock=clock)
         rng = random.Random(4)
         self.desk = WebhookDesk(store.webhooks, store.log, store.bus, outlet, clock, rng, private=False)
-        self.addresses = JobAddresses(store.webhooks, store.log, store.bus, rng, private=False)
         self.pump = WebhookPump(
             store.webhooks,
             store.log,
@@ -88,7 +86,7 @@ class Post:
     async def job(self, job_id: str, url: str | None) -> None:
         """Submit a job with an address of its own."""
         spec = JobSpec(job_id=JobId(job_id), service_required="llm", webhook_url=url, submitted_by="t")
-        await self.addresses.expect([spec])
+        await self.desk.addresses.expect([spec])
         await self.store.jobs.submit([spec])
 
     async def end(self, *job_ids: str, kind: str = "job_cancelled") -> None:
