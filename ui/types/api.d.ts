@@ -81,6 +81,7 @@ interface Worker {
 interface Progress {
   fraction: number | null;
   message: string | null;
+  preview_url?: string | null;
 }
 
 interface JobError {

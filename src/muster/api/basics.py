@@ -48,7 +48,15 @@ async def metrics(plane: ThePlane) -> Response[bytes]:
         _gauge("muster_jobs", "Jobs by status.", {("status", status.value): n for status, n in counts.items()}),
         _gauge("muster_event_readers", "Open streams of live events.", {None: plane.hub.readers}),
         _gauge("muster_waiting_claims", "Workers that wait for a job.", {None: plane.jobs.waiters}),
+        _gauge(
+            "muster_webhook_deliveries_waiting",
+            "Deliveries of webhooks that are still to be made.",
+            {None: await plane.webhooks.waiting()},
+        ),
+        _gauge("muster_batches_open", "Batches that have not ended.", {None: await plane.batches.count_open()}),
     ]
+    if plane.files is not None:
+        own.append(_gauge("muster_files_bytes", "Files that are kept, together.", {None: plane.files.total_bytes}))
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families([*own, *plane.metrics()]))
     return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -82,6 +82,10 @@ class WebhookDesk:
             for webhook in await self._store.load()
         ]
 
+    async def waiting(self) -> int:
+        """Count all deliveries that are still to be made."""
+        return await self._store.pending_count()
+
     async def get(self, webhook_id: str) -> Hooked:
         found = next((one for one in await self.all() if one.webhook.webhook_id == webhook_id), None)
         if found is None:

@@ -50,6 +50,9 @@ class MemoryWebhooks:
         if position is not None:
             self._position = position
 
+    async def pending_count(self) -> int:
+        return len(self._pending)
+
     async def pending(self) -> list[Delivery]:
         return sorted(self._pending.values(), key=rules.delivery_order)
 

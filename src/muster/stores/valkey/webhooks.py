@@ -73,6 +73,9 @@ class ValkeyWebhooks:
         if position is not None:
             await self._server.execute("SET", self._position, position)
 
+    async def pending_count(self) -> int:
+        return int(await self._server.execute("HLEN", self._pending))
+
     async def pending(self) -> list[Delivery]:
         found = [_delivery.decode(body) for body in await self._server.execute("HVALS", self._pending)]
         return sorted(found, key=rules.delivery_order)
