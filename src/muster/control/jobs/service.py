@@ -26,7 +26,7 @@ from muster.domain.job import (
     Settlement,
 )
 from muster.domain.queue import ALL_SERVICES
-from muster.errors import Conflict, InvalidInput, JobNotFound, MusterError
+from muster.errors import Conflict, InvalidInput, JobNotFound, MusterError, StoreUnavailable
 from muster.ids import JobId, WorkerId, check_name, new_id
 from muster.jobs import explain as why
 from muster.jobs import matching, retry, submission
@@ -141,14 +141,19 @@ class JobService:
     # --- for people ---------------------------------------------------------------------------------------------------
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
-        """Check and store; specs without an id get one. InvalidInput names the field and nothing is stored.
+        """Check and store all or none; specs without an id get one. InvalidInput names the field.
 
         Raises Conflict where an idempotency key was given before with another request.
         """
         complete = [self._complete(spec) for spec in specs]
         if self._addresses is not None:
             await self._addresses.expect(complete)
-        submitted = await self._queue.submit(complete)
+        try:
+            submitted = await self._queue.submit(complete)
+        except StoreUnavailable as error:
+            # Nobody knows how many of them are stored; who has the ids can ask, or send the same again.
+            error.data["job_ids"] = [spec.job_id for spec in complete]
+            raise
         repeats = [
             spec for spec, entry in zip(complete, submitted, strict=True) if spec.idempotency and not entry.created
         ]
