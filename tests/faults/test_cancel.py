@@ -152,7 +152,7 @@ def left_alone(service: str, fleet: Fleet) -> bool:
 @pytest.mark.parametrize(
     ("service", "payload"), [("http:slow", {"method": "POST"}), ("command:stubborn", {}), ("comfyui", GRAPH)]
 )
-def test_a_cancel_reaches_the_service_and_the_slot_has_another_job(
+def test_lesson_a_cancel_reaches_the_service_and_the_slot_has_another_job(
     fleet: Fleet, service: str, payload: Any, record_property: Callable[[str, Any], None]
 ) -> None:
     plane = fleet.plane

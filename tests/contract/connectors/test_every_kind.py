@@ -124,7 +124,7 @@ async def test_a_result_that_is_too_large_is_told_and_not_tried_again(rig: Rig) 
     assert "bytes" in outcome.error.message
 
 
-async def test_a_service_is_offered_only_while_it_answers(rig: Rig) -> None:
+async def test_lesson_a_service_is_offered_only_while_it_answers(rig: Rig) -> None:
     if rig.service is None or rig.die is None or rig.revive is None:
         assert not rig.connector.needs_service
         return

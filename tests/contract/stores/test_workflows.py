@@ -55,7 +55,7 @@ async def test_steps_that_come_later_open_it_anew_and_it_ends_again(store: Store
     assert len(await ends(store)) == 2
 
 
-async def test_an_attempt_that_is_tried_again_is_no_end(store: Store, clock: ManualClock) -> None:
+async def test_lesson_an_attempt_that_is_tried_again_is_no_end(store: Store, clock: ManualClock) -> None:
     hand = await Hand(store, "n").opens()
     await store.jobs.submit([step("a")])
     await hand.claims(1)

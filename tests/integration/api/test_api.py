@@ -320,7 +320,7 @@ async def test_the_monitors_state_is_paged_and_filtered(served: Served) -> None:
     assert (await get(served, "/api/monitor/state?pool=other"))["data"]["machines"] == []
 
 
-async def test_the_live_stream_begins_with_connected_and_a_snapshot(served: Served) -> None:
+async def test_lesson_the_live_stream_begins_with_connected_and_a_snapshot(served: Served) -> None:
     async with served.client.get("/api/events/monitor") as stream:
         assert stream.content_type == "text/event-stream"
         kinds = []

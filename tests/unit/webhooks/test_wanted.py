@@ -133,7 +133,7 @@ def test_each_job_of_an_entry_is_told_by_itself() -> None:
     assert subjects(told("job_completed", "a", "b"), [made()]) == [("job_completed", "a"), ("job_completed", "b")]
 
 
-def test_a_failure_that_is_tried_again_is_told_to_nobody() -> None:
+def test_lesson_a_failure_that_is_tried_again_is_told_to_nobody() -> None:
     for kind in ("job_retrying", "job_returned", "job_claimed", "job_submitted", "node_registered"):
         assert subjects(told(kind, "a"), [made()]) == []
 

@@ -39,7 +39,7 @@ async def outcome_of(payload: str, shelf: Shelf | None) -> Outcome:
 
 
 @in_virtual_time
-async def test_a_result_too_large_to_tell_is_kept_as_a_file_and_told_where() -> None:
+async def test_lesson_a_result_too_large_to_tell_is_kept_as_a_file_and_told_where() -> None:
     shelf = Shelf(bytes_max=1000)
     outcome = await outcome_of("x" * 200, shelf)
     assert outcome.kind is OutcomeKind.COMPLETED

@@ -128,7 +128,7 @@ async def test_a_control_plane_that_does_not_wait_is_not_hammered() -> None:
 
 
 @in_virtual_time
-async def test_all_slots_work_and_never_more_whatever_the_queue_sends() -> None:
+async def test_lesson_all_slots_work_and_never_more_whatever_the_queue_sends() -> None:
     queue = FakeQueue([spec(f"job-{n}", payload=0.5) for n in range(20)])
     queue.overfull = 3
     connector = FakeConnector(behaviour=take_payload_seconds)
@@ -171,7 +171,7 @@ async def test_a_reply_that_comes_twice_starts_nothing_twice() -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
 )
-def test_what_a_connector_raises_becomes_a_failure(error: Exception, code: str, retriable: bool) -> None:  # noqa: FBT001  # a table
+def test_lesson_what_a_connector_raises_becomes_a_failure(error: Exception, code: str, retriable: bool) -> None:  # noqa: FBT001  # a table
     @in_virtual_time
     async def run() -> None:
         queue = FakeQueue([spec("a")])

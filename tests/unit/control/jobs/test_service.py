@@ -134,7 +134,7 @@ async def test_a_claim_without_a_session_is_told_to_open_one(plane: PlaneUnderTe
     assert not (await plane.claim(wait_s=30)).session_known
 
 
-async def test_a_session_must_belong_to_a_worker_of_its_node(plane: PlaneUnderTest) -> None:
+async def test_lesson_a_session_must_belong_to_a_worker_of_its_node(plane: PlaneUnderTest) -> None:
     with pytest.raises(InvalidInput) as caught:
         await plane.jobs.open_session(
             OpenSession(

@@ -117,7 +117,9 @@ def post(store: MemoryStore, clock: ManualClock, receiver: Receiver) -> Post:
     return Post(store, clock, receiver)
 
 
-async def test_the_body_shows_the_job_as_it_is_stored(post: Post, store: MemoryStore, receiver: Receiver) -> None:
+async def test_lesson_the_body_shows_the_job_as_it_is_stored(
+    post: Post, store: MemoryStore, receiver: Receiver
+) -> None:
     hook = await post.hook()
     await store.jobs.submit([JobSpec(job_id=JobId("job-1"), service_required="llm", payload={"secret": 1})])
     await store.jobs.cancel(JobId("job-1"))
@@ -365,7 +367,7 @@ async def test_filters_look_at_the_job(post: Post, store: MemoryStore, receiver:
 # --- workflows, and addresses of jobs --------------------------------------------------------------------------------
 
 
-async def test_a_workflow_is_told_once_for_each_of_its_ends_also_after_a_restart(
+async def test_lesson_a_workflow_is_told_once_for_each_of_its_ends_also_after_a_restart(
     post: Post, store: MemoryStore, clock: ManualClock, receiver: Receiver
 ) -> None:
     await post.hook(events=["workflow_completed", "workflow_failed"])
