@@ -93,7 +93,7 @@ class WebhookDesk:
         return found
 
     async def remove(self, webhook_id: str) -> None:
-        if not await self._store.remove(webhook_id):
+        if webhook_id == OF_JOBS or not await self._store.remove(webhook_id):
             raise WebhookNotFound(f"no webhook {webhook_id!r}", field="webhook_id")
         await self._tell("webhook_removed", webhook_id)
 

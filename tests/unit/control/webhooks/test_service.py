@@ -401,6 +401,9 @@ async def test_a_jobs_own_address_is_told_though_there_are_no_webhooks(
         await eventually(lambda: post.pump.waiting == 0)
     assert receiver.subjects == ["a"]
     assert receiver.urls == ["https://mine.example/in"]
+    for attempt in (post.desk.remove, post.desk.get):
+        with pytest.raises(WebhookNotFound):
+            await attempt(OF_JOBS)
     assert await post.status(OF_JOBS) == ["delivered"]
 
 
