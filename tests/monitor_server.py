@@ -12,10 +12,11 @@ from typing import Any
 from aiohttp import web
 
 import muster
+from muster.api.site import PAGE_POLICY
 from muster.domain.job import ACTIVE, TERMINAL, JobStatus
 
 WEB = Path(muster.__file__).parent / "web"
-POLICY = {"Content-Security-Policy": "default-src 'self'", "Cache-Control": "no-cache"}
+POLICY = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
 
 _KEEP_ALIVE_S = 5.0
 _LOG_LENGTH = 5000
@@ -39,6 +40,7 @@ class MonitorServer:
         self.workers: dict[str, list[Json]] = {}
         self.jobs: dict[str, Json] = {}
         self.explanations: dict[str, Json] = {}
+        self.files: dict[str, bytes] = {}
         self.gateway = {"in_flight": 0, "requests_total": 0, "errors_total": 0}
         self.requests: list[tuple[str, str]] = []
         self.last_event_ids: list[str | None] = []
@@ -70,6 +72,7 @@ class MonitorServer:
                 web.get("/api/events/monitor", self._events),
                 web.get("/api/jobs/{id}", self._job),
                 web.get("/api/jobs/{id}/explain", self._explain),
+                web.get("/api/files/{owner}/{name}", self._file),
                 web.post("/api/jobs/{id}/{action:cancel|retry}", self._act),
                 web.static("/web", WEB),
             ]
@@ -111,9 +114,10 @@ class MonitorServer:
         self.jobs[job["job_id"]] = job
         self.tell({"type": "job_update", "job": slim(job)})
 
-    def put_progress(self, job_id: str, fraction: float, message: str) -> None:
+    def put_progress(self, job_id: str, fraction: float, message: str, preview_url: str | None = None) -> None:
         job = self.jobs[job_id]
-        job["progress"] = {"fraction": fraction, "message": message, "at_ms": now_ms()}
+        told = {"fraction": fraction, "message": message, "at_ms": now_ms()}
+        job["progress"] = told | ({"preview_url": preview_url} if preview_url else {})
         self.tell({"type": "job_progress", "job_id": job_id, "progress": job["progress"]})
 
     def put_stats(self) -> None:
@@ -199,6 +203,9 @@ class MonitorServer:
         if job is None:
             return problem(404, "job_not_found", f"no job {request.match_info['id']}")
         return web.json_response({"success": True, "job": job, "timestamp": now_ms()})
+
+    async def _file(self, request: web.Request) -> web.Response:
+        return web.Response(body=self.files[request.path], content_type="image/png")
 
     async def _explain(self, request: web.Request) -> web.Response:
         job_id = request.match_info["id"]

@@ -122,6 +122,7 @@ class PlaneUnderTest:
         self.ingest = Ingest(self.fleet, self.commands, self.recorder, self.clock, link="http")
         rng = random.Random(7)
         policy = RetryPolicy(jitter=0.0)
+        self.webhooks = self._webhooks()
         self.jobs = JobService(
             JobStores(queue=self.store.jobs, index=self.store.jobs, upkeep=self.store.jobs, lines=self.store.jobs),
             self.store.bus,
@@ -131,6 +132,7 @@ class PlaneUnderTest:
             retry_policy=policy,
             payload_bytes_max=1000,
             payload_checks=checks or {kind.name: kind.check for kind in kinds},
+            addresses=self.webhooks.addresses,
             may_begin=may_begin,
             tracer=tracer,
         )
@@ -194,7 +196,7 @@ class PlaneUnderTest:
             gateway=self._gateway,
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
-            webhooks=self._webhooks(),
+            webhooks=self.webhooks,
             batches=BatchDesk(self.store.batches, self.files, self.store.bus, self.clock, random.Random(10)),
             files=self.files if files else None,
             job_kinds=kinds,

@@ -4,7 +4,7 @@ Every class carries a stable `code`, the HTTP status it maps to and whether a re
 (JSON problem, OpenAI error, Ollama error) are rendered from these in one place per dialect.
 
     MusterError
-    ├── InvalidInput 400 ── PayloadTooLarge 413
+    ├── InvalidInput 400 ── PayloadTooLarge 413 ── ResultTooLarge
     ├── Unauthorized 401 · Forbidden 403
     ├── NotFound 404 ── NodeNotFound · JobNotFound · ModelNotFound · CommandNotFound · MachineNotFound
     │                · PoolNotFound · WebhookNotFound · BatchNotFound · ScheduleNotFound
@@ -54,6 +54,12 @@ class InvalidInput(MusterError):
 class PayloadTooLarge(InvalidInput):
     code = "payload_too_large"
     http_status = 413
+
+
+class ResultTooLarge(PayloadTooLarge):
+    """What a job came to can neither be told nor kept as a file."""
+
+    code = "result_too_large"
 
 
 class Unauthorized(MusterError):

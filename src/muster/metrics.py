@@ -143,6 +143,9 @@ LEASES_LOST = _counter(
     series="2",
 )
 WAITING_CLAIMS = _gauge("waiting_claims", "Workers that wait for a job here.")
+DELIVERIES = _gauge("webhook_deliveries_waiting", "Deliveries of webhooks that are still to be made.")
+BATCHES = _gauge("batches_open", "Batches that have not ended.")
+FILES = _gauge("files_bytes", "Files that are kept, together.")
 
 # --- the gateway ------------------------------------------------------------------------------------------------------
 
@@ -230,6 +233,7 @@ AREAS: dict[str, tuple[Family, ...]] = {
     "Jobs": (
         *(JOBS, QUEUE_JOBS, QUEUE_OLDEST, QUEUE_PAUSED, JOB_WAIT, JOB_RUN, JOBS_SUBMITTED, JOB_ATTEMPTS, LEASES_LOST),
         WAITING_CLAIMS,
+        *(DELIVERIES, BATCHES, FILES),
     ),
     "The gateway": (
         *(GATEWAY_REQUESTS, GATEWAY_IN_FLIGHT, GATEWAY_FAILURES, GATEWAY_SENT, GATEWAY_FIRST_BYTE, GATEWAY_DURATION),

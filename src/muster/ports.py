@@ -23,7 +23,7 @@ from muster.domain.node import Node, Resources
 from muster.domain.queue import CustomerFigures, CustomerTerms, QueueFigures
 from muster.domain.schedule import Schedule
 from muster.domain.service import Service
-from muster.domain.webhook import Delivery, HookState, Webhook
+from muster.domain.webhook import Delivery, HookState, JobHooks, Webhook
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.placement.candidate import Candidate
 from muster.wire import (
@@ -394,10 +394,19 @@ class DeliveryStore(Protocol):
         """Return up to where the log has been turned into deliveries; None before the first time."""
         ...
 
+    async def job_hooks(self) -> JobHooks | None:
+        """Return since when jobs have addresses of their own; None before the first."""
+        ...
+
+    async def begin_job_hooks(self, first: JobHooks) -> JobHooks:
+        """Keep it unless there is one, and return the one that counts."""
+        ...
+
     async def plan(self, deliveries: Sequence[Delivery], position: str | None = None) -> None:
         """Keep what is to be sent, and after it the position."""
         ...
 
+    async def pending_count(self) -> int: ...
     async def pending(self) -> list[Delivery]:
         """Return what is to be sent, in the order of the log."""
         ...

@@ -156,7 +156,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     job_retention_s: Annotated[float, Meta(gt=0, description="How long ended jobs are kept.")] = 86_400.0
     jobs_ended_max: Annotated[int, Meta(ge=1, description="How many ended jobs are kept at most.")] = 100_000
     job_payload_bytes_max: Annotated[int, Meta(ge=1, description="Largest payload of a job.")] = 1_048_576
-    job_result_bytes_max: Annotated[int, Meta(ge=1, description="Largest result of a job.")] = 1_048_576
+    job_result_bytes_max: Annotated[
+        int, Meta(ge=1024, description="Largest result that a job tells itself; a larger one becomes a file.")
+    ] = 1_048_576
     file_store_url: Annotated[
         str,
         Meta(

@@ -14,7 +14,7 @@ VENDOR = WEB / "vendor"
 OURS = sorted(path for path in WEB.iterdir() if path.suffix in {".js", ".css", ".html"})
 
 
-def test_the_vocabulary_is_that_of_the_servers_enums() -> None:
+def test_lesson_the_vocabulary_is_that_of_the_servers_enums() -> None:
     check = [sys.executable, str(ROOT / "ui" / "generate_vocabulary.py"), "--check"]
     outcome = subprocess.run(check, capture_output=True, text=True, check=False)
     assert outcome.returncode == 0, outcome.stderr

@@ -62,7 +62,7 @@ def test_jobs_end_once_and_nodes_return_after_the_control_plane_was_killed(
     assert all(agent.running for agent in agents)
 
 
-def test_jobs_of_a_killed_agent_end_elsewhere(plane: ControlPlane, start_agent: StartAgent) -> None:
+def test_lesson_jobs_of_a_killed_agent_end_elsewhere(plane: ControlPlane, start_agent: StartAgent) -> None:
     victim = start_agent("victim")
     start_agent("survivor")
     eventually_sync(lambda: health(plane) == {"victim": "healthy", "survivor": "healthy"}, 30)
@@ -79,7 +79,9 @@ def test_jobs_of_a_killed_agent_end_elsewhere(plane: ControlPlane, start_agent: 
     assert {job["job_id"] for job in jobs if job["attempt"] == 2} == lost
 
 
-def test_a_frozen_agent_that_thaws_late_does_not_end_a_job_twice(plane: ControlPlane, start_agent: StartAgent) -> None:
+def test_lesson_a_frozen_agent_that_thaws_late_does_not_end_a_job_twice(
+    plane: ControlPlane, start_agent: StartAgent
+) -> None:
     frozen = start_agent("frozen")
     eventually_sync(lambda: health(plane) == {"frozen": "healthy"}, 30)
     job_ids = submit(plane, 2, duration_ms=5000)
@@ -124,7 +126,7 @@ def test_a_killed_agent_comes_back_as_the_same_node(plane: ControlPlane, start_a
     assert_each_completed_once(plane, [job_id])
 
 
-def test_a_clean_stop_of_an_agent_returns_its_jobs_and_leaves_the_lists(
+def test_lesson_a_clean_stop_of_an_agent_returns_its_jobs_and_leaves_the_lists(
     plane: ControlPlane, start_agent: StartAgent
 ) -> None:
     leaving = start_agent("leaving")

@@ -129,6 +129,7 @@ interface CommandView {
 interface Progress {
   fraction: number | null;
   message: string | null;
+  preview_url?: string | null;
 }
 
 interface JobError {

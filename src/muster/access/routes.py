@@ -38,6 +38,7 @@ ROUTES: dict[Right, tuple[str, ...]] = {
         "POST /v1/embeddings",
     ),
     Right.SUBMIT: (
+        "GET /api/webhooks/jobs/secret",
         "POST /api/jobs",
         "POST /api/jobs/batch",
         "POST /v1/batches",

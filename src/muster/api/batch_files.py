@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from litestar import delete, get, post
 from litestar.datastructures import UploadFile
@@ -11,9 +11,9 @@ from litestar.params import Body, FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 from msgspec import Struct
 
+from muster.api.lists import paged_after
 from muster.api.plane import TheCaller, ThePlane
 from muster.domain.batch import KeptFile
-from muster.errors import InvalidInput
 
 _BODY_BYTES_MAX = 536_870_912  # what OpenAI takes; the setting file_bytes_max may be less
 _CHUNK_BYTES = 262_144
@@ -78,7 +78,7 @@ async def files(
     found = [file for file in await plane.batches.files(caller) if purpose is None or file.purpose == purpose]
     if order == "asc":
         found.reverse()
-    page, more = page_of(found, lambda file: file.file_id, after, limit)
+    page, more = paged_after(found, lambda file: file.file_id, after, limit)
     views = [_view(file) for file in page]
     return FileList(
         data=views,
@@ -109,16 +109,6 @@ async def file_content(plane: ThePlane, caller: TheCaller, file_id: FromPath[str
 async def delete_file(plane: ThePlane, caller: TheCaller, file_id: FromPath[str]) -> FileDeleted:
     await plane.batches.remove_file(caller, file_id)
     return FileDeleted(id=file_id)
-
-
-def page_of(found: list[Any], id_of: Any, after: str | None, limit: int) -> tuple[list[Any], bool]:
-    """Return at most `limit` of what comes behind `after`, and whether there is more."""
-    if after is not None:
-        at = next((index for index, one in enumerate(found) if id_of(one) == after), None)
-        if at is None:
-            raise InvalidInput(f"after names nothing in this list: {after[:100]!r}", field="after")
-        found = found[at + 1 :]
-    return found[:limit], len(found) > limit
 
 
 async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:

@@ -6,7 +6,7 @@ from litestar import get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Struct
 
-from muster.api.batch_files import page_of
+from muster.api.lists import paged_after
 from muster.api.plane import TheCaller, ThePlane
 from muster.control.batches.service import WantedBatch
 from muster.domain.batch import Batch, BatchStatus, LineError
@@ -75,7 +75,7 @@ async def batches(
     after: FromQuery[str | None] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
 ) -> BatchList:
-    page, more = page_of(await plane.batches.all(caller), lambda batch: batch.batch_id, after, limit)
+    page, more = paged_after(await plane.batches.all(caller), lambda batch: batch.batch_id, after, limit)
     views = [_view(batch) for batch in page]
     return BatchList(
         data=views,

@@ -40,6 +40,7 @@ class SubmitJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     after the first, `retry` says when they come and after which codes of errors there is none.
     Before `run_at` (ms), or for `delay_s`, it is not in line. It starts when all jobs it `depends_on` are completed,
     and fails when one of them ends otherwise, or runs all the same with `on_failure` "run".
+    `webhook_url` is told of its end, as webhooks are.
     """
 
     service_required: str | None = None
@@ -64,6 +65,7 @@ class SubmitJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     depends_on: tuple[str, ...] = ()
     on_failure: Literal["fail", "run"] = "fail"
     idempotency_key: str | None = None
+    webhook_url: str | None = None
 
 
 class JobAnswer(Struct, frozen=True, kw_only=True):
@@ -311,4 +313,5 @@ def spec_of(data: SubmitJob, now_ms: int) -> JobSpec:
         retry=data.retry,
         depends_on=tuple(JobId(name) for name in data.depends_on),
         on_failure=data.on_failure,
+        webhook_url=data.webhook_url,
     )

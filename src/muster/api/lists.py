@@ -23,6 +23,17 @@ def paged(found: Sequence[T], page: int, limit: int) -> tuple[list[T], dict[str,
     return list(found[(page - 1) * limit : page * limit]), {"X-Total-Count": str(len(found))}
 
 
+def paged_after(found: Sequence[T], id_of: Callable[[T], str], after: str | None, limit: int) -> tuple[list[T], bool]:
+    """Return at most `limit` of what comes behind `after`, and whether there is more, as OpenAI's lists have it."""
+    start = 0
+    if after is not None:
+        at = next((index for index, one in enumerate(found) if id_of(one) == after), None)
+        if at is None:
+            raise InvalidInput(f"after names nothing in this list: {after[:100]!r}", field="after")
+        start = at + 1
+    return list(found[start : start + limit]), len(found) > start + limit
+
+
 def labelled(text: str | None) -> dict[str, str]:
     """Parse `a=b,c=d`."""
     wanted = {}

@@ -72,11 +72,15 @@ async def _in_the_store(plane: Plane) -> AsyncIterator[Metric]:
             counts = await plane.jobs.counts()
             took_s = plane.clock.monotonic_s() - started_s
             queues = await plane.queues.queues()
+            deliveries = await plane.webhooks.waiting()
+            batches = await plane.batches.count_open()
     except (MusterError, TimeoutError):
         yield m.STORE_UP.single(0)
         return
     yield m.STORE_UP.single(1)
     yield m.STORE_CALL.single(took_s)
+    yield m.DELIVERIES.single(deliveries)
+    yield m.BATCHES.single(batches)
     yield m.JOBS.of({(status.value,): count for status, count in counts.items()})
     for metric in _of_queues(queues):
         yield metric
@@ -100,6 +104,8 @@ def _of_queues(queues: Sequence[QueueState]) -> Iterator[Metric]:
 
 def _own(plane: Plane) -> Iterator[Metric]:
     yield m.INFO.of({(__version__,): 1})
+    if plane.files is not None:
+        yield m.FILES.single(plane.files.total_bytes)
     yield m.WAITING_CLAIMS.single(plane.jobs.waiters)
     yield m.EVENT_READERS.single(plane.hub.readers)
     yield m.EVENT_GAPS.single(plane.hub.gaps)

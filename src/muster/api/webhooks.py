@@ -39,6 +39,12 @@ class NewWebhook(Struct, frozen=True, kw_only=True):
     webhook: WebhookView
 
 
+class JobsSecret(Struct, frozen=True, kw_only=True):
+    """What the `webhook_url` of your jobs is signed with, as long as you show this token."""
+
+    secret: str
+
+
 class DeliveryView(Struct, frozen=True, kw_only=True):
     """`id` is what receivers find in the header `webhook-id`; a repetition has the same one. Times in ms."""
 
@@ -72,6 +78,15 @@ async def create_webhook(plane: ThePlane, caller: TheCaller, data: JSONBody[Want
 @get("/api/webhooks", tags=["webhooks"], summary="All webhooks, without their secrets")
 async def webhooks(plane: ThePlane) -> list[WebhookView]:
     return [_view(hooked) for hooked in await plane.webhooks.all()]
+
+
+@get(
+    "/api/webhooks/jobs/secret",
+    tags=["webhooks"],
+    summary="The secret with which the `webhook_url` of your own jobs is signed",
+)
+async def jobs_secret(plane: ThePlane, caller: TheCaller) -> JobsSecret:
+    return JobsSecret(secret=await plane.webhooks.addresses.secret(caller.owner))
 
 
 @get("/api/webhooks/{webhook_id:str}", tags=["webhooks"], summary="One webhook, and how it goes with it")
@@ -167,6 +182,7 @@ def _delivery_view(one: Delivery) -> DeliveryView:
 HANDLERS = [
     create_webhook,
     webhooks,
+    jobs_secret,
     webhook,
     remove_webhook,
     deliveries,

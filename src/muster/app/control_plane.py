@@ -43,6 +43,7 @@ from muster.control.machines.first_machine import FirstMachine
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.control.timekeeper import Timekeeper
+from muster.control.webhooks.of_jobs import JobAddresses
 from muster.devices.host import own_addresses
 from muster.domain.job import ClaimedJob
 from muster.errors import SetupError
@@ -122,7 +123,8 @@ class ControlPlane:
         peers, leader = self._beside_others(store, fleet, recorder)
         load = GatewayLoad(lambda: gateway.stats().in_flight_by_worker, store.bus, self._clock, self._plane_id)
         background = Background(fleet, fleet.nodes, load.in_flight)
-        jobs = self._jobs(store, background.may_begin)
+        webhooks = Webhooks(settings, store, self._clock, self._rng, leads=lambda: leader.leads)
+        jobs = self._jobs(store, webhooks.desk.addresses, background.may_begin)
         self.files = files = self._files(jobs)
         commands = await self._commands(store, fleet, recorder, jobs)
         ingest = Ingests(fleet, commands, recorder, self._clock)
@@ -133,7 +135,6 @@ class ControlPlane:
         hub = self._hub(store, fleet, scenery)
         sweep = self._sweep(store, fleet, commands, jobs, leader)
         pool_nodes = self._pool_nodes(fleet, ingest(V2_LINK))
-        webhooks = Webhooks(settings, store, self._clock, self._rng, leads=lambda: leader.leads)
         batches = self._batches(store, jobs, files, load, background, leader)
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
         plane = Plane(
@@ -196,7 +197,7 @@ class ControlPlane:
         return Front(gateway, build_app(plane), self._settings.listen_addresses, tls=tls)
 
     def _pool_workers(self, fleet: Fleet, nodes: PoolNodes, jobs: JobService, leader: Leader) -> PoolWorkers:
-        workers = PoolWorkers(fleet, nodes, jobs, self._clock, self._rng, leads=lambda: leader.leads)
+        workers = PoolWorkers(fleet, nodes, jobs, self.files, self._clock, self._rng, leads=lambda: leader.leads)
         jobs.on_stop(workers.stop_job)
         return workers
 
@@ -224,7 +225,9 @@ class ControlPlane:
         self._stack.add(store.close)
         return store
 
-    def _jobs(self, store: ValkeyStore, may_begin: Callable[[WorkerId, ClaimedJob], bool]) -> JobService:
+    def _jobs(
+        self, store: ValkeyStore, addresses: JobAddresses, may_begin: Callable[[WorkerId, ClaimedJob], bool]
+    ) -> JobService:
         return JobService(
             JobStores(queue=store.jobs, index=store.jobs, upkeep=store.jobs, lines=store.jobs),
             store.bus,
@@ -234,6 +237,8 @@ class ControlPlane:
             retry_policy=self._retry_policy,
             payload_bytes_max=self._settings.job_payload_bytes_max,
             payload_checks=self._payload_checks,
+            addresses=addresses,
+            result_bytes_max=self._settings.job_result_bytes_max,
             may_begin=may_begin,
             tracer=self._tracer,
         )

@@ -18,7 +18,7 @@ from muster.control.fleet.candidates import reachable_url
 from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.pools import Pool, PoolNodes
 from muster.ids import JobId, NodeId, WorkerId
-from muster.ports import Connector, JobLink
+from muster.ports import Connector, FileLink, JobLink
 from muster.wire.pools import LINK, engine_of
 
 log = structlog.get_logger()
@@ -31,11 +31,20 @@ class PoolWorkers:
     """A Lifecycle. Of several control planes the one that `leads` does it: a pool has its slots once."""
 
     def __init__(
-        self, fleet: Fleet, pools: PoolNodes, jobs: JobLink, clock: Clock, rng: Rng, *, leads: Callable[[], bool]
+        self,
+        fleet: Fleet,
+        pools: PoolNodes,
+        jobs: JobLink,
+        files: FileLink | None,
+        clock: Clock,
+        rng: Rng,
+        *,
+        leads: Callable[[], bool],
     ) -> None:
         self._fleet = fleet
         self._pools = pools
         self._jobs = jobs
+        self._files = files
         self._clock = clock
         self._rng = rng
         self._leads = leads
@@ -122,6 +131,7 @@ class PoolWorkers:
             self._rng,
             slots=pool.service.slots or 1,
             stop_timeout_s=_STOP_S,
+            files=self._files,
         )
 
     async def _dismiss(self, keys: list[tuple[str, int]]) -> None:

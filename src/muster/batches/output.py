@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET
 
 from muster.domain.batch import BatchStatus
-from muster.domain.job import Job, JobStatus
+from muster.domain.job import Job, JobStatus, result_file_of
 
 _NEVER = {
     BatchStatus.EXPIRED: ("batch_expired", "This request could not be executed before the completion window expired."),
@@ -19,6 +19,9 @@ _LOST = ("job_lost", "The job of this request was forgotten before its result wa
 def output_line(job_id: str, custom_id: str, job: Job | None, ending: BatchStatus) -> tuple[bytes, bool]:
     """Return the line, and whether it is an answer; what never ran says why by how the batch ended."""
     if job is not None and job.state.status is JobStatus.COMPLETED and job.state.result is not UNSET:
+        if (file := result_file_of(job.state.result)) is not None:
+            message = f"The answer has {file.bytes} bytes, which no line may have: it is at {file.url}."
+            return _line(job_id, custom_id, None, {"code": "result_too_large", "message": message}), False
         response = {"status_code": 200, "request_id": job_id, "body": job.state.result}
         return _line(job_id, custom_id, response, None), True
     error = job.state.error if job is not None else None

@@ -12,6 +12,7 @@ from muster.cli.agent import agent
 from muster.cli.chat import chat
 from muster.cli.cloud import cloud
 from muster.cli.command import command, commands, drain, resume
+from muster.cli.connectors import connectors
 from muster.cli.customers import customers
 from muster.cli.doctor import doctor
 from muster.cli.down import down
@@ -60,6 +61,7 @@ for panel, functions in COMMANDS.items():
         app.command(function.__name__.rstrip("_"), rich_help_panel=panel)(function)
 app.add_typer(job, name="job", rich_help_panel="Work")
 app.add_typer(queues, name="queues", rich_help_panel="Work")
+app.add_typer(connectors, name="connectors", rich_help_panel="Work")
 app.add_typer(schedules, name="schedules", rich_help_panel="Work")
 app.add_typer(customers, name="customers", rich_help_panel="Work")
 app.add_typer(explain, name="explain", rich_help_panel="Look")

@@ -13,6 +13,15 @@ from muster.domain.job import JobStatus
 
 REQUIREMENTS = "What the worker must have"
 
+AfterAnyEnd = Annotated[bool, typer.Option("--after-any-end", help="Run also when a job of --after does not complete.")]
+WorkflowPriority = Annotated[
+    int | None, typer.Option(min=0, max=100, help="Of all steps of the workflow, in place of --priority.")
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="A label; may be given several times.", rich_help_panel=REQUIREMENTS),
+]
+
 
 def submit(
     service: Annotated[str, typer.Argument(help="What must run it: simulation, llamacpp, openai, ...")],
@@ -31,6 +40,11 @@ def submit(
         float | None, typer.Option(min=1, help="How long the whole job may take, waiting too.")
     ] = None,
     after: Annotated[list[str] | None, typer.Option(metavar="ID", help="A job to be completed first; several.")] = None,
+    after_any_end: AfterAnyEnd = False,
+    workflow: Annotated[str | None, typer.Option(metavar="ID", help="The workflow that it is a step of.")] = None,
+    workflow_priority: WorkflowPriority = None,
+    step: Annotated[int | None, typer.Option(min=0, help="Which step of the workflow it is.")] = None,
+    webhook_url: Annotated[str | None, typer.Option(metavar="URL", help="Tell this address how it ended.")] = None,
     key: Annotated[str | None, typer.Option("--idempotency-key", help="The same key twice is one job.")] = None,
     require_model: Annotated[
         list[str] | None, typer.Option(help="A model; may be given several times.", rich_help_panel=REQUIREMENTS)
@@ -38,10 +52,7 @@ def submit(
     require_gpu_memory_gb: Annotated[
         float | None, typer.Option(min=0, help="GPU memory.", rich_help_panel=REQUIREMENTS)
     ] = None,
-    require_label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="A label; may be given several times.", rich_help_panel=REQUIREMENTS),
-    ] = None,
+    require_label: Labels = None,
     wait: Annotated[
         bool,
         typer.Option(
@@ -67,6 +78,11 @@ def submit(
         "delay_s": delay_s,
         "deadline_s": deadline_s,
         "depends_on": after or None,
+        "on_failure": "run" if after_any_end else None,
+        "workflow_id": workflow,
+        "workflow_priority": workflow_priority,
+        "step_number": step,
+        "webhook_url": webhook_url,
         "idempotency_key": key,
         "requirements": {name: value for name, value in needs.items() if value} or None,
     }

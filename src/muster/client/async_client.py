@@ -87,8 +87,8 @@ class AsyncClient:
     async def submit(self, service: str, payload: Any = None, **options: Unpack[JobOptions]) -> Job:
         """Submit a job and return how it stands.
 
-        It gets its id here unless one is given (`job_id`), so a request that is repeated because its answer was lost
-        makes no second job.
+        It gets its id here unless one is given (`job_id`), or a key that stands for one (`idempotency_key`), so a
+        request that is repeated because its answer was lost makes no second job.
         """
         answer = await self._connection.request("POST", "/api/jobs", body=self._body(service, payload, options))
         return job_of(answer["job"])
@@ -113,6 +113,8 @@ class AsyncClient:
 
     def _body(self, service: str, payload: Any, options: JobOptions) -> dict[str, Any]:
         own_id = {"job_id": new_id("job", time.time_ns() // 1_000_000, self._rng)}
+        if "idempotency_key" in options:
+            own_id = {}  # the key says which job it is
         return own_id | {"service_required": service, "payload": payload} | dict(options)
 
     # --- looking and acting -------------------------------------------------------------------------------------------
@@ -273,8 +275,8 @@ class AsyncClient:
 
     def mapping(self, service: str, options: JobOptions, *, in_flight: int, ordered: bool, wait_s: float) -> Mapping:
         """Return the steps of `map_jobs`, whose payloads the caller brings."""
-        if "job_id" in options:
-            raise ValueError("job_id names one job, and here are many")
+        if named := {"job_id", "idempotency_key"} & options.keys():
+            raise ValueError(f"{min(named)} names one job, and here are many")
 
         async def submit(payloads: Sequence[Any]) -> list[str]:
             return await self.submit_many(NewJob(service, payload, options) for payload in payloads)

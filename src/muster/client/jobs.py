@@ -1,12 +1,12 @@
 """A job as callers see it, and what they may ask for when they submit one."""
 
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
 
 import msgspec
 from msgspec import Struct
 
-from muster.domain.job import TERMINAL, JobError, JobStatus, Progress, Requirements
+from muster.domain.job import TERMINAL, JobError, JobStatus, Progress, Requirements, Retry
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -51,18 +51,31 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class JobOptions(TypedDict, total=False):
-    """What a job may ask for besides service and payload; what is left out is up to the control plane."""
+    """What a job may ask for besides service and payload; what is left out is up to the control plane.
+
+    Times of day are in ms since the epoch. `timeout_s` bounds one attempt, `deadline_s` the whole job. It waits for the
+    jobs it `depends_on`, and fails with them unless `on_failure` is "run". An `idempotency_key` makes the same request
+    the same job, whoever sends it again.
+    """
 
     job_id: str
+    idempotency_key: str
     priority: int
-    max_retries: int
-    timeout_s: float
     requirements: Requirements | Mapping[str, Any]
+    run_at: int
+    delay_s: float
+    timeout_s: float
+    deadline_s: float
+    max_retries: int
+    retry: Retry | Mapping[str, Any]
+    depends_on: Sequence[str]
+    on_failure: Literal["fail", "run"]
     customer_id: str
     workflow_id: str
     workflow_priority: int
     workflow_datetime: int
     step_number: int
+    webhook_url: str
 
 
 class NewJob(Struct, frozen=True):

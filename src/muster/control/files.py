@@ -78,6 +78,11 @@ class FileService:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
+    @property
+    def total_bytes(self) -> int:
+        """Return how much is kept, by the last sweep and what came here since."""
+        return self._total_bytes
+
     # --- for attempts -------------------------------------------------------------------------------------------------
 
     async def put_file(

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
+from muster.domain.file import FileRef
 from muster.ids import JobId, SessionId, WorkerId
 
 
@@ -128,6 +129,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     on_failure: Literal["fail", "run"] = "fail"
     idempotency: str | None = None
     traceparent: str | None = None  # of the trace that it is a part of
+    webhook_url: str | None = None  # told of its end, beside all webhooks
 
     @property
     def need(self) -> Need:
@@ -197,6 +199,25 @@ class Lease(Struct, frozen=True, kw_only=True):
     worker_id: WorkerId
     session_id: SessionId
     expired: str  # "session" (the worker was not heard) or "deadline" (the attempt took too long)
+
+
+class ResultFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What stands in the place of a result that is too large to be told: the file that holds all of it, as JSON."""
+
+    result_file: FileRef
+
+
+_RESULT_FILE = b'{"result_file":'
+
+
+def result_file_of(result: Raw) -> FileRef | None:
+    """Return the file that holds a result; None where it is told itself."""
+    if memoryview(result)[: len(_RESULT_FILE)] != _RESULT_FILE:
+        return None
+    try:
+        return msgspec.json.decode(result, type=ResultFile).result_file
+    except msgspec.ValidationError:  # a connector's own words
+        return None
 
 
 def encode_result(value: Any) -> Raw:

@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import Struct
 
 PREFIX = "hook"
+OF_JOBS = "jobs"  # stands for a webhook's id where a job's own address is told
 
 
 class Webhook(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -24,6 +25,13 @@ class Webhook(Struct, frozen=True, kw_only=True, omit_defaults=True):
     customer_id: str | None = None
     workflow_id: str | None = None
     created_by: str | None = None  # the id of the token that was shown
+
+
+class JobHooks(Struct, frozen=True, kw_only=True):
+    """Since which place in the log jobs have addresses of their own; of `secret` that of each submitter is made."""
+
+    since: str
+    secret: str
 
 
 class HookState(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -56,6 +64,8 @@ class Delivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at_ms: int
     due_at_ms: int
     data: dict[str, Any] = {}
+    url: str | None = None  # a job's own address; with whose job it is, whose secret signs
+    owner: str | None = None
     status: DeliveryStatus = DeliveryStatus.PENDING
     attempts: int = 0
     ended_at_ms: int | None = None

@@ -29,7 +29,7 @@ from muster.wire import ProgressReport, ProgressReports, decode
 
 log = structlog.get_logger()
 
-_NO_NODES = ("batch_", "webhook_")  # what their events are about is not in the picture
+_NO_NODES = ("batch_", "webhook_", "workflow_")  # what their events are about is not in the picture
 
 
 class ShownJob(PlacedJob, Protocol):

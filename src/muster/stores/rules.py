@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import UNSET, Raw
 
-from muster.domain.job import JobError, JobStatus, Settlement
+from muster.batches.lines import batch_of
+from muster.domain.event import Event
+from muster.domain.job import JobError, JobSpec, JobStatus, Settlement
 from muster.domain.webhook import Delivery
 from muster.errors import InvalidInput, QueueFull
 from muster.ids import JobId, SessionId, WorkerId, check_name
@@ -42,6 +44,17 @@ DEADLINE_ERROR = JobError(
     message="the job had not ended within its deadline_s; give it more time or a higher priority",
     retriable=False,
 )
+
+
+def told_workflow(spec: JobSpec) -> str | None:
+    """Return the workflow of a job if its end is told; that of a batch is told by the batch's own events."""
+    return None if spec.workflow_id == batch_of(spec.job_id) else spec.workflow_id
+
+
+def workflow_ended(name: str, not_completed: int, now_ms: int) -> Event:
+    """Return the event of a workflow without open jobs; lib/workflows.lua says the same."""
+    kind = "workflow_failed" if not_completed else "workflow_completed"
+    return Event(kind=kind, key=name, at_ms=now_ms, data={"not_completed": not_completed})
 
 
 def dependency_error(job_id: JobId, status: JobStatus) -> JobError:

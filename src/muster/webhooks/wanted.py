@@ -1,16 +1,18 @@
 """A webhook as asked for, and which events it is told of."""
 
 import base64
+import hmac
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from muster.clock import Rng
 from muster.domain.event import LoggedEvent
 from muster.domain.job import Job
-from muster.domain.webhook import PREFIX, Delivery, HookState, Webhook
+from muster.domain.webhook import OF_JOBS, PREFIX, Delivery, HookState, JobHooks, Webhook
 from muster.errors import InvalidInput
 from muster.ids import new_id
 from muster.webhooks.address import why_not_host
@@ -18,7 +20,8 @@ from muster.webhooks.address import why_not_host
 # Only what is final: a failure that is tried again is nobody's business but ours.
 JOB_EVENTS = ("job_completed", "job_failed", "job_cancelled", "job_timeout")
 BATCH_EVENTS = ("batch_completed", "batch_failed", "batch_expired", "batch_cancelled")
-EVENTS = (*JOB_EVENTS, *BATCH_EVENTS)
+WORKFLOW_EVENTS = ("workflow_completed", "workflow_failed")
+EVENTS = (*JOB_EVENTS, *WORKFLOW_EVENTS, *BATCH_EVENTS)
 TEST = "test"
 MISSED = "events_missed"  # told to everybody whom it concerns: what happened meanwhile is to be looked up
 
@@ -47,12 +50,11 @@ def make_webhook(wanted: Wanted, *, since: str, now_ms: int, rng: Rng, owner: st
     if not events or (unknown := next((name for name in events if name not in EVENTS), None)):
         problem = f"has no {unknown!r}" if events else "is empty"
         raise InvalidInput(f"events {problem}; there are {', '.join(EVENTS)}", field="events")
-    secret = base64.b64encode(rng.getrandbits(_SECRET_BITS).to_bytes(_SECRET_BITS // 8, "big")).decode()
     return Webhook(
         webhook_id=new_id(PREFIX, now_ms, rng),
         url=wanted.url,
         events=events,
-        secret=SECRET_PREFIX + secret,
+        secret=new_secret(rng),
         created_at_ms=now_ms,
         since=since,
         service=wanted.service,
@@ -62,7 +64,17 @@ def make_webhook(wanted: Wanted, *, since: str, now_ms: int, rng: Rng, owner: st
     )
 
 
-def check_url(url: str, *, private: bool) -> SplitResult:
+def new_secret(rng: Rng) -> str:
+    return SECRET_PREFIX + base64.b64encode(rng.getrandbits(_SECRET_BITS).to_bytes(_SECRET_BITS // 8, "big")).decode()
+
+
+def secret_of(hooks: JobHooks, owner: str | None) -> str:
+    """Return the secret of those who submit jobs with this token: each has its own, and none leads to another's."""
+    own = hmac.digest(hooks.secret.encode(), (owner or "").encode(), "sha256")
+    return SECRET_PREFIX + base64.b64encode(own).decode()
+
+
+def check_url(url: str, *, private: bool, field: str = "url") -> SplitResult:
     """Names are judged again by what they stand for, whenever something is sent."""
     try:
         parts = urlsplit(url)
@@ -70,13 +82,13 @@ def check_url(url: str, *, private: bool) -> SplitResult:
     except ValueError:  # a port that is none, a bracket that does not close
         fits = False
     if not fits or len(url) > _URL_CHARS_MAX or not url.isprintable() or " " in url:
-        raise InvalidInput("url must be an http:// or https:// address", field="url")
+        raise InvalidInput(f"{field} must be an http:// or https:// address", field=field)
     if parts.username is not None or parts.fragment:
         raise InvalidInput(
-            "url must have no user name and no fragment: receivers know us by the signature", field="url"
+            f"{field} must have no user name and no fragment: receivers know us by the signature", field=field
         )
     if not private and (why := why_not_host(parts.hostname or "")):
-        raise InvalidInput(f"{why}; the setting webhook_private_addresses would allow it", field="url")
+        raise InvalidInput(f"{why}; the setting webhook_private_addresses would allow it", field=field)
     return parts
 
 
@@ -120,10 +132,38 @@ def deliveries_of(
     return found
 
 
+def own_deliveries_of(entry: LoggedEvent, hooks: JobHooks, of_job: OfJob, now_ms: int) -> list[Delivery]:
+    """Return what an entry of the log gives to tell to addresses of the jobs themselves."""
+    event = entry.event
+    if event.kind not in JOB_EVENTS or order(entry.id) <= order(hooks.since):
+        return []
+    named = [job for job in map(of_job, event.ids or (event.key,)) if job is not None and job.spec.webhook_url]
+    return [
+        replace(
+            new_delivery(OF_JOBS, event.kind, job.job_id, entry.id, occurred_at_ms=event.at_ms, now_ms=now_ms),
+            url=job.spec.webhook_url,
+            owner=job.spec.submitted_by,
+        )
+        for job in named
+    ]
+
+
+def own_hook(hooks: JobHooks, delivery: Delivery) -> Webhook:
+    """Return what a delivery to a job's own address is sent by."""
+    return Webhook(
+        webhook_id=OF_JOBS,
+        url=delivery.url or "",
+        events=JOB_EVENTS,
+        secret=secret_of(hooks, delivery.owner),
+        created_at_ms=delivery.created_at_ms,
+        since=hooks.since,
+    )
+
+
 def _fits(hook: Webhook, kind: str, subject: str, of_job: OfJob) -> bool:
     if hook.service is None and hook.customer_id is None and hook.workflow_id is None:
         return True
-    if kind in BATCH_EVENTS:  # the workflow of a batch's jobs has its name
+    if kind not in JOB_EVENTS:  # the workflow of a batch's jobs has its name
         return hook.service is None and hook.customer_id is None and hook.workflow_id == subject
     job = of_job(subject)
     return job is not None and all(

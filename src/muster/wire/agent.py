@@ -133,8 +133,11 @@ class OpenSession(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class SessionReply(Struct, frozen=True, kw_only=True):
+    """`result_bytes_max`: a larger result is told as a file; None where the control plane does not say."""
+
     lease_s: float
     renew_every_s: float
+    result_bytes_max: int | None = None
 
 
 class OutcomeKind(StrEnum):

@@ -1,6 +1,8 @@
 """The rows of the test plan's failures 1 to 3: whose worker is it, a monitor under load, as many workers as GPUs."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,6 +131,43 @@ def test_f2_l3_a_monitor_that_returns_to_another_process_gets_the_whole_state(ow
     (missed,) = own_site.submit()
     with own_site.live(last_event_id=last_id) as live:
         live.wait_for(lambda live: {job_id, missed} <= Picture(messages + live.messages).jobs.keys())
+
+
+def test_f2_s1_a_hundred_machines_are_listed_told_of_and_degrade_with_a_notice(
+    tmp_path: Path, record_property: Callable[[str, Any], None]
+) -> None:
+    """The plan's page in 2 s and critical update in 5 s are recorded; a busy machine has longer."""
+    names = [f"m-{number:03}" for number in range(100)]
+    site = Site(tmp_path, {"MUSTER_STREAM_BUFFER_BYTES_MAX": "65536"}).start()
+
+    def beat(name: str, seq: int, **fields: Any) -> None:
+        workers = [{"worker_id": f"{name}-worker-{index}", "index": index, "status": "idle"} for index in range(4)]
+        site.beat(name, seq, workers=workers, **fields)
+
+    try:
+        for name in names:
+            beat(name, 1)
+        started_s = time.monotonic()
+        state = site.state("limit=100")
+        record_property("page_s", round(time.monotonic() - started_s, 3))
+        assert {machine["machine_id"] for machine in state["machines"]} == set(names)
+        assert len({worker["worker_id"] for worker in state["workers"]}) == 400
+        with site.live() as live:
+            assert len(live.wait_for_snapshot()["data"]["workers"]) == 400
+            job = {"service_required": "simulation"}
+            site.plane.post("/api/jobs/batch", {"jobs": [job] * 1000})  # more at once than a reader may have unread
+            started_s = time.monotonic()
+            beat(names[42], 2, status="unhealthy", reason="it is on fire")
+            live.wait_for(lambda live: Picture(live.messages).machines[names[42]]["reason"] == "it is on fire")
+            record_property("critical_update_s", round(time.monotonic() - started_s, 3))
+            live.wait_for(lambda live: live.of("resync"))
+            live.wait_for(lambda live: len(live.of("full_state_snapshot")) > 1)
+            assert all(notice["reason"] for notice in live.of("resync"))
+            assert not live.broken
+            last = live.of("full_state_snapshot")[-1]["data"]
+            assert (len(last["machines"]), len(last["workers"])) == (100, 400)
+    finally:
+        site.remove()
 
 
 def test_f2_s2_the_last_state_counts_however_often_it_changed(bare: Site) -> None:

@@ -89,7 +89,7 @@ async def test_progress_follows_the_nodes_and_their_steps_and_never_goes_back(
     assert "SaveImage (node 2)" in [progress.message for progress in heard]
 
 
-async def test_what_ended_before_anybody_listened_is_done_at_once(
+async def test_lesson_what_ended_before_anybody_listened_is_done_at_once(
     connector: ComfyUIConnector, service: Service, stub: ComfyStub
 ) -> None:
     stub.deaf = True
@@ -202,7 +202,7 @@ async def test_who_interrupts_it_in_comfyui_is_told_of(
         await asyncio.wait_for(run, 10)
 
 
-async def test_a_lost_answer_to_the_submit_does_not_make_it_run_twice(
+async def test_lesson_a_lost_answer_to_the_submit_does_not_make_it_run_twice(
     connector: ComfyUIConnector, service: Service, stub: ComfyStub
 ) -> None:
     stub.loses_answers = True
@@ -212,7 +212,7 @@ async def test_a_lost_answer_to_the_submit_does_not_make_it_run_twice(
 
 
 @pytest.mark.parametrize("still_runs", [True, False])
-async def test_a_second_attempt_takes_up_what_the_first_left_behind(
+async def test_lesson_a_second_attempt_takes_up_what_the_first_left_behind(
     connector: ComfyUIConnector, service: Service, stub: ComfyStub, *, still_runs: bool
 ) -> None:
     async with aiohttp.ClientSession() as other:
@@ -258,7 +258,7 @@ async def test_a_refused_graph_is_final_and_says_which_node_has_what(
     assert not refused.value.retriable
 
 
-async def test_previews_are_kept_beside_the_progress_and_told_by_address(
+async def test_lesson_previews_are_kept_beside_the_progress_and_told_by_address(
     connector: ComfyUIConnector, service: Service, stub: ComfyStub
 ) -> None:
     stub.preview_bytes = 1000

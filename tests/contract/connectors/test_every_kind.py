@@ -43,7 +43,7 @@ def job(rig: Rig, payload: Any, timeout_s: float = 3600.0) -> ClaimedJob:
 
 def begin(rig: Rig, claimed: ClaimedJob, heard: list[Progress]) -> asyncio.Task[Outcome]:
     tool = Tool(rig.connector, rig.service)
-    return asyncio.create_task(run_attempt(claimed, tool, heard.append, KeptFiles()))
+    return asyncio.create_task(run_attempt(claimed, tool, heard.append, KeptFiles(), 1_000_000))
 
 
 async def under_way(rig: Rig, kind: str, heard: list[Progress], task: asyncio.Task[Outcome]) -> None:
@@ -124,7 +124,7 @@ async def test_a_result_that_is_too_large_is_told_and_not_tried_again(rig: Rig) 
     assert "bytes" in outcome.error.message
 
 
-async def test_a_service_is_offered_only_while_it_answers(rig: Rig) -> None:
+async def test_lesson_a_service_is_offered_only_while_it_answers(rig: Rig) -> None:
     if rig.service is None or rig.die is None or rig.revive is None:
         assert not rig.connector.needs_service
         return

@@ -61,7 +61,7 @@ async def test_progress_starts_a_job_and_is_kept(store: Store, clock: ManualCloc
     assert await store.jobs.record_progress(hand.session, [report("x"), report("x")]) == ["x"]
 
 
-async def test_a_failure_is_kept_with_its_words(store: Store) -> None:
+async def test_lesson_a_failure_is_kept_with_its_words(store: Store) -> None:
     hand = await Hand(store, "n").opens()
     await store.jobs.submit([spec("x")])
     await hand.claims(1)
@@ -72,7 +72,7 @@ async def test_a_failure_is_kept_with_its_words(store: Store) -> None:
     assert (state.error.code, state.error.message, state.error.retriable) == ("bad_prompt", "it was bad_prompt", False)
 
 
-async def test_a_result_that_is_too_large_is_a_failure(store: Store) -> None:
+async def test_lesson_a_result_that_is_too_large_is_a_failure(store: Store) -> None:
     hand = await Hand(store, "n").opens()
     await store.jobs.submit([spec("x"), spec("y")])
     await hand.claims(2)
@@ -425,7 +425,7 @@ async def test_a_job_that_never_was_can_be_neither_cancelled_nor_revived(store: 
         await store.jobs.revive(JobId("none"))
 
 
-async def test_reviving_gives_a_job_its_retries_and_its_place_again(store: Store) -> None:
+async def test_lesson_reviving_gives_a_job_its_retries_and_its_place_again(store: Store) -> None:
     hand = await Hand(store, "n").opens()
     await store.jobs.submit([spec(name) for name in ("failed", "cancelled", "waits")])
     await hand.claims(1)

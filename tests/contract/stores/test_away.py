@@ -99,7 +99,7 @@ async def test_a_quiet_subscription_is_asked_whether_it_lives(server: ValkeyServ
     await store.close()
 
 
-async def test_a_store_that_stays_away_is_unavailable_after_the_deadline(server: ValkeyServer) -> None:
+async def test_lesson_a_store_that_stays_away_is_unavailable_after_the_deadline(server: ValkeyServer) -> None:
     store = await ValkeyStore.open(server.url, call_timeout_s=0.2)
     server.kill()
     for call in (store.ping(), store.jobs.counts(), store.log.read("0", 1, wait_s=0.1), store.bus.publish("t", b"")):
@@ -121,7 +121,7 @@ async def test_a_server_that_hangs_is_unavailable_after_the_deadline(server: Val
     await store.close()
 
 
-async def test_a_server_that_forgot_our_functions_is_told_them_again(server: ValkeyServer) -> None:
+async def test_lesson_a_server_that_forgot_our_functions_is_told_them_again(server: ValkeyServer) -> None:
     store = await ValkeyStore.open(server.url)
     await store.jobs.submit([spec("x")])
     await store.server.execute("FUNCTION", "FLUSH")

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from muster.domain.capability import Capability, CustomerAccess
 from muster.domain.job import JobSpec, JobStatus
 from muster.domain.queue import CustomerTerms
-from muster.errors import QueueFull
+from muster.errors import InvalidInput, QueueFull
 from muster.ids import JobId
 from tests.clocks import ManualClock
 from tests.contract.stores.world import SMALL, Hand, Store, again, completed, failed, needing, spec
@@ -207,6 +207,19 @@ async def test_only_so_many_of_a_customer_may_wait(store: Store) -> None:
         await store.jobs.submit(of("acme", "e"))
     await store.jobs.cancel(JobId("d"))
     await store.jobs.submit(of("acme", "e"))
+
+
+@pytest.mark.parametrize("problem", ["limit", "dependency"])
+async def test_of_many_jobs_at_once_all_are_taken_or_none(store: Store, problem: str) -> None:
+    await store.jobs.set_customer("acme", CustomerTerms(waiting_max=600))
+    many = of("acme", *(f"j{number:03}" for number in range(601)))
+    if problem == "dependency":
+        many = [*many[:600], spec("last", depends_on=(JobId("j599"), JobId("nobody")))]
+    with pytest.raises(QueueFull if problem == "limit" else InvalidInput):
+        await store.jobs.submit(many)
+    assert sum((await store.jobs.counts()).values()) == 0
+    assert all(entry.created for entry in await store.jobs.submit(many[:600]))
+    assert not any(entry.created for entry in await store.jobs.submit(many[:600]))  # known ones need no room
 
 
 async def test_what_is_set_for_customers_can_be_read(store: Store) -> None:

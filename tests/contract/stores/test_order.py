@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
-from muster.domain.job import JobStatus
+from muster.domain.job import JobStatus, Progress
 from muster.errors import InvalidInput
 from muster.ids import JobId
+from muster.wire import ProgressReport
 from tests.clocks import ManualClock
-from tests.contract.stores.world import BIG, SMALL, Hand, Store, again, completed, needing, spec
+from tests.contract.stores.world import BIG, SMALL, Hand, Store, again, completed, failed, needing, spec
 
 
 async def test_priority_comes_first_and_then_first_come_over_all_signatures(store: Store) -> None:
@@ -99,7 +100,7 @@ async def test_large_submits_are_cut_into_calls_without_losing_order(store: Stor
     assert await hand.gets(1000) == names[1000:]
 
 
-async def test_an_index_entry_of_jobs_that_others_took_costs_a_look_and_no_job(store: Store) -> None:
+async def test_lesson_an_index_entry_of_jobs_that_others_took_costs_a_look_and_no_job(store: Store) -> None:
     await store.jobs.submit([needing("x"), needing("y"), needing("z", models=["b"])])
     small, big = await Hand(store, "small").opens(), await Hand(store, "big", BIG).opens()
     assert await small.gets(1) == ["x"]
@@ -202,6 +203,19 @@ async def test_lesson_pages_carry_no_results(store: Store) -> None:
     await hand.claims(0, completed("x", result="long"))
     (slim,) = (await store.jobs.page(JobStatus.COMPLETED, None, 1)).jobs
     assert slim.state.result is slim.state.__class__().result
+
+
+async def test_lesson_what_is_kept_beside_jobs_is_not_taken_for_jobs(store: Store) -> None:
+    hand = await Hand(store, "n").opens()
+    await store.jobs.submit([spec(name) for name in ("a", "b", "c")])
+    await hand.claims(2)
+    report = ProgressReport(job_id=JobId("a"), attempt=1, progress=Progress(fraction=0.5))
+    await store.jobs.record_progress(hand.session, [report])
+    await hand.claims(0, failed("b"))
+    page = await store.jobs.page(None, None, 100)
+    assert (sorted(one.job_id for one in page.jobs), page.total) == (["a", "b", "c"], 3)
+    counts = await store.jobs.counts()
+    assert (counts[JobStatus.PENDING], counts[JobStatus.IN_PROGRESS], counts[JobStatus.FAILED]) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("cursor", ["x", "", "WzAsMSwieCJd", "bnVsbA==", "WzksMSwieCJd", "é"])

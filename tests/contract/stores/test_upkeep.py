@@ -35,7 +35,7 @@ async def test_purging_forgets_ended_jobs_by_age_and_by_number(store: Store, clo
     assert (counts[JobStatus.PENDING], counts[JobStatus.ASSIGNED], counts[JobStatus.COMPLETED]) == (2, 1, 0)
 
 
-async def test_nothing_is_left_when_all_jobs_and_workers_are_gone(store: Store, clock: ManualClock) -> None:
+async def test_lesson_nothing_is_left_when_all_jobs_and_workers_are_gone(store: Store, clock: ManualClock) -> None:
     await _live_a_full_life(store, clock)
     while await store.jobs.purge(clock.now_ms() + 1, 0, 100):
         pass
@@ -187,7 +187,7 @@ async def listener(store: Store) -> Any:
     await listening.stop()
 
 
-async def test_work_wakes_exactly_the_classes_that_wait_for_it(store: Store, listener: _Listener) -> None:
+async def test_lesson_work_wakes_exactly_the_classes_that_wait_for_it(store: Store, listener: _Listener) -> None:
     hand, painter = await Hand(store, "n").opens(), await Hand(store, "p", Capability(services=("images",))).opens()
     llm, images = [entry.class_id for entry in await store.jobs.classes()]
     if next(iter(await store.jobs.classes())).capability != SMALL:

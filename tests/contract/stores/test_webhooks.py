@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from muster.domain.webhook import Delivery, DeliveryStatus, HookState, Webhook
+from muster.domain.webhook import Delivery, DeliveryStatus, HookState, JobHooks, Webhook
 from muster.stores import rules
 from muster.webhooks.wanted import new_delivery
 from tests.contract.stores.world import Store
@@ -97,3 +97,12 @@ async def test_history_is_bounded_and_begins_with_the_newest(store: Store) -> No
     found = await store.webhooks.history("a")
     assert len(found) == rules.WEBHOOK_HISTORY_MAX
     assert [one.ended_at_ms for one in found[:2]] == [rules.WEBHOOK_HISTORY_MAX + 4, rules.WEBHOOK_HISTORY_MAX + 3]
+
+
+async def test_since_when_jobs_have_addresses_of_their_own_is_said_once(store: Store) -> None:
+    first = JobHooks(since="7-1", secret="a")
+
+    assert await store.webhooks.job_hooks() is None
+    assert await store.webhooks.begin_job_hooks(first) == first
+    assert await store.webhooks.begin_job_hooks(JobHooks(since="9-1", secret="b")) == first
+    assert await store.webhooks.job_hooks() == first

@@ -1,5 +1,6 @@
 """Finding, reading and acting: filter, one job in full, keyboard, narrow screens, light and dark."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from tests.e2e.monitor.test_live import lane, open_live
 from tests.monitor_server import MonitorServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 
 
 async def test_words_filter_nodes_and_jobs(page: Page, server: MonitorServer) -> None:
@@ -76,6 +79,30 @@ async def test_one_job_is_shown_in_full(page: Page, server: MonitorServer) -> No
     await expect(drawer).to_contain_text("a red fox")
     await page.get_by_role("button", name="Close").click()
     await expect(drawer).to_have_count(0)
+
+
+async def test_a_job_shows_what_it_makes_so_far_with_the_token_of_the_tab(
+    page: Page, server: MonitorServer, watched: Watched
+) -> None:
+    watched.expect_trouble("401")  # before the tab has its token
+    server.token = "correct horse"
+    server.files = {"/api/files/job-1/1-preview.gif": PIXEL}
+    server.put_job(job("job-1", JobStatus.IN_PROGRESS, progress=progress(0.3)))
+    await page.goto(server.url)
+    await page.evaluate("sessionStorage.setItem('muster-token', 'correct horse')")
+    await page.goto(f"{server.url}/#/jobs/job-1")
+    await page.reload()
+    preview = page.get_by_role("img", name="what it looks like so far")
+    await expect(page.get_by_role("dialog")).to_contain_text("30 %")
+    await expect(preview).to_have_count(0)
+    shown = set()
+    for count in (1, 2):
+        server.put_progress("job-1", 0.4, "sampling", f"/api/files/job-1/1-preview.gif?n={count}")
+        await expect(preview).to_have_js_property("naturalWidth", 1)
+        shown.add(await preview.get_attribute("src"))
+    server.put_progress("job-1", 0.5, "sampling", "https://elsewhere.example/x.png")
+    await expect(preview).to_have_count(0)
+    assert all(source and source.startswith("blob:") for source in shown)
 
 
 async def test_a_waiting_job_tells_why_in_the_words_of_the_server(page: Page, server: MonitorServer) -> None:

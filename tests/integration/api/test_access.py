@@ -13,6 +13,7 @@ from muster.access.routes import ROUTES
 from muster.access.tokens import Wanted, digest_of
 from muster.api.asgi import framework
 from muster.gateway import gateway
+from muster.ids import JobId
 from muster.wire import encode
 from tests.integration.api.conftest import Served, serving
 from tests.planes import PlaneUnderTest
@@ -250,6 +251,24 @@ async def test_a_client_learns_nothing_of_others_jobs_by_taking_their_ids(guarde
 
 async def said(served: Served, call: str, token: str, message: object) -> int:
     return (await asked(served, "POST", f"/api/agent/{call}", token, data=encode(message)))[0]
+
+
+async def test_a_client_learns_nothing_of_others_tasks_by_taking_their_ids_and_touches_none(guarded: Served) -> None:
+    one, other = await token_of(guarded, Role.CLIENT), await token_of(guarded, Role.CLIENT)
+    task = {"task_id": "t1", "engine": "simulation", "prompt": "a secret plan", "priority": 90}
+    assert (await asked(guarded, "POST", "/v2/tasks", one, json=task))[0] == 202
+    before = await guarded.plane.jobs.get(JobId("t1"))
+
+    taken = await asked(guarded, "POST", "/v2/tasks", other, json=task | {"prompt": "mine", "priority": 1})
+    streamed = await asked(guarded, "GET", "/v2/tasks/t1/events", other)
+    cancelled = await asked(guarded, "POST", "/v2/tasks/t1/cancel", other)
+
+    assert [answer[0] for answer in (taken, streamed, cancelled)] == [409, 404, 404]
+    assert taken[2]["field"] == "task_id"
+    assert not {"queue_position", "predicted_start_ms", "streams"} & taken[2].keys()
+    assert "secret" not in json.dumps(taken[2])
+    assert await guarded.plane.jobs.get(JobId("t1")) == before
+    assert (await asked(guarded, "POST", "/v2/tasks", one, json=task))[2]["task_id"] == "t1"
 
 
 async def test_a_nodes_token_speaks_for_its_node_only(guarded: Served) -> None:

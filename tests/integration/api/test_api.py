@@ -11,6 +11,7 @@ from muster.domain.model import Model
 from muster.domain.node import NodeFacts
 from muster.domain.service import Dialect, Service, ServiceStatus
 from muster.ids import NodeId
+from muster.webhooks.wanted import new_delivery
 from muster.wire import ClaimRequest, encode
 from tests.integration.api.conftest import Served, serving
 from tests.waiting import eventually
@@ -43,10 +44,17 @@ async def test_version_names_the_program(served: Served) -> None:
 
 async def test_metrics_are_prometheus_text(served: Served) -> None:
     await served.plane.heartbeat("n1")
+    await served.plane.submit("nobody-can-run-it", service_required="comfyui")
+    await served.plane.store.webhooks.plan(
+        [new_delivery("hook-1", "job_failed", "a", "1-0", occurred_at_ms=1, now_ms=1)]
+    )
     async with served.client.get("/metrics") as answer:
         text = await answer.text()
     assert 'muster_nodes{health="healthy"} 1' in text
     assert "# TYPE muster_jobs gauge" in text
+    assert 'muster_jobs{status="unworkable"} 1.0' in text
+    assert "muster_webhook_deliveries_waiting 1.0" in text
+    assert "muster_batches_open 0.0" in text
 
 
 async def test_the_description_lists_what_there_is(served: Served) -> None:
@@ -312,7 +320,7 @@ async def test_the_monitors_state_is_paged_and_filtered(served: Served) -> None:
     assert (await get(served, "/api/monitor/state?pool=other"))["data"]["machines"] == []
 
 
-async def test_the_live_stream_begins_with_connected_and_a_snapshot(served: Served) -> None:
+async def test_lesson_the_live_stream_begins_with_connected_and_a_snapshot(served: Served) -> None:
     async with served.client.get("/api/events/monitor") as stream:
         assert stream.content_type == "text/event-stream"
         kinds = []

@@ -84,7 +84,7 @@ async def test_a_job_that_had_ended_before_is_told_its_end(served: Served) -> No
         assert (await talk.hear("job_update", "complete_job"))["status"] == "cancelled"
 
 
-async def test_one_connection_follows_hundreds_of_jobs(served: Served) -> None:
+async def test_lesson_one_connection_follows_hundreds_of_jobs(served: Served) -> None:
     job_ids = [await served.plane.submit(f"j{number}") for number in range(300)]
     async with talking(served) as talk:
         await talk.ask("subscribe_job", "subscription_confirmed", job_ids=job_ids)

@@ -78,7 +78,7 @@ async def test_a_job_that_ends_in_an_instant_has_one_end(served: Served) -> None
     assert told[-1] == "completed"
 
 
-async def test_a_report_that_comes_after_the_end_is_not_told(served: Served) -> None:
+async def test_lesson_a_report_that_comes_after_the_end_is_not_told(served: Served) -> None:
     await served.plane.open_session()
     job_id = await served.plane.submit()
     await served.plane.claim()

@@ -1,11 +1,12 @@
 """An agent in a process of its own keeps the files of its jobs, whatever link it has."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.connectors.test_whole_way import content, done
+from tests.integration.connectors.test_whole_way import content, done, outcome
 from tests.muster_process import ControlPlane, MusterProcess, free_port
 from tests.waiting import eventually_sync
 
@@ -25,7 +26,8 @@ TOKEN = "first-token-of-this-fleet"
 @pytest.fixture(params=["http", "grpc"])
 def plane(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ControlPlane]:
     grpc = f"127.0.0.1:{free_port()}"
-    plane = ControlPlane(tmp_path / "plane", env={"MUSTER_TOKEN": TOKEN, "MUSTER_GRPC_LISTEN": grpc})
+    limits = {"MUSTER_JOB_RESULT_BYTES_MAX": "2000", "MUSTER_FILE_BYTES_MAX": "50000"}
+    plane = ControlPlane(tmp_path / "plane", env=limits | {"MUSTER_TOKEN": TOKEN, "MUSTER_GRPC_LISTEN": grpc})
     node_file = tmp_path / "node.toml"
     node_file.write_text(NODE_FILE)
     links = {
@@ -60,3 +62,12 @@ def test_a_program_there_has_its_input_and_its_files_come_here(plane: ControlPla
     result = done(plane, "command:write", {})
     (kept,) = result["files"]
     assert content(plane, kept["url"]).startswith(b"Name:\tcp")
+    large = done(plane, "command:shout", {"stdin": "hello" * 1000})
+    assert json.loads(content(plane, large["result_file"]["url"])) == "HELLO" * 1000
+    events = json.dumps(plane.get("/api/events?after=0&limit=1000"))
+    assert "result_file" not in events
+    assert "HELLO" not in events
+    error = outcome(plane, "command:shout", {"stdin": "hello" * 20_000})["error"]
+    assert (error["code"], error["retriable"]) == ("result_too_large", False)
+    assert "(setting job_result_bytes_max)" in error["message"]
+    assert "(setting file_bytes_max)" in error["message"]

@@ -113,7 +113,7 @@ def available(plane: ControlPlane, service: str) -> list[str]:
     return [node_id for place in places for node_id in place["node_ids"]]
 
 
-def done(plane: ControlPlane, service: str, payload: Any) -> Any:
+def outcome(plane: ControlPlane, service: str, payload: Any) -> dict[str, Any]:
     job_id = plane.post("/api/jobs", {"service_required": service, "payload": payload})["job_id"]
 
     def ended() -> dict[str, Any] | None:
@@ -122,6 +122,11 @@ def done(plane: ControlPlane, service: str, payload: Any) -> Any:
 
     job = eventually_sync(ended, 30)
     assert job is not None
+    return job
+
+
+def done(plane: ControlPlane, service: str, payload: Any) -> Any:
+    job = outcome(plane, service, payload)
     assert job["status"] == "completed", job
     return job["result"]
 

@@ -76,11 +76,30 @@ async def test_a_receiver_that_was_down_is_told_when_it_is_back(tmp_path: Path) 
         plane.kill()
 
 
+async def test_the_own_address_of_a_job_is_told_and_knows_us_by_the_submitters_secret(tmp_path: Path) -> None:
+    plane = ControlPlane(tmp_path, env=ENV)
+    try:
+        await asyncio.to_thread(plane.start)
+        async with receiving() as receiver:
+            receiver.secret = (await asyncio.to_thread(plane.get, "/api/webhooks/jobs/secret"))["secret"]
+            job = {"service_required": "simulation", "webhook_url": receiver.url, "job_id": "job-1"}
+            await asyncio.to_thread(plane.post, "/api/jobs", job)
+            await asyncio.to_thread(plane.post, "/api/jobs/job-1/cancel")
+            await eventually(lambda: receiver.got, 20)
+            assert [(told["type"], told["data"]["job_id"]) for told in receiver.got] == [("job_cancelled", "job-1")]
+            assert receiver.forged == 0
+    finally:
+        plane.kill()
+
+
 async def test_our_own_networks_are_refused_by_default(tmp_path: Path) -> None:
     plane = ControlPlane(tmp_path, env=ENV | {"MUSTER_WEBHOOK_PRIVATE_ADDRESSES": "false"})
     try:
         await asyncio.to_thread(plane.start)
         with pytest.raises(AssertionError, match="webhook_private_addresses"):
             await asyncio.to_thread(plane.post, "/api/webhooks", {"url": "http://127.0.0.1:9/in"})
+        job = {"service_required": "simulation", "webhook_url": "http://127.0.0.1:9/in"}
+        with pytest.raises(AssertionError, match=r'400 .*"field":"webhook_url"'):
+            await asyncio.to_thread(plane.post, "/api/jobs", job)
     finally:
         plane.kill()

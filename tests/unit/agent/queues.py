@@ -37,9 +37,17 @@ def spec(job_id: str, service: str = "work", payload: Any = None, **more: Any) -
 class FakeQueue:
     """A JobLink that keeps count of everything."""
 
-    def __init__(self, specs: Iterable[JobSpec] = (), *, renew_every_s: float = 1.0, grace_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        specs: Iterable[JobSpec] = (),
+        *,
+        renew_every_s: float = 1.0,
+        grace_s: float = 2.0,
+        result_bytes_max: int | None = None,
+    ) -> None:
         self.renew_every_s = renew_every_s
         self.grace_s = grace_s
+        self.result_bytes_max = result_bytes_max
         self.line = deque(specs)
         self.capabilities: list[Capability] = []
         self.sessions: set[SessionId] = set()
@@ -74,7 +82,9 @@ class FakeQueue:
     async def open_session(self, message: OpenSession) -> SessionReply:
         self.sessions.add(message.session_id)
         self.capabilities.append(message.capability)
-        return SessionReply(lease_s=self.renew_every_s * 6, renew_every_s=self.renew_every_s)
+        return SessionReply(
+            lease_s=self.renew_every_s * 6, renew_every_s=self.renew_every_s, result_bytes_max=self.result_bytes_max
+        )
 
     async def claim(self, message: ClaimRequest) -> ClaimReply:
         self.claims.append(message)

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from muster.api.lists import labelled, ordered, paged, said
+from muster.api.lists import labelled, ordered, paged, paged_after, said
 from muster.errors import InvalidInput
 
 _ORDERS: dict[str, Callable[[Any], Any]] = {"size": lambda entry: entry, "name": str}
@@ -12,6 +12,14 @@ _ORDERS: dict[str, Callable[[Any], Any]] = {"size": lambda entry: entry, "name":
 def test_pages_are_cut_and_say_how_many_there_are() -> None:
     assert paged(range(5), 2, 2) == ([2, 3], {"X-Total-Count": "5"})
     assert paged(range(5), 9, 2) == ([], {"X-Total-Count": "5"})
+
+
+def test_pages_come_behind_a_named_entry() -> None:
+    assert paged_after(range(5), str, None, 2) == ([0, 1], True)
+    assert paged_after(range(5), str, "2", 2) == ([3, 4], False)
+    assert paged_after(range(5), str, "4", 2) == ([], False)
+    with pytest.raises(InvalidInput, match="after names nothing"):
+        paged_after(range(5), str, "9", 2)
 
 
 def test_labels_are_pairs_with_commas() -> None:

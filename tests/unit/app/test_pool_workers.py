@@ -24,7 +24,7 @@ async def report(plane: PlaneUnderTest, engine: Engine, *, ready: bool = True) -
 @asynccontextmanager
 async def workers(plane: PlaneUnderTest, *, leads: bool = True) -> AsyncIterator[None]:
     pool_workers = PoolWorkers(
-        plane.fleet, plane.plane.pools, plane.jobs, plane.clock, random.Random(1), leads=lambda: leads
+        plane.fleet, plane.plane.pools, plane.jobs, None, plane.clock, random.Random(1), leads=lambda: leads
     )
     await pool_workers.start()
     try:

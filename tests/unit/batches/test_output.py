@@ -7,7 +7,8 @@ import pytest
 
 from muster.batches.output import output_line
 from muster.domain.batch import BatchStatus
-from muster.domain.job import Job, JobError, JobSpec, JobState, JobStatus, encode_result
+from muster.domain.file import FileRef
+from muster.domain.job import Job, JobError, JobSpec, JobState, JobStatus, ResultFile, encode_result
 from muster.ids import JobId
 
 ID = "batch-1-3"
@@ -34,6 +35,19 @@ def test_an_answer() -> None:
         },
         True,
     )
+
+
+def test_an_answer_that_is_a_file_is_an_error_that_says_where() -> None:
+    file = FileRef(name="r", type="application/json", bytes=2_000_000, sha256="0", url="/api/files/batch-1-3/1-r")
+    line, is_answer = told(job(JobStatus.COMPLETED, result=encode_result(ResultFile(result_file=file))))
+    assert (line["response"], line["error"]["code"], is_answer) == (None, "result_too_large", False)
+    assert "2000000 bytes" in line["error"]["message"]
+    assert file.url in line["error"]["message"]
+
+
+def test_an_answer_that_only_looks_like_a_file_is_an_answer() -> None:
+    line, is_answer = told(job(JobStatus.COMPLETED, result=encode_result({"result_file": "mine"})))
+    assert (line["response"]["body"], is_answer) == ({"result_file": "mine"}, True)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,25 @@ def test_everything_that_was_asked_for_is_sent(queue: StubPlane, cli: Cli) -> No
     }
 
 
+def test_what_it_waits_for_belongs_to_and_tells_is_sent(queue: StubPlane, cli: Cli) -> None:
+    options = "--after a --after b --after-any-end --workflow w --workflow-priority 70 --step 2 --deadline-s 60"
+    cli("submit", "simulation", *options.split(), "--webhook-url", "https://x.example/in", "--idempotency-key", "k")
+
+    assert queue.requests[0].body == {
+        "service_required": "simulation",
+        "payload": {},
+        "priority": 50,
+        "depends_on": ["a", "b"],
+        "on_failure": "run",
+        "workflow_id": "w",
+        "workflow_priority": 70,
+        "step_number": 2,
+        "deadline_s": 60.0,
+        "webhook_url": "https://x.example/in",
+        "idempotency_key": "k",
+    }
+
+
 def test_a_payload_comes_from_a_file_or_standard_input(
     queue: StubPlane, cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

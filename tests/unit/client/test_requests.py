@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from muster import errors
-from muster.client import AsyncClient, Client, NewJob, NotTrusted, Refused, Unreachable
+from muster.api.jobs import SubmitJob
+from muster.client import AsyncClient, Client, JobOptions, NewJob, NotTrusted, Refused, Unreachable
 from muster.tls import Certificate
 from tests.certificates import write_certificate
 from tests.made_server import MadeServer, Said, Talk
@@ -30,6 +31,28 @@ async def test_a_request_carries_token_and_correlation_id(made: MadeServer, clie
     body = dict(request.body)
     assert body.pop("job_id").startswith("job-")
     assert body == {"service_required": "simulation", "payload": {"a": 1}, "priority": 3}
+
+
+async def test_a_key_takes_the_place_of_the_id(made: MadeServer, client: AsyncClient) -> None:
+    made.on("POST", "/api/jobs", TAKEN)
+    await client.submit("simulation", idempotency_key="order-7")
+    assert made.requests[0].body == {
+        "service_required": "simulation",
+        "payload": None,
+        "idempotency_key": "order-7",
+    }
+
+
+@pytest.mark.parametrize("name", ["job_id", "idempotency_key"])
+async def test_what_names_one_job_cannot_be_that_of_many(client: AsyncClient, name: str) -> None:
+    options: JobOptions = {name: "x"}  # type: ignore[misc]  # either is one of its keys
+    with pytest.raises(ValueError, match=f"{name} names one job"):
+        client.mapping("simulation", options, in_flight=1, ordered=True, wait_s=1)
+
+
+def test_everything_that_can_be_submitted_is_an_option_of_the_client() -> None:
+    other_names = {"service_required", "job_type", "type", "id", "payload"}
+    assert JobOptions.__optional_keys__ == set(SubmitJob.__struct_fields__) - other_names
 
 
 async def test_a_lost_answer_is_asked_for_again_with_the_same_id(made: MadeServer, client: AsyncClient) -> None:

@@ -100,7 +100,7 @@ async def test_the_end_is_told_once_however_often_it_is_noted() -> None:
     assert len(watch.followers) == 0
 
 
-async def test_no_progress_comes_between_the_end_and_its_telling() -> None:
+async def test_lesson_no_progress_comes_between_the_end_and_its_telling() -> None:
     watch = Watch(Store(Told("j", JobStatus.IN_PROGRESS, 1)))
     async with watch.following("j") as (_, changes):
         await heard(changes)

@@ -123,7 +123,7 @@ async def test_an_id_that_nobody_remembers_gets_a_snapshot(plane: PlaneUnderTest
     assert (await listener.next())["type"] == "full_state_snapshot"
 
 
-async def test_too_many_changes_at_once_become_one_snapshot(plane: PlaneUnderTest) -> None:
+async def test_lesson_too_many_changes_at_once_become_one_snapshot(plane: PlaneUnderTest) -> None:
     listener = monitor(plane)
     await listener.next("full_state_snapshot")
     for number in range(60):

@@ -9,7 +9,7 @@ async def test_frames_that_wait_are_taken_joined() -> None:
     assert await reader.take(1) == (b"ab", None)
 
 
-async def test_a_slow_reader_loses_what_waits_and_is_told() -> None:
+async def test_lesson_a_slow_reader_loses_what_waits_and_is_told() -> None:
     reader = Reader(3)
     reader.push(b"ab")
     reader.push(b"cd")

@@ -62,7 +62,7 @@ def test_the_default_tag_of_a_model_makes_no_difference():
     assert lacks(need(models=["llama3:8b"]), worker(models=("llama3",))) == ["models"]
 
 
-def test_a_worker_whose_models_are_all_has_every_model():
+def test_lesson_a_worker_whose_models_are_all_has_every_model():
     assert match(need(models=["a", "b"]), worker(models=("all",))) == ()
 
 
@@ -83,7 +83,7 @@ def test_a_mismatch_reads_as_a_sentence_with_units():
     assert text(need(hardware={"cpu_cores": 4}), worker(cpu_cores=2)) == "needs 4 CPU cores, 2 here"
 
 
-def test_the_gpu_model_is_not_ignored():
+def test_lesson_the_gpu_model_is_not_ignored():
     wanted = need(hardware={"gpu_model": "RTX 4090"})
     assert match(wanted, worker(gpu_model="NVIDIA GeForce rtx 4090 Ti")) == ()
     assert text(wanted, worker(gpu_model="NVIDIA A40")) == "needs a GPU named like rtx 4090, NVIDIA A40 here"
@@ -197,7 +197,7 @@ def test_an_unknown_requirement_is_refused_and_neither_ignored_nor_taken_for_a_c
     assert refused.value.field == key
 
 
-def test_malformed_requirements_are_refused_and_not_taken_for_none():
+def test_lesson_malformed_requirements_are_refused_and_not_taken_for_none():
     with pytest.raises(InvalidInput) as refused:
         decode(b'{"job_id": "j", "service_required": "s", "requirements": "{oops"}', JobSpec)
     assert refused.value.field == "requirements"

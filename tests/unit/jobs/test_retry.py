@@ -45,7 +45,7 @@ def test_jitter_only_shortens_the_wait():
     assert delay_s(POLICY, 0, FixedChance(0.5)) == pytest.approx(0.875)
 
 
-def test_a_failure_is_tried_again_after_a_wait_and_avoids_its_worker():
+def test_lesson_a_failure_is_tried_again_after_a_wait_and_avoids_its_worker():
     assert fail(retry_count=1) == Settlement(
         job_id=JobId("job-1"),
         attempt=2,
@@ -56,7 +56,7 @@ def test_a_failure_is_tried_again_after_a_wait_and_avoids_its_worker():
     )
 
 
-def test_three_retries_are_four_attempts():
+def test_lesson_three_retries_are_four_attempts():
     assert [fail(retry_count=count, max_retries=3).status for count in range(4)] == [
         JobStatus.PENDING,
         JobStatus.PENDING,
@@ -70,7 +70,7 @@ def test_a_job_that_failed_for_good_keeps_the_words_of_its_last_failure():
     assert fail(retry_count=3).error == OUT_OF_MEMORY
 
 
-def test_a_validation_error_is_not_tried_three_times():
+def test_lesson_a_validation_error_is_not_tried_three_times():
     settled = fail(BAD_PROMPT)
     assert (settled.status, settled.error) == (JobStatus.FAILED, BAD_PROMPT)
 
@@ -81,7 +81,7 @@ def test_a_worker_that_stops_politely_fails_nothing():
     )
 
 
-def test_a_lost_worker_costs_an_attempt_but_no_wait():
+def test_lesson_a_lost_worker_costs_an_attempt_but_no_wait():
     settled = settle_lease(lease("session", retry_count=1), POLICY, NOW_MS, NO_JITTER)
     assert (settled.status, settled.retry_at_ms, settled.counts) == (JobStatus.PENDING, None, True)
     assert settled.avoid_worker == WORKER

@@ -6,11 +6,20 @@ import pytest
 
 from muster.domain.event import Event, LoggedEvent
 from muster.domain.job import Job, JobSpec, JobState
-from muster.domain.webhook import HookState, Webhook
+from muster.domain.webhook import HookState, JobHooks, Webhook
 from muster.errors import InvalidInput
 from muster.ids import JobId
 from muster.webhooks.address import why_not
-from muster.webhooks.wanted import EVENTS, Wanted, deliveries_of, make_webhook, needs_jobs, order
+from muster.webhooks.wanted import (
+    EVENTS,
+    Wanted,
+    deliveries_of,
+    make_webhook,
+    needs_jobs,
+    order,
+    own_deliveries_of,
+    secret_of,
+)
 
 URL = "https://receiver.example/in"
 
@@ -124,7 +133,7 @@ def test_each_job_of_an_entry_is_told_by_itself() -> None:
     assert subjects(told("job_completed", "a", "b"), [made()]) == [("job_completed", "a"), ("job_completed", "b")]
 
 
-def test_a_failure_that_is_tried_again_is_told_to_nobody() -> None:
+def test_lesson_a_failure_that_is_tried_again_is_told_to_nobody() -> None:
     for kind in ("job_retrying", "job_returned", "job_claimed", "job_submitted", "node_registered"):
         assert subjects(told(kind, "a"), [made()]) == []
 
@@ -160,6 +169,31 @@ def test_a_batch_is_told_to_whom_listens_to_all_or_to_its_workflow() -> None:
     assert subjects(entry, [made()]) == [("batch_completed", "batch-1")]
     assert subjects(entry, [made(workflow_id="batch-1")]) == [("batch_completed", "batch-1")]
     assert subjects(entry, [made(workflow_id="batch-2"), made(service="openai"), made(customer_id="c")]) == []
+
+
+def test_a_workflow_is_told_to_whom_listens_to_all_or_to_it() -> None:
+    entry = told("workflow_failed", "w")
+    assert subjects(entry, [made()]) == [("workflow_failed", "w")]
+    assert subjects(entry, [made(workflow_id="w")]) == [("workflow_failed", "w")]
+    assert subjects(entry, [made(workflow_id="v"), made(service="openai"), made(customer_id="c")]) == []
+
+
+def test_a_jobs_own_address_is_told_of_its_end_alone() -> None:
+    hooks = JobHooks(since="5-0", secret="s")
+    found = {"a": job("a", webhook_url="https://x.example/a", submitted_by="t"), "b": job("b")}
+
+    def own(entry: LoggedEvent) -> list[tuple[str, str | None, str | None]]:
+        return [(one.subject, one.url, one.owner) for one in own_deliveries_of(entry, hooks, found.get, 9)]
+
+    assert own(told("job_failed", "a", "b", "gone", place="6-0")) == [("a", "https://x.example/a", "t")]
+    assert own(told("job_failed", "a", place="5-0")) == []
+    assert own(told("job_retrying", "a", place="6-0")) == []
+
+
+def test_every_submitter_has_a_secret_of_his_own() -> None:
+    hooks = JobHooks(since="0", secret="s")
+    assert len({secret_of(hooks, owner) for owner in (None, "a", "b")}) == 3
+    assert secret_of(hooks, "a") == secret_of(hooks, "a") != secret_of(JobHooks(since="0", secret="t"), "a")
 
 
 def test_the_same_fact_has_the_same_delivery_id_and_another_fact_another() -> None:

@@ -6,19 +6,21 @@ import structlog
 from msgspec import Raw
 
 from muster.agent.jobs.offer import Tool
-from muster.domain.job import ClaimedJob, JobError, encode_result
-from muster.errors import MusterError
+from muster.domain.job import ClaimedJob, JobError, ResultFile, encode_result
+from muster.errors import MusterError, PayloadTooLarge, ResultTooLarge
 from muster.jobs.retry import TIMED_OUT
 from muster.ports import JobFiles, ReportProgress
 from muster.wire import Outcome, OutcomeKind
 
 log = structlog.get_logger()
 
-RESULT_BYTES_MAX = 8 * 1024 * 1024  # no store takes more; it has the last word below that
 _MESSAGE_CHARS_MAX = 2000
+_RESULT_NAME = "whole-result.json"  # not what a connector would call a file of its own
 
 
-async def run_attempt(job: ClaimedJob, tool: Tool | None, report: ReportProgress, files: JobFiles) -> Outcome:
+async def run_attempt(
+    job: ClaimedJob, tool: Tool | None, report: ReportProgress, files: JobFiles, result_bytes_max: int
+) -> Outcome:
     """Raise nothing but the cancellation of the task.
 
     Time is counted here: the lease's deadline is by the store's clock, which may differ from ours.
@@ -29,6 +31,8 @@ async def run_attempt(job: ClaimedJob, tool: Tool | None, report: ReportProgress
     try:
         async with asyncio.timeout(job.spec.timeout_s) as deadline:
             result = encode_result(await tool.connector.run(job, tool.service, report, files))
+            if len(result) > result_bytes_max:
+                result = await _in_a_file(result, files, result_bytes_max)
     except MusterError as error:
         return _failed(job, error.code, error.message, retriable=error.retriable, retry_after_s=error.retry_after_s)
     except asyncio.CancelledError:
@@ -40,14 +44,19 @@ async def run_attempt(job: ClaimedJob, tool: Tool | None, report: ReportProgress
             return _failed(job, TIMED_OUT, f"attempt {job.attempt} took longer than {job.spec.timeout_s:g} s")
         log.exception("connector_failed", job_id=job.spec.job_id, connector=tool.connector.name)
         return _failed(job, "connector_error", f"{type(error).__name__}: {error}")
-    return _completed(job, result)
-
-
-def _completed(job: ClaimedJob, result: Raw) -> Outcome:
-    if len(result) > RESULT_BYTES_MAX:
-        text = f"the result has {len(result)} bytes, at most {RESULT_BYTES_MAX} are taken: store it and return where"
-        return _failed(job, "result_too_large", text, retriable=False)
     return Outcome(job_id=job.spec.job_id, attempt=job.attempt, kind=OutcomeKind.COMPLETED, result=result)
+
+
+async def _in_a_file(result: Raw, files: JobFiles, result_bytes_max: int) -> Raw:
+    """Keep a result beside its job, and return what says where: the queue and its events carry no blobs."""
+    try:
+        kept = await files.put(_RESULT_NAME, bytes(result))
+    except PayloadTooLarge as error:
+        raise ResultTooLarge(
+            f"the result has {len(result)} bytes; {result_bytes_max} are told (setting job_result_bytes_max), and as a "
+            f"file it cannot be kept either: {error.message}"
+        ) from None
+    return encode_result(ResultFile(result_file=kept))
 
 
 def _is_cancelled() -> bool:

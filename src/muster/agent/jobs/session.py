@@ -28,6 +28,7 @@ log = structlog.get_logger()
 
 _RENEW_FIRST_S = 1.0  # until the control plane has said how often
 _RENEW_DEADLINE_S_MIN = 1.0
+RESULT_BYTES_MAX = 8 * 1024 * 1024  # what one message carries, whatever the control plane would keep
 
 
 class Session:
@@ -39,6 +40,7 @@ class Session:
         self.opened = False  # ever
         self.refusal: str | None = None  # why the control plane does not take us
         self.renew_every_s = _RENEW_FIRST_S
+        self.result_bytes_max = RESULT_BYTES_MAX
         self._node_id = node_id
         self._worker_id = worker_id
         self._slots = slots
@@ -63,6 +65,7 @@ class Session:
             self.refusal = None if error.retriable else error.message
             raise
         self.renew_every_s = reply.renew_every_s
+        self.result_bytes_max = min(reply.result_bytes_max or RESULT_BYTES_MAX, RESULT_BYTES_MAX)
         self.opened, self.refusal = True, None
         self._link_works()
 

@@ -274,7 +274,8 @@ class Worker:
         tool = choose_tool(self._offer, job.spec, self._in_use)
         if tool is not None:
             self._in_use[tool.key] += 1
-        run = run_attempt(job, tool, partial(self._note_progress, key), AttemptFiles(self._files, job))
+        files = AttemptFiles(self._files, job)
+        run = run_attempt(job, tool, partial(self._note_progress, key), files, self._session.result_bytes_max)
         if self._tracer is not None or job.spec.traceparent is not None:
             run = traced(run, job, self._tracer, self.worker_id)
         self._tasks[key] = task = asyncio.create_task(run, name=f"{self.worker_id} {key[0]}")

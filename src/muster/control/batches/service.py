@@ -144,6 +144,10 @@ class BatchDesk:
             if caller.sees_jobs_of(batch.owner)
         ]
 
+    async def count_open(self) -> int:
+        """Count everybody's that have not ended."""
+        return sum(batch.status not in BATCH_ENDED for batch in await self._store.batches())
+
     async def cancel(self, caller: Caller, batch_id: str) -> Batch:
         """Have it end with what it has; a second time changes nothing."""
         batch = await self.get(caller, batch_id)

@@ -12,6 +12,7 @@ from muster.clock import Clock, Rng
 from muster.control.jobs.figures import JobFigures
 from muster.control.jobs.sessions import SessionClasses
 from muster.control.jobs.wakeups import Wakeups
+from muster.control.webhooks.of_jobs import JobAddresses
 from muster.domain.job import (
     ACTIVE,
     TERMINAL,
@@ -26,7 +27,7 @@ from muster.domain.job import (
     Settlement,
 )
 from muster.domain.queue import ALL_SERVICES
-from muster.errors import Conflict, InvalidInput, JobNotFound, MusterError
+from muster.errors import Conflict, InvalidInput, JobNotFound, MusterError, StoreUnavailable
 from muster.ids import JobId, WorkerId, check_name, new_id
 from muster.jobs import explain as why
 from muster.jobs import matching, retry, submission
@@ -101,6 +102,8 @@ class JobService:
         retry_policy: retry.RetryPolicy,
         payload_bytes_max: int,
         payload_checks: Mapping[str, PayloadCheck],
+        addresses: JobAddresses | None = None,
+        result_bytes_max: int | None = None,
         may_begin: Callable[[WorkerId, ClaimedJob], bool] = lambda _, __: True,
         tracer: Tracer | None = None,
     ) -> None:
@@ -115,6 +118,8 @@ class JobService:
         self._policy = retry_policy
         self._payload_bytes_max = payload_bytes_max
         self._payload_checks = payload_checks
+        self._addresses = addresses
+        self._result_bytes_max = result_bytes_max
         self._may_begin = may_begin
         self._tracer = tracer
         self.figures = JobFigures()
@@ -152,12 +157,19 @@ class JobService:
     # --- for people ---------------------------------------------------------------------------------------------------
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
-        """Check and store; specs without an id get one. InvalidInput names the field and nothing is stored.
+        """Check and store all or none; specs without an id get one. InvalidInput names the field.
 
         Raises Conflict where an idempotency key was given before with another request.
         """
         complete = [self._complete(spec) for spec in specs]
-        submitted = await self._queue.submit(complete)
+        if self._addresses is not None:
+            await self._addresses.expect(complete)
+        try:
+            submitted = await self._queue.submit(complete)
+        except StoreUnavailable as error:
+            # Nobody knows how many of them are stored; who has the ids can ask, or send the same again.
+            error.data["job_ids"] = [spec.job_id for spec in complete]
+            raise
         self.figures.submitted += sum(entry.created for entry in submitted)
         repeats = [
             spec for spec, entry in zip(complete, submitted, strict=True) if spec.idempotency and not entry.created
@@ -182,6 +194,10 @@ class JobService:
         job_id = spec.job_id or JobId(new_id("job", now_ms, self._rng))
         spec = msgspec.structs.replace(spec, job_id=job_id, created_at=now_ms, requirements=_with_payloads_model(spec))
         submission.check(spec, payload_bytes=len(encode(spec.payload)), payload_bytes_max=self._payload_bytes_max)
+        if spec.webhook_url is not None and self._addresses is None:
+            raise InvalidInput("webhook_url cannot be told here: nothing sends webhooks", field="webhook_url")
+        if self._addresses is not None:
+            self._addresses.check(spec)
         if (check := self._payload_checks.get(spec.service_required.partition(":")[0])) is not None:
             check(spec.payload)
         return spec
@@ -292,7 +308,11 @@ class JobService:
         await self._queue.open_session(message.session_id, message.worker_id, message.capability, self._lease_s)
         await self._sessions.opened(message.session_id, matching.class_id(message.capability))
         self._classes = _NO_CLASSES
-        return SessionReply(lease_s=self._lease_s, renew_every_s=self._lease_s / _RENEWALS_PER_LEASE)
+        return SessionReply(
+            lease_s=self._lease_s,
+            renew_every_s=self._lease_s / _RENEWALS_PER_LEASE,
+            result_bytes_max=self._result_bytes_max,
+        )
 
     async def claim(self, message: ClaimRequest) -> ClaimReply:
         if not 0 <= message.want <= _WANT_MAX:

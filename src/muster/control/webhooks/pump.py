@@ -16,7 +16,7 @@ from muster.clock import Clock, Rng
 from muster.control.rounds import ever, wait_up_to
 from muster.domain.event import Event, LoggedEvent
 from muster.domain.job import Job
-from muster.domain.webhook import Delivery, DeliveryStatus, HookState, Webhook
+from muster.domain.webhook import OF_JOBS, Delivery, DeliveryStatus, HookState, JobHooks, Webhook
 from muster.errors import MusterError
 from muster.ids import JobId
 from muster.ports import Bus, DeliveryStore, EventLog, JobIndex, WebhookStore
@@ -66,6 +66,8 @@ class Outlet(Struct, frozen=True, kw_only=True):
         if delivery.kind in wanted.JOB_EVENTS:
             (job,) = await self.jobs.get([JobId(delivery.subject)])
             data |= {"job_id": delivery.subject, "job": None if job is None else self.show(job)}
+        elif delivery.kind in wanted.WORKFLOW_EVENTS:
+            data |= {"workflow_id": delivery.subject}
         elif delivery.kind in wanted.BATCH_EVENTS:
             data |= {"batch_id": delivery.subject}
         told = {
@@ -105,6 +107,7 @@ class WebhookPump:
         self._leads = leads
         self._hooks: dict[str, Webhook] = {}
         self._states: dict[str, HookState] = {}
+        self._job_hooks: JobHooks | None = None
         self._position: str | None = None
         self._outbox = Outbox(_AT_ONCE_PER_HOOK)
         self._sending: set[asyncio.Task[None]] = set()
@@ -173,15 +176,18 @@ class WebhookPump:
         self._ended.clear()
         self._refresh_at_s = self._clock.monotonic_s() + _REFRESH_S
         await self._refresh_hooks()
-        if not self._hooks:
+        places = [hook.since for hook in self._hooks.values()]
+        if self._job_hooks is not None:
+            places.append(self._job_hooks.since)
+        if not places:
             self._position = None
         elif self._position is None:
-            first = min((hook.since for hook in self._hooks.values()), key=wanted.order)
+            first = min(places, key=wanted.order)
             known = await self._store.position()
             # What lies before all of them is no loss: where nobody listens nobody reads on.
             self._position = max(first, known or first, key=wanted.order)
         for delivery in await self._store.pending():
-            if delivery.webhook_id not in self._hooks:
+            if not self._is_wanted(delivery):
                 await self._store.remove(delivery.webhook_id)  # planned while it was being removed
             elif delivery.delivery_id not in self._ended:
                 self._outbox.put(delivery)
@@ -189,8 +195,12 @@ class WebhookPump:
     async def _refresh_hooks(self) -> None:
         self._hooks = {hook.webhook_id: hook for hook in await self._store.load()}
         self._states = await self._store.states()
-        for webhook_id in self._outbox.webhooks() - self._hooks.keys():
+        self._job_hooks = await self._store.job_hooks()
+        for webhook_id in self._outbox.webhooks() - self._hooks.keys() - {OF_JOBS}:
             self._outbox.forget(webhook_id)
+
+    def _is_wanted(self, delivery: Delivery) -> bool:
+        return delivery.webhook_id == OF_JOBS or delivery.webhook_id in self._hooks
 
     # --- from the log to deliveries ----------------------------------------------------------------------------------
 
@@ -220,7 +230,7 @@ class WebhookPump:
         asked = [
             JobId(job_id)
             for entry in entries
-            if wanted.needs_jobs(hooks, entry.event.kind)
+            if wanted.needs_jobs(hooks, entry.event.kind) or self._may_name_addresses(entry)
             for job_id in entry.event.ids or (entry.event.key,)
         ]
         found: dict[str, Job | None] = {}
@@ -231,8 +241,14 @@ class WebhookPump:
         return [
             delivery
             for entry in entries
-            for delivery in wanted.deliveries_of(entry, hooks, self._states, found.get, now_ms)
+            for delivery in (
+                *wanted.deliveries_of(entry, hooks, self._states, found.get, now_ms),
+                *(wanted.own_deliveries_of(entry, self._job_hooks, found.get, now_ms) if self._job_hooks else ()),
+            )
         ]
+
+    def _may_name_addresses(self, entry: LoggedEvent) -> bool:
+        return self._job_hooks is not None and entry.event.kind in wanted.JOB_EVENTS
 
     async def _gap(self, position: str) -> list[Delivery]:
         """Return what tells everybody that the log no longer reaches back to where we were, if so."""
@@ -247,8 +263,15 @@ class WebhookPump:
         ]
 
     async def _bounded(self, deliveries: list[Delivery], position: str) -> list[Delivery]:
-        """Pause the webhooks for which too many wait, and leave out what is for them."""
-        waiting = {webhook_id: self._outbox.count(webhook_id) for webhook_id in self._hooks}
+        """Pause the webhooks for which too many wait, and leave out what is for them.
+
+        Of the addresses of jobs there is none to be paused: what is too much has failed.
+        """
+        waiting = self._outbox.counts()
+        own = [delivery for delivery in deliveries if delivery.webhook_id == OF_JOBS]
+        if surplus := own[max(0, self._waiting_max - waiting[OF_JOBS]) :]:
+            await self._give_up(surplus)
+            deliveries = [delivery for delivery in deliveries if delivery not in surplus]
         for delivery in deliveries:
             waiting[delivery.webhook_id] += 1
         full = {webhook_id for webhook_id, count in waiting.items() if count > self._waiting_max}
@@ -259,6 +282,15 @@ class WebhookPump:
                 webhook_id, outcome.pause(state, why, self._clock.now_ms(), self._position or position)
             )
         return [delivery for delivery in deliveries if delivery.webhook_id not in full]
+
+    async def _give_up(self, deliveries: Sequence[Delivery]) -> None:
+        log.warning("job_webhooks_given_up", count=len(deliveries), waiting_max=self._waiting_max)
+        why = f"{self._waiting_max} deliveries wait already (setting webhook_waiting_max)"
+        now_ms = self._clock.now_ms()
+        for delivery in deliveries:
+            await self._store.settle(
+                msgspec.structs.replace(delivery, status=DeliveryStatus.FAILED, ended_at_ms=now_ms, error=why)
+            )
 
     # --- from deliveries to receivers --------------------------------------------------------------------------------
 
@@ -280,7 +312,7 @@ class WebhookPump:
             self._dispatch()
 
     async def _send(self, delivery: Delivery) -> None:
-        hook = self._hooks.get(delivery.webhook_id)
+        hook = self._hook_of(delivery)
         if hook is None:
             return
         try:
@@ -288,7 +320,7 @@ class WebhookPump:
             if not self._leads():
                 return  # our successor has it on its list
             settled = outcome.settle(delivery, answer, self._patience, self._clock.now_ms(), self._rng)
-            if hook.webhook_id in self._hooks:  # else it was removed meanwhile
+            if self._is_wanted(delivery):  # else its webhook was removed meanwhile
                 await self._keep(settled)
         except MusterError as error:
             log.warning("webhook_outcome_not_kept", delivery_id=delivery.delivery_id, error=error.message)
@@ -296,6 +328,11 @@ class WebhookPump:
         except Exception:
             log.exception("webhook_send_failed", delivery_id=delivery.delivery_id)
             self._broken.set()
+
+    def _hook_of(self, delivery: Delivery) -> Webhook | None:
+        if delivery.webhook_id == OF_JOBS and self._job_hooks is not None:
+            return wanted.own_hook(self._job_hooks, delivery)
+        return self._hooks.get(delivery.webhook_id)
 
     async def _keep(self, settled: Delivery) -> None:
         await self._store.settle(settled)
@@ -310,6 +347,8 @@ class WebhookPump:
                 attempts=settled.attempts,
                 error=settled.error,
             )
+        if settled.webhook_id == OF_JOBS:
+            return
         state = self._states.get(settled.webhook_id, HookState())
         changed = outcome.next_state(state, settled, self._patience, self._position or settled.event_id)
         if changed != state:

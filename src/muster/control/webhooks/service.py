@@ -6,9 +6,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from muster.clock import Clock, Rng
+from muster.control.webhooks.of_jobs import JobAddresses
 from muster.control.webhooks.pump import TOPIC, Outlet, WebhookRecords, missed
 from muster.domain.event import Event
-from muster.domain.webhook import Delivery, DeliveryStatus, HookState, Webhook
+from muster.domain.webhook import OF_JOBS, Delivery, DeliveryStatus, HookState, Webhook
 from muster.errors import Conflict, NotFound, QueueFull, WebhookNotFound
 from muster.ids import base32
 from muster.ports import Bus, EventLog
@@ -28,6 +29,8 @@ class Hooked(Struct, frozen=True, kw_only=True):
 
 
 class WebhookDesk:
+    """`addresses` are those that jobs name for themselves."""
+
     def __init__(
         self,
         store: WebhookRecords,
@@ -47,6 +50,7 @@ class WebhookDesk:
         self._clock = clock
         self._rng = rng
         self._private = private
+        self.addresses = JobAddresses(store, events, bus, rng, private=private)
         self._creating = asyncio.Lock()
 
     async def create(self, asked: wanted.Wanted, owner: str | None) -> Webhook:
@@ -78,6 +82,10 @@ class WebhookDesk:
             for webhook in await self._store.load()
         ]
 
+    async def waiting(self) -> int:
+        """Count all deliveries that are still to be made."""
+        return await self._store.pending_count()
+
     async def get(self, webhook_id: str) -> Hooked:
         found = next((one for one in await self.all() if one.webhook.webhook_id == webhook_id), None)
         if found is None:
@@ -85,13 +93,17 @@ class WebhookDesk:
         return found
 
     async def remove(self, webhook_id: str) -> None:
-        if not await self._store.remove(webhook_id):
+        if webhook_id == OF_JOBS or not await self._store.remove(webhook_id):
             raise WebhookNotFound(f"no webhook {webhook_id!r}", field="webhook_id")
         await self._tell("webhook_removed", webhook_id)
 
     async def deliveries(self, webhook_id: str) -> list[Delivery]:
-        """Return what waits, the next one first, and then what ended, the last one first."""
-        await self.get(webhook_id)
+        """Return what waits, the next one first, and then what ended, the last one first.
+
+        Under `jobs`: what the addresses are told that single jobs named.
+        """
+        if webhook_id != OF_JOBS:
+            await self.get(webhook_id)
         waiting = [one for one in await self._store.pending() if one.webhook_id == webhook_id]
         return waiting + await self._store.history(webhook_id)
 

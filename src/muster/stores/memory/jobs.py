@@ -205,6 +205,7 @@ class MemoryJobs:
         record.settled_for = None
         if record.spec.deadline_s is not None:
             record.expires_ms = self._now_ms() + round(record.spec.deadline_s * 1000)
+        self._table.workflows.opened(record.spec)
         self._table.tell("job_revived", job_id)
         if (because := self._table.settle_in(record)) is not None:
             self._table.doom(record, because)
@@ -323,6 +324,7 @@ class MemoryJobs:
         for _, job_id in gone:
             del self._records[job_id]
         self._table.ranks.forget([record.spec for record in self._records.values()])
+        self._table.workflows.forget({record.spec.workflow_id for record in self._records.values()})
         signatures = {record.signature for record in self._records.values()}
         self._workers.forget(self._now_ms() - self._class_keep_ms, signatures)
         return len(gone)

@@ -19,6 +19,7 @@ from muster.stores.memory.ranks import Ranks
 from muster.stores.memory.rates import Rates
 from muster.stores.memory.records import Record, is_due
 from muster.stores.memory.workers import Session, Workers
+from muster.stores.memory.workflows import Workflows
 from muster.stores.paging import Place
 
 
@@ -39,6 +40,7 @@ class JobTable:
         self.customers = Customers()
         self.ranks = Ranks(self.customers)
         self.rates = Rates()
+        self.workflows = Workflows()
 
     def now_ms(self) -> int:
         return self._clock.now_ms()
@@ -71,6 +73,7 @@ class JobTable:
             record.expires_ms = now_ms + round(spec.deadline_s * 1000)
         self.records[spec.job_id] = record
         self.rates.count(spec.service_required, "submitted", now_ms)
+        self.workflows.opened(spec)
         return self.settle_in(record)
 
     def settle_in(self, record: Record) -> JobId | None:
@@ -245,10 +248,12 @@ class JobTable:
         """Fail a job because of another one."""
         error = rules.dependency_error(because, self.records[because].state.status)
         self.end_unstarted(record, JobSignal.FAILED_FOR_GOOD, error)
+        self._close([record])
 
     def has_ended(self, records: Iterable[Record]) -> None:
         """Tell those who wait for these jobs, and for those that fail by it."""
         ended = [record for record in records if record.state.status in TERMINAL]
+        self._close(ended)
         while ended:
             other = ended.pop(0)
             for _, record in sorted(self.blocked.items()):
@@ -261,6 +266,10 @@ class JobTable:
                 self._set_unmet(record, record.unmet - {other.job_id})
                 if not record.unmet:
                     self._let_go(record)
+
+    def _close(self, ended: Iterable[Record]) -> None:
+        for event in self.workflows.ended(ended, self.now_ms()):
+            self._log.add(event)
 
     def tell(self, kind: str, job_id: JobId, *, code: str | None = None) -> None:
         events = JobEvents()

@@ -1,7 +1,7 @@
 from collections import defaultdict, deque
 from collections.abc import Sequence
 
-from muster.domain.webhook import Delivery, DeliveryStatus, HookState, Webhook
+from muster.domain.webhook import Delivery, DeliveryStatus, HookState, JobHooks, Webhook
 from muster.stores import rules
 
 
@@ -12,6 +12,7 @@ class MemoryWebhooks:
         self._webhooks: dict[str, Webhook] = {}
         self._states: dict[str, HookState] = {}
         self._position: str | None = None
+        self._job_hooks: JobHooks | None = None
         self._pending: dict[str, Delivery] = {}
         self._ended: defaultdict[str, deque[Delivery]] = defaultdict(lambda: deque(maxlen=rules.WEBHOOK_HISTORY_MAX))
 
@@ -37,10 +38,20 @@ class MemoryWebhooks:
     async def position(self) -> str | None:
         return self._position
 
+    async def job_hooks(self) -> JobHooks | None:
+        return self._job_hooks
+
+    async def begin_job_hooks(self, first: JobHooks) -> JobHooks:
+        self._job_hooks = self._job_hooks or first
+        return self._job_hooks
+
     async def plan(self, deliveries: Sequence[Delivery], position: str | None = None) -> None:
         self._pending |= {delivery.delivery_id: delivery for delivery in deliveries}
         if position is not None:
             self._position = position
+
+    async def pending_count(self) -> int:
+        return len(self._pending)
 
     async def pending(self) -> list[Delivery]:
         return sorted(self._pending.values(), key=rules.delivery_order)

@@ -13,6 +13,7 @@ _PARTS = (
     "sessions",
     "customers",
     "line",
+    "workflows",
     "waits",
     "attempts",
     "take",

@@ -17,8 +17,11 @@ _JOBS_PER_CALL = 250  # a script keeps everybody else waiting: a few millisecond
 _BYTES_PER_CALL = 4_194_304
 _CLAIM_BYTES_MAX = 16_777_216
 _STORED, _MISSING, _TOO_MANY = 1, -1, -2  # what submit.lua says
-_CUSTOMER = 5  # of its arguments
+_ID, _CUSTOMER, _NEEDS = 4, 5, 8  # of its arguments
 _TRIES_MAX = 5  # one does, unless a purge comes in between
+
+
+_Entries = Sequence[tuple[JobSpec, Sequence[Any]]]  # with what submit.lua takes for each
 
 
 class ValkeyQueue:
@@ -31,26 +34,29 @@ class ValkeyQueue:
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
         submitted = []
-        for part in list(_submit_calls(specs)):  # all are looked at before anything is stored
-            created = await self._submit(part)
+        parts = list(_submit_calls(specs))
+        if len(parts) > 1:
+            await self._admit([entry for part in parts for entry in part])
+        for part in parts:
+            created = await self._submit(part, admitted=len(parts) > 1)
             submitted += [
                 Submitted(job_id=spec.job_id, created=new) for (spec, _), new in zip(part, created, strict=True)
             ]
         return submitted
 
-    async def _submit(self, part: Sequence[tuple[JobSpec, Sequence[Any]]]) -> list[bool]:
+    async def _admit(self, entries: _Entries) -> None:
+        """Refuse all that cannot be taken together, before the first of several calls has stored some of it."""
+        args = [value for _, fields in entries for value in (fields[_ID], fields[_CUSTOMER], fields[_NEEDS])]
+        outcome, *reply = await self._server.run("admit", len(entries), *args)
+        _check(outcome, reply, entries)
+
+    async def _submit(self, part: _Entries, *, admitted: bool) -> list[bool]:
         args = [value for _, fields in part for value in fields]
         for _ in range(_TRIES_MAX):
-            outcome, *reply = await self._server.run("submit", len(part), *args)
+            outcome, *reply = await self._server.run("submit", len(part), int(admitted), *args)
             if outcome == _STORED:
                 return [bool(new) for new in reply]
-            if outcome == _MISSING:
-                raise rules.no_such_dependency(_ids(reply))
-            if outcome == _TOO_MANY:
-                customer, waiting = reply[0].decode(), reply[1]
-                raise rules.too_many_wait(
-                    next(s.customer_id or "" for s, f in part if f[_CUSTOMER] == customer), waiting
-                )
+            _check(outcome, reply, part)
             unknown = {name.decode() for name in reply}
             await self._matchmaker.add_signatures(
                 {fields[0]: matching.normalised(spec.need) for spec, fields in part if fields[0] in unknown}
@@ -130,6 +136,15 @@ class ValkeyQueue:
 
     def _bounded(self, settlements: Sequence[Settlement]) -> list[Settlement]:
         return [rules.bounded(settlement, self._result_bytes_max) for settlement in settlements]
+
+
+def _check(outcome: int, reply: Sequence[Any], entries: _Entries) -> None:
+    if outcome == _MISSING:
+        raise rules.no_such_dependency(_ids(reply))
+    if outcome == _TOO_MANY:
+        customer, waiting = reply[0].decode(), reply[1]
+        named = next(spec.customer_id for spec, fields in entries if fields[_CUSTOMER] == customer)
+        raise rules.too_many_wait(named or "", waiting)
 
 
 def _submit_calls(specs: Sequence[JobSpec]) -> Iterator[list[tuple[JobSpec, Sequence[Any]]]]:

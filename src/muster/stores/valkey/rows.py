@@ -40,6 +40,7 @@ def submit_args(spec: JobSpec) -> tuple[Any, ...]:
         spec.run_at or "",
         "" if spec.deadline_s is None else round(spec.deadline_s * 1000),
         needs_of(spec),
+        rules.told_workflow(spec) or "",
         _encode(spec),
     )
 

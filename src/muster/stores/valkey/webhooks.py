@@ -3,7 +3,7 @@ from typing import Any
 
 import msgspec
 
-from muster.domain.webhook import Delivery, DeliveryStatus, HookState, Webhook
+from muster.domain.webhook import Delivery, DeliveryStatus, HookState, JobHooks, Webhook
 from muster.stores import rules
 from muster.stores.valkey.server import Server
 
@@ -12,6 +12,7 @@ _PER_CALL = 500
 _webhook = msgspec.json.Decoder(Webhook)
 _state = msgspec.json.Decoder(HookState)
 _delivery = msgspec.json.Decoder(Delivery)
+_job_hooks = msgspec.json.Decoder(JobHooks)
 
 
 class ValkeyWebhooks:
@@ -26,6 +27,7 @@ class ValkeyWebhooks:
         self._states = server.key("webhooks:states")
         self._pending = server.key("webhooks:pending")
         self._position = server.key("webhooks:position")
+        self._job_hooks = server.key("webhooks:jobs")
 
     async def load(self) -> list[Webhook]:
         found = [_webhook.decode(body) for body in await self._server.execute("HVALS", self._webhooks)]
@@ -54,6 +56,14 @@ class ValkeyWebhooks:
         found = await self._server.execute("GET", self._position)
         return found.decode() if found is not None else None
 
+    async def job_hooks(self) -> JobHooks | None:
+        found = await self._server.execute("GET", self._job_hooks)
+        return None if found is None else _job_hooks.decode(found)
+
+    async def begin_job_hooks(self, first: JobHooks) -> JobHooks:
+        await self._server.execute("SET", self._job_hooks, msgspec.json.encode(first), "NX")
+        return await self.job_hooks() or first
+
     async def plan(self, deliveries: Sequence[Delivery], position: str | None = None) -> None:
         for start in range(0, len(deliveries), _PER_CALL):
             args: list[Any] = []
@@ -62,6 +72,9 @@ class ValkeyWebhooks:
             await self._server.execute("HSET", self._pending, *args)
         if position is not None:
             await self._server.execute("SET", self._position, position)
+
+    async def pending_count(self) -> int:
+        return int(await self._server.execute("HLEN", self._pending))
 
     async def pending(self) -> list[Delivery]:
         found = [_delivery.decode(body) for body in await self._server.execute("HVALS", self._pending)]

@@ -46,3 +46,10 @@ export async function request(path, { json, ...options } = {}) {
   if (!response.ok) throw new Error(await problem(response));
   return response.status === 204 ? null : response.json();
 }
+
+/** A file's content: an address in the page cannot show the token. @param {string} path */
+export async function fileAt(path) {
+  const response = await fetch(path, { headers: authorization() });
+  if (!response.ok) throw new Error(await problem(response));
+  return response.blob();
+}

@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "../core/view.js";
 import { state, laneOf } from "../core/state.js";
-import { load, request } from "../core/api.js";
+import { fileAt, load, request } from "../core/api.js";
 import { closeJob, openJobId } from "../core/route.js";
 import { Badge, ProgressBar } from "../parts/badge.js";
 import { Ago, Clock, Span, counted, percent } from "../core/format.js";
@@ -105,6 +105,17 @@ function Facts({ job }) {
     .map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>`;
 }
 
+/** The newest picture of what is being made; the one before stays until it is there. @param {{url: string}} props */
+function Preview({ url }) {
+  const [shown, setShown] = useState("");
+  useEffect(
+    () => load(() => fileAt(url), ({ value }) => value && setShown(URL.createObjectURL(value))),
+    [url],
+  );
+  useEffect(() => () => URL.revokeObjectURL(shown), [shown]);
+  return shown && html`<img class="preview" src=${shown} alt="what it looks like so far" />`;
+}
+
 /** @param {{id: string, live: Job | undefined}} props */
 function Body({ id, live }) {
   const [answer, setAnswer] = useState(/** @type {import("../core/api.js").Answer<FullJob>} */ ({}));
@@ -119,7 +130,8 @@ function Body({ id, live }) {
     ${lane === "running" &&
     html`<p class="line"><${ProgressBar} progress=${job.progress} />
         <span class="figure">${job.progress?.fraction == null ? "" : percent(job.progress.fraction * 100)}</span></p>
-      <p class="quiet">${job.progress?.message}</p>`}
+      <p class="quiet">${job.progress?.message}</p>
+      ${job.progress?.preview_url?.startsWith("/api/files/") && html`<${Preview} url=${job.progress.preview_url} />`}`}
     ${job.error && html`<section class="failure"><h3>${job.error.code}</h3><p>${job.error.message}</p></section>`}
     ${lane === "waiting" && html`<${Explanation} key=${id} job=${job} />`}
     <${Facts} job=${job} />

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from muster.agent.jobs import attempt
 from muster.agent.jobs.offer import Means, make_offer
 from muster.agent.jobs.worker import Worker
 from muster.domain.job import ClaimedJob, Progress
@@ -17,7 +16,7 @@ from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import WorkerStatus
 from muster.errors import InvalidInput, MusterError, StoreUnavailable, Unauthorized, UpstreamFailed
 from muster.ids import JobId, NodeId
-from muster.ports import JobLink, ReportProgress
+from muster.ports import FileLink, JobLink, ReportProgress
 from muster.wire import ClaimReply, ClaimRequest, OutcomeKind, encode
 from tests.unit.agent.connectors import FakeConnector, take_payload_seconds
 from tests.unit.agent.queues import FakeQueue, Trouble, WireLink, spec
@@ -26,10 +25,16 @@ from tests.unit.agent.virtual_time import LoopClock, in_virtual_time, time_passe
 
 @asynccontextmanager
 async def working(
-    link: JobLink, connector: FakeConnector, *, slots: int = 1, stop_timeout_s: float = 10.0, **means: Any
+    link: JobLink,
+    connector: FakeConnector,
+    *,
+    slots: int = 1,
+    stop_timeout_s: float = 10.0,
+    files: FileLink | None = None,
+    **means: Any,
 ) -> AsyncIterator[Worker]:
     worker = Worker(
-        NodeId("gpu-1"), 0, link, LoopClock(), random.Random(1), slots=slots, stop_timeout_s=stop_timeout_s
+        NodeId("gpu-1"), 0, link, LoopClock(), random.Random(1), slots=slots, stop_timeout_s=stop_timeout_s, files=files
     )  # fmt: skip
     worker.offer(make_offer({connector.name: connector}, (), Means(**means)))
     await worker.start()
@@ -123,7 +128,7 @@ async def test_a_control_plane_that_does_not_wait_is_not_hammered() -> None:
 
 
 @in_virtual_time
-async def test_all_slots_work_and_never_more_whatever_the_queue_sends() -> None:
+async def test_lesson_all_slots_work_and_never_more_whatever_the_queue_sends() -> None:
     queue = FakeQueue([spec(f"job-{n}", payload=0.5) for n in range(20)])
     queue.overfull = 3
     connector = FakeConnector(behaviour=take_payload_seconds)
@@ -166,7 +171,7 @@ async def test_a_reply_that_comes_twice_starts_nothing_twice() -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
 )
-def test_what_a_connector_raises_becomes_a_failure(error: Exception, code: str, retriable: bool) -> None:  # noqa: FBT001  # a table
+def test_lesson_what_a_connector_raises_becomes_a_failure(error: Exception, code: str, retriable: bool) -> None:  # noqa: FBT001  # a table
     @in_virtual_time
     async def run() -> None:
         queue = FakeQueue([spec("a")])
@@ -200,21 +205,6 @@ async def test_a_result_that_is_no_json_is_a_failure() -> None:
     queue = FakeQueue([spec("a")])
     async with working(WireLink(queue), FakeConnector(behaviour=odd)):
         await until(lambda: queue.ended(OutcomeKind.FAILED))
-
-
-def test_a_result_too_large_to_tell_fails_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt, "RESULT_BYTES_MAX", 10)
-
-    @in_virtual_time
-    async def run() -> None:
-        queue = FakeQueue([spec("a", payload="x" * 50)])
-        async with working(WireLink(queue), FakeConnector()):
-            await until(lambda: queue.settled)
-        assert queue.settled[0].error
-        assert queue.settled[0].error.code == "result_too_large"
-        assert not queue.settled[0].error.retriable
-
-    run()
 
 
 @in_virtual_time

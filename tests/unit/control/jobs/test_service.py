@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from muster.domain.capability import Capability
-from muster.domain.job import JobError, JobStatus, Progress, Requirements
-from muster.errors import InvalidInput, JobNotFound, PayloadTooLarge
+from muster.domain.job import JobError, JobSpec, JobStatus, Progress, Requirements
+from muster.errors import InvalidInput, JobNotFound, PayloadTooLarge, StoreUnavailable
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.wire import CloseSession, OpenSession, Outcome, OutcomeKind, ProgressReport, ProgressReports, RenewRequest
 from tests.planes import LEASE_S, PlaneUnderTest, running_plane
@@ -54,6 +54,20 @@ async def test_a_payload_is_checked_by_its_connector_before_anything_is_stored()
         with pytest.raises(InvalidInput, match="no steps"):
             await plane.submit()
         assert (await plane.jobs.counts())[JobStatus.PENDING] == 0
+
+
+async def test_who_is_not_told_what_was_stored_is_told_the_ids_to_ask_for(
+    plane: PlaneUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(specs: list[JobSpec]) -> None:
+        raise StoreUnavailable("it went in the middle")
+
+    monkeypatch.setattr(plane.store.jobs, "submit", breaks)
+    with pytest.raises(StoreUnavailable) as caught:
+        await plane.jobs.submit([JobSpec(job_id=JobId(name), service_required="simulation") for name in ("mine", "")])
+    mine, made = caught.value.to_dict()["job_ids"]
+    assert mine == "mine"
+    assert made.startswith("job-")
 
 
 async def test_too_large_a_payload_has_its_own_status(plane: PlaneUnderTest) -> None:
@@ -120,7 +134,7 @@ async def test_a_claim_without_a_session_is_told_to_open_one(plane: PlaneUnderTe
     assert not (await plane.claim(wait_s=30)).session_known
 
 
-async def test_a_session_must_belong_to_a_worker_of_its_node(plane: PlaneUnderTest) -> None:
+async def test_lesson_a_session_must_belong_to_a_worker_of_its_node(plane: PlaneUnderTest) -> None:
     with pytest.raises(InvalidInput) as caught:
         await plane.jobs.open_session(
             OpenSession(

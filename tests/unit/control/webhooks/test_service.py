@@ -14,7 +14,7 @@ from muster.control.webhooks.pump import Outlet, WebhookPump
 from muster.control.webhooks.service import WebhookDesk
 from muster.domain.event import Event
 from muster.domain.job import JobSpec
-from muster.domain.webhook import DeliveryStatus
+from muster.domain.webhook import OF_JOBS, DeliveryStatus
 from muster.errors import Conflict, NotFound, QueueFull, StoreUnavailable, WebhookNotFound
 from muster.ids import JobId
 from muster.stores.memory import MemoryStore
@@ -33,6 +33,7 @@ class Receiver:
     def __init__(self) -> None:
         self.answers: Callable[[Message], Answer] = lambda _: Answer(status=204)
         self.got: list[Message] = []
+        self.urls: list[str] = []
         self.open = asyncio.Event()
         self.open.set()
 
@@ -40,6 +41,7 @@ class Receiver:
         message = json.loads(body)
         assert headers["webhook-id"] == message["id"]
         self.got.append(message)
+        self.urls.append(url)
         await self.open.wait()
         return self.answers(message)
 
@@ -81,6 +83,12 @@ class Post:
     async def hook(self, **fields: Any) -> str:
         return (await self.desk.create(Wanted(url=URL, **fields), None)).webhook_id
 
+    async def job(self, job_id: str, url: str | None) -> None:
+        """Submit a job with an address of its own."""
+        spec = JobSpec(job_id=JobId(job_id), service_required="llm", webhook_url=url, submitted_by="t")
+        await self.desk.addresses.expect([spec])
+        await self.store.jobs.submit([spec])
+
     async def end(self, *job_ids: str, kind: str = "job_cancelled") -> None:
         ids = job_ids if len(job_ids) > 1 else ()
         await self.store.log.append([Event(kind=kind, key=job_ids[0], at_ms=self.clock.now_ms(), ids=ids)])
@@ -109,7 +117,9 @@ def post(store: MemoryStore, clock: ManualClock, receiver: Receiver) -> Post:
     return Post(store, clock, receiver)
 
 
-async def test_the_body_shows_the_job_as_it_is_stored(post: Post, store: MemoryStore, receiver: Receiver) -> None:
+async def test_lesson_the_body_shows_the_job_as_it_is_stored(
+    post: Post, store: MemoryStore, receiver: Receiver
+) -> None:
     hook = await post.hook()
     await store.jobs.submit([JobSpec(job_id=JobId("job-1"), service_required="llm", payload={"secret": 1})])
     await store.jobs.cancel(JobId("job-1"))
@@ -352,3 +362,95 @@ async def test_filters_look_at_the_job(post: Post, store: MemoryStore, receiver:
     async with post.running():
         await eventually(lambda: receiver.got)
     assert receiver.subjects == ["of-mine"]
+
+
+# --- workflows, and addresses of jobs --------------------------------------------------------------------------------
+
+
+async def test_lesson_a_workflow_is_told_once_for_each_of_its_ends_also_after_a_restart(
+    post: Post, store: MemoryStore, clock: ManualClock, receiver: Receiver
+) -> None:
+    await post.hook(events=["workflow_completed", "workflow_failed"])
+    await store.jobs.submit(
+        [JobSpec(job_id=JobId(name), service_required="llm", workflow_id="w") for name in ("a", "b")]
+    )
+    async with post.running():
+        await store.jobs.cancel(JobId("a"))
+        await store.jobs.cancel(JobId("b"))
+        await eventually(lambda: receiver.got)
+    async with Post(store, clock, receiver).running():
+        await store.jobs.submit([JobSpec(job_id=JobId("c"), service_required="llm", workflow_id="w")])
+        await store.jobs.cancel(JobId("c"))
+        await eventually(lambda: len(receiver.got) == 2)
+    told = [(message["type"], message["data"]) for message in receiver.got]
+    assert told == [
+        ("workflow_failed", {"workflow_id": "w", "not_completed": 2}),
+        ("workflow_failed", {"workflow_id": "w", "not_completed": 3}),
+    ]
+
+
+async def test_a_jobs_own_address_is_told_though_there_are_no_webhooks(
+    post: Post, store: MemoryStore, receiver: Receiver
+) -> None:
+    await post.job("other", None)
+    await post.job("a", "https://mine.example/in")
+    async with post.running():
+        await store.jobs.cancel(JobId("other"))
+        await store.jobs.cancel(JobId("a"))
+        await eventually(lambda: receiver.got)
+        await eventually(lambda: post.pump.waiting == 0)
+    assert receiver.subjects == ["a"]
+    assert receiver.urls == ["https://mine.example/in"]
+    for attempt in (post.desk.remove, post.desk.get):
+        with pytest.raises(WebhookNotFound):
+            await attempt(OF_JOBS)
+    assert await post.status(OF_JOBS) == ["delivered"]
+
+
+async def test_an_address_that_fails_is_given_up_and_holds_up_no_other(
+    post: Post, store: MemoryStore, receiver: Receiver, clock: ManualClock
+) -> None:
+    receiver.answers = lambda message: Answer(status=500 if message["data"]["job_id"].startswith("bad") else 204)
+    for number in range(3):
+        await post.job(f"bad-{number}", "https://bad.example/in")
+    await post.job("good", "https://bad.example/other")
+    async with post.running():
+        for job_id in ("bad-0", "bad-1", "bad-2", "good"):
+            await store.jobs.cancel(JobId(job_id))
+
+        async def all_ended() -> bool:
+            clock.advance(20)
+            return sorted(await post.status(OF_JOBS)) == ["delivered", "failed", "failed", "failed"]
+
+        await eventually(all_ended)
+    assert await store.webhooks.states() == {}
+
+
+async def test_more_for_addresses_of_jobs_than_may_wait_has_failed_and_says_why(
+    store: MemoryStore, clock: ManualClock, receiver: Receiver
+) -> None:
+    post = Post(store, clock, receiver, waiting_max=2)
+    for number in range(3):
+        await post.job(f"j{number}", "https://mine.example/in")
+        await store.jobs.cancel(JobId(f"j{number}"))
+    async with post.running():
+
+        async def told() -> bool:
+            return sorted(await post.status(OF_JOBS)) == ["delivered", "delivered", "failed"]
+
+        await eventually(told)
+    errors = {one.error for one in await post.desk.deliveries(OF_JOBS)}
+    assert errors == {None, "2 deliveries wait already (setting webhook_waiting_max)"}
+
+
+async def test_what_ended_before_jobs_had_addresses_is_not_looked_at(
+    post: Post, store: MemoryStore, receiver: Receiver
+) -> None:
+    await store.jobs.submit([JobSpec(job_id=JobId("old"), service_required="llm", webhook_url="https://x.example")])
+    await store.jobs.cancel(JobId("old"))
+    await post.job("new", "https://x.example")
+    await store.jobs.cancel(JobId("new"))
+    async with post.running():
+        await eventually(lambda: receiver.got)
+        await eventually(lambda: post.pump.waiting == 0)
+    assert receiver.subjects == ["new"]

@@ -4,7 +4,7 @@
 -- Returns:   nil for an unknown job, otherwise the status that it had; an ended job stays as it is.
 -- Reads:     jobs, states
 -- Writes:    states, p:*, pending, delayed, avoiding, variants, blocked, unmet, held:*, in:*, open, running, ready:*,
---            idle, log; for those that depend on it as settle.lua
+--            idle, step_of, open_steps, bad_steps, log; for those that depend on it as settle.lua
 
 define('cancel', function()
   local id = ARGV[A]
@@ -30,6 +30,7 @@ define('cancel', function()
     return status
   end
   tell('job_cancelled', { id }, worker, { state.attempt })
+  close_steps({ id }, { 'cancelled' })
   tell_dependents({ id })
   return status
 end, 'allow-oom')

@@ -31,6 +31,7 @@ define('expire', function()
   end
   for _, id in ipairs(waited) do
     tell('job_timeout', { id }, nil, nil, { code })
+    close_steps({ id }, { 'timeout' })
   end
   end_attempts(running)
   tell_dependents(waited)

@@ -5,7 +5,8 @@
 -- Returns:   how many jobs were forgotten.
 -- Reads:     in:<ended>, jobs, unused
 -- Writes:    in:<ended>, jobs, states, errors, progress, results, deadlines, uses, signatures, service_of, able:*,
---            ready:*, workflows, workflow_uses, customer_uses, tags, classes, refuses:*, refusing, unused, idle, matched
+--            ready:*, workflows, workflow_uses, workflow_names, step_of, open_steps, bad_steps, customer_uses, tags,
+--            classes, refuses:*, refusing, unused, idle, matched, log
 
 local CLASSES_AT_ONCE = 10
 local BANDS = 101
@@ -91,14 +92,16 @@ define('purge', function()
   local ended_before, keep_max, limit = tonumber(ARGV[A]), tonumber(ARGV[A + 1]), tonumber(ARGV[A + 2])
   local unused_before = NOW - tonumber(ARGV[A + 3])
   local places, total = oldest(limit)
-  local gone, batch = {}, new_batch()
+  local gone, statuses, batch = {}, {}, new_batch()
   for rank, job in ipairs(places) do
     if #gone == limit or (rank > total - keep_max and job.ended >= ended_before) then
       break
     end
     push(gone, job.id)
+    push(statuses, job.status)
     file(batch.ZREM, key('in:', job.status), job.id)
   end
+  close_steps(gone, statuses)  -- of those that an older version of this library ended
   local signatures, workflows, customers = count_uses(gone)
   for _, name in ipairs({ 'jobs', 'states', 'errors', 'progress', 'results' }) do
     batch.HDEL[key(name)] = gone
@@ -108,7 +111,9 @@ define('purge', function()
   release('uses', signatures, forget_signature)
   release('workflow_uses', workflows, function(workflow)
     forget_bands('workflows', workflow)
-    call('HDEL', key('workflow_uses'), workflow)
+    for _, name in ipairs({ 'workflow_uses', 'workflow_names', 'bad_steps' }) do
+      call('HDEL', key(name), workflow)
+    end
   end)
   release('customer_uses', customers, function(customer)
     forget_bands('tags', customer)

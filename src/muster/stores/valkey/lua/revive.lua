@@ -5,7 +5,7 @@
 -- Returns:   nil for an unknown job, otherwise the status that it had; a job in any other state stays as it is.
 -- Reads:     jobs, states
 -- Writes:    states, errors, progress, in:*, p:*, pending, blocked, unmet, dependents:*, deadlines, open, ready:*, idle,
---            log
+--            step_of, open_steps, bad_steps, log
 
 define('revive', function()
   local id = ARGV[A]
@@ -17,7 +17,7 @@ define('revive', function()
   if state.status ~= 'failed' and state.status ~= 'timeout' and state.status ~= 'cancelled' then
     return state.status
   end
-  local _, _, score, _, customer, deadline = header(entry)
+  local _, _, score, workflow, customer, deadline = header(entry)
   call('ZREM', key('in:', state.status), id)
   call('HDEL', key('errors'), id)
   call('HDEL', key('progress'), id)
@@ -26,6 +26,9 @@ define('revive', function()
   end
   if deadline ~= '' then
     call('ZADD', key('deadlines'), NOW + deadline, id)
+  end
+  if workflow ~= '' then
+    reopen_step(id, workflow)
   end
   tell('job_revived', { id })
   local fresh = whole(front_of(id))

@@ -1,25 +1,28 @@
 -- Store new jobs and put them in line, or where they wait for their time or for others. An id that is known changes
 -- nothing.
 --
--- Arguments: how many, then for each: signature, score without the place, workflow or "", timeout in ms, id, customer or
---            "", time before which it is not in line in ms or "", deadline in ms from now or "", what it waits for (see
---            lib/waits.lua) or "", specification as JSON.
+-- Arguments: how many, 1 if admit.lua has let them in, then for each: signature, score without the place, workflow or "",
+--            timeout in ms, id, customer or "", time before which it is not in line in ms or "", deadline in ms from now
+--            or "", what it waits for (see lib/waits.lua) or "", name of the workflow if its end is to be told or "",
+--            specification as JSON.
 -- Returns:   {1, then 1 (new) or 0 (known) for each}, or when nothing was done: {0, unknown signatures…}: they have to be
 --            added first; {-1, ids…}: jobs that are waited for and do not exist; {-2, customer, how many wait}: too many
 -- Reads:     signatures, jobs, states, able:*, p:*, customers, special, virtual
 -- Writes:    jobs, states, tags, workflows, workflow_uses, customer_uses, open, uses, p:*, pending, delayed, blocked,
---            unmet, dependents:*, deadlines, variants, at:*, ready:*, idle, rates:*, in:failed, errors, log
+--            unmet, dependents:*, deadlines, variants, at:*, ready:*, idle, rates:*, in:failed, errors, step_of,
+--            open_steps, bad_steps, workflow_names, log
 
-local FIELDS = 10
+local FIELDS = 11
 
 local function read_jobs(count)
   local jobs, seen = {}, {}
   for n = 1, count do
-    local at = A + 1 + (n - 1) * FIELDS
-    local signature, base, workflow, timeout, id, customer, due, deadline, needs, spec = unpack(ARGV, at, at + FIELDS - 1)
+    local at = A + 2 + (n - 1) * FIELDS
+    local signature, base, workflow, timeout, id, customer, due, deadline, needs, told, spec =
+      unpack(ARGV, at, at + FIELDS - 1)
     jobs[n] = {
       signature = signature, base = base, workflow = workflow, timeout = timeout, id = id, customer = customer, due = due,
-      deadline = deadline, needs = needs, spec = spec, known = seen[id] or call('HEXISTS', key('jobs'), id) == 1,
+      deadline = deadline, needs = needs, told = told, spec = spec, known = seen[id] or call('HEXISTS', key('jobs'), id) == 1,
     }
     seen[id] = true
   end
@@ -38,41 +41,6 @@ local function unknown_signatures(jobs)
     end
   end
   return unknown
-end
-
--- Return the jobs that are waited for, and exist neither here nor before them in this call.
-local function missing(jobs)
-  local here, absent = {}, {}
-  for _, job in ipairs(jobs) do
-    if not job.known and job.needs ~= '' then
-      for id in string.gmatch(string.match(job.needs, ' .*'), '%S+') do
-        if not here[id] and call('HEXISTS', key('jobs'), id) == 0 then
-          push(absent, id)
-        end
-      end
-    end
-    here[job.id] = true
-  end
-  return absent
-end
-
--- Return a customer of whom more would wait than may, and how many wait now.
-local function too_many(jobs)
-  local new = {}
-  for _, job in ipairs(jobs) do
-    if not job.known and job.customer ~= '' then
-      new[job.customer] = (new[job.customer] or 0) + 1
-    end
-  end
-  for customer, more in pairs(new) do
-    local most = limits_of(customer).waiting_max
-    if most < NO_LIMIT then
-      local waiting = count_of('open', customer) - count_of('running', customer)
-      if waiting + more > most then
-        return customer, waiting
-      end
-    end
-  end
 end
 
 -- Return the score of a new job. One that waits for its time gets its place when that has come; jobs of one workflow and
@@ -120,6 +88,9 @@ local function store(job, tags, queues)
   if job.deadline ~= '' then
     call('ZADD', key('deadlines'), NOW + job.deadline, job.id)
   end
+  if job.told ~= '' then
+    open_step(job.id, job.workflow, job.told)
+  end
   return settle_in(job, score, queues)
 end
 
@@ -141,13 +112,9 @@ define('submit', function()
   if #unknown > 0 then
     return { 0, unpack(unknown) }
   end
-  local absent = missing(jobs)
-  if #absent > 0 then
-    return { -1, unpack(absent) }
-  end
-  local customer, waiting = too_many(jobs)
-  if customer then
-    return { -2, customer, waiting }
+  local refusal = ARGV[A + 1] ~= '1' and refusal_of(jobs)
+  if refusal then
+    return refusal
   end
   local reply, created, queues, tags, uses, doomed = { 1 }, {}, {}, {}, {}, {}
   for n, job in ipairs(jobs) do

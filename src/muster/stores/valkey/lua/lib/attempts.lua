@@ -76,7 +76,7 @@ local function go_on(s)
   return text_of(state)
 end
 
--- Keep the counts of customers right after attempts have ended, and tell those who wait for what has.
+-- Keep the counts of customers and workflows right after attempts have ended, and tell those who wait for what has.
 local function count_ends(settlements)
   local running, open = {}, {}
   for _, s in ipairs(settlements) do
@@ -94,13 +94,15 @@ local function count_ends(settlements)
   for customer, jobs in pairs(open) do
     count('open', customer, -jobs)
   end
-  if call('EXISTS', key('unmet')) == 1 then
-    local ended = {}
+  if call('EXISTS', key('step_of'), key('unmet')) > 0 then
+    local ended, statuses = {}, {}
     for _, s in ipairs(settlements) do
       if s.status ~= 'pending' then
         push(ended, s.id)
+        push(statuses, s.status)
       end
     end
+    close_steps(ended, statuses)
     tell_dependents(ended)
   end
 end

@@ -51,11 +51,15 @@
 --   matched        counter of changes to classes and signatures: whoever adds one has seen all of the others
 --   idle           set   classes that want a message on channel bus:wake when work arrives
 --   workflows      hash  "workflow|band" -> place shared by its jobs;  workflow_uses: hash, workflow -> stored jobs
+--   step_of        hash  job id -> its workflow, of open jobs of the workflows whose ends are told
+--   open_steps, bad_steps  hashes  workflow -> open jobs, jobs that ended otherwise than completed and were not repeated
+--   workflow_names hash  workflow -> its name, where its ends are told
 --   leases         hash  what only one control plane may do -> "end of its lease in ms|owner"
 --   nodes          hash  node id -> record as JSON (not ours: stores/valkey/nodes.py)
 --   tokens, tokens:used, tokens:uses   hashes  token id -> record, last use in ms, joins (stores/valkey/tokens.py)
 --   webhooks, webhooks:states  hashes  webhook id -> JSON (not ours: stores/valkey/webhooks.py)
 --   webhooks:pending  hash  delivery id -> JSON, of what is to be sent;  webhooks:position: an id of the log
+--   webhooks:jobs  since when jobs have addresses of their own, JSON
 --   webhooks:ended:<webhook>  list of its newest deliveries that ended, JSON
 --   files, batches, batches:cancels  hashes  id -> JSON, JSON, since when in ms (not ours: stores/valkey/batches.py)
 --   commands       hash  command id -> "how it stands|record as JSON"

@@ -1,6 +1,7 @@
 -- Jobs that wait for their time or for others, and how they end if they never run.
 
 local RESOLVED_AT_ONCE = 1000
+local ABSENT_TOLD = 10
 
 local function status_of(id)
   local text = call('HGET', key('states'), id)
@@ -35,6 +36,53 @@ local function wait_for(id, score, needs)
     call('HSET', key('unmet'), id, policy .. '|' .. unmet)
   end
   return unmet, nil
+end
+
+-- Return the jobs that are waited for, and exist neither here nor before them in this call.
+local function missing(jobs)
+  local here, absent = {}, {}
+  for _, job in ipairs(jobs) do
+    if not job.known and job.needs ~= '' then
+      for id in string.gmatch(string.match(job.needs, ' .*'), '%S+') do
+        if not here[id] and call('HEXISTS', key('jobs'), id) == 0 then
+          push(absent, id)
+        end
+      end
+    end
+    here[job.id] = true
+  end
+  return absent
+end
+
+-- Return a customer of whom more would wait than may, and how many wait now.
+local function too_many(jobs)
+  local new = {}
+  for _, job in ipairs(jobs) do
+    if not job.known and job.customer ~= '' then
+      new[job.customer] = (new[job.customer] or 0) + 1
+    end
+  end
+  for customer, more in pairs(new) do
+    local most = limits_of(customer).waiting_max
+    if most < NO_LIMIT then
+      local waiting = count_of('open', customer) - count_of('running', customer)
+      if waiting + more > most then
+        return customer, waiting
+      end
+    end
+  end
+end
+
+-- Return why new jobs cannot be taken, as submit.lua says it: none of them, or all.
+local function refusal_of(jobs)
+  local absent = missing(jobs)
+  if #absent > 0 then
+    return { -1, unpack(absent, 1, math.min(#absent, ABSENT_TOLD)) }
+  end
+  local customer, waiting = too_many(jobs)
+  if customer then
+    return { -2, customer, waiting }
+  end
 end
 
 local function stop_waiting(id)
@@ -85,6 +133,7 @@ local function doom(state, customer, because)
   end_unstarted(state, customer, 'failed', '{"code":"dependency_failed","message":"job ' .. because
     .. ', which it depends on, ended as ' .. (status_of(because) or 'unknown') .. '","retriable":false}')
   tell('job_failed', { state.id }, nil, nil, { 'dependency_failed' })
+  close_steps({ state.id }, { 'failed' })
 end
 
 -- A job has ended on which others wait: tell one of them. Whoever ends by it has dependents of its own.
