@@ -162,6 +162,17 @@ class Site:
         connection.close()
         return jobs
 
+    def completed(self) -> dict[str, Job]:
+        """Return all that completed, by id: of many it is too much to ask for each."""
+        found: list[Job] = []
+        path = "/api/jobs?status=completed&limit=500"
+        page = self.plane.get(path)
+        found += page["jobs"]
+        while page["next_cursor"]:
+            page = self.plane.get(f"{path}&cursor={page['next_cursor']}")
+            found += page["jobs"]
+        return {job["job_id"]: job for job in found}
+
     def facts(self) -> list[dict[str, Any]]:
         """Return the whole log."""
         facts: list[dict[str, Any]] = []

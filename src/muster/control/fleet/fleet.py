@@ -42,7 +42,7 @@ def _looks_the_same(node: Node, before: Node) -> bool:
 
 
 def _places_the_same(gpus: Sequence[Gpu], before: Sequence[Gpu]) -> bool:
-    """Loads and temperatures move all the time, and placement does not look at them."""
+    """Leave out loads and temperatures: they move all the time, and placement does not look at them."""
     return gpus is before or (
         len(gpus) == len(before) and all(map(eq, map(_GPU_AS_PLACED, gpus), map(_GPU_AS_PLACED, before)))
     )
