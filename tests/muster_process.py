@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.waiting import eventually_sync
 
@@ -26,6 +26,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Child(Protocol):
+    """What is asked of a process; subprocess.Popen is one."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | Any: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def kill(self) -> None: ...
+    def terminate(self) -> None: ...
+
+
 class MusterProcess:
     """One `muster` subcommand; its output goes to a file that failures show."""
 
@@ -36,24 +49,31 @@ class MusterProcess:
         self.arguments = arguments
         self.env = dict(env)
         self.log_path = folder / f"{command}.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Child | None = None
         self.enter: Callable[[], None] | None = None  # done in the new process, before it is ours
 
     def start(self) -> "MusterProcess":
+        self.process = self._spawn(_CLEAN | {"HOME": str(self.folder)} | self.env)
+        return self
+
+    def _spawn(self, env: Mapping[str, str]) -> "Child":
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
+            return subprocess.Popen(
                 self._command(),
-                env=_CLEAN | {"HOME": str(self.folder)} | self.env,
+                env=env,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 preexec_fn=self.enter,  # noqa: PLW1509 - one system call, which no thread can disturb
             )
-        return self
 
     def _command(self) -> list[str]:
-        return [sys.executable, "-m", "muster.cli.main", self.command, *self.arguments]
+        return [sys.executable, "-m", *self._words()]
+
+    def _words(self) -> list[str]:
+        """Return the module to run and its arguments."""
+        return ["muster.cli.main", self.command, *self.arguments]
 
     @property
     def pid(self) -> int:

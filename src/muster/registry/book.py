@@ -436,8 +436,9 @@ class NodeBook:
             node = self._reboot(entry, node, message.boot_id, now_ms)
         entry.silent_since_ms, entry.heard_here = now_ms, True
         workers, refused = self._own_workers(entry, message.workers, now_ms)
+        # What is the same stays the same object: whoever compares records from here on has it cheap.
         after = Node(
-            facts=message.facts,
+            facts=node.facts if message.facts == node.facts else message.facts,
             health=next_health(node.node_id, node.health, _OF_AGENT[message.status]),
             phase=message.phase,
             # Where nobody has decided yet, it was told so before its record was lost.
@@ -454,9 +455,9 @@ class NodeBook:
             last_seen_ms=now_ms,
             booted_at_ms=node.booted_at_ms,
             resources=message.resources,
-            gpus=message.gpus,
+            gpus=node.gpus if message.gpus == node.gpus else message.gpus,
             workers=workers,
-            services=message.services,
+            services=node.services if message.services == node.services else message.services,
             reason=message.reason,
         )
         return [*self._write(entry, after, now_ms), *refused]
@@ -509,7 +510,7 @@ class NodeBook:
         """Take only workers that carry the node's name; a refused one is told of once."""
         node = entry.node
         if workers == node.workers:
-            return workers, []
+            return node.workers, []
         own = {
             worker.worker_id: worker for worker in workers if worker.worker_id == worker_id(node.node_id, worker.index)
         }

@@ -6,9 +6,6 @@ Whatever breaks something has an `own_site`.
 
 import http.client
 import json
-import os
-import signal
-import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from muster.system import die_with_parent
 from tests.conformance.queue.live import TERMINAL, Live
-from tests.muster_process import ControlPlane, MusterProcess
+from tests.forked import MOTHER, ForkedPlane, ForkedProcess
+from tests.muster_process import MusterProcess
 from tests.waiting import eventually_sync
 
 MACHINE = "basic-machine-local"
@@ -41,18 +38,15 @@ QUIET = FAST | {"MUSTER_HEARTBEAT_INTERVAL_S": "5", "MUSTER_JOB_LEASE_S": "15"} 
 Job = dict[str, Any]
 
 
-class Machines(MusterProcess):
+class Machines(ForkedProcess):
     """Many machines in one process."""
 
     def __init__(self, folder: Path, gpus_of: Mapping[str, int], env: Mapping[str, str]) -> None:
         named = [f"{name}={gpus}" for name, gpus in gpus_of.items()]
-        super().__init__(
-            folder, "machines", str(folder), *named, env={"PYTHONPATH": os.pathsep.join(sys.path)} | dict(env)
-        )
-        self.enter = die_with_parent(signal.SIGKILL)
+        super().__init__(folder, "machines", str(folder), *named, env=env)
 
-    def _command(self) -> list[str]:
-        return [sys.executable, "-m", "tests.conformance.queue.machines", *self.arguments]
+    def _words(self) -> list[str]:
+        return ["tests.conformance.queue.machines", *self.arguments]
 
 
 class Site:
@@ -61,7 +55,7 @@ class Site:
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self.folder = folder
         self.env = FAST | dict(env)
-        self.plane = ControlPlane(folder / "plane", env=self.env)
+        self.plane = ForkedPlane(folder / "plane", env=self.env)
         self.watch: Live | None = None
         self._machines: list[MusterProcess] = []
 
@@ -79,7 +73,7 @@ class Site:
     ) -> MusterProcess:
         """Start an agent as the document's container configures it."""
         folder = self.folder / machine_id
-        process = MusterProcess(
+        process = ForkedProcess(
             folder,
             "agent",
             env=self.env
@@ -168,6 +162,17 @@ class Site:
         connection.close()
         return jobs
 
+    def completed(self) -> dict[str, Job]:
+        """Return all that completed, by id: of many it is too much to ask for each."""
+        found: list[Job] = []
+        path = "/api/jobs?status=completed&limit=500"
+        page = self.plane.get(path)
+        found += page["jobs"]
+        while page["next_cursor"]:
+            page = self.plane.get(f"{path}&cursor={page['next_cursor']}")
+            found += page["jobs"]
+        return {job["job_id"]: job for job in found}
+
     def facts(self) -> list[dict[str, Any]]:
         """Return the whole log."""
         facts: list[dict[str, Any]] = []
@@ -176,6 +181,12 @@ class Site:
             facts += page
             after = page[-1]["id"]
         return facts
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _mother() -> Iterator[None]:
+    yield
+    MOTHER.stop()
 
 
 @pytest.fixture(scope="package")

@@ -28,5 +28,9 @@ async def run(folder: Path, gpus_of: dict[str, str]) -> None:
     await asyncio.Event().wait()  # until this process is killed, as machines that crash are
 
 
-if __name__ == "__main__":
+def main() -> None:
     asyncio.run(run(Path(sys.argv[1]), dict(machine.split("=") for machine in sys.argv[2:])))
+
+
+if __name__ == "__main__":
+    main()

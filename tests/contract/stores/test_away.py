@@ -82,13 +82,13 @@ async def test_a_subscription_tells_of_a_gap_and_can_be_made_again(server: Valke
 
 async def test_a_quiet_subscription_is_asked_whether_it_lives(server: ValkeyServer) -> None:
     store = await ValkeyStore.open(server.url)
-    bus = ValkeyBus(store.server, quiet_s=0.02)
+    bus = ValkeyBus(store.server, quiet_s=0.2)  # as long as a busy machine may take to answer
     heard: list[bytes] = []
 
     async def asked_often() -> Any:
         stats = await store.server.execute("INFO", "commandstats")
         calls = re.search(rb"cmdstat_ping:calls=(\d+)", stats)
-        return calls is not None and int(calls.group(1)) > 5
+        return calls is not None and int(calls.group(1)) > 2
 
     listening = asyncio.create_task(_listen(bus, heard))
     await eventually(asked_often)

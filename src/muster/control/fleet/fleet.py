@@ -1,13 +1,14 @@
 """The fleet as this control plane knows it: the registry's book, its effects carried out, the view for placement."""
 
 from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
+from operator import attrgetter, eq
 
 from msgspec import Struct
 
 from muster.clock import Clock
 from muster.control.fleet.candidates import candidates_of
 from muster.control.recorder import Recorder
+from muster.domain.gpu import Gpu
 from muster.domain.node import Node
 from muster.errors import NodeNotFound
 from muster.ids import NodeId
@@ -16,6 +17,7 @@ from muster.registry.book import DropNode, Effect, Emit, NodeBook, SaveNode, Sho
 from muster.wire.peers import NodeNews
 
 _BY_ID = attrgetter("facts.node_id")
+_GPU_AS_PLACED = attrgetter("index", "memory_total_mb", "memory_used_mb", "owners", "out_of_service")
 
 NodesChanged = Callable[[set[NodeId]], None]
 DeafFor = Callable[[], float | None]
@@ -34,8 +36,15 @@ def _looks_the_same(node: Node, before: Node) -> bool:
         and node.draining is before.draining
         and node.drained_services == before.drained_services
         and node.services == before.services
-        and node.gpus == before.gpus
+        and _places_the_same(node.gpus, before.gpus)
         and node.facts == before.facts
+    )
+
+
+def _places_the_same(gpus: Sequence[Gpu], before: Sequence[Gpu]) -> bool:
+    """Leave out loads and temperatures: they move all the time, and placement does not look at them."""
+    return gpus is before or (
+        len(gpus) == len(before) and all(map(eq, map(_GPU_AS_PLACED, gpus), map(_GPU_AS_PLACED, before)))
     )
 
 

@@ -29,9 +29,9 @@ end
 -- session is unknown: then it holds nothing.
 local function settle_mine(settlements, session, worker)
   if #settlements == 0 then
-    return {}
+    return NONE
   end
-  local mine, refused, late, attempts, seen = {}, {}, {}, {}, {}
+  local mine, refused, late, attempts, seen = {}, {}, NONE, NONE, {}
   for n, text in ipairs(read_texts(ids_of(settlements))) do
     local s = settlements[n]
     local outcome = s.attempt .. s.status
@@ -42,6 +42,9 @@ local function settle_mine(settlements, session, worker)
     elseif seen[s.id] ~= outcome and not (text and repeats(text, s, session)) then
       push(refused, s.id)
       if call('HEXISTS', key('jobs'), s.id) == 1 then  -- else it is only somebody's word
+        if late == NONE then
+          late, attempts = {}, {}
+        end
         push(late, s.id)
         push(attempts, s.attempt)
       end
@@ -90,8 +93,8 @@ end
 
 -- Lease jobs to the session and add them to the reply.
 local function lease(ids, entries, session, worker, lease_ends, reply)
-  local batch, texts, attempts, earliest = new_batch(), read_texts(ids), {}, lease_ends
-  local running, clocks = {}, {}
+  local batch, texts, attempts, earliest = batch_for(#ids), read_texts(ids), {}, lease_ends
+  local running, clocks = NONE, {}
   local priorities = #ids > 1 and band_of(score_of(entries[#ids])) - band_of(score_of(entries[1])) + 1 or 1
   for n, id in ipairs(ids) do
     local timeout_ms, signature, score, customer = string.match(entries[n], '^(%d+)|([^|]*)|(%d+)|[^|]*|([^|]*)|')
@@ -99,17 +102,20 @@ local function lease(ids, entries, session, worker, lease_ends, reply)
       clocks[math.floor(score / BAND)] = score  -- the last of a band is the highest
     end
     if customer ~= '' then
+      if running == NONE then
+        running = {}
+      end
       running[customer] = (running[customer] or 0) + 1
     end
     local attempt, retries, avoids = history(id, texts[n])
     local state = 'assigned|' .. attempt .. '|' .. session .. '|' .. worker .. '|' .. retries .. '|' .. NOW_TEXT .. '|'
       .. timeout_ms .. '|||' .. signature .. '|' .. customer .. '|'
     local deadline = NOW + timeout_ms
-    file(batch.HSET, key('states'), id, state)
-    file(batch.SADD, key('held:', session), id)
-    file(batch.ZADD, key('in:assigned'), NOW_TEXT, id)
+    put(batch, 'HSET', key('states'), id, state)
+    put(batch, 'SADD', key('held:', session), id)
+    put(batch, 'ZADD', key('in:assigned'), NOW_TEXT, id)
     if avoids then
-      file(batch.ZREM, key('avoiding'), id)
+      put(batch, 'ZREM', key('avoiding'), id)
     end
     attempts[n] = attempt
     reply[3 * n], reply[3 * n + 1], reply[3 * n + 2] = entries[n], tonumber(attempt), deadline
@@ -125,7 +131,11 @@ local function lease(ids, entries, session, worker, lease_ends, reply)
   if earliest < lease_ends then
     call('ZADD', key('looks'), 'LT', earliest, session)
   end
-  tell('job_claimed', ids, worker, attempts)
+  if #ids == 1 then
+    tell_one('job_claimed', ids[1], worker, attempts[1], '')
+  else
+    tell('job_claimed', ids, worker, attempts)
+  end
 end
 
 define('claim', function()

@@ -14,6 +14,7 @@
 
 local FIELDS = 11
 
+-- Read the jobs from the arguments; `jobs.wait` and `jobs.have_customers` say what has to be looked at at all.
 local function read_jobs(count)
   local jobs, seen = {}, {}
   for n = 1, count do
@@ -25,6 +26,8 @@ local function read_jobs(count)
       deadline = deadline, needs = needs, told = told, spec = spec, known = seen[id] or call('HEXISTS', key('jobs'), id) == 1,
     }
     seen[id] = true
+    jobs.wait = jobs.wait or needs ~= ''
+    jobs.have_customers = jobs.have_customers or customer ~= ''
   end
   return jobs
 end
@@ -47,7 +50,7 @@ end
 -- priority share the place of the first of them, so that they stay together.
 local function score_of(job, tags)
   if job.workflow ~= '' then
-    local band = band_of(job.base)
+    local band = band_from(job.base)
     local field = job.workflow .. '|' .. band
     call('HSETNX', key('workflows'), field, int(next_place(tags, job.customer, band)))
     call('HINCRBY', key('workflow_uses'), job.workflow, 1)
@@ -55,7 +58,7 @@ local function score_of(job, tags)
   elseif job.due ~= '' then
     return job.base
   end
-  return int(job.base + next_place(tags, job.customer, band_of(job.base)))
+  return int(job.base + next_place(tags, job.customer, band_from(job.base)))
 end
 
 -- Put a job where it waits: into `queues`, or for its time or others. Return the job that it fails by, if any.
@@ -95,10 +98,22 @@ local function store(job, tags, queues)
 end
 
 local RATES_KEPT_S = 900
+local MINUTE_MS = 60000
+
+local minute, minute_starts = nil, nil
+
+-- Return the number of this minute as text.
+local function this_minute()
+  if not minute or NOW < minute_starts or NOW >= minute_starts + MINUTE_MS then
+    local number = math.floor(NOW / MINUTE_MS)
+    minute, minute_starts = int(number), number * MINUTE_MS
+  end
+  return minute
+end
 
 -- Count what came in this minute, by signature.
 local function count_submitted(uses)
-  local name = key('rates:', math.floor(NOW / 60000))
+  local name = key('rates:', this_minute())
   for signature, jobs in pairs(uses) do
     if call('HINCRBY', name, signature, jobs) == jobs then  -- perhaps the first of this minute
       call('EXPIRE', name, RATES_KEPT_S)
@@ -112,7 +127,7 @@ define('submit', function()
   if #unknown > 0 then
     return { 0, unpack(unknown) }
   end
-  local refusal = ARGV[A + 1] ~= '1' and refusal_of(jobs)
+  local refusal = ARGV[A + 1] ~= '1' and (jobs.wait or jobs.have_customers) and refusal_of(jobs)
   if refusal then
     return refusal
   end

@@ -39,6 +39,11 @@ end
 
 -- Write one event for each kind and worker.
 local function tell_of(settlements)
+  if #settlements == 1 then
+    local s = settlements[1]
+    tell_one(s.kind, s.id, s.worker, s.attempt, s.code == NO_CODE and '' or s.code)
+    return
+  end
   local groups, order = {}, {}
   for _, s in ipairs(settlements) do
     local name = s.kind .. ' ' .. s.worker
@@ -78,10 +83,13 @@ end
 
 -- Keep the counts of customers and workflows right after attempts have ended, and tell those who wait for what has.
 local function count_ends(settlements)
-  local running, open = {}, {}
+  local running, open = NONE, NONE
   for _, s in ipairs(settlements) do
     local customer = customer_of(s.state.tail)
     if customer then
+      if running == NONE then
+        running, open = {}, {}
+      end
       running[customer] = (running[customer] or 0) + 1
       if s.status ~= 'pending' then
         open[customer] = (open[customer] or 0) + 1
@@ -110,31 +118,32 @@ end
 -- End the running attempts that `settlements` speak of. Whoever calls has checked that they run, and added the session,
 -- the worker, and the state as {status, tail}.
 local function end_attempts(settlements)
-  local batch = new_batch()
+  if #settlements == 0 then
+    return
+  end
+  local batch = batch_for(#settlements)
   for _, s in ipairs(settlements) do
-    file(batch.SREM, key('held:', s.session), s.id)
-    file(batch.ZREM, key('in:', s.state.status), s.id)
+    put(batch, 'SREM', key('held:', s.session), s.id)
+    put(batch, 'ZREM', key('in:', s.state.status), s.id)
     if s.status == 'pending' then
-      file(batch.HSET, key('states'), s.id, go_on(s))
-      file(batch.HDEL, key('progress'), s.id)
+      put(batch, 'HSET', key('states'), s.id, go_on(s))
+      put(batch, 'HDEL', key('progress'), s.id)
     else
-      file(batch.HSET, key('states'), s.id, ended_text(s.state, s.status))
-      file(batch.ZADD, key('in:', s.status), NOW_TEXT, s.id)
+      put(batch, 'HSET', key('states'), s.id, ended_text(s.state, s.status))
+      put(batch, 'ZADD', key('in:', s.status), NOW_TEXT, s.id)
     end
     if s.result ~= '' then
-      file(batch.HSET, key('results'), s.id, s.result)
+      put(batch, 'HSET', key('results'), s.id, s.result)
     end
     if s.error ~= '' then
-      file(batch.HSET, key('errors'), s.id, s.error)
+      put(batch, 'HSET', key('errors'), s.id, s.error)
     elseif s.status ~= 'pending' and s.attempt ~= '1' then
-      file(batch.HDEL, key('errors'), s.id)  -- of an attempt before
+      put(batch, 'HDEL', key('errors'), s.id)  -- of an attempt before
     end
   end
   write(batch)
   tell_of(settlements)
-  if #settlements > 0 then
-    count_ends(settlements)
-  end
+  count_ends(settlements)
 end
 
 -- Put running jobs back as if the attempts had not been; return their ids.

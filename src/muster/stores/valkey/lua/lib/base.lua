@@ -168,8 +168,27 @@ local function new_batch()
   return { HSET = {}, HDEL = {}, SADD = {}, SREM = {}, ZADD = {}, ZREM = {} }
 end
 
+-- What is never written to: to make a table costs as much as a command.
+local NONE = {}
+
+-- Return a batch for so many jobs: none for one, of which `put` writes each thing at once.
+local function batch_for(jobs)
+  return jobs > 1 and new_batch() or nil
+end
+
+-- Write a value, or a pair, with the rest of the batch, or at once where there is none.
+local function put(batch, command, name, value, partner)
+  if batch then
+    file(batch[command], name, value, partner)
+  elseif partner then
+    call(command, name, value, partner)
+  else
+    call(command, name, value)
+  end
+end
+
 local function write(batch)
-  for command, lists in pairs(batch) do
+  for command, lists in pairs(batch or NONE) do
     for name, values in pairs(lists) do
       bulk(command, name, values)
     end
@@ -177,6 +196,15 @@ local function write(batch)
 end
 
 local IDS_PER_EVENT = 50
+
+local function log(lines)
+  call('XADD', key('log'), 'MAXLEN', '~', EVENTS_MAX, '*', 'job', lines)
+end
+
+-- Append an event that speaks of one job which a worker has or had.
+local function tell_one(kind, id, worker, attempt, code)
+  log(kind .. '\n' .. NOW_TEXT .. '\n' .. worker .. '\n' .. id .. '\n' .. attempt .. '\n' .. code)
+end
 
 -- Append an event that speaks of all `ids`, as lines: kind, time, worker, ids, attempts, codes ("-": none). The last
 -- two run beside `ids`. Many ids make several events: the log is capped by entries, so each must be small.
@@ -186,6 +214,6 @@ local function tell(kind, ids, worker, attempts, codes)
     local lines = kind .. '\n' .. NOW_TEXT .. '\n' .. (worker or '') .. '\n' .. table.concat(ids, ' ', first, last)
     lines = lines .. '\n' .. (worker and table.concat(attempts, ' ', first, last) or '')
     lines = lines .. '\n' .. (codes and table.concat(codes, ' ', first, last) or '')
-    call('XADD', key('log'), 'MAXLEN', '~', EVENTS_MAX, '*', 'job', lines)
+    log(lines)
   end
 end

@@ -12,6 +12,20 @@ local function band_of(score)
   return int(math.floor(score / BAND))
 end
 
+local band_at = {}  -- band by the first score of it; there is one for each priority
+
+-- Return the band that begins at this score.
+local function band_from(base)
+  local band = band_at[base]
+  if not band then
+    band = band_of(base)
+    if math.fmod(base, BAND) == 0 then
+      band_at[base] = band
+    end
+  end
+  return band
+end
+
 -- Return the place of a customer's next job in a band, and count it: the rule is in jobs/order.py. `tags` gathers what
 -- is to be written.
 local function next_place(tags, customer, band)
@@ -157,19 +171,18 @@ end
 
 -- Put jobs into a queue and so into line; `members` is score, id, score, id…
 local function place(queue, members)
-  local lowest = members[1]
+  local line, lowest = key('p:', queue), members[1]
   for at = 3, members.n or #members, 2 do
     if tonumber(members[at]) < tonumber(lowest) then
       lowest = members[at]
     end
   end
-  local head = head_of(queue)
-  bulk('ZADD', key('p:', queue), members)
+  bulk('ZADD', line, members)
   bulk('ZADD', key('pending'), members)
   if is_variant(queue) then
     note_variant(queue)
   end
-  if not head or tonumber(lowest) < tonumber(head) then
+  if call('ZCOUNT', line, '-inf', '(' .. lowest) == 0 then  -- a new head; to count is cheaper than to read the old one
     offer(queue, lowest)
   end
 end

@@ -26,6 +26,9 @@ local function whole(s)
 end
 
 local function read_texts(ids)
+  if #ids == 1 then
+    return { call('HGET', key('states'), ids[1]) }
+  end
   local texts = {}
   for first = 1, #ids, BULK do
     local last = math.min(first + BULK - 1, #ids)
