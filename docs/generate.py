@@ -1,4 +1,4 @@
-"""Write docs/reference/settings.md, cli.md and metrics.md from the code (`make docs`); a test holds them against it."""
+"""Write what docs/reference/ says of the code from the code (`make docs`); a test holds the pages against it."""
 
 import inspect
 import os
@@ -9,6 +9,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin
 
 import typer
+from docs.api_page import api_page
 from msgspec.inspect import Metadata, StructType, type_info
 from typer.models import ArgumentInfo
 
@@ -175,7 +176,12 @@ def _cell(text: str) -> str:
 def pages() -> dict[Path, str]:
     for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME"):  # defaults are shown as they are without them
         os.environ.pop(name, None)
-    texts = {"settings.md": settings_page(), "cli.md": cli_page(), "metrics.md": metrics_page()}
+    texts = {
+        "settings.md": settings_page(),
+        "cli.md": cli_page(),
+        "api.md": api_page(NOTE),
+        "metrics.md": metrics_page(),
+    }
     return {REFERENCE / name: text for name, text in texts.items()}
 
 
