@@ -1,4 +1,4 @@
-"""Write settings, cli, api and metrics below docs/reference (`make docs`); a test holds them against the code."""
+"""Write what docs/reference/ says of the code from the code (`make docs`); a test holds the pages against it."""
 
 import inspect
 import os

@@ -10,13 +10,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from muster.system import die_with_parent
 from tests.muster_process import ControlPlane, MusterProcess
+from tests.waiting import eventually_sync
 
 _IMPORTED = (
     "muster.cli.main",
@@ -25,7 +25,6 @@ _IMPORTED = (
     "muster.app.node",
     "tests.conformance.queue.machines",
 )
-_LOOK_S = 0.01
 
 
 class Mother:
@@ -72,12 +71,13 @@ class Forked:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        deadline_s = time.monotonic() + (float("inf") if timeout is None else timeout)
-        while (code := self.poll()) is None:
-            if time.monotonic() > deadline_s:
-                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
-            time.sleep(_LOOK_S)  # only between looks
-        return code
+        limit_s = float("inf") if timeout is None else timeout
+        try:
+            eventually_sync(lambda: self.poll() is not None, limit_s)
+        except AssertionError:
+            raise subprocess.TimeoutExpired(str(self.pid), limit_s) from None
+        assert self.returncode is not None
+        return self.returncode
 
     def kill(self) -> None:
         self._send(signal.SIGKILL)

@@ -38,6 +38,7 @@ from muster.control.webhooks.service import WebhookDesk
 from muster.domain.capability import Capability
 from muster.domain.job import ClaimedJob, JobSpec, JobStatus
 from muster.domain.node import NodeFacts, Phase
+from muster.domain.trace import Tracer
 from muster.domain.worker import Worker, WorkerStatus
 from muster.events.hub import Hub, HubLimits
 from muster.gateway.route import Router
@@ -45,7 +46,7 @@ from muster.gateway.usage import GatewayView, Usage
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.jobs.retry import RetryPolicy
 from muster.placement.scores import Strategy
-from muster.ports import JobKind, Tracer
+from muster.ports import JobKind
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.stores.files.directory import DirectoryFiles

@@ -8,7 +8,7 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from muster.ports import About, SpanKind
+from muster.domain.trace import About, SpanKind
 
 
 class RememberedSpan:

@@ -27,9 +27,10 @@ from muster.agent.surroundings import Surroundings
 from muster.clock import Clock, Rng
 from muster.domain.node import Phase
 from muster.domain.service import Service
+from muster.domain.trace import Tracer
 from muster.errors import MusterError, SetupError, UpstreamFailed
 from muster.ids import new_id
-from muster.ports import Connector, FileLink, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink, ReportProgress, Tracer
+from muster.ports import Connector, FileLink, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink, ReportProgress
 from muster.wire import Deregistration, Heartbeat, HeartbeatReply, Registration
 
 log = structlog.get_logger()
@@ -130,8 +131,7 @@ class Agent:
         self._startup: asyncio.Task[None] | None = None
         self._stop_asked = asyncio.Event()
         self._stop_reason = "stopped"
-        self._superseded = False
-        self._draining = False
+        self._superseded = self._draining = False
         self._models, self._missing_models = dict[str, str](), dict[str, str]()
         self._board.on_change(self.hurry)
 

@@ -7,7 +7,8 @@ from msgspec import Struct
 from muster.agent.board import ServiceBoard
 from muster.agent.outbox import Outbox
 from muster.clock import Clock, Rng
-from muster.ports import Connector, FileLink, Tracer
+from muster.domain.trace import Tracer
+from muster.ports import Connector, FileLink
 
 
 class Surroundings(Struct, frozen=True, kw_only=True):

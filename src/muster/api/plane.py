@@ -25,6 +25,7 @@ from muster.control.jobs.schedules import ScheduleService
 from muster.control.jobs.service import JobService
 from muster.control.jobs.tasks import TaskDesk
 from muster.control.webhooks.service import WebhookDesk
+from muster.domain.trace import Tracer
 from muster.errors import SwitchedOff
 from muster.events.hub import Hub
 from muster.gateway import GatewayView
@@ -32,7 +33,7 @@ from muster.metrics import Metric
 from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
 from muster.placement.wish import Wish
-from muster.ports import EventLog, JobKind, NodeLink, RentedMachine, Tracer
+from muster.ports import EventLog, JobKind, NodeLink, RentedMachine
 
 Decide = Callable[[Wish, Sequence[Candidate] | None], Decision]
 

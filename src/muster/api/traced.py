@@ -6,9 +6,9 @@ from functools import partial
 import msgspec
 
 from muster.domain.job import JobSpec
-from muster.domain.trace import traceparent_in
+from muster.domain.trace import Span, SpanKind, Tracer, traceparent_in
 from muster.errors import MusterError
-from muster.ports import Span, SpanKind, Submitted, Tracer
+from muster.ports import Submitted
 
 Submit = Callable[[Sequence[JobSpec]], Awaitable[list[Submitted]]]
 

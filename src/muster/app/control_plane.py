@@ -113,9 +113,7 @@ class ControlPlane:
 
     async def _start(self) -> None:
         settings = self._settings
-        self._tracer = open_tracer(settings, "control-plane")
-        if self._tracer is not None:
-            await self._stack.start(self._tracer)
+        self._tracer = await self._open_tracer()
         store = await self._open_store()
         recorder = Recorder(store.nodes, store.log)
         fleet = Fleet(self._book(), recorder, self._clock)
@@ -184,6 +182,11 @@ class ControlPlane:
         await self._stack.start(StateFile(settings.data_path, lambda: self.urls, lambda: grpc.url))
         self._tell_fleet_api()
 
+    async def _start_tracer(self) -> None:
+        self._tracer = open_tracer(self._settings, "control-plane")
+        if self._tracer is not None:
+            await self._stack.start(self._tracer)
+
     async def _start_optional(
         self, cloud: Cloud | None, fleet: Fleet, pool_nodes: PoolNodes | None, jobs: JobService, leader: Leader
     ) -> None:
@@ -206,6 +209,12 @@ class ControlPlane:
         where = self.urls[0] if self._settings.fleet_api_url else "off, only this machine is served"
         told = f"Fleet API: {where}"
         log.info(told)
+
+    async def _open_tracer(self) -> OtelTracer | None:
+        tracer = open_tracer(self._settings, "control-plane")
+        if tracer is not None:
+            await self._stack.start(tracer)
+        return tracer
 
     async def _open_store(self) -> ValkeyStore:
         make_data_dir(self._settings.data_path)

@@ -13,9 +13,8 @@ import structlog
 
 from muster import __version__
 from muster.agent.jobs.traced import TRACEPARENT
-from muster.domain.trace import traceparent_in
+from muster.domain.trace import About, SpanKind, traceparent_in
 from muster.errors import SetupError
-from muster.ports import About, SpanKind
 from muster.settings import Settings
 
 if TYPE_CHECKING:

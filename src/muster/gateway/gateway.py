@@ -9,6 +9,7 @@ from muster.access.roles import Right
 from muster.access.routes import right_for
 from muster.clock import Clock, Rng
 from muster.domain.service import Dialect
+from muster.domain.trace import Tracer
 from muster.errors import InvalidInput, ModelNotFound, MusterError, PayloadTooLarge, Unauthorized
 from muster.gateway import ollama, openai
 from muster.gateway.call import Call
@@ -29,7 +30,7 @@ from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
 from muster.placement.scores import Strategy
 from muster.placement.wish import Wish
-from muster.ports import FleetView, Tracer, Waker
+from muster.ports import FleetView, Waker
 
 _GET = (b"GET", b"HEAD")
 _POST = (b"POST",)

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from muster.clock import Clock
+from muster.domain.trace import Tracer
 from muster.errors import MusterError, ShuttingDown
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.route import Router
 from muster.gateway.upstream import Upstreams
 from muster.gateway.usage import Finished, Usage
 from muster.gateway.waking import Wakings
-from muster.ports import Tracer
 
 
 class Running(Protocol):

@@ -1,8 +1,8 @@
 """The spans of one request: itself, and each attempt on a worker. Only where traces are kept is there one at all."""
 
+from muster.domain.trace import About, Span, SpanKind, Tracer
 from muster.gateway.call import Call
 from muster.gateway.request import Request
-from muster.ports import About, Span, SpanKind, Tracer
 
 _TRACEPARENT = b"traceparent"
 

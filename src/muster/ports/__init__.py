@@ -16,7 +16,7 @@ from muster.ports.jobs import (
     Renewed,
     Submitted,
 )
-from muster.ports.life import About, Lifecycle, Span, SpanKind, Tracer
+from muster.ports.life import Lifecycle
 from muster.ports.links import FileLink, JobLink, NodeLink
 from muster.ports.node import (
     Connector,
@@ -45,7 +45,6 @@ from muster.ports.stores import (
 )
 
 __all__ = [
-    "About",
     "BatchStore",
     "BlobStore",
     "Bus",
@@ -80,11 +79,8 @@ __all__ = [
     "RentedMachine",
     "ReportProgress",
     "ScheduleStore",
-    "Span",
-    "SpanKind",
     "Submitted",
     "TokenStore",
-    "Tracer",
     "UnloadsModels",
     "Waker",
     "WebhookStore",

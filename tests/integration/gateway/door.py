@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from muster.domain.trace import Tracer
 from muster.errors import Unauthorized
 from muster.gateway import Finished, Front, Gateway, GatewayLimits
 from muster.gateway.gateway import Authenticate
 from muster.placement.scores import Strategy
-from muster.ports import Tracer, Waker
+from muster.ports import Waker
 from muster.system import SystemClock
 from tests.integration.gateway.fleet import FleetTwin
 from tests.integration.gateway.wire import Wire

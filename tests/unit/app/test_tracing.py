@@ -8,8 +8,8 @@ from aiohttp import web
 
 from muster.agent.jobs.traced import TRACEPARENT
 from muster.app.tracing import open_tracer, passing_on
+from muster.domain.trace import SpanKind
 from muster.errors import SetupError
-from muster.ports import SpanKind
 from muster.settings import Settings, load_settings
 from tests.muster_process import free_port
 from tests.traces import collector

@@ -86,6 +86,7 @@ def test_without_a_python_the_next_step_is_to_install_one(machine: Machine) -> N
 
 def test_programs_that_are_there_are_not_installed(machine: Machine) -> None:
     machine.has("gcc", "exit 0")
+    machine.has("promtool", "exit 0")
     machine.has("chromium", "exit 0")
     machine.has("redis-server", "exit 0")
 
@@ -96,6 +97,7 @@ def test_programs_that_are_there_are_not_installed(machine: Machine) -> None:
 
 def test_without_root_the_exact_command_is_shown(machine: Machine) -> None:
     machine.has("gcc", "exit 0")
+    machine.has("promtool", "exit 0")
     machine.has("id", "echo 1000")
     machine.has("apt-get", "exit 0")
     machine.has("chromium", "exit 0")
@@ -110,6 +112,7 @@ def test_without_root_the_exact_command_is_shown(machine: Machine) -> None:
 @pytest.mark.parametrize("root", [True, False], ids=["root", "sudo without a password"])
 def test_with_root_they_are_installed(machine: Machine, root: bool) -> None:  # noqa: FBT001 - a parameter of the test
     machine.has("gcc", "exit 0")
+    machine.has("promtool", "exit 0")
     machine.has("id", f"echo {0 if root else 1000}")
     machine.has("sudo", '[ "$2" = true ] || { shift; "$@"; }')
     machine.has("apt-get", f'echo "$@" >> {machine.path}/asked')
@@ -123,6 +126,7 @@ def test_with_root_they_are_installed(machine: Machine, root: bool) -> None:  # 
 
 def test_what_apt_cannot_install_is_said(machine: Machine) -> None:
     machine.has("gcc", "exit 0")
+    machine.has("promtool", "exit 0")
     machine.has("id", "echo 0")
     machine.has("apt-get", "echo no such package; exit 100")
 
@@ -135,6 +139,7 @@ def test_what_apt_cannot_install_is_said(machine: Machine) -> None:
 
 def test_a_machine_without_apt_is_told_what_is_missing(machine: Machine) -> None:
     machine.has("gcc", "exit 0")
+    machine.has("promtool", "exit 0")
     machine.has("id", "echo 0")
 
     ran = machine.run("sh", "tools/test_programs.sh")

@@ -5,8 +5,8 @@ from collections.abc import Awaitable
 from contextvars import ContextVar
 
 from muster.domain.job import ClaimedJob
+from muster.domain.trace import About, SpanKind, Tracer
 from muster.ids import WorkerId
-from muster.ports import About, SpanKind, Tracer
 from muster.wire import Outcome
 
 # What requests to services are to say, while an attempt runs.

@@ -16,11 +16,12 @@ from muster.agent.jobs.session import Session
 from muster.agent.jobs.traced import traced
 from muster.clock import Clock, Rng
 from muster.domain.job import ClaimedJob, JobError, Progress
+from muster.domain.trace import Tracer
 from muster.domain.worker import Worker as WorkerRecord
 from muster.domain.worker import WorkerStatus
 from muster.errors import InvalidInput, MusterError, UpstreamFailed, UpstreamTimeout
 from muster.ids import NodeId, worker_id
-from muster.ports import FileLink, JobLink, Tracer
+from muster.ports import FileLink, JobLink
 from muster.wire import ClaimReply, Outcome, OutcomeKind
 
 log = structlog.get_logger()

@@ -144,7 +144,7 @@ class Drawing:
     def _help(self, width: int, room: int) -> list[Text]:
         names = max(len(keys) for keys, _ in HELP)
         lines = [Text(), *(Text(cut(f"{keys:<{names}}  {what}", width, self._glyphs)) for keys, what in HELP)]
-        return [*lines, Text(), Text("Any key goes back.")][:room]
+        return [*lines, Text(), Text(cut("Any key goes back.", width, self._glyphs))][:room]
 
     # --- lists -------------------------------------------------------------------------------------------------------
 
@@ -388,7 +388,7 @@ def _fitting(columns: list[Column], width: int) -> list[Column]:
         columns.remove(min(columns, key=lambda column: column.dear))
     first, *others = columns
     rest = room - sum(column.width + 1 for column in others)
-    return [first._replace(width=max(1, min(rest, 2 * first.width))), *others]
+    return [first._replace(width=max(0, min(rest, 2 * first.width))), *others]
 
 
 def _trimmed(line: Text) -> Text:

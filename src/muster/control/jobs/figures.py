@@ -22,24 +22,27 @@ class JobFigures:
         self._begun: dict[tuple[JobId, int], tuple[float, str]] = {}
 
     def claimed(self, jobs: Sequence[ClaimedJob], now_ms: int, now_s: float) -> None:
+        begun, waited = self._begun, self._wait.observe
         for job in jobs:
             spec = job.spec
+            service = spec.service_required
             if job.attempt == _FIRST_ATTEMPT:
-                since_ms = max(spec.created_at, spec.run_at or 0)
-                self._wait.observe(max(0, now_ms - since_ms) / 1000, spec.service_required)
-            self._begun[spec.job_id, job.attempt] = (now_s, spec.service_required)
-        while len(self._begun) > _RUNNING_MAX:
-            del self._begun[next(iter(self._begun))]
+                since_ms = spec.created_at if spec.run_at is None else max(spec.created_at, spec.run_at)
+                waited((now_ms - since_ms) / 1000, service)
+            begun[spec.job_id, job.attempt] = (now_s, service)
+        while len(begun) > _RUNNING_MAX:
+            del begun[next(iter(begun))]
 
     def settled(self, settlements: Sequence[Settlement], refused: Collection[JobId], now_s: float) -> None:
+        outcomes, forget, ran = self.outcomes, self._begun.pop, self._run.observe
         for settlement in settlements:
-            begun = self._begun.pop((settlement.job_id, settlement.attempt), None)
-            if settlement.job_id in refused:
-                self.outcomes["refused"] += 1
+            begun = forget((settlement.job_id, settlement.attempt), None)
+            if refused and settlement.job_id in refused:
+                outcomes["refused"] += 1
                 continue
-            self.outcomes[_outcome(settlement)] += 1
+            outcomes[_outcome(settlement)] += 1
             if begun is not None:
-                self._run.observe(now_s - begun[0], begun[1])
+                ran(now_s - begun[0], begun[1])
 
     def metrics(self) -> Iterator[Metric]:
         yield JOBS_SUBMITTED.single(self.submitted)
@@ -50,5 +53,5 @@ class JobFigures:
 
 def _outcome(settlement: Settlement) -> str:
     if settlement.status is not JobStatus.PENDING:
-        return settlement.status.value
+        return settlement.status
     return "retried" if settlement.counts else "returned"

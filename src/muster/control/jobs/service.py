@@ -27,23 +27,12 @@ from muster.domain.job import (
     Settlement,
 )
 from muster.domain.queue import ALL_SERVICES
+from muster.domain.trace import About, SpanKind, Tracer
 from muster.errors import Conflict, InvalidInput, JobNotFound, MusterError, StoreUnavailable
 from muster.ids import JobId, WorkerId, check_name, new_id
 from muster.jobs import explain as why
 from muster.jobs import matching, retry, submission
-from muster.ports import (
-    About,
-    Bus,
-    CapabilityClass,
-    JobIndex,
-    JobLines,
-    JobPage,
-    JobQueue,
-    JobUpkeep,
-    SpanKind,
-    Submitted,
-    Tracer,
-)
+from muster.ports import Bus, CapabilityClass, JobIndex, JobLines, JobPage, JobQueue, JobUpkeep, Submitted
 from muster.wire import (
     ClaimReply,
     ClaimRequest,
