@@ -20,12 +20,15 @@ from muster.agent.report.heartbeat import Pulse
 from muster.agent.report.sampler import NodeState, Sampler
 from muster.agent.services.actions import ServiceActions
 from muster.agent.services.attach import Attachments, Discovery, Identify
-from muster.agent.services.supervisor import HealthCheck, Provisions, Supervisor
+from muster.agent.services.cgroups import find_cgroups
+from muster.agent.services.launch import HealthCheck, Provisions
+from muster.agent.services.supervisor import Supervisor
 from muster.agent.services.template import instances, models_of
 from muster.agent.startup import Step, run_steps
 from muster.agent.surroundings import Surroundings
 from muster.clock import Clock, Rng
 from muster.domain.node import Phase
+from muster.domain.process import ProcessFigures
 from muster.domain.service import Service
 from muster.errors import MusterError, SetupError, UpstreamFailed
 from muster.ids import new_id
@@ -110,7 +113,14 @@ class Agent:
             config.node_id, self._boot_id, nodes, self._commands(), clock, rng, retry_s_max=interval_s
         )
         self._sampler = Sampler(
-            self._state, self._boot_id, interval_s, devices.host, self._gpus, self._board, self._crew
+            self._state,
+            self._boot_id,
+            interval_s,
+            devices.host,
+            self._gpus,
+            self._board,
+            self._crew,
+            self._read_processes,
         )
         self._pulse = Pulse(
             config.node_id,
@@ -255,6 +265,9 @@ class Agent:
             missing_models=self._missing_models,
             check_health=self._backends.check_health,
             gpu_names=self._gpus.cuda_names,
+            cgroups=find_cgroups(self._config.cgroup_root),
+            limits_required=self._config.limits_required,
+            adopt_within_s=self._config.adopt_within_s,
         )
         planned = instances(self._config.services, [gpu.index for gpu in self._gpus.inventory])
         self._supervisor = Supervisor(planned, provisions, self._around)
@@ -291,6 +304,9 @@ class Agent:
             heartbeat_interval_s=self._config.heartbeat_interval_s,
             phase=self._state.phase,
         )
+
+    async def _read_processes(self) -> tuple[ProcessFigures, ...]:
+        return () if self._supervisor is None else await self._supervisor.figures()
 
     async def _sample(self) -> Heartbeat:
         return await self._sampler.sample(draining=self._draining)

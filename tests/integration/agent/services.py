@@ -11,7 +11,8 @@ from muster.agent.board import ServiceBoard
 from muster.agent.config import ServiceTemplate
 from muster.agent.outbox import Outbox
 from muster.agent.services.health import HttpHealth
-from muster.agent.services.supervisor import Provisions, Supervisor
+from muster.agent.services.launch import Provisions
+from muster.agent.services.supervisor import Supervisor
 from muster.agent.services.template import instances
 from muster.agent.surroundings import Surroundings
 from muster.domain.job import ClaimedJob
