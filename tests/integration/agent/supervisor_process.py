@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 
 from muster.agent.config import ServiceTemplate
+from muster.agent.services.cgroups import Cgroups
 from tests.integration.agent.services import Site
 
 _ROOT = Path(__file__).parents[3]
@@ -48,6 +49,8 @@ class SupervisorProcess:
 
 async def main(data_dir: str, text: str) -> None:
     templates, options = msgspec.json.decode(text, type=tuple[list[ServiceTemplate], dict[str, Any]])
+    if "cgroup_root" in options:
+        options["cgroups"] = Cgroups(Path(options.pop("cgroup_root")))
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     async with aiohttp.ClientSession() as session:

@@ -40,7 +40,7 @@ def nothing_remains(tmp_path: Path) -> Iterator[None]:
     yield
     for keeper in keepers(tmp_path):
         keeper.terminate()
-        eventually_sync(lambda pid=keeper.pid: not alive(pid), 20)
+    eventually_sync(lambda: not keepers(tmp_path), 20)
 
 
 async def fled(site: Site, url: str | None) -> int:

@@ -6,7 +6,7 @@ Otherwise they are the first process, those below it and those of its session.
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,9 +59,12 @@ class _Known(Struct):
 class ProcessMonitor:
     """Rates are those since the reading before, so one monitor is asked again and again, by one thread at a time."""
 
-    def __init__(self, cgroups: Cgroups | None = None, proc: Path = PROC) -> None:
+    def __init__(
+        self, cgroups: Cgroups | None = None, proc: Path = PROC, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self._cgroups = cgroups
         self._proc = proc
+        self._now_s = now_s
         self._known: dict[tuple[str, str, int], _Known] = {}
 
     def collect_all(self) -> list[ProcessFigures]:
@@ -120,7 +123,7 @@ class ProcessMonitor:
             watched,
             first.started,
             _Counters(
-                at_s=time.monotonic(),
+                at_s=self._now_s(),
                 cpu_s=_cgroup_cpu_s(watched.cgroup) or sum(process.cpu_ticks for process in processes) / _TICKS_PER_S,
                 read_bytes=_sum(part[0] for part in io),
                 write_bytes=_sum(part[1] for part in io),
@@ -155,7 +158,7 @@ class ProcessMonitor:
                 times = process.cpu_times()
                 memory.append(process.memory_info().rss)
                 cpu.append(times.user + times.system)
-        counters = _Counters(at_s=time.monotonic(), cpu_s=sum(cpu) if cpu else None, read_bytes=None, write_bytes=None)
+        counters = _Counters(at_s=self._now_s(), cpu_s=sum(cpu) if cpu else None, read_bytes=None, write_bytes=None)
         known = self._count(watched, started_s, counters)
         with suppress(psutil.Error):
             known.model = known.model or model_in(first.cmdline())

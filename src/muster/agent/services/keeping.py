@@ -203,8 +203,10 @@ class KeeperClient:
         try:
             while line := await reader.readline():
                 self._take(msgspec.json.decode(line))
-        except (OSError, ValueError) as error:
-            log.warning("keeper_not_understood", error=str(error))
+        except OSError as error:
+            log.debug("keeper_connection_broke", error=str(error))
+        except ValueError as error:
+            log.error("keeper_not_understood", error=str(error))  # noqa: TRY400 - a line that is not ours, no fault of code
         finally:
             self._lost(writer)
 
@@ -224,6 +226,7 @@ class KeeperClient:
         """Note that the keeper has gone, and its services with it; or that we have left it."""
         writer.close()
         if self._writer is writer:
+            log.warning("keeper_lost", services=sum(not end.done() for end in self._ends.values()))
             self._writer = None
         for end in self._ends.values():
             if not end.done():
