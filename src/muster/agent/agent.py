@@ -28,7 +28,6 @@ from muster.agent.startup import Step, run_steps
 from muster.agent.surroundings import Surroundings
 from muster.clock import Clock, Rng
 from muster.domain.node import Phase
-from muster.domain.process import ProcessFigures
 from muster.domain.service import Service
 from muster.errors import MusterError, SetupError, UpstreamFailed
 from muster.ids import new_id
@@ -113,14 +112,7 @@ class Agent:
             config.node_id, self._boot_id, nodes, self._commands(), clock, rng, retry_s_max=interval_s
         )
         self._sampler = Sampler(
-            self._state,
-            self._boot_id,
-            interval_s,
-            devices.host,
-            self._gpus,
-            self._board,
-            self._crew,
-            self._read_processes,
+            self._state, self._boot_id, interval_s, devices.host, self._gpus, self._board, self._crew
         )
         self._pulse = Pulse(
             config.node_id,
@@ -304,9 +296,6 @@ class Agent:
             heartbeat_interval_s=self._config.heartbeat_interval_s,
             phase=self._state.phase,
         )
-
-    async def _read_processes(self) -> tuple[ProcessFigures, ...]:
-        return () if self._supervisor is None else await self._supervisor.figures()
 
     async def _sample(self) -> Heartbeat:
         return await self._sampler.sample(draining=self._draining)

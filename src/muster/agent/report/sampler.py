@@ -1,6 +1,6 @@
 """One heartbeat: everything about this node as it is now."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -8,7 +8,6 @@ from muster.agent.board import Entry, ServiceBoard
 from muster.agent.gpus.gpus import Gpus
 from muster.agent.jobs.crew import Crew
 from muster.domain.node import Health, NodeFacts, Phase
-from muster.domain.process import ProcessFigures
 from muster.domain.service import ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
 from muster.ports import HostProbe
@@ -41,7 +40,6 @@ class Sampler:
         gpus: Gpus,
         board: ServiceBoard,
         crew: Crew,
-        read_processes: Callable[[], Awaitable[tuple[ProcessFigures, ...]]],
     ) -> None:
         self._state = state
         self._boot_id = boot_id
@@ -50,13 +48,12 @@ class Sampler:
         self._gpus = gpus
         self._board = board
         self._crew = crew
-        self._read_processes = read_processes
         self._seq = 0
 
     async def sample(self, *, draining: bool = False) -> Heartbeat:
         reading = await self._gpus.read()
         self._crew.hold_gpus(reading.out_of_service)
-        processes = await self._read_processes()
+        processes = await self._board.processes()
         workers = tuple(self._crew.records())
         judgement = self.judge(reading.problem, workers)
         self._seq += 1

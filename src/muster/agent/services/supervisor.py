@@ -278,6 +278,7 @@ class Supervisor:
     def __init__(self, instances: Sequence[Instance], provisions: Provisions, around: Surroundings) -> None:
         self._keeper = KeeperClient(provisions.data_dir)
         self._provisions = provisions
+        self._board = around.board
         self._supervised = {
             instance.name: Supervised(instance, provisions, around, self._keeper) for instance in instances
         }
@@ -286,6 +287,7 @@ class Supervisor:
         self._reading: asyncio.Task[tuple[ProcessFigures, ...]] | None = None
 
     async def start(self) -> None:
+        self._board.measured_by(self.figures)
         if self._provisions.cgroups is not None:
             await asyncio.to_thread(self._provisions.cgroups.prepare)
         kept = {each.name: each for each in await self._find_kept()}

@@ -32,6 +32,7 @@ class Bench:
     def __init__(self, phase: Phase = Phase.READY, probe: FakeGpus | None = None, wanted: int | None = None) -> None:
         self.state = NodeState(NodeFacts(node_id=NODE), phase)
         self.board = ServiceBoard()
+        self.board.measured_by(self.read_processes)
         self.processes: tuple[ProcessFigures, ...] = ()
         clock, tell = LoopClock(), lambda *_, **__: None
         self.gpus = Gpus(probe or FakeGpus(), simulated_gpus, wanted, clock, tell, self.board.services)
@@ -45,7 +46,7 @@ class Bench:
             look_every_s=5.0,
         )
         crew = Crew(AgentConfig(node_id=NODE), FakeQueue(), self.gpus, FakeHost(), 2, around, lambda: None)
-        self.sampler = Sampler(self.state, "boot-a", 10.0, FakeHost(), self.gpus, self.board, crew, self.read_processes)
+        self.sampler = Sampler(self.state, "boot-a", 10.0, FakeHost(), self.gpus, self.board, crew)
 
     async def read_processes(self) -> tuple[ProcessFigures, ...]:
         return self.processes
