@@ -13,6 +13,7 @@ import psutil
 import structlog
 
 from muster.agent.limits import ServiceLimits
+from muster.agent.services.keeper import read_kernel_file
 
 log = structlog.get_logger()
 
@@ -75,10 +76,10 @@ class Cgroups:
     def pids(self, group: str, instance: str) -> list[int]:
         """Return all processes in it and below it."""
         path = self.path(group, instance)
-        found = []
+        found: list[int] = []
         for folder in (path, *_below(path)):
             with suppress(OSError, ValueError):
-                found += [int(line) for line in (folder / "cgroup.procs").read_text().split()]
+                found += [int(line) for line in read_kernel_file(f"{folder}/cgroup.procs").split()]
         return found
 
     def _remove(self, group: str, instance: str) -> None:

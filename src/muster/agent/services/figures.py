@@ -14,12 +14,22 @@ import psutil
 from msgspec import Struct
 
 from muster.agent.services.cgroups import Cgroups
-from muster.agent.services.keeper import PROC, Process, Table, children_of, read_process, read_table, with_descendants
+from muster.agent.services.keeper import (
+    PROC,
+    Process,
+    Table,
+    children_of,
+    read_kernel_file,
+    read_process,
+    read_table,
+    with_descendants,
+)
 from muster.domain.process import ProcessFigures
 from muster.errors import NotFound, UpstreamFailed
 
 _MB = 1_048_576
 _APART_S = 0.25  # closer readings say little: the kernel counts time in ticks
+_SETTLED_S = 60  # by then a shell has become the program that it was to start
 _MODEL_OPTION = "--model"
 
 
@@ -54,6 +64,7 @@ class _Known(Struct):
     counters: _Counters
     rates: _Rates = _Rates()
     model: str | None = None
+    processes: int = 0
 
 
 class ProcessMonitor:
@@ -86,8 +97,8 @@ class ProcessMonitor:
 
     def read(self, watched: Sequence[Watched]) -> tuple[ProcessFigures, ...]:
         """Return the figures of those that live, and forget the others."""
-        table = None if all(each.cgroup for each in watched) else read_table(self._proc)
-        found = [figures for each in watched if (figures := self._read(each, table)) is not None]
+        kin = None if all(each.cgroup for each in watched) else _Kin(read_table(self._proc))
+        found = [figures for each in watched if (figures := self._read(each, kin)) is not None]
         kept = {(each.group, each.name, each.pid) for each in watched}
         self._known = {key: known for key, known in self._known.items() if key in kept}
         return tuple(found)
@@ -104,11 +115,13 @@ class ProcessMonitor:
                 found.append(self._figures(Watched(name=name, group=group, pid=first.pid, cgroup=path), processes))
         return found
 
-    def _read(self, watched: Watched, table: Table | None) -> ProcessFigures | None:
-        if table is not None and not table:
+    def _read(self, watched: Watched, kin: "_Kin | None") -> ProcessFigures | None:
+        if kin is None or watched.cgroup is not None:
+            processes = self._alive({*_pids_in(watched.cgroup), watched.pid})
+        elif kin.table:
+            processes = kin.of(watched.pid)
+        else:
             return self._read_elsewhere(watched)
-        pids = _pids_in(watched.cgroup) if watched.cgroup is not None else _pids_of(watched.pid, table or {})
-        processes = self._alive({*pids, watched.pid})
         if all(process.pid != watched.pid for process in processes):
             return None
         return self._figures(watched, processes)
@@ -129,8 +142,10 @@ class ProcessMonitor:
                 write_bytes=_sum(part[1] for part in io),
             ),
         )
-        if known.model is None:
-            known.model = self._model([first, *processes])
+        uptime_s = max(0, int(time.clock_gettime(time.CLOCK_BOOTTIME) - first.started / _TICKS_PER_S))
+        if known.model is None and (uptime_s < _SETTLED_S or len(processes) != known.processes):
+            known.model = self._model(sorted(processes, key=lambda process: process is not first))
+        known.processes = len(processes)
         return ProcessFigures(
             name=watched.name,
             group=watched.group,
@@ -140,7 +155,7 @@ class ProcessMonitor:
             rss_mb=round(sum(process.rss_pages for process in processes) * _PAGE_BYTES / _MB, 1),
             read_bytes_s=known.rates.read_bytes_s,
             write_bytes_s=known.rates.write_bytes_s,
-            uptime_s=max(0, int(time.clock_gettime(time.CLOCK_BOOTTIME) - first.started / _TICKS_PER_S)),
+            uptime_s=uptime_s,
             model=known.model,
         )
 
@@ -186,9 +201,9 @@ class ProcessMonitor:
     def _io_bytes(self, pid: int) -> tuple[int | None, int | None]:
         """Return what it has read from and written to disks; the system may keep that to itself."""
         try:
-            lines = (self._proc / str(pid) / "io").read_text().splitlines()
-            counts = dict(line.split(": ") for line in lines)
-            return int(counts["read_bytes"]), int(counts["write_bytes"])
+            lines = read_kernel_file(f"{self._proc}/{pid}/io").splitlines()
+            counts = dict(line.split(b": ") for line in lines)
+            return int(counts[b"read_bytes"]), int(counts[b"write_bytes"])
         except (OSError, ValueError, KeyError):
             return None, None
 
@@ -196,8 +211,8 @@ class ProcessMonitor:
         """Return what the first of them names that names one: a shell may stand before the engine."""
         for process in processes:
             with suppress(OSError):
-                words = (self._proc / str(process.pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if (model := model_in(words)) is not None:
+                line = read_kernel_file(f"{self._proc}/{process.pid}/cmdline").decode(errors="replace")
+                if _MODEL_OPTION in line and (model := model_in(line.split("\0"))) is not None:
                     return model
         return None
 
@@ -237,21 +252,33 @@ def _first(processes: Sequence[Process]) -> Process:
     return min(processes, key=lambda process: (process.parent in pids, process.started, process.pid))
 
 
-def _pids_of(pid: int, table: Table) -> list[int]:
-    roots = {each.pid for each in table.values() if pid in {each.pid, each.session, each.group}}
-    return list(set(with_descendants(roots, children_of(table))))
+class _Kin:
+    """All processes, and which of them belong together."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._children = children_of(table)
+        self._sessions: dict[int, list[int]] = {}
+        for process in table.values():
+            self._sessions.setdefault(process.session, []).append(process.pid)
+
+    def of(self, pid: int) -> list[Process]:
+        """Return it, those below it, and those of its session."""
+        roots = {pid, *self._sessions.get(pid, [])} & self.table.keys()
+        return [self.table[each] for each in set(with_descendants(roots, self._children))]
 
 
-def _pids_in(cgroup: Path) -> list[int]:
-    with suppress(OSError, ValueError):
-        return [int(line) for line in (cgroup / "cgroup.procs").read_text().split()]
+def _pids_in(cgroup: Path | None) -> list[int]:
+    if cgroup is not None:
+        with suppress(OSError, ValueError):
+            return [int(line) for line in read_kernel_file(f"{cgroup}/cgroup.procs").split()]
     return []
 
 
 def _cgroup_cpu_s(cgroup: Path | None) -> float | None:
     if cgroup is not None:
         with suppress(OSError, ValueError, IndexError):
-            return int((cgroup / "cpu.stat").read_text().split()[1]) / 1e6  # its first line: usage_usec
+            return int(read_kernel_file(f"{cgroup}/cpu.stat").split(maxsplit=2)[1]) / 1e6  # its first line: usage_usec
     return None
 
 

@@ -64,11 +64,19 @@ class Process:
         self.rss_pages = int(fields[21])
 
 
+def read_kernel_file(path: str) -> bytes:
+    """Read a short file that the kernel makes as it is read; three times as fast as with all that a file can be."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, _CHUNK_BYTES)
+    finally:
+        os.close(descriptor)
+
+
 def read_process(pid: int, proc: Path = PROC) -> Process | None:
     """Return what runs under that number; a zombie runs no more."""
     try:
-        with open(f"{proc}/{pid}/stat", "rb") as file:  # noqa: PTH123 - it is read for every process there is
-            stat = file.read()
+        stat = read_kernel_file(f"{proc}/{pid}/stat")
     except OSError:
         return None
     # The name before the last parenthesis may hold anything, blanks and parentheses too.
@@ -280,10 +288,11 @@ class Keeper:
         self._selector.register(connection, selectors.EVENT_READ, self._read)
 
     def _read(self) -> None:
-        if self._agent is None:
+        agent = self._agent
+        if agent is None:
             return
         try:
-            chunk = self._agent.recv(_CHUNK_BYTES)
+            chunk = agent.recv(_CHUNK_BYTES)
         except OSError:
             chunk = b""
         *lines, self._input = (self._input + chunk).split(b"\n")
@@ -291,6 +300,8 @@ class Keeper:
             self._lose_agent()
             return
         for line in lines:
+            if self._agent is not agent:  # it went meanwhile: nobody would look after what it wants
+                return
             try:
                 self._hear(json.loads(line))
             except (ValueError, LookupError, TypeError):  # not an agent: its services are none the worse for that

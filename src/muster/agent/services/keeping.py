@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 _FOLDER = "services"
 _START_S = 20.0  # it may have much to kill first
-_POLL_S = 0.01
+_POLL_S = 0.02
 _ANSWER_S = 30.0
 _STOP_MARGIN_S = 15.0  # beyond what the service is given: what is left is killed, and looked at until it is gone
 _LINE_BYTES_MAX = 16 * 1024 * 1024
@@ -177,7 +177,8 @@ class KeeperClient:
                 env=own_environment(),
                 start_new_session=True,
             )
-        await process.wait()
+        if (code := await process.wait()) != 0:
+            raise OSError(errno.EIO, f"the keeper of services cannot be started (code {code}); see {self._log_path}")
 
     @property
     def _log_path(self) -> Path:
