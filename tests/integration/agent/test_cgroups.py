@@ -157,6 +157,25 @@ helper.wait()
     assert done.stdout.strip() == "[] 2", done.stderr
 
 
+def test_a_cgroup_is_ours_when_systemd_says_so_and_not_because_we_are_root(kernel: Path) -> None:
+    program = f"""
+import os, pathlib
+from muster.agent.services.cgroups import find_cgroups
+root = pathlib.Path({str(kernel)!r})
+(root / "cgroup.procs").write_text(str(os.getpid()))
+print(find_cgroups("") and "ours")
+os.setxattr(root, "trusted.delegate", b"1")
+cgroups = find_cgroups("")
+print(cgroups.root == root)
+cgroups.prepare()
+print(find_cgroups("").root == root, find_cgroups("none"), find_cgroups("/x").slice)
+"""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mark a cgroup as systemd does")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.split("\n")[:3] == ["None", "True", "True None /x/muster.slice"], done.stderr
+
+
 def test_who_may_not_make_cgroups_hears_which_one_it_was(kernel: Path) -> None:
     """As a user that has no rights in there."""
     if os.geteuid() != 0:

@@ -4,7 +4,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,11 +13,14 @@ import aiohttp
 import psutil
 import pytest
 
-from muster.agent.services import keeping
+from muster.agent.services import keeper, keeping
+from muster.agent.services import supervisor as supervisors
+from muster.agent.services.figures import ProcessMonitor, Watched
 from muster.agent.services.keeper import MARKER
 from muster.agent.services.keeping import KeeperClient, Kept
 from muster.agent.services.sockets import free_port
 from muster.agent.services.template import instances
+from muster.domain.process import ProcessFigures
 from muster.domain.service import ServiceStatus
 from tests.integration.agent.conftest import Open
 from tests.integration.agent.services import Site, alive, still, web
@@ -38,8 +42,8 @@ def keepers(data_dir: Path) -> list[psutil.Process]:
 @pytest.fixture(autouse=True)
 def nothing_remains(tmp_path: Path) -> Iterator[None]:
     yield
-    for keeper in keepers(tmp_path):
-        keeper.terminate()
+    for left in keepers(tmp_path):
+        left.terminate()
     eventually_sync(lambda: not keepers(tmp_path), 20)
 
 
@@ -153,8 +157,8 @@ async def test_services_of_a_killed_keeper_die_with_it_and_are_started_again(sit
     opened = site(web(), adopt_within_s=LONG_S)
     await opened.supervisor.start()
     first, child = opened.service().pid, await fled(opened, opened.service().url)
-    (keeper,) = keepers(tmp_path)
-    keeper.kill()
+    (owner,) = keepers(tmp_path)
+    owner.kill()
     await eventually(lambda: opened.service().pid not in {None, first} and await_running(opened), 30)
     assert not alive(first)
     await eventually(lambda: not alive(child))
@@ -169,8 +173,8 @@ async def test_what_a_killed_keeper_and_agent_left_behind_is_ended_by_the_next(s
     port = free_port("127.0.0.1")
     with SupervisorProcess(tmp_path, web(port=port), adopt_within_s=LONG_S) as agent:
         child = await fled(site(), f"http://127.0.0.1:{port}")
-        (keeper,) = keepers(tmp_path)
-        keeper.kill()
+        (owner,) = keepers(tmp_path)
+        owner.kill()
         agent.kill()
     await eventually(lambda: not alive(agent.pids["web"]))
     assert alive(child)
@@ -208,6 +212,64 @@ async def test_a_service_is_known_by_more_than_its_pid(tmp_path: Path) -> None:
     await client.stop("still", 1.0)
     assert not client.runs(kept)
     await client.close()
+
+
+async def test_a_keeper_of_another_version_ends_its_services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SupervisorProcess(tmp_path, still(), adopt_within_s=LONG_S) as agent:
+        agent.kill()
+    monkeypatch.setattr(keeper, "VERSION", keeper.VERSION + 1)
+    client = KeeperClient(tmp_path)
+    assert await client.find() == []
+    assert not alive(agent.pids["still"])
+    await client.close()
+
+
+async def test_who_cannot_have_a_keeper_says_why(site: Open, tmp_path: Path) -> None:
+    (tmp_path / "services").write_text("a file where the keeper's folder should be")
+    opened = site(still(restarts_max=0))
+    await opened.supervisor.start()
+    assert opened.service("still").status is ServiceStatus.FAILED
+    assert str(tmp_path / "services") in (opened.service("still").error or "")
+
+
+async def test_a_stranger_at_the_keepers_door_does_no_harm(site: Open, tmp_path: Path) -> None:
+    opened = site(still())
+    await opened.supervisor.start()
+    client = KeeperClient(tmp_path)
+    with pytest.raises(OSError, match="another agent"):
+        await client.find()
+    await opened.supervisor.stop()
+    with SupervisorProcess(tmp_path, still(), adopt_within_s=LONG_S) as agent:
+        agent.kill()
+        with keeping.address_of(tmp_path / "services") as address:
+            _, writer = await asyncio.open_unix_connection(address)
+        writer.write(b'nonsense\n{"do": "dance"}\n')
+        with suppress(OSError):
+            await writer.drain()
+        writer.close()
+        assert alive(agent.pids["still"])
+        assert [kept.name for kept in await client.find()] == ["still"]
+    await client.close()
+
+
+async def test_a_process_that_keeps_its_reader_waiting_costs_the_figures_and_no_more(
+    site: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = site(still())
+    await opened.supervisor.start()
+    asked, released = [], threading.Event()
+
+    def hang(_: ProcessMonitor, watched: Sequence[Watched]) -> tuple[ProcessFigures, ...]:
+        asked.append(watched)
+        released.wait(30)
+        return ()
+
+    monkeypatch.setattr(ProcessMonitor, "read", hang)
+    monkeypatch.setattr(supervisors, "_FIGURES_S", 0.05)
+    assert await opened.supervisor.figures() == ()
+    assert await opened.supervisor.figures() == ()
+    assert len(asked) == 1
+    released.set()
 
 
 async def test_a_folder_with_a_long_name_is_no_obstacle(site: Open, tmp_path: Path) -> None:
@@ -252,8 +314,8 @@ async def test_a_hundred_services_start_are_looked_at_and_stop_without_a_trace(s
 async def test_nothing_of_a_service_outlives_its_keeper(tmp_path: Path, number: signal.Signals) -> None:
     with SupervisorProcess(tmp_path, still(), adopt_within_s=LONG_S) as agent:
         agent.kill()
-        (keeper,) = keepers(tmp_path)
-        os.kill(keeper.pid, number)
+        (owner,) = keepers(tmp_path)
+        os.kill(owner.pid, number)
         await eventually(lambda: not alive(agent.pids["still"]))
 
 

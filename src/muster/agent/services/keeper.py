@@ -277,7 +277,10 @@ class Keeper:
     # --- the agent ---------------------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        connection, _ = self._listener.accept()
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # who knocked has left, or there are too many open files: services are none the worse for that
+            return
         connection.settimeout(_SEND_S)
         if self._agent is not None or self._ending:
             with suppress(OSError):
@@ -304,7 +307,7 @@ class Keeper:
                 return
             try:
                 self._hear(json.loads(line))
-            except (ValueError, LookupError, TypeError):  # not an agent: its services are none the worse for that
+            except (ValueError, LookupError, TypeError, OSError):  # not an agent, or nothing more can be opened
                 self._lose_agent()
                 return
 

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ log = structlog.get_logger()
 _FOLDER = "services"
 _START_S = 20.0  # it may have much to kill first
 _POLL_S = 0.02
+_TURN_S = 1.0
 _ANSWER_S = 30.0
 _STOP_MARGIN_S = 15.0  # beyond what the service is given: what is left is killed, and looked at until it is gone
 _LINE_BYTES_MAX = 16 * 1024 * 1024
@@ -78,7 +80,7 @@ class KeeperClient:
         if not (self._folder / keeper.SOCKET).exists():
             return []
         async with self._opening:
-            return await self._connect() or []
+            return await self._connect_in_turn() or []
 
     async def spawn(self, order: Order) -> Kept:
         async with self._opening:
@@ -129,7 +131,7 @@ class KeeperClient:
         """Connect, to one of ours if need be: the one before may just be ending."""
         try:
             async with asyncio.timeout(_START_S):
-                while await self._connect() is None:
+                while await self._connect_in_turn() is None:
                     await self._start()
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
@@ -137,10 +139,21 @@ class KeeperClient:
                 errno.ETIMEDOUT, f"no keeper of services could be started within {_START_S:g} s; see {self._log_path}"
             ) from None
 
+    async def _connect_in_turn(self) -> list[Kept] | None:
+        """Wait a little for the agent before us: it may be gone, and the keeper only about to notice."""
+        deadline_s = time.monotonic() + _TURN_S
+        while True:
+            try:
+                return await self._connect()
+            except BlockingIOError:
+                if time.monotonic() > deadline_s:
+                    raise
+                await asyncio.sleep(_POLL_S)
+
     async def _connect(self) -> list[Kept] | None:
         """Return what it keeps; None when there is none, or not any more."""
         try:
-            with _address(self._folder) as address:
+            with address_of(self._folder) as address:
                 reader, self._writer = await asyncio.open_unix_connection(address, limit=_LINE_BYTES_MAX)
         except OSError:
             return None
@@ -152,7 +165,9 @@ class KeeperClient:
             return None
         if (pid := answer.get("busy")) is not None:
             await self.close()
-            raise OSError(errno.EBUSY, f"another agent (pid {pid}) looks after the services in {self._data_dir}")
+            raise BlockingIOError(
+                errno.EAGAIN, f"another agent (pid {pid}) looks after the services in {self._data_dir}"
+            )
         if answer["version"] != keeper.VERSION:
             log.warning("keeper_of_another_version", version=answer["version"])
             await self._ask_to_end()
@@ -238,7 +253,7 @@ class KeeperClient:
 
 
 @contextmanager
-def _address(folder: Path) -> Iterator[str]:
+def address_of(folder: Path) -> Iterator[str]:
     """Return a name for the socket that is short enough for any folder, where the system has one."""
     if not Path("/proc/self/fd").exists():
         yield str(folder / keeper.SOCKET)

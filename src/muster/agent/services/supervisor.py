@@ -291,10 +291,9 @@ class Supervisor:
         if self._provisions.cgroups is not None:
             await asyncio.to_thread(self._provisions.cgroups.prepare)
         kept = {each.name: each for each in await self._find_kept()}
-        await asyncio.gather(
-            *(service.start(kept.get(name)) for name, service in self._supervised.items()),
-            *(self._keeper.stop(name, _UNWANTED_STOP_S) for name in kept.keys() - self._supervised.keys()),
-        )
+        unwanted = kept.keys() - self._supervised.keys()  # first: others may want their ports and their memory
+        await asyncio.gather(*(self._keeper.stop(name, _UNWANTED_STOP_S) for name in unwanted))
+        await asyncio.gather(*(service.start(kept.get(name)) for name, service in self._supervised.items()))
 
     async def stop(self) -> None:
         for task in self._restarts:
