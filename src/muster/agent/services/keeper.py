@@ -27,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -282,13 +283,19 @@ class Keeper:
         except OSError:  # who knocked has left, or there are too many open files: services are none the worse for that
             return
         connection.settimeout(_SEND_S)
+        act = self._read
         if self._agent is not None or self._ending:
-            with suppress(OSError):
-                connection.sendall(json.dumps({"id": 1, "busy": self._agent_pid}).encode() + b"\n")
-            connection.close()
-            return
-        self._agent, self._input = connection, b""
-        self._selector.register(connection, selectors.EVENT_READ, self._read)
+            act = partial(self._refuse, connection)
+        else:
+            self._agent, self._input = connection, b""
+        self._selector.register(connection, selectors.EVENT_READ, act)
+
+    def _refuse(self, connection: socket.socket) -> None:
+        """Answer an agent that came second, once it has asked: to hang up on unread words would cut off ours."""
+        self._selector.unregister(connection)
+        with suppress(OSError), connection:
+            connection.recv(_CHUNK_BYTES)
+            connection.sendall(json.dumps({"id": 1, "busy": self._agent_pid}).encode() + b"\n")
 
     def _read(self) -> None:
         agent = self._agent
