@@ -275,6 +275,30 @@ async def test_a_process_that_keeps_its_reader_waiting_costs_the_figures_and_no_
     released.set()
 
 
+async def test_a_start_that_is_broken_off_leaves_nothing(site: Open, tmp_path: Path) -> None:
+    """However far it has come when it is cancelled."""
+    opened = site(*(still(f"still-{number}") for number in range(8)))
+    for steps in range(1, 40, 3):
+        starting = asyncio.create_task(opened.supervisor.start())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await opened.supervisor.stop()
+        assert opened.supervisor._keeper.kept == frozenset()
+        for service in opened.supervisor._supervised.values():
+            service._task = None
+
+
+async def test_a_stop_before_services_are_taken_over_ends_them(site: Open, tmp_path: Path) -> None:
+    pids = await after_one_that_vanished(site, still())
+    opened = site(still())
+    kept = await opened.supervisor._find_kept()
+    assert [each.pid for each in kept] == [pids["still"]]
+    await opened.supervisor.stop()
+    assert not alive(pids["still"])
+
+
 async def test_a_folder_with_a_long_name_is_no_obstacle(site: Open, tmp_path: Path) -> None:
     data_dir = tmp_path / ("long" * 30)
     data_dir.mkdir()
