@@ -266,7 +266,7 @@ class Keeper:
         if any(service.forced_s is not None for service in self._services.values()):
             return _LOOK_EVERY_S
         times = [at_s for service in self._services.values() if (at_s := service.next_s()) is not None]
-        if self._agent_pid == 0:
+        if self._agent is None and self._agent_pid == 0:
             times.append(self._began_s + _FIRST_AGENT_S)
         return max(0.0, min(times) - time.monotonic()) if times else None
 
