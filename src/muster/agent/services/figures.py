@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from msgspec import Struct
 
-from muster.agent.services.cgroups import Cgroups
+from muster.agent.services.cgroups import Cgroups, pids_in
 from muster.agent.services.keeper import (
     PROC,
     Process,
@@ -116,9 +116,9 @@ class ProcessMonitor:
         return found
 
     def _read(self, watched: Watched, kin: "_Kin | None") -> ProcessFigures | None:
-        if kin is None or watched.cgroup is not None:
-            processes = self._alive({*_pids_in(watched.cgroup), watched.pid})
-        elif kin.table:
+        if watched.cgroup is not None:
+            processes = self._alive({*pids_in(watched.cgroup), watched.pid})
+        elif kin is not None and kin.table:
             processes = kin.of(watched.pid)
         else:
             return self._read_elsewhere(watched)
@@ -266,13 +266,6 @@ class _Kin:
         """Return it, those below it, and those of its session."""
         roots = {pid, *self._sessions.get(pid, [])} & self.table.keys()
         return [self.table[each] for each in set(with_descendants(roots, self._children))]
-
-
-def _pids_in(cgroup: Path | None) -> list[int]:
-    if cgroup is not None:
-        with suppress(OSError, ValueError):
-            return [int(line) for line in read_kernel_file(f"{cgroup}/cgroup.procs").split()]
-    return []
 
 
 def _cgroup_cpu_s(cgroup: Path | None) -> float | None:

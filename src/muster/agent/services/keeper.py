@@ -222,7 +222,8 @@ class Service:
     def remove_cgroups(self) -> None:
         if self._cgroup is not None:
             with suppress(OSError):  # others are in it, or it was never made
-                for level in (self._cgroup, *self._cgroup.parents)[:_LEVELS]:
+                below = sorted(path for path in self._cgroup.rglob("*") if path.is_dir())  # made by the service itself
+                for level in (*reversed(below), *(self._cgroup, *self._cgroup.parents)[:_LEVELS]):
                     level.rmdir()
 
 
