@@ -458,6 +458,7 @@ class NodeBook:
             gpus=node.gpus if message.gpus == node.gpus else message.gpus,
             workers=workers,
             services=node.services if message.services == node.services else message.services,
+            processes=message.processes,
             reason=message.reason,
         )
         return [*self._write(entry, after, now_ms), *refused]

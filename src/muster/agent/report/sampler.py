@@ -53,6 +53,7 @@ class Sampler:
     async def sample(self, *, draining: bool = False) -> Heartbeat:
         reading = await self._gpus.read()
         self._crew.hold_gpus(reading.out_of_service)
+        processes = await self._board.processes()
         workers = tuple(self._crew.records())
         judgement = self.judge(reading.problem, workers)
         self._seq += 1
@@ -68,6 +69,7 @@ class Sampler:
             gpus=reading.gpus,
             workers=workers,
             services=self._board.advertised(),
+            processes=processes,
             draining=draining,
         )
 
