@@ -206,7 +206,7 @@ class Fleet:
         assert self._session is not None
         try:
             async with self._session.get(f"{self.planes[plane].url}/metrics") as answer:
-                return "\nmuster_control_plane_leads 1.0\n" in await answer.text()
+                return "\nmuster_control_plane_leads 1\n" in await answer.text()
         except UNANSWERED:
             return False
 
