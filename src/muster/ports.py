@@ -38,6 +38,8 @@ from muster.wire import (
     HeartbeatReply,
     Join,
     Joined,
+    LogChunk,
+    LogChunkReply,
     OpenSession,
     ProgressReport,
     ProgressReports,
@@ -73,6 +75,7 @@ class NodeLink(Protocol):
         ...
 
     async def report_commands(self, message: CommandReports) -> None: ...
+    async def tell_logs(self, message: LogChunk) -> LogChunkReply: ...
     async def join(self, message: Join) -> Joined:
         """Exchange a join token for one of the node's own; Forbidden where that is not what was shown."""
         ...
@@ -301,6 +304,10 @@ class ScheduleStore(Protocol):
 
 class EventLog(Protocol):
     """The durable, capped log of facts. Ids are strings that grow; "0" is before the first."""
+
+    async def since(self, at_ms: int) -> str:
+        """Return an id after which all comes that was appended from that time on, by the store's clock."""
+        ...
 
     async def append(self, events: Sequence[Event]) -> list[str]: ...
     async def read(self, after: str, limit: int, wait_s: float = 0.0) -> list[LoggedEvent]: ...

@@ -29,6 +29,8 @@ from muster.domain.node import Phase
 from muster.domain.service import Service
 from muster.errors import MusterError, SetupError, UpstreamFailed
 from muster.ids import new_id
+from muster.logs.clerk import LogClerk
+from muster.logs.shelf import LogShelf
 from muster.ports import Connector, FileLink, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink, ReportProgress
 from muster.wire import Deregistration, Heartbeat, HeartbeatReply, Registration
 
@@ -92,6 +94,7 @@ class Agent:
             rng=rng,
             look_every_s=config.look_every_s,
             files=backends.files,
+            logs_dir=data_dir / "logs",
         )
         self._gpus = Gpus(
             devices.gpus,
@@ -106,8 +109,16 @@ class Agent:
         )
         self._supervisor: Supervisor | None = None
         interval_s = config.heartbeat_interval_s
+        self._logs = LogClerk(LogShelf(data_dir / "logs", clock), nodes.tell_logs, clock, sender=config.node_id)
         self._desk = CommandDesk(
-            config.node_id, self._boot_id, nodes, self._commands(), clock, rng, retry_s_max=interval_s
+            config.node_id,
+            self._boot_id,
+            nodes,
+            self._commands(),
+            clock,
+            rng,
+            retry_s_max=interval_s,
+            take_log_asks=self._logs.take,
         )
         self._sampler = Sampler(
             self._state, self._boot_id, interval_s, devices.host, self._gpus, self._board, self._crew
@@ -231,6 +242,7 @@ class Agent:
         raise UpstreamFailed("; ".join(self._backends.broken_connectors.values()))
 
     async def _join_fleet(self) -> dict[str, Any]:
+        await self._run(self._logs)
         await self._pulse.start()
         await self._desk.start()
         return {}

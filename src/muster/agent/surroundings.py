@@ -1,6 +1,7 @@
 """What all that runs on a node has around it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -21,3 +22,4 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     rng: Rng
     look_every_s: float
     files: FileLink | None = None
+    logs_dir: Path | None = None  # where workers keep what they say

@@ -25,6 +25,7 @@ from muster.api import (
     files,
     fleet,
     jobs,
+    logs,
     nodes_v2,
     pools,
     proxy,
@@ -70,6 +71,7 @@ _HANDLERS = [
     events.monitor_state,
     events.monitor_events,
     *commands.HANDLERS,
+    *logs.HANDLERS,
     connectors.connectors,
     *files.HANDLERS,
     tokens.create_token,
@@ -92,6 +94,7 @@ _TAGS = {
     "fleet": "Nodes, workers, models",
     "commands": "What nodes are told to do",
     "jobs": "Queued work",
+    "logs": "What services and Muster itself say",
     "files": "What is too large for a payload or a result",
     "events": "What happened",
     "monitor": "The live picture",
@@ -111,7 +114,7 @@ def _caller(request: AnyRequest) -> Caller:
 
 def build_app(plane: Plane) -> ASGIApp:
     app = framework(lambda: plane, plane.web_dir, plane.request_bytes_max)
-    return Entry(Heartbeats(app, plane), plane.access)
+    return Entry(Heartbeats(app, plane), plane.access, plane.note)
 
 
 def framework(current: Callable[[], Plane], web_dir: Path, request_bytes_max: int) -> Litestar:

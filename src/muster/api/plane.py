@@ -23,6 +23,7 @@ from muster.control.jobs.queues import QueueService
 from muster.control.jobs.schedules import ScheduleService
 from muster.control.jobs.service import JobService
 from muster.control.jobs.tasks import TaskDesk
+from muster.control.logs.desk import LogDesk
 from muster.control.webhooks.service import WebhookDesk
 from muster.errors import SwitchedOff
 from muster.events.hub import Hub
@@ -32,6 +33,7 @@ from muster.placement.choose import Decision
 from muster.placement.wish import Wish
 from muster.ports import EventLog, JobKind, NodeLink, RentedMachine
 
+Note = Callable[[str, dict[str, Any]], None]  # what is noted of a request: event and facts
 Decide = Callable[[Wish, Sequence[Candidate] | None], Decision]
 
 
@@ -61,6 +63,8 @@ class Plane(Struct, frozen=True, kw_only=True):
     files: FileService | None = None
     job_kinds: Sequence[JobKind] = ()
     broken_connectors: Mapping[str, str] = {}
+    logs: LogDesk
+    note: Note
 
     @property
     def pools(self) -> PoolNodes:

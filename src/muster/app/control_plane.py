@@ -1,6 +1,7 @@
 """The control plane put together: which adapter serves which port."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -16,6 +17,7 @@ from muster.app.certificates import CertificateWatch
 from muster.app.cloud import Cloud, open_cloud
 from muster.app.files import open_file_store
 from muster.app.grpc_port import GrpcPort
+from muster.app.plane_logs import PlaneLogs
 from muster.app.pool_workers import PoolWorkers
 from muster.app.process import StateFile, make_data_dir, url_of
 from muster.app.stack import Stack
@@ -48,7 +50,7 @@ from muster.events.hub import Hub, HubLimits
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
-from muster.gateway.usage import Metric, Sample
+from muster.gateway.usage import Finished, Metric, Sample
 from muster.ids import JobId, WorkerId, new_id
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink
@@ -122,11 +124,13 @@ class ControlPlane:
         commands = await self._commands(store, fleet, recorder, jobs)
 
         def ingest(link: str) -> Ingest:
-            return Ingest(fleet, commands, recorder, self._clock, link=link)
+            return Ingest(fleet, commands, recorder, self._clock, link=link, take_logs=logs.desk.take)
 
+        logs = PlaneLogs(settings, fleet, peers, store.bus, self._clock, self._rng, self._plane_id)
         access = self._access(store)
         cloud = self._cloud(store, fleet, recorder, leader, lambda: gateway.stats().in_flight_by_worker)
-        gateway = self._gateway(fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses()), access, cloud)
+        seen = fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses())
+        gateway = self._gateway(seen, access, cloud, logs)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = self._hub(store, fleet, scenery)
         sweep = self._sweep(store, fleet, commands, jobs, leader)
@@ -160,17 +164,20 @@ class ControlPlane:
             files=files,
             job_kinds=self._job_kinds,
             broken_connectors=self._broken_connectors,
+            logs=logs.desk,
+            note=logs.note_request,
         )
         certificate = await self._certificate()
         front = self._front_for(gateway, plane, certificate)
         grpc = GrpcPort(settings, certificate, fleet, access, ingest("grpc"), jobs, self._clock)
         broker = Broker(settings, fleet, commands, recorder, ingest("amqp"))
+        logs.reach_nodes_by(commands, broker)
         # The hub and the services of jobs and commands stop before the front: they end the streams and waits that would
         # hold it up.
         for service in (
-            *(recorder, peers, leader, access),
+            *(recorder, peers, leader, access, logs.requests, logs.gateway),
             _Draining(front, settings.stop_timeout_s),
-            *(grpc, sweep, files, webhooks, batches, jobs, commands, hub, broker),
+            *(logs.desk, grpc, sweep, files, webhooks, batches, jobs, commands, hub, broker),
         ):
             await self._stack.start(service)
         await self._start_optional(cloud, fleet, pool_nodes, jobs, leader)
@@ -394,7 +401,7 @@ class ControlPlane:
         interval_s = self._settings.node_timeout_s / self._settings.late_intervals
         return PoolNodes(fleet, link, self._clock, self._rng, interval_s=interval_s)
 
-    def _gateway(self, fleet: FleetView, access: Access, cloud: Cloud | None) -> Gateway:
+    def _gateway(self, fleet: FleetView, access: Access, cloud: Cloud | None, logs: PlaneLogs) -> Gateway:
         settings = self._settings
         limits = GatewayLimits(
             body_bytes_max=settings.request_bytes_max,
@@ -411,7 +418,7 @@ class ControlPlane:
             authenticate=access.refusal,
             strategy=Strategy(settings.strategy),
             limits=limits,
-            on_finished=cloud.answered if cloud else None,
+            on_finished=partial(_all_hear, (logs.note_answer, *([cloud.answered] if cloud else []))),
             waker=cloud.waker if cloud else None,
         )
 
@@ -435,6 +442,11 @@ class _Draining:
 
     async def stop(self) -> None:
         await self._front.stop(self._drain_s)
+
+
+def _all_hear(listeners: Sequence[Callable[[Finished], None]], finished: Finished) -> None:
+    for listener in listeners:
+        listener(finished)
 
 
 def _figures(gateway: Gateway) -> GatewayFigures:

@@ -1,5 +1,7 @@
 """What agents say, stamped with our own time and handed to the registry."""
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 
 from muster.clock import Clock
@@ -18,6 +20,8 @@ from muster.wire import (
     HeartbeatReply,
     Join,
     Joined,
+    LogChunk,
+    LogChunkReply,
     Registration,
     RegistrationReply,
 )
@@ -29,7 +33,17 @@ _EVENTS_MAX = 1000
 class Ingest:
     """A NodeLink: every link ends here. `link` is the name under which a node's record says how it came."""
 
-    def __init__(self, fleet: Fleet, commands: CommandService, recorder: Recorder, clock: Clock, *, link: str) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        commands: CommandService,
+        recorder: Recorder,
+        clock: Clock,
+        *,
+        link: str,
+        take_logs: Callable[[LogChunk], Awaitable[LogChunkReply]] | None = None,
+    ) -> None:
+        self._take_logs = take_logs
         self._fleet = fleet
         self._commands = commands
         self._recorder = recorder
@@ -78,6 +92,11 @@ class Ingest:
 
     async def report_commands(self, message: CommandReports) -> None:
         await self._commands.report(message)
+
+    async def tell_logs(self, message: LogChunk) -> LogChunkReply:
+        if self._take_logs is None:
+            return LogChunkReply(wanted=False)
+        return await self._take_logs(message)
 
     async def join(self, message: Join) -> Joined:
         """Refuse: whoever gets as far as here was let in without a token of its own."""

@@ -127,6 +127,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     depends_on: tuple[JobId, ...] = ()
     on_failure: Literal["fail", "run"] = "fail"
     idempotency: str | None = None
+    correlation_id: str | None = None  # of the request that submitted it
 
     @property
     def need(self) -> Need:

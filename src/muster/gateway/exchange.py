@@ -405,6 +405,7 @@ class Exchange:
                 ended_s - self._started_s,
                 self._delivery.bytes_sent,
                 error,
+                self._request.correlation_id,
             )
         )
         if status != CLIENT_GONE:

@@ -35,6 +35,7 @@ class Finished(Struct, frozen=True):
     duration_s: float = 0.0
     bytes_sent: int = 0
     error: str | None = None  # the code, when it failed
+    correlation_id: bytes = b""
 
 
 class GatewayStats(Struct, frozen=True, kw_only=True):
