@@ -110,16 +110,7 @@ class Agent:
         self._supervisor: Supervisor | None = None
         interval_s = config.heartbeat_interval_s
         self._logs = LogClerk(LogShelf(data_dir / "logs", clock), nodes.tell_logs, clock, sender=config.node_id)
-        self._desk = CommandDesk(
-            config.node_id,
-            self._boot_id,
-            nodes,
-            self._commands(),
-            clock,
-            rng,
-            retry_s_max=interval_s,
-            take_log_asks=self._logs.take,
-        )
+        self._desk = self._command_desk(rng)
         self._sampler = Sampler(
             self._state, self._boot_id, interval_s, devices.host, self._gpus, self._board, self._crew
         )
@@ -320,6 +311,18 @@ class Agent:
         self.hurry()
 
     # --- commands ----------------------------------------------------------------------------------------------------
+
+    def _command_desk(self, rng: Rng) -> CommandDesk:
+        return CommandDesk(
+            self._config.node_id,
+            self._boot_id,
+            self._nodes,
+            self._commands(),
+            self._clock,
+            rng,
+            retry_s_max=self._config.heartbeat_interval_s,
+            take_log_asks=self._logs.take,
+        )
 
     def _commands(self) -> dict[str, Action]:
         backends, around = self._backends, self._around

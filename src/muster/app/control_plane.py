@@ -129,8 +129,7 @@ class ControlPlane:
         logs = PlaneLogs(settings, fleet, peers, store.bus, self._clock, self._rng, self._plane_id)
         access = self._access(store)
         cloud = self._cloud(store, fleet, recorder, leader, lambda: gateway.stats().in_flight_by_worker)
-        seen = fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses())
-        gateway = self._gateway(seen, access, cloud, logs)
+        gateway = self._gateway(fleet, access, cloud, logs)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = self._hub(store, fleet, scenery)
         sweep = self._sweep(store, fleet, commands, jobs, leader)
@@ -181,10 +180,8 @@ class ControlPlane:
         ):
             await self._stack.start(service)
         await self._start_optional(cloud, fleet, pool_nodes, jobs, leader)
-        self._front = front
         self.link = MemoryLink(ingest("memory"), jobs)
-        await self._stack.start(StateFile(settings.data_path, lambda: self.urls, lambda: grpc.url))
-        self._tell_fleet_api()
+        await self._announce(front, grpc)
 
     async def _start_optional(
         self, cloud: Cloud | None, fleet: Fleet, pool_nodes: PoolNodes | None, jobs: JobService, leader: Leader
@@ -203,8 +200,10 @@ class ControlPlane:
         jobs.on_stop(workers.stop_job)
         return workers
 
-    def _tell_fleet_api(self) -> None:
-        """Say it in the words that people look for in a proxy's log."""
+    async def _announce(self, front: Front, grpc: GrpcPort) -> None:
+        """Say where we are, also in the words that people look for in a proxy's log."""
+        self._front = front
+        await self._stack.start(StateFile(self._settings.data_path, lambda: self.urls, lambda: grpc.url))
         where = self.urls[0] if self._settings.fleet_api_url else "off, only this machine is served"
         told = f"Fleet API: {where}"
         log.info(told)
@@ -403,6 +402,7 @@ class ControlPlane:
 
     def _gateway(self, fleet: FleetView, access: Access, cloud: Cloud | None, logs: PlaneLogs) -> Gateway:
         settings = self._settings
+        served = fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses())
         limits = GatewayLimits(
             body_bytes_max=settings.request_bytes_max,
             connections_max=settings.connections_max,
@@ -412,7 +412,7 @@ class ControlPlane:
             attempts_max=settings.gateway_attempts_max,
         )
         return Gateway(
-            fleet,
+            served,
             clock=self._clock,
             rng=self._rng,
             authenticate=access.refusal,

@@ -18,7 +18,7 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 def plane_log(settings: Settings) -> OwnLog:
     """Return where the control plane keeps what it says."""
-    return OwnLog(plane_logs(settings) / "control-plane.log")
+    return OwnLog(plane_logs(settings) / "server.log")
 
 
 def agent_log(settings: Settings) -> OwnLog:

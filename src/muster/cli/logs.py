@@ -31,6 +31,7 @@ _CLEAR = "clear"
 _TAIL = 100
 _PAUSE_S = 1.0
 _KILO = 1000
+_PREFIX_MIN = 20
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94, 91, 31)  # of the prefixes; the same source always has the same
 _LEVEL_COLOURS = {"error": 31, "warning": 33, "debug": 2}
 _APART = frozenset({"event", "timestamp", "level"})
@@ -86,7 +87,9 @@ def logs(
     else:
         newest = _TAIL if tail is None and since is None else tail
         query = {"source": named, "since": since, "grep": grep, "level": level, "tail": newest}
-        _show(_read(Client.find(server), query, follow=follow), several=_are_several(named), as_json=as_json)
+        rows = _read(Client.find(server), query, follow=follow)
+        if not _show(rows, several=_are_several(named), as_json=as_json):
+            raise typer.Exit(1)
 
 
 def show_timeline(
@@ -185,10 +188,13 @@ def _row(node_id: str, line: LogLine) -> Row:
 # --- showing ---------------------------------------------------------------------------------------------------------
 
 
-def _show(rows: Iterable[Row], *, several: bool, as_json: bool) -> None:
+def _show(rows: Iterable[Row], *, several: bool, as_json: bool) -> bool:
+    """Print them; return False where there was nothing but what kept us from reading."""
     paint = _Paint()
+    lines = notes = 0
     try:
         for row in rows:
+            lines, notes = lines + ("note" not in row), notes + ("note" in row)
             if as_json:
                 print(json.dumps(row, ensure_ascii=False), flush=True)
             elif "note" in row:
@@ -203,6 +209,7 @@ def _show(rows: Iterable[Row], *, several: bool, as_json: bool) -> None:
         raise typer.Exit(130) from None
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return bool(lines) or not notes
 
 
 def _are_several(sources: list[str]) -> bool:
@@ -239,7 +246,7 @@ class _Paint:
     def __init__(self) -> None:
         forced = bool(os.environ.get("FORCE_COLOR"))
         self._on = forced or (sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
-        self._width = 0
+        self._width = _PREFIX_MIN
 
     def prefix(self, source: str) -> str:
         self._width = max(self._width, len(source))

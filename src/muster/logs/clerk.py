@@ -96,10 +96,10 @@ class LogClerk:
 
     async def _read(self, ask: LogAsk, talk: "_Talk") -> None:
         found = await asyncio.to_thread(self._shelf.matching, ask.wish.logs)
-        readers = [LogReader(name, file, ask.wish, self._clock.now_ms) for name, file in found.items()]
+        readers = [LogReader(name, file, ask.wish) for name, file in found.items()]
         await talk.tell()  # heard: however long the search takes, we are at it
         for reader in readers:
-            blocks = reader.past()
+            blocks = reader.past(self._clock.now_ms())
             while (lines := await asyncio.to_thread(next, blocks, None)) is not None:
                 await talk.tell_lines(lines)
         await talk.tell(caught_up=True)
@@ -110,7 +110,7 @@ class LogClerk:
         while True:
             any_news = False
             for reader in readers:
-                lines = await asyncio.to_thread(reader.more)
+                lines = await asyncio.to_thread(reader.more, self._clock.now_ms())
                 left_out, reader.left_out = reader.left_out, 0
                 if left_out:
                     await talk.tell(left_out=left_out)

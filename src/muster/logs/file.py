@@ -61,7 +61,8 @@ class LogFile:
     def parts(self) -> list[Part]:
         """Return the older parts and the file itself, the oldest first."""
         with self._lock:
-            found = [Part(self.path, self._base, self._base + self._look())]
+            size = self._look()
+            found = [Part(self.path, self._base, self._base + size)]
             for number in range(1, self._parts_max + 1):
                 path = self._older(number)
                 if not path.exists():
@@ -72,7 +73,8 @@ class LogFile:
     @property
     def end(self) -> int:
         with self._lock:
-            return self._base + self._look()
+            size = self._look()
+            return self._base + size
 
     def read(self, begin: int, end: int) -> bytes:
         """Return the bytes from `begin` to before `end`, as far as they are still there."""

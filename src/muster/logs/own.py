@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +49,20 @@ def speak_as(own_log: OwnLog) -> None:
     _speaker.set(own_log)
 
 
+def speaker() -> OwnLog | None:
+    return _speaker.get()
+
+
+@contextmanager
+def speaking_as(own_log: OwnLog | None) -> Iterator[None]:
+    """Be somebody else for a while: what one part does within another's task it says under its own name."""
+    token = _speaker.set(own_log)
+    try:
+        yield
+    finally:
+        _speaker.reset(token)
+
+
 def speak_about(**ids: str) -> None:
     """Let all that this task says from now on, and what the tasks say that it starts, carry these ids."""
     _about.set(ids)
@@ -89,14 +103,14 @@ class Notes:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
-        self.flush()
+        self.flush(self._clock.now_ms())
         self._own_log.close()
 
-    def flush(self) -> None:
+    def flush(self, now_ms: int) -> None:
         waiting, self._waiting = self._waiting, []
         left_out, self._left_out = self._left_out, 0
         if left_out:
-            waiting.append((self._clock.now_ms(), "warning", "lines_left_out", {"count": left_out}))
+            waiting.append((now_ms, "warning", "lines_left_out", {"count": left_out}))
         if waiting:
             self._own_log.write(b"".join(map(_encoded, waiting)))
 
@@ -104,7 +118,7 @@ class Notes:
         while True:
             await asyncio.sleep(_FLUSH_EVERY_S)
             if self._waiting:
-                await asyncio.to_thread(self.flush)
+                await asyncio.to_thread(self.flush, self._clock.now_ms())
 
 
 def _encoded(note: tuple[int, str, str, dict[str, Any]]) -> bytes:

@@ -1,7 +1,7 @@
 """What somebody wishes of a log, read block by block: the whole of it is never in memory."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from muster.logs.file import LogFile
 from muster.logs.lines import LEVELS, LINE_BYTES_MAX, believed, pieces, readable, told_by
@@ -18,14 +18,13 @@ _INFO = LEVELS["info"]
 class LogReader:
     """One log for one reader: first what is there, then, as often as `more` is asked, what has come since.
 
-    With `now_ms` it is noted when lines were seen, which is only for whose log it is.
+    With `now_ms` it is noted when lines were seen, which is only for those whose log it is.
     """
 
-    def __init__(self, name: str, file: LogFile, wish: LogWish, now_ms: Callable[[], int] | None = None) -> None:
+    def __init__(self, name: str, file: LogFile, wish: LogWish) -> None:
         self._name = name
         self._file = file
         self._wish = wish
-        self._now_ms = now_ms
         self._level_min = LEVELS.get(wish.level or "", 0)
         self._grep = wish.grep or ""
         self._any_case = self._grep == self._grep.lower()
@@ -38,9 +37,10 @@ class LogReader:
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
-    def past(self) -> Iterator[list[LogLine]]:
+    def past(self, now_ms: int | None = None) -> Iterator[list[LogLine]]:
         """Tell what is there up to now, in the order of the log, a block at a time."""
-        self._mark()
+        if now_ms is not None:
+            self._file.mark(now_ms)
         begin = self._file.parts()[0].begin
         if self._wish.since_ms is not None:
             begin = max(begin, self._file.before(self._wish.since_ms))
@@ -85,7 +85,7 @@ class LogReader:
 
     # --- what comes --------------------------------------------------------------------------------------------------
 
-    def more(self) -> list[LogLine]:
+    def more(self, now_ms: int | None = None) -> list[LogLine]:
         """Tell what has come since the last look. A line that is not complete waits for its end, but not for ever."""
         end = self._file.end
         if end - self._at > _BEHIND_BYTES_MAX:
@@ -93,7 +93,8 @@ class LogReader:
         self._at = max(self._at, self._file.parts()[0].begin)
         if self._at >= end:
             return []
-        self._mark()
+        if now_ms is not None:
+            self._file.mark(now_ms)
         block = self._file.read(self._at, min(end, self._at + BLOCK_BYTES))
         used = _complete(block)
         self._looks = self._looks + 1 if used == 0 and len(block) == self._incomplete else 0
@@ -116,10 +117,6 @@ class LogReader:
             self._at += len(block)
         near = self._file.read(target, target + LINE_BYTES_MAX)
         self._at = target + _first_line(near)
-
-    def _mark(self) -> None:
-        if self._now_ms is not None:
-            self._file.mark(self._now_ms())
 
     # --- lines -------------------------------------------------------------------------------------------------------
 

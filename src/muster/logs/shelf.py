@@ -30,7 +30,6 @@ class LogShelf:
 
     async def start(self) -> None:
         if self._task is None:
-            await asyncio.to_thread(self.tend)
             self._task = asyncio.create_task(self._run(), name="logs")
 
     async def stop(self) -> None:
@@ -80,10 +79,9 @@ class LogShelf:
 
     # --- tending -----------------------------------------------------------------------------------------------------
 
-    def tend(self) -> bool:
+    def tend(self, now_ms: int) -> bool:
         """Look at all once; return whether one grows so fast that it should be looked at again soon."""
         in_flood = False
-        now_ms = self._clock.now_ms()
         for name, file in self._all().items():
             try:
                 file.mark(now_ms)
@@ -95,7 +93,7 @@ class LogShelf:
     async def _run(self) -> None:
         while True:
             try:
-                in_flood = await asyncio.to_thread(self.tend)
+                in_flood = await asyncio.to_thread(self.tend, self._clock.now_ms())
             except Exception:  # a fault of ours must not let logs grow for ever
                 log.exception("logs_not_tended")
                 in_flood = False

@@ -11,6 +11,7 @@ MAY = {
     Right.FOLLOW_JOB: {Role.CLIENT, Role.VIEWER, Role.OPERATOR, Role.ADMIN},
     Right.CANCEL_JOB: {Role.CLIENT, Role.OPERATOR, Role.ADMIN},
     Right.VIEW: {Role.VIEWER, Role.OPERATOR, Role.ADMIN},
+    Right.READ_LOGS: {Role.OPERATOR, Role.ADMIN},
     Right.ACT: {Role.OPERATOR, Role.ADMIN},
     Right.SPEAK: {Role.AGENT, Role.ADMIN},
     Right.MANAGE: {Role.ADMIN},
