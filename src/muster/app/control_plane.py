@@ -133,7 +133,6 @@ class ControlPlane:
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = self._hub(store, fleet, scenery)
         sweep = self._sweep(store, fleet, commands, jobs, leader)
-        pool_nodes = self._pool_nodes(fleet, ingest(V2_LINK))
         webhooks = Webhooks(settings, store, self._clock, self._rng, leads=lambda: leader.leads)
         batches = self._batches(store, jobs, files, load, background, leader)
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
@@ -157,7 +156,7 @@ class ControlPlane:
             decide=gateway.decide,
             webhooks=webhooks.desk,
             batches=batches.desk,
-            pool_nodes=pool_nodes,
+            pool_nodes=self._pool_nodes(fleet, ingest(V2_LINK)),
             fleet_api=bool(settings.fleet_api_url),
             machine=FirstMachine(cloud.service) if cloud else None,
             files=files,
@@ -179,9 +178,8 @@ class ControlPlane:
             *(logs.desk, grpc, sweep, files, webhooks, batches, jobs, commands, hub, broker),
         ):
             await self._stack.start(service)
-        await self._start_optional(cloud, fleet, pool_nodes, jobs, leader)
-        self.link = MemoryLink(ingest("memory"), jobs)
-        await self._announce(front, grpc)
+        await self._start_optional(cloud, fleet, plane.pool_nodes, jobs, leader)
+        await self._announce(front, grpc, MemoryLink(ingest("memory"), jobs))
 
     async def _start_optional(
         self, cloud: Cloud | None, fleet: Fleet, pool_nodes: PoolNodes | None, jobs: JobService, leader: Leader
@@ -200,9 +198,9 @@ class ControlPlane:
         jobs.on_stop(workers.stop_job)
         return workers
 
-    async def _announce(self, front: Front, grpc: GrpcPort) -> None:
+    async def _announce(self, front: Front, grpc: GrpcPort, link: MemoryLink) -> None:
         """Say where we are, also in the words that people look for in a proxy's log."""
-        self._front = front
+        self._front, self.link = front, link
         await self._stack.start(StateFile(self._settings.data_path, lambda: self.urls, lambda: grpc.url))
         where = self.urls[0] if self._settings.fleet_api_url else "off, only this machine is served"
         told = f"Fleet API: {where}"
