@@ -27,6 +27,8 @@ _LEVEL = re.compile(
     r"|\[(debug|info|notice|warn(?:ing)?|error|critical|fatal)\]"
     r"|\blevel=\"?(debug|info|notice|warn(?:ing)?|error|critical|fatal)\b"
 )
+_BAD_SIGNS = (b"warn", b"error", b"crit", b"fatal")
+_LEVEL_SIGNS = ("DEBUG", "INFO", "NOTICE", "WARN", "ERROR", "CRIT", "FATAL", "]", "level=")  # most lines have none
 _LEVEL_WITHIN = 96  # a word further on belongs to what is said
 _NAMES = {"notice": "info", "warn": "warning", "critical": "error", "fatal": "error"}
 _TIME_KEYS = ("timestamp", "time", "ts")
@@ -42,7 +44,16 @@ def pieces(block: bytes) -> Iterator[tuple[int, bytes]]:
 
 def readable(raw: bytes) -> str:
     """Return what may be shown on anybody's screen: no secrets, no controls."""
-    return mask(_ESCAPES.sub("", raw.decode(errors="replace")).translate(_UNREADABLE))
+    text = raw.decode(errors="replace")
+    if not text.isprintable():
+        text = _ESCAPES.sub("", text).translate(_UNREADABLE)
+    return mask(text)
+
+
+def may_be_bad(raw: bytes) -> bool:
+    """Tell, without much looking, whether there may be a line of level `warning` or above."""
+    lowered = raw.lower()
+    return any(sign in lowered for sign in _BAD_SIGNS)
 
 
 def told_by(text: str) -> tuple[int | None, str | None]:
@@ -51,7 +62,8 @@ def told_by(text: str) -> tuple[int | None, str | None]:
         times = (_number_or_time(fields[key]) for key in _TIME_KEYS if key in fields)
         levels = (str(fields[key]) for key in _LEVEL_KEYS if key in fields)
         return next(times, None), _level(next(levels, ""))
-    found = _LEVEL.search(text[:_LEVEL_WITHIN])
+    head = text[:_LEVEL_WITHIN]
+    found = _LEVEL.search(head) if any(sign in head for sign in _LEVEL_SIGNS) else None
     return _time_in(text), _level(next(filter(None, found.groups()))) if found else None
 
 

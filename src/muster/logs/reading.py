@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from muster.logs.file import LogFile
-from muster.logs.lines import LEVELS, LINE_BYTES_MAX, believed, pieces, readable, told_by
+from muster.logs.lines import LEVELS, LINE_BYTES_MAX, believed, may_be_bad, pieces, readable, told_by
 from muster.wire.logs import LogLine, LogWish
 
 BLOCK_BYTES = 128 * 1024
@@ -28,6 +28,8 @@ class LogReader:
         self._level_min = LEVELS.get(wish.level or "", 0)
         self._grep = wish.grep or ""
         self._any_case = self._grep == self._grep.lower()
+        # What is masked or coloured looks otherwise than it is written, and other alphabets have their own cases.
+        self._needle = self._grep.encode() if self._grep.isascii() and "***" not in self._grep else b""
         self._any_of = tuple(text.encode() for text in wish.any_of)
         self._level: str | None = None  # of the line before
         self._at = file.end  # read up to here
@@ -116,27 +118,43 @@ class LogReader:
             self.left_out += block.count(b"\n")
             self._at += len(block)
         near = self._file.read(target, target + LINE_BYTES_MAX)
-        self._at = target + _first_line(near)
+        first = _first_line(near)
+        self.left_out += near[:first].count(b"\n")
+        self._at = target + first
 
     # --- lines -------------------------------------------------------------------------------------------------------
 
     def _lines(self, at: int, block: bytes) -> list[LogLine]:
+        if not self._may_hold(block):
+            return []
         made = (self._line(at + place, raw) for place, raw in pieces(block))
         return [line for line in made if line is not None]
 
     def _line(self, position: int, raw: bytes) -> LogLine | None:
         """Return what is shown of a line, None where it is not wanted."""
-        if self._any_of and not any(text in raw for text in self._any_of):
+        continues = raw[:1] in (b" ", b"\t")  # the line before, as those of a traceback do
+        if not (self._may_hold(raw) or (continues and self._level)):
+            self._level = None
             return None
         text = readable(raw)
         own_ms, level = told_by(text)
-        if level is None and raw[:1] in (b" ", b"\t"):
-            level = self._level  # it belongs to the line before, as those of a traceback do
+        if level is None and continues:
+            level = self._level
         self._level = level
         at_ms, seen = believed(own_ms, self._file.seen_ms(position))
         if not self._wanted(text, at_ms, level):
             return None
         return LogLine(log=self._name, text=text, at_ms=at_ms, seen=seen, level=level)
+
+    def _may_hold(self, raw: bytes) -> bool:
+        """Tell whether these bytes may hold what is wanted: most do not, and reading them closely takes its time."""
+        if self._any_of and not any(text in raw for text in self._any_of):
+            return False
+        if self._level_min > _INFO and not may_be_bad(raw):
+            return False
+        if not self._needle or b"\x1b" in raw:
+            return True
+        return self._needle in (raw.lower() if self._any_case else raw)
 
     def _wanted(self, text: str, at_ms: int | None, level: str | None) -> bool:
         """Judge by what is shown: a search must not find the secrets that are masked."""
