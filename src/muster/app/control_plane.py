@@ -7,6 +7,7 @@ from pathlib import Path
 import structlog
 
 import muster
+from muster.access.masking import mask
 from muster.api.asgi import build_app
 from muster.api.plane import Plane
 from muster.api.state import GatewayFigures, Scenery
@@ -221,6 +222,7 @@ class ControlPlane:
             event_log_entries_max=self._settings.event_log_entries_max,
             commands_ended_max=self._settings.commands_ended_max,
         )
+        log.info("store_opened", url=mask(url), embedded=not self._settings.valkey_url)
         self._stack.add(store.close)
         return store
 

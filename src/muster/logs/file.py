@@ -44,7 +44,7 @@ class LogFile:
         self._bytes_max = bytes_max
         self._parts_max = parts_max
         self._lock = threading.RLock()
-        self._marks_path = path.parent / _SEEN / path.name
+        self._marks_path = path.parent / _SEEN / path.stem
         self._base = 0  # where the file begins
         self._size = 0  # of the file, when it was last looked at
         self._written_ms = 0  # and when somebody had last written to it
