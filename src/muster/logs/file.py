@@ -7,6 +7,7 @@ Positions count the log's bytes from where it began when we first saw it; the pa
 """
 
 import ctypes
+import fcntl
 import os
 import shutil
 import sys
@@ -126,14 +127,22 @@ class LogFile:
         with self._lock:
             if self._look() <= self._bytes_max:
                 return False
-            for number in range(self._parts_max, 0, -1):
-                if (older := self._older(number)).exists():
-                    older.replace(self._older(number + 1)) if number < self._parts_max else older.unlink()
-            self._cut_front()
-            oldest = self.parts()[0].begin
-            self._marks = self._marks[bisect_right(self._marks, oldest, key=lambda mark: mark[0]) :]
-            self._save()
-            return True
+            with self.path.open("rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:  # another process is at it
+                    return False
+                return self._look() > self._bytes_max and self._put_aside()
+
+    def _put_aside(self) -> bool:
+        for number in range(self._parts_max, 0, -1):
+            if (older := self._older(number)).exists():
+                older.replace(self._older(number + 1)) if number < self._parts_max else older.unlink()
+        self._cut_front()
+        oldest = self.parts()[0].begin
+        self._marks = self._marks[bisect_right(self._marks, oldest, key=lambda mark: mark[0]) :]
+        self._save()
+        return True
 
     def clear(self) -> None:
         """Empty it, and forget its older parts; who writes goes on writing."""

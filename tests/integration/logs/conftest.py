@@ -6,6 +6,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
@@ -125,7 +126,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site.start_agent("http", MUSTER_CONTROL_PLANE=plane.url)
     site.start_agent("grpc", MUSTER_CONTROL_PLANE=f"grpc://127.0.0.1:{grpc_port}")
     for link in LINKS:
-        eventually_sync(lambda link=link: site.hears(link), 60)
+        eventually_sync(partial(site.hears, link), 60)
     yield site
     for agent in site.agents.values():
         agent.stop()

@@ -6,16 +6,17 @@ It is kept to its size, and read for others, with all other logs of the node (lo
 from pathlib import Path
 from typing import BinaryIO
 
+from muster.logs.file import BYTES_MAX, open_for_writing
 from muster.logs.file import LogFile as KeptLog
-from muster.logs.file import open_for_writing
 from muster.logs.lines import pieces, readable
 
 _TAIL_BYTES = 4096
 
 
 class LogFile:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, bytes_max: int = BYTES_MAX) -> None:
         self.path = path
+        self._bytes_max = bytes_max
 
     def open(self) -> BinaryIO:
         """Return the file for the service to append to; it belongs to the owner alone."""
@@ -23,6 +24,10 @@ class LogFile:
 
     def size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
+
+    def rotate_if_large(self) -> None:
+        """Keep it to its size where nobody tends it; the node's own are tended with all others."""
+        KeptLog(self.path, bytes_max=self._bytes_max).rotate()
 
     def since(self, position: int, lines_max: int = 5) -> list[str]:
         """Return the last lines that were written after `position`."""

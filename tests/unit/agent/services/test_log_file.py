@@ -30,3 +30,17 @@ def test_a_tail_reaches_into_the_part_before_and_shows_no_secret(tmp_path: Path)
 
     assert log_file.tail(3, 1000) == ["one", "two amqp://me:***@broker", "three"]
     assert log_file.tail(10, 6) == ["three"]
+
+
+def test_a_log_that_nobody_tends_is_kept_to_its_size_by_who_asks(tmp_path: Path) -> None:
+    log_file = LogFile(tmp_path / "machine.log", 10)
+    log_file.rotate_if_large()
+    with log_file.open() as output:
+        for number in range(6):
+            output.write(b"line %d is long\n" % number)
+            log_file.rotate_if_large()
+        output.write(b"last\n")
+    assert log_file.path.read_bytes() == b"last\n"
+    assert [path.read_text() for path in sorted(tmp_path.glob("*.log.*"))] == [
+        f"line {number} is long\n" for number in (5, 4, 3)
+    ]
