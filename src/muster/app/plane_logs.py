@@ -1,5 +1,6 @@
 """The control plane's logs: what it says, what is asked of it and of its gateway, and how people read them."""
 
+from functools import partial
 from typing import Any
 
 from muster.app.broker import Broker
@@ -46,23 +47,26 @@ class PlaneLogs:
         self.desk.on_ask(broker.look)
 
     def note_request(self, event: str, facts: dict[str, Any]) -> None:
-        self.requests.add(_level(facts.get("status", 0)), event, facts)
+        self.requests.add(_level(facts.get("status", 0)), event, lambda: facts)
 
     def note_answer(self, finished: Finished) -> None:
         """Note a request to the gateway: who answered it, and how long that took."""
-        facts = {
-            "path": finished.path,
-            "model": finished.model,
-            "worker": finished.worker,
-            "status": finished.status,
-            "attempts": finished.attempts,
-            "first_byte_s": None if finished.first_byte_s is None else round(finished.first_byte_s, 4),
-            "took_s": round(finished.duration_s, 4),
-            "bytes": finished.bytes_sent,
-            "error": finished.error,
-            "correlation_id": finished.correlation_id.decode(),
-        }
-        self.gateway.add(_level(finished.status), "request", facts)
+        self.gateway.add(_level(finished.status), "request", partial(_facts_of, finished))
+
+
+def _facts_of(finished: Finished) -> dict[str, Any]:
+    return {
+        "path": finished.path,
+        "model": finished.model,
+        "worker": finished.worker,
+        "status": finished.status,
+        "attempts": finished.attempts,
+        "first_byte_s": None if finished.first_byte_s is None else round(finished.first_byte_s, 4),
+        "took_s": round(finished.duration_s, 4),
+        "bytes": finished.bytes_sent,
+        "error": finished.error,
+        "correlation_id": finished.correlation_id.decode(),
+    }
 
 
 def _level(status: int) -> str:

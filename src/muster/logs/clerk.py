@@ -157,6 +157,7 @@ class _Talk:
             if reply.taken:
                 return
             give_up_at_s = self._told_s + _GIVE_UP_S
+            await asyncio.sleep(_RETRY_S)
 
 
 class _Unwanted(Exception):

@@ -2,10 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +18,7 @@ from muster.clock import Clock
 from muster.logs.file import open_for_writing
 
 _FLUSH_EVERY_S = 0.25
-_WAITING_MAX = 2_000  # notes between two flushes; of more it is only told how many
+_WAITING_MAX = 500  # notes between two flushes; of more it is only told how many
 
 
 class OwnLog:
@@ -78,17 +79,22 @@ def keep(said: dict[str, Any]) -> None:
         own_log.write(mask(msgspec.json.encode(said, enc_hook=str).decode()).encode() + b"\n")
 
 
+Facts = Callable[[], Mapping[str, Any]]
+_Note = tuple[int, str, str, Facts]
+
+
 class Notes:
     """A Lifecycle: lines that come by the thousand, written together a few times a second."""
 
     def __init__(self, own_log: OwnLog, clock: Clock) -> None:
         self._own_log = own_log
         self._clock = clock
-        self._waiting: list[tuple[int, str, str, dict[str, Any]]] = []
+        self._waiting: list[_Note] = []
         self._left_out = 0
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, level: str, event: str, facts: dict[str, Any]) -> None:
+    def add(self, level: str, event: str, facts: Facts) -> None:
+        """Take a note; its facts are asked for when it is written, and not at all when there are too many."""
         if len(self._waiting) < _WAITING_MAX:
             self._waiting.append((self._clock.now_ms(), level, event, facts))
         else:
@@ -110,7 +116,7 @@ class Notes:
         waiting, self._waiting = self._waiting, []
         left_out, self._left_out = self._left_out, 0
         if left_out:
-            waiting.append((now_ms, "warning", "lines_left_out", {"count": left_out}))
+            waiting.append((now_ms, "warning", "lines_left_out", lambda: {"count": left_out}))
         if waiting:
             self._own_log.write(b"".join(map(_encoded, waiting)))
 
@@ -121,8 +127,13 @@ class Notes:
                 await asyncio.to_thread(self.flush, self._clock.now_ms())
 
 
-def _encoded(note: tuple[int, str, str, dict[str, Any]]) -> bytes:
+def _encoded(note: _Note) -> bytes:
     at_ms, level, event, facts = note
-    at = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    said = {"timestamp": at, "level": level, "event": event} | facts
+    second, ms = divmod(at_ms, 1000)
+    said = {"timestamp": f"{_second(second)}.{ms:03}Z", "level": level, "event": event, **facts()}
     return msgspec.json.encode(said, enc_hook=str) + b"\n"
+
+
+@lru_cache(maxsize=8)
+def _second(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -292,7 +292,7 @@ class Worker:
         if self._notes is not None:
             level = "info" if outcome.error is None else "warning"
             took_s = self._clock.monotonic_s() - started_s
-            self._notes.add(level, "attempt_ended", attempt_facts(job, tool, outcome, took_s))
+            self._notes.add(level, "attempt_ended", partial(attempt_facts, job, tool, outcome, took_s))
         del self._tasks[key]
         self._progress.pop(key, None)
         if tool is not None:
