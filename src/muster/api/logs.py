@@ -87,7 +87,6 @@ async def node_logs(plane: ThePlane, node_id: FromPath[str]) -> LogsAnswer:
     "/api/v1/nodes/{node_id:str}/logs/{service:str}",
     tags=["logs"],
     summary="One log: its lines as text, as NDJSON by Accept, or followed as server-sent events",
-    media_type=_TEXT,
 )
 async def node_log(
     plane: ThePlane,
@@ -121,7 +120,7 @@ async def clear_log(plane: ThePlane, caller: TheCaller, node_id: FromPath[str], 
     return LogsAnswer(node_id=node_id, logs=[_view(info) for info in infos])
 
 
-@get("/api/v1/logs", tags=["logs"], summary="Several logs as one, in the order of time", media_type=_TEXT)
+@get("/api/v1/logs", tags=["logs"], summary="Several logs as one, in the order of time")
 async def logs(
     plane: ThePlane,
     request: AnyRequest,

@@ -62,7 +62,8 @@ async def test_ids_are_those_of_the_task_and_of_what_it_starts() -> None:
     async def told() -> dict[str, str]:
         return dict(spoken_about())
 
-    assert await asyncio.gather(about("a"), about("b")) == [{"job_id": "a"}, {"job_id": "b"}]
+    first, second = await asyncio.gather(about("a"), about("b"))
+    assert (first, second) == ({"job_id": "a"}, {"job_id": "b"})
     assert spoken_about() == {}
 
 
