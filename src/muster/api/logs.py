@@ -50,6 +50,7 @@ Since = Annotated[
     str | None,
     QueryParameter(max_length=64, description="Only lines since then: 90s, 5m, 2h, 1d ago, RFC 3339, or ms."),
 ]
+Until = Annotated[str | None, QueryParameter(max_length=64, description="Only lines up to then, given as `since` is.")]
 Grep = Annotated[
     str | None,
     QueryParameter(
@@ -95,7 +96,7 @@ async def node_log(
     service: FromPath[str],
     tail: Tail = None,
     since: Since = None,
-    until: Since = None,
+    until: Until = None,
     grep: Grep = None,
     level: Level = None,
     *,
@@ -127,7 +128,7 @@ async def logs(
     source: FromQuery[list[str] | None] = None,
     tail: Tail = None,
     since: Since = None,
-    until: Since = None,
+    until: Until = None,
     grep: Grep = None,
     level: Level = None,
     *,
