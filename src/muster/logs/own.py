@@ -30,6 +30,8 @@ class OwnLog:
 
     def write(self, lines: bytes) -> None:
         with suppress(OSError):
+            if self._descriptor is not None and os.fstat(self._descriptor).st_nlink == 0:
+                self.close()  # somebody has removed the file
             if self._descriptor is None:
                 with open_for_writing(self.path) as file:
                     self._descriptor = os.dup(file.fileno())

@@ -1,6 +1,7 @@
 """All logs of one side, an agent or a control plane, and who tends them: marked, kept to their size, cleared."""
 
 import asyncio
+import threading
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -26,6 +27,7 @@ class LogShelf:
         self._clock = clock
         self._also = also or {}
         self._files: dict[str, LogFile] = {}
+        self._lock = threading.Lock()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -69,9 +71,10 @@ class LogShelf:
 
     def file(self, name: str) -> LogFile:
         """Return the log of that name, also one that is still to be written."""
-        if name not in self._files:
-            self._files[name] = LogFile(self._also.get(name, self._folder / f"{name}.log"))
-        return self._files[name]
+        with self._lock:  # each is one object, for it knows what was cut off
+            if name not in self._files:
+                self._files[name] = LogFile(self._also.get(name, self._folder / f"{name}.log"))
+            return self._files[name]
 
     def _all(self) -> dict[str, LogFile]:
         named = [name for name, path in self._also.items() if path.exists()]

@@ -102,7 +102,8 @@ def test_a_job_has_one_story_from_its_request_to_its_service(site: Site, until: 
     timeline = site.plane.get(f"/api/jobs/{job_id}/timeline")
     assert timeline["correlation_id"] == "story-1"
     sources = {entry["source"].partition("/")[2] or entry["source"] for entry in timeline["entries"]}
-    assert sources == {"events", "api", "worker-0", "talker"}, timeline["entries"]
+    # The server may have told of a worker that had just this job.
+    assert sources - {"server"} == {"events", "api", "worker-0", "talker"}, timeline["entries"]
     texts = [entry["text"] for entry in timeline["entries"]]
     assert texts.index("job_submitted") < texts.index("asked by story-1") <= texts.index("attempt_ended")
     assert [entry["at_ms"] for entry in timeline["entries"]] == sorted(entry["at_ms"] for entry in timeline["entries"])

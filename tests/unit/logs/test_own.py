@@ -48,6 +48,15 @@ async def test_no_secret_is_kept(tmp_path: Path) -> None:
     assert said(tmp_path / "a.log") == [{"event": "asked", "url": "http://h/x?token=***", "at": "/x"}]
 
 
+async def test_a_log_that_somebody_has_removed_begins_anew(tmp_path: Path) -> None:
+    log = OwnLog(tmp_path / "a.log")
+    speak_as(log)
+    keep({"event": "one"})
+    log.path.unlink()
+    keep({"event": "two"})
+    assert said(log.path) == [{"event": "two"}]
+
+
 async def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
     (tmp_path / "a.log").mkdir()
     speak_as(OwnLog(tmp_path / "a.log"))

@@ -70,6 +70,8 @@ class _Reading:
         self.limit_s = dict.fromkeys(senders, _FIRST_WORD_S)
         self.behind = set(senders)  # those that have not told all that was there
         self.left_out = 0  # what came over the bus faster than it was read
+        self._senders = len(senders)
+        self._without = 0  # of them: have no such log
         self._numbers: dict[str, int] = {}
         self._chunks: deque[LogChunk] = deque()
         self._news = asyncio.Event()
@@ -105,6 +107,13 @@ class _Reading:
             return None
         self._room.set()
         return self._chunks.popleft()
+
+    def judged(self, chunk: LogChunk) -> LogChunk:
+        """Return it without its error where only this one of several has no such log."""
+        if chunk.error_code != NotFound.code:
+            return chunk
+        self._without += 1
+        return chunk if self._without == self._senders else replace(chunk, error=None, error_code=None)
 
     def wake(self) -> None:
         """Let who waits look again."""
@@ -206,7 +215,7 @@ class LogDesk:
                 if chunk is not None:
                     if chunk.caught_up or chunk.ended:
                         reading.behind.discard(chunk.sender)
-                    yield replace(chunk, caught_up=not reading.behind)
+                    yield replace(reading.judged(chunk), caught_up=not reading.behind)
                 else:
                     self._check_silence(reading)
                 if left_out := reading.left_out:

@@ -185,6 +185,11 @@ async def test_the_name_of_the_control_plane_is_that_of_all_of_them(tmp_path: Pa
             (tmp_path / name / "server.log").write_text(f"of {name}\n")
         told = [one async for one in read_one(first.logs, Source(CONTROL_PLANE), LogWish())]
         assert sorted(texts(told)) == ["of p1", "of p2"]
+        (tmp_path / "p2" / "gateway.log").write_text("only of p2\n")
+        told = [one async for one in read_one(first.logs, Source(CONTROL_PLANE, ("gateway",)), LogWish())]
+        assert texts(told) == ["only of p2"]
+        with pytest.raises(NotFound):
+            await _all(read_one(first.logs, Source(CONTROL_PLANE, ("nothing",)), LogWish()))
 
 
 def chunk(number: int, **said: Any) -> LogChunk:
