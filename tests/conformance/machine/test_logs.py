@@ -88,12 +88,14 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         connection.sendall(b"CONFIG SET requirepass store-secret\r\n")
         assert connection.recv(64) == b"+OK\r\n"
     machine = Machine(folder, f"valkey://:store-secret@127.0.0.1:{port}")
-    machine.plane.start()
-    eventually_sync(lambda: len(machine.plane.get("/api/v1/workers")) == GPUS, 60)
-    machine.work()
-    yield machine
-    machine.plane.stop()
-    store.kill()
+    try:
+        machine.plane.start()
+        eventually_sync(lambda: len(machine.plane.get("/api/v1/workers")) == GPUS, 60)
+        machine.work()
+        yield machine
+    finally:
+        machine.plane.stop()
+        store.kill()
 
 
 def test_8_every_component_has_a_log_of_its_own(machine: Machine) -> None:

@@ -89,8 +89,9 @@ class Site:
         urllib.request.urlopen(self.service_url(link) + path, data=data, timeout=30).close()
 
     def service_url(self, link: str) -> str:
-        (service,) = self.plane.get(f"/api/v1/nodes/{link}")["services"]
-        return str(service["url"])
+        services = self.plane.get(f"/api/v1/nodes/{link}")["services"]
+        assert [service["status"] for service in services] == ["running"]
+        return str(services[0]["url"])
 
     def lines(self, path: str, **query: Any) -> list[str]:
         url = f"{self.plane.url}{path}?{urlencode(query, doseq=True)}"
@@ -121,16 +122,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     grpc_port = free_port()
     env = _QUICK | {"MUSTER_GRPC_LISTEN": f"127.0.0.1:{grpc_port}"}
     plane = ControlPlane(folder / "plane", env=env)
-    plane.start()
     site = Site(folder, plane)
-    site.start_agent("http", MUSTER_CONTROL_PLANE=plane.url)
-    site.start_agent("grpc", MUSTER_CONTROL_PLANE=f"grpc://127.0.0.1:{grpc_port}")
-    for link in LINKS:
-        eventually_sync(partial(site.hears, link), 60)
-    yield site
-    for agent in site.agents.values():
-        agent.stop()
-    plane.stop()
+    try:
+        plane.start()
+        site.start_agent("http", MUSTER_CONTROL_PLANE=plane.url)
+        site.start_agent("grpc", MUSTER_CONTROL_PLANE=f"grpc://127.0.0.1:{grpc_port}")
+        for link in LINKS:
+            eventually_sync(partial(site.hears, link), 60)
+        yield site
+    finally:
+        for process in (*site.agents.values(), plane):
+            process.stop()
 
 
 @pytest.fixture
