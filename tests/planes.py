@@ -31,6 +31,7 @@ from muster.control.jobs.schedules import ScheduleService
 from muster.control.jobs.service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
 from muster.control.jobs.stopper import Stopper
 from muster.control.jobs.tasks import TaskDesk
+from muster.control.logs.desk import LogDesk
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.control.webhooks.pump import Outlet
@@ -45,6 +46,7 @@ from muster.gateway.route import Router
 from muster.gateway.usage import GatewayView, Usage
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.jobs.retry import RetryPolicy
+from muster.logs.shelf import LogShelf
 from muster.placement.scores import Strategy
 from muster.ports import JobKind
 from muster.registry.book import NodeBook
@@ -103,11 +105,14 @@ class PlaneUnderTest:
         kinds: Sequence[JobKind] = (),
         may_begin: Callable[[WorkerId, ClaimedJob], bool] = lambda _, __: True,
         tracer: Tracer | None = None,
+        logs: Path | None = None,
+        plane_id: str = "plane-1",
     ) -> None:
         """`beside` is another control plane, whose clock and store this one has as well."""
         self.clock: ManualClock = beside.clock if beside else ManualClock()
         self.store: MemoryStore = beside.store if beside else MemoryStore(self.clock)
         self.posted = Posted()
+        self.noted: list[dict[str, Any]] = []  # of requests
         self.recorder = Recorder(self.store.nodes, self.store.log)
         self.fleet = Fleet(NodeBook(Limits()), self.recorder, self.clock)
         self.commands = CommandService(
@@ -120,7 +125,20 @@ class PlaneUnderTest:
             random.Random(8),
             {"cancel_job": lambda args: self.jobs.end(JobId(args["job_id"]))},
         )
-        self.ingest = Ingest(self.fleet, self.commands, self.recorder, self.clock, link="http")
+        self.logs = LogDesk(
+            self.fleet,
+            self.store.bus,
+            self.clock,
+            random.Random(11),
+            LogShelf(logs or NO_FOLDER, self.clock),
+            plane_id=plane_id,
+            planes=list,
+        )
+        self.commands.send_along(self.logs.asks_for)
+        self.logs.on_ask(self.commands.wake)
+        self.ingest = Ingest(
+            self.fleet, self.commands, self.recorder, self.clock, link="http", take_logs=self.logs.take
+        )
         rng = random.Random(7)
         policy = RetryPolicy(jitter=0.0)
         self.webhooks = self._webhooks()
@@ -202,6 +220,8 @@ class PlaneUnderTest:
             files=self.files if files else None,
             job_kinds=kinds,
             tracer=tracer,
+            logs=self.logs,
+            note=lambda event, facts: self.noted.append({"event": event} | facts),
         )
 
     def _gateway(self) -> GatewayView:
@@ -226,7 +246,7 @@ class PlaneUnderTest:
 
     @property
     def app(self) -> ASGIApp:
-        door = Entry(_framework(), self.access, self.plane.http)
+        door = Entry(_framework(), self.access, self.plane.http, self.plane.note)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             _current.set(self.plane)
@@ -289,7 +309,7 @@ async def running_plane(
 ) -> AsyncIterator[PlaneUnderTest]:
     """Start what has loops, but not the sweep: tests call it."""
     plane = PlaneUnderTest(token=token, requests_per_s_max=requests_per_s_max, checks=checks, **options)
-    services = (plane.recorder, plane.access, plane.jobs, plane.commands, plane.hub)
+    services = (plane.recorder, plane.access, plane.jobs, plane.commands, plane.hub, plane.logs)
     for service in services:
         await service.start()
     yield plane

@@ -19,6 +19,7 @@ class Right(StrEnum):
     FOLLOW_JOB = "follow_job"
     CANCEL_JOB = "cancel_job"
     VIEW = "view"  # the whole fleet, all jobs, all events
+    READ_LOGS = "read_logs"  # what services and Muster itself say, which may hold anything
     ACT = "act"  # commands, draining, forgetting nodes, trying jobs again, webhooks
     SPEAK = "speak"  # for a node
     JOIN = "join"  # become a node with a token of its own
@@ -33,7 +34,7 @@ GRANTS: dict[Role, frozenset[Right]] = {
     Role.AGENT: frozenset({Right.SPEAK}),
     Role.CLIENT: _USE,
     Role.VIEWER: _WATCH,
-    Role.OPERATOR: _USE | _WATCH | {Right.ACT},
+    Role.OPERATOR: _USE | _WATCH | {Right.READ_LOGS, Right.ACT},
     Role.ADMIN: frozenset(Right) - {Right.JOIN},
 }
 JOINING = frozenset({Right.JOIN})

@@ -97,10 +97,18 @@ ROUTES: dict[Right, tuple[str, ...]] = {
         "POST /api/v1/explain",
         "WS /ws/monitor/{}",
     ),
+    Right.READ_LOGS: (
+        "GET /api/jobs/{}/timeline",
+        "GET /api/v1/logs",
+        "GET /api/v1/nodes/{}/logs",
+        "GET /api/v1/nodes/{}/logs/{}",
+        "GET /api/v1/timeline",
+    ),
     Right.ACT: (
         "DELETE /api/customers/{}",
         "DELETE /api/schedules/{}",
         "DELETE /api/v1/nodes/{}",
+        "DELETE /api/v1/nodes/{}/logs/{}",
         "DELETE /api/webhooks/{}",
         "GET /api/webhooks",
         "GET /api/webhooks/{}",

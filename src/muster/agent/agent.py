@@ -32,6 +32,8 @@ from muster.domain.service import Service
 from muster.domain.trace import Tracer
 from muster.errors import MusterError, SetupError, UpstreamFailed
 from muster.ids import new_id
+from muster.logs.clerk import LogClerk
+from muster.logs.shelf import LogShelf
 from muster.ports import Connector, FileLink, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink, ReportProgress
 from muster.wire import Deregistration, Heartbeat, HeartbeatReply, Registration
 
@@ -97,6 +99,7 @@ class Agent:
             look_every_s=config.look_every_s,
             files=backends.files,
             tracer=backends.tracer,
+            logs_dir=data_dir / "logs",
         )
         self._gpus = Gpus(
             devices.gpus,
@@ -111,9 +114,8 @@ class Agent:
         )
         self._supervisor: Supervisor | None = None
         interval_s = config.heartbeat_interval_s
-        self._desk = CommandDesk(
-            config.node_id, self._boot_id, nodes, self._commands(), clock, rng, retry_s_max=interval_s
-        )
+        self._logs = LogClerk(LogShelf(data_dir / "logs", clock), nodes.tell_logs, clock, sender=config.node_id)
+        self._desk = self._command_desk(rng)
         self._sampler = Sampler(
             self._state, self._boot_id, interval_s, devices.host, self._gpus, self._board, self._crew
         )
@@ -235,6 +237,7 @@ class Agent:
         raise UpstreamFailed("; ".join(self._backends.broken_connectors.values()))
 
     async def _join_fleet(self) -> dict[str, Any]:
+        await self._run(self._logs)
         await self._pulse.start()
         await self._desk.start()
         return {}
@@ -315,6 +318,18 @@ class Agent:
         self.hurry()
 
     # --- commands ----------------------------------------------------------------------------------------------------
+
+    def _command_desk(self, rng: Rng) -> CommandDesk:
+        return CommandDesk(
+            self._config.node_id,
+            self._boot_id,
+            self._nodes,
+            self._commands(),
+            self._clock,
+            rng,
+            retry_s_max=self._config.heartbeat_interval_s,
+            take_log_asks=self._logs.take,
+        )
 
     def _commands(self) -> dict[str, Action]:
         backends, around = self._backends, self._around

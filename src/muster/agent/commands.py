@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -15,11 +15,12 @@ from muster.domain.job import Progress
 from muster.errors import CommandNotFound, Conflict, InvalidInput, MusterError, UpstreamFailed, UpstreamTimeout
 from muster.ids import CommandId, NodeId
 from muster.ports import NodeLink, ReportProgress
-from muster.wire import CommandBatch, CommandPoll, CommandReport, CommandReports, encode
+from muster.wire import CommandBatch, CommandPoll, CommandReport, CommandReports, LogAsk, encode
 
 log = structlog.get_logger()
 
 Action = Callable[[dict[str, Any], ReportProgress], Awaitable[Any]]
+TakeAsks = Callable[[Sequence[LogAsk]], None]
 
 KNOWN_MAX = 256  # commands whose ids and last words are remembered
 _RUNNING_MAX = 64
@@ -45,7 +46,9 @@ class CommandDesk:
         rng: Rng,
         *,
         retry_s_max: float = _RETRY_S_MAX,
+        take_log_asks: TakeAsks = lambda _: None,
     ) -> None:
+        self._take_log_asks = take_log_asks
         self._node_id = node_id
         self._boot_id = boot_id
         self._link = link
@@ -97,7 +100,8 @@ class CommandDesk:
         )
         if not self._allowed.is_set():
             return
-        took_some = self._take(batch)
+        self._take_log_asks(batch.log_asks)
+        took_some = self._take(batch) or bool(batch.log_asks)
         await self._tell()  # before asking again: what is acknowledged does not come again
         if not took_some and self._clock.monotonic_s() - asked_s < _EARLY_S:
             await asyncio.sleep(_EARLY_S)

@@ -1,6 +1,7 @@
 """What all that runs on a node has around it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -23,3 +24,4 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     look_every_s: float
     files: FileLink | None = None
     tracer: Tracer | None = None
+    logs_dir: Path | None = None  # where workers keep what they say

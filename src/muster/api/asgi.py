@@ -26,6 +26,7 @@ from muster.api import (
     fleet,
     gateway,
     jobs,
+    logs,
     metrics,
     nodes_v2,
     pools,
@@ -72,6 +73,7 @@ _HANDLERS = [
     events.monitor_state,
     events.monitor_events,
     *commands.HANDLERS,
+    *logs.HANDLERS,
     connectors.connectors,
     *files.HANDLERS,
     tokens.create_token,
@@ -95,6 +97,7 @@ _TAGS = {
     "fleet": "Nodes, workers, models",
     "commands": "What nodes are told to do",
     "jobs": "Queued work",
+    "logs": "What services and Muster itself say",
     "files": "What is too large for a payload or a result",
     "events": "What happened",
     "monitor": "The live picture",
@@ -114,7 +117,7 @@ def _caller(request: AnyRequest) -> Caller:
 
 def build_app(plane: Plane) -> ASGIApp:
     app = framework(lambda: plane, plane.web_dir, plane.request_bytes_max)
-    return Entry(Heartbeats(app, plane), plane.access, plane.http)
+    return Entry(Heartbeats(app, plane), plane.access, plane.http, plane.note)
 
 
 def framework(current: Callable[[], Plane], web_dir: Path, request_bytes_max: int) -> Litestar:

@@ -1,5 +1,6 @@
 """The door of the API: every answer carries a correlation id, and nobody passes without the right to."""
 
+import http
 import re
 import secrets
 import time
@@ -22,9 +23,11 @@ from muster.api.problems import body_of, headers_of
 from muster.control.access import Access
 from muster.errors import JobNotFound, MusterError
 from muster.ids import JobId
+from muster.logs.own import speak_about
 
 # A browser's EventSource and WebSocket cannot send headers: there the token may be in the query.
 _STREAMS = ("/api/events/", "/api/jobs/", "/v1/heartbeats/", "/v2/tasks/", "/ws/")
+_OF_AGENTS = ("/api/agent/", "/v1/hive-heartbeat", "/v2/nodes/")
 _CORRELATION = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _WEBSOCKET = "WS"
 ADMIT = "muster.admit"  # in the state of a WebSocket: judges its caller anew, for each thing that he asks there
@@ -33,13 +36,17 @@ _TRY_AGAIN_LATER = 1013
 _REASON_BYTES_MAX = 120  # RFC 6455, 5.5: 125 with the code
 
 
+NoteRequest = Callable[[str, dict[str, Any]], None]
+
+
 class Entry:
     """ASGI middleware around the framework. Handlers find the caller as `request.user`."""
 
-    def __init__(self, app: ASGIApp, access: Access, figures: HttpFigures) -> None:
+    def __init__(self, app: ASGIApp, access: Access, figures: HttpFigures, note: NoteRequest = lambda *_: None) -> None:
         self._app = app
         self._access = access
         self._figures = figures
+        self._note = note
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind: str = scope["type"]
@@ -55,6 +62,10 @@ class Entry:
         asked = headers.get(b"x-correlation-id", b"")
         correlation = asked if _CORRELATION.match(asked) else f"req-{secrets.token_hex(8)}".encode()
 
+        speak_about(correlation_id=correlation.decode())
+        started_s = time.monotonic()
+        status = 0
+
         if scope["method"] == HttpMethod.HEAD and not scope["path"].startswith(_STREAMS):
             # Load balancers and Ollama's own clients probe with HEAD; the server below leaves the body out.
             scope = cast("HTTPScope", {**scope, "method": HttpMethod.GET})
@@ -62,9 +73,11 @@ class Entry:
         started_s = time.monotonic()
 
         async def send_marked(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
                 took_s = time.monotonic() - started_s
                 self._figures.answered(scope["method"], scope.get("path_template"), message["status"], took_s)
+                status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-correlation-id", correlation)]
             await send(message)
 
@@ -74,6 +87,19 @@ class Entry:
             await refuse(error, send_marked, scope["path"])
         else:
             await self._app(scope, receive, send_marked)
+        caller: Caller | None = scope.get("user")
+        if _is_worth_noting(scope, status):
+            self._note(
+                "request",
+                {
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,
+                    "took_s": round(time.monotonic() - started_s, 4),
+                    "by": None if caller is None else caller.name,
+                    "correlation_id": correlation.decode(),
+                },
+            )
 
     async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -99,6 +125,13 @@ class Entry:
             query = parse_qs(scope["query_string"].decode("latin-1"))  # as text: others may hold any character
             shown = query.get("token", [""])[0].encode()
         return self._access.admit(shown.strip(), right_for(method, path))
+
+
+def _is_worth_noting(scope: HTTPScope, status: int) -> bool:
+    """Leave out who only looks, and what agents say all the time."""
+    if status >= http.HTTPStatus.BAD_REQUEST:
+        return True
+    return scope["method"] not in {HttpMethod.GET, HttpMethod.HEAD} and not scope["path"].startswith(_OF_AGENTS)
 
 
 async def refuse(error: MusterError, send: Send, path: str = "") -> None:

@@ -23,9 +23,11 @@ from muster.ids import JobId
 from muster.jobs.explain import Explanation
 from muster.jobs.shapes import read_requirements
 from muster.jobs.submission import RUN_AHEAD_MAX_MS
+from muster.logs.own import spoken_about
 
 _KEY_CHARS_MAX = 256
 _DIGITS = 32
+_NOTED_MAX = 20
 
 
 class SubmitJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,6 +162,7 @@ async def accept(
     if caller.role in SEES_OWN_JOBS_ONLY:
         await _visible(plane, caller, [spec.job_id for spec in specs if spec.job_id])
     submitted = await (plane.jobs.submit(specs) if spans is None else spans.around(plane.jobs.submit, specs))
+    plane.note("jobs_submitted", {"job_ids": [one.job_id for one in submitted[:_NOTED_MAX]], **spoken_about()})
     found = await _visible(plane, caller, [one.job_id for one in submitted])
     return [
         SubmitAnswer(
@@ -254,7 +257,10 @@ async def _visible(plane: Plane, caller: Caller, job_ids: Sequence[JobId]) -> di
 
 def _spec_of(number: int, data: SubmitJob, caller: Caller, now_ms: int) -> JobSpec:
     try:
-        return _with_key(msgspec.structs.replace(spec_of(data, now_ms), submitted_by=caller.owner), data)
+        spec = msgspec.structs.replace(
+            spec_of(data, now_ms), submitted_by=caller.owner, correlation_id=spoken_about().get("correlation_id")
+        )
+        return _with_key(spec, data)
     except InvalidInput as error:
         if number == 0:
             raise

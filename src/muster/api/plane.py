@@ -24,6 +24,7 @@ from muster.control.jobs.queues import QueueService
 from muster.control.jobs.schedules import ScheduleService
 from muster.control.jobs.service import JobService
 from muster.control.jobs.tasks import TaskDesk
+from muster.control.logs.desk import LogDesk
 from muster.control.webhooks.service import WebhookDesk
 from muster.domain.trace import Tracer
 from muster.errors import SwitchedOff
@@ -35,6 +36,7 @@ from muster.placement.choose import Decision
 from muster.placement.wish import Wish
 from muster.ports import EventLog, JobKind, NodeLink, RentedMachine
 
+Note = Callable[[str, dict[str, Any]], None]  # what is noted of a request: event and facts
 Decide = Callable[[Wish, Sequence[Candidate] | None], Decision]
 
 
@@ -67,6 +69,8 @@ class Plane(Struct, frozen=True, kw_only=True):
     broken_connectors: Mapping[str, str] = {}
     tracer: Tracer | None = None
     http: HttpFigures = field(default_factory=HttpFigures)
+    logs: LogDesk
+    note: Note
 
     @property
     def pools(self) -> PoolNodes:

@@ -8,6 +8,7 @@ from muster.control.commands import CommandService
 from muster.control.fleet.fleet import Fleet
 from muster.control.recorder import Recorder
 from muster.errors import SetupError
+from muster.ids import NodeId
 from muster.metrics import Metric
 from muster.ports import NodeLink
 from muster.settings import Settings
@@ -27,6 +28,11 @@ class Broker:
         if settings.rabbitmq_url:
             self._ingest = _ingest(settings, fleet, recorder, nodes)
             commands.on_issued(self._ingest.command_issued)
+
+    def look(self, node_id: NodeId) -> None:
+        """There may be something for this node."""
+        if self._ingest is not None:
+            self._ingest.look(node_id)
 
     async def start(self) -> None:
         if self._ingest is not None:

@@ -1,11 +1,13 @@
 """The control plane put together: which adapter serves which port."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 import muster
+from muster.access.masking import mask
 from muster.api.asgi import build_app
 from muster.api.plane import Plane
 from muster.api.state import GatewayFigures, Scenery
@@ -17,6 +19,7 @@ from muster.app.cloud import Cloud, open_cloud
 from muster.app.files import open_file_store
 from muster.app.grpc_port import GrpcPort
 from muster.app.metrics import metrics_of
+from muster.app.plane_logs import PlaneLogs
 from muster.app.pool_workers import PoolWorkers
 from muster.app.process import StateFile, make_data_dir, url_of
 from muster.app.stack import Stack
@@ -51,6 +54,7 @@ from muster.events.hub import Hub, HubLimits
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
+from muster.gateway.usage import Finished
 from muster.ids import JobId, WorkerId, new_id
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink
@@ -125,14 +129,14 @@ class ControlPlane:
         jobs = self._jobs(store, webhooks.desk.addresses, background.may_begin)
         self.files = files = self._files(jobs)
         commands = await self._commands(store, fleet, recorder, jobs)
-        ingest = Ingests(fleet, commands, recorder, self._clock)
+        logs = PlaneLogs(settings, fleet, peers, store.bus, self._clock, self._rng, self._plane_id)
+        ingest = Ingests(fleet, commands, recorder, self._clock, logs.desk.take)
         access = self._access(store)
         cloud = self._cloud(store, fleet, recorder, leader, lambda: gateway.stats().in_flight_by_worker)
-        gateway = self._gateway(fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses()), access, cloud)
+        gateway = self._gateway(fleet, access, cloud, logs)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = self._hub(store, fleet, scenery)
         sweep = self._sweep(store, fleet, commands, jobs, leader)
-        pool_nodes = self._pool_nodes(fleet, ingest(V2_LINK))
         batches = self._batches(store, jobs, files, load, background, leader)
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
         plane = Plane(
@@ -156,31 +160,31 @@ class ControlPlane:
             gateway=gateway.view,
             webhooks=webhooks.desk,
             batches=batches.desk,
-            pool_nodes=pool_nodes,
+            pool_nodes=self._pool_nodes(fleet, ingest(V2_LINK)),
             fleet_api=bool(settings.fleet_api_url),
             machine=FirstMachine(cloud.service) if cloud else None,
             files=files,
             job_kinds=self._job_kinds,
             broken_connectors=self._broken_connectors,
             tracer=self._tracer,
+            logs=logs.desk,
+            note=logs.note_request,
         )
         certificate = await self._certificate()
         front = self._front_for(gateway, plane, certificate)
         grpc = GrpcPort(settings, certificate, fleet, access, ingest("grpc"), jobs, self._clock)
         broker = Broker(settings, fleet, commands, recorder, ingest("amqp"))
+        logs.reach_nodes_by(commands, broker)
         # The hub and the services of jobs and commands stop before the front: they end the streams and waits that would
         # hold it up.
         for service in (
-            *(recorder, peers, leader, access),
+            *(recorder, peers, leader, access, logs.requests, logs.gateway),
             _Draining(front, settings.stop_timeout_s),
-            *(grpc, sweep, files, webhooks, batches, jobs, commands, hub, broker),
+            *(logs.desk, grpc, sweep, files, webhooks, batches, jobs, commands, hub, broker),
         ):
             await self._stack.start(service)
-        await self._start_optional(cloud, fleet, pool_nodes, jobs, leader)
-        self._front = front
-        self.link = MemoryLink(ingest("memory"), jobs)
-        await self._stack.start(StateFile(settings.data_path, lambda: self.urls, lambda: grpc.url))
-        self._tell_fleet_api()
+        await self._start_optional(cloud, fleet, plane.pool_nodes, jobs, leader)
+        await self._announce(front, grpc, MemoryLink(ingest("memory"), jobs))
 
     async def _start_tracer(self) -> None:
         self._tracer = open_tracer(self._settings, "control-plane")
@@ -204,8 +208,10 @@ class ControlPlane:
         jobs.on_stop(workers.stop_job)
         return workers
 
-    def _tell_fleet_api(self) -> None:
-        """Say it in the words that people look for in a proxy's log."""
+    async def _announce(self, front: Front, grpc: GrpcPort, link: MemoryLink) -> None:
+        """Say where we are, also in the words that people look for in a proxy's log."""
+        self._front, self.link = front, link
+        await self._stack.start(StateFile(self._settings.data_path, lambda: self.urls, lambda: grpc.url))
         where = self.urls[0] if self._settings.fleet_api_url else "off, only this machine is served"
         told = f"Fleet API: {where}"
         log.info(told)
@@ -231,6 +237,7 @@ class ControlPlane:
             event_log_entries_max=self._settings.event_log_entries_max,
             commands_ended_max=self._settings.commands_ended_max,
         )
+        log.info("store_opened", url=mask(url), embedded=not self._settings.valkey_url)
         self._stack.add(store.close)
         return store
 
@@ -413,8 +420,9 @@ class ControlPlane:
         interval_s = self._settings.node_timeout_s / self._settings.late_intervals
         return PoolNodes(fleet, link, self._clock, self._rng, interval_s=interval_s)
 
-    def _gateway(self, fleet: FleetView, access: Access, cloud: Cloud | None) -> Gateway:
+    def _gateway(self, fleet: FleetView, access: Access, cloud: Cloud | None, logs: PlaneLogs) -> Gateway:
         settings = self._settings
+        served = fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses())
         limits = GatewayLimits(
             body_bytes_max=settings.request_bytes_max,
             connections_max=settings.connections_max,
@@ -424,13 +432,13 @@ class ControlPlane:
             attempts_max=settings.gateway_attempts_max,
         )
         return Gateway(
-            fleet,
+            served,
             clock=self._clock,
             rng=self._rng,
             authenticate=access.refusal,
             strategy=Strategy(settings.strategy),
             limits=limits,
-            on_finished=cloud.answered if cloud else None,
+            on_finished=partial(_all_hear, (logs.note_answer, *([cloud.answered] if cloud else []))),
             waker=cloud.waker if cloud else None,
             tracer=self._tracer,
         )
@@ -455,6 +463,11 @@ class _Draining:
 
     async def stop(self) -> None:
         await self._front.stop(self._drain_s)
+
+
+def _all_hear(listeners: Sequence[Callable[[Finished], None]], finished: Finished) -> None:
+    for listener in listeners:
+        listener(finished)
 
 
 def _figures(gateway: Gateway) -> GatewayFigures:

@@ -4,6 +4,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
 
 import aiohttp
@@ -17,6 +18,7 @@ from muster.agent.services.attach import Identify
 from muster.agent.services.health import HttpHealth
 from muster.app.agent_link import AgentLink, Links, open_link
 from muster.app.files import open_file_link
+from muster.app.logs import agent_log
 from muster.app.tracing import OtelTracer, open_tracer, passing_on
 from muster.connectors.catalog import BUILT_IN_NAMES, NODE_SECTIONS, USUAL_PORTS, identify, node_connectors
 from muster.connectors.plugins import load_plugins
@@ -25,6 +27,7 @@ from muster.devices.host import PsutilHost
 from muster.devices.machine_gpus import MachineGpus
 from muster.devices.simulated import SimulatedGpus
 from muster.domain.service import Service
+from muster.logs.own import speak_as, spoken_about
 from muster.ports import FileLink
 from muster.settings import Settings, parse_pairs
 from muster.system import SystemClock, system_rng
@@ -110,6 +113,18 @@ def model_service(settings: Settings, model: str) -> ServiceTemplate:
     )
 
 
+def _correlating() -> aiohttp.TraceConfig:
+    """Let each request that is made for a job say for which, whatever connector makes it."""
+
+    async def mark(_: aiohttp.ClientSession, __: SimpleNamespace, request: aiohttp.TraceRequestStartParams) -> None:
+        if (correlation_id := spoken_about().get("correlation_id")) is not None:
+            request.headers.setdefault("X-Correlation-Id", correlation_id)
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_start.append(mark)
+    return tracing
+
+
 class LocalNode:
     """A Lifecycle: the agent of this machine. `links` are those of this process; None: as the settings say."""
 
@@ -138,8 +153,9 @@ class LocalNode:
         """Return once the node is ready; what failed on the way is on its record, with the reason."""
         settings = self._settings
         file = load_node_file(settings.node_path, NODE_SECTIONS) if settings.node_path else NodeFile()
+        speak_as(agent_log(settings))
         self._session = session = aiohttp.ClientSession()
-        self._services = services = aiohttp.ClientSession(trace_configs=[passing_on()])
+        self._services = services = aiohttp.ClientSession(trace_configs=[passing_on(), _correlating()])
         self._tracer = tracer = open_tracer(settings, "agent")
 
         async def identify_at(url: str) -> Service | None:

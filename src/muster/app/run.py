@@ -8,11 +8,12 @@ from typing import Any
 import structlog
 
 from muster.app.control_plane import ControlPlane, Progress
-from muster.app.logs import configure_logs
+from muster.app.logs import agent_log, configure_logs, plane_log
 from muster.app.node import UP_MODEL, LocalNode
 from muster.app.process import make_data_dir, run
 from muster.connectors.catalog import BUILT_IN_NAMES, job_kinds
 from muster.connectors.plugins import load_plugins
+from muster.logs.own import speak_as
 from muster.settings import Settings
 
 log = structlog.get_logger()
@@ -25,6 +26,7 @@ def run_server(settings: Settings, progress: Progress | None = None) -> int:
     configure_logs(settings.log_level)
 
     async def main(stopping: asyncio.Event) -> None:
+        speak_as(plane_log(settings))
         plane = _control_plane(settings, progress or _log_progress)
         await plane.start()
         log.info("control_plane_started", urls=plane.urls)
@@ -36,10 +38,11 @@ def run_server(settings: Settings, progress: Progress | None = None) -> int:
 
 def run_up(settings: Settings, progress: Progress | None = None, ready: Ready | None = None) -> int:
     """Run the control plane and an agent of this machine in one process, until a signal."""
-    configure_logs("warning" if _is_watched(settings) else settings.log_level)
+    configure_logs(settings.log_level, shown="warning" if _is_watched(settings) else None)
     tell = progress or _log_progress
 
     async def main(stopping: asyncio.Event) -> None:
+        speak_as(plane_log(settings))
         plane = _control_plane(settings, tell)
         await plane.start()
         node = LocalNode(settings, tell, plane.link, files=plane.files, default_model=UP_MODEL)
@@ -63,6 +66,7 @@ def run_agent(settings: Settings, progress: Progress | None = None) -> int:
 
     async def main(stopping: asyncio.Event) -> None:
         make_data_dir(settings.data_path)
+        speak_as(agent_log(settings))
         node = LocalNode(settings, progress or _log_progress)
         try:
             await _until(stopping, node.start())

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from muster.cli.client import Client
+from muster.cli.logs import show_timeline
 from muster.cli.options import AsJson, Limit, ServerUrl
 from muster.cli.tables import Column, Row, ago, console, duration, print_json, show_facts, show_rows
 from muster.cli.waiting import exit_by, find_client, progress_in_words, wait_for
@@ -42,6 +43,12 @@ def show(job_id: JobIdArgument, as_json: AsJson = False, server: ServerUrl = Non
     """Show everything about a job."""
     found = Client.find(server).get(f"/api/jobs/{job_id}")["job"]
     print_json(found) if as_json else show_job(found)
+
+
+@job.command()
+def timeline(job_id: JobIdArgument, as_json: AsJson = False, server: ServerUrl = None) -> None:
+    """Show what happened with a job, with the lines of all logs that speak of it."""
+    show_timeline(Client.find(server), job_id=job_id, as_json=as_json)
 
 
 @job.command()

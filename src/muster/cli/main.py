@@ -19,6 +19,7 @@ from muster.cli.down import down
 from muster.cli.events import events
 from muster.cli.explain import explain
 from muster.cli.jobs import job, jobs
+from muster.cli.logs import logs
 from muster.cli.map import map_
 from muster.cli.models import models
 from muster.cli.nodes import node, nodes
@@ -51,7 +52,7 @@ def version() -> None:
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run": (up, down, status, server, agent),
-    "Look": (top, nodes, node, workers, models, events),
+    "Look": (top, nodes, node, workers, models, events, logs),
     "Work": (submit, jobs, map_, chat),
     "Act": (command, commands, drain, resume),
     "Help": (doctor, sim, version),

@@ -24,7 +24,7 @@ from muster.domain.node import Node
 from muster.errors import CommandNotFound, InvalidInput, MusterError
 from muster.ids import CommandId, NodeId, check_node_id, new_id
 from muster.ports import Bus, CommandStore
-from muster.wire import CommandBatch, CommandPoll, CommandReport, CommandReports, decode, encode
+from muster.wire import CommandBatch, CommandPoll, CommandReport, CommandReports, LogAsk, decode, encode
 
 log = structlog.get_logger()
 
@@ -38,6 +38,7 @@ _RESULT_BYTES_MAX = 262_144
 _DRAINS = {"drain": True, "resume": False}
 
 OnIssued = Callable[[Command], None]
+AsksFor = Callable[[NodeId], tuple[LogAsk, ...]]
 First = Callable[[dict[str, Any]], Awaitable[object]]
 
 
@@ -77,6 +78,7 @@ class CommandService:
         self._issuing = asyncio.Lock()
         self._waiting: defaultdict[NodeId, set[asyncio.Event]] = defaultdict(set)
         self._listeners: list[OnIssued] = []
+        self._log_asks: AsksFor = lambda _: ()
         self._follower: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -92,7 +94,7 @@ class CommandService:
         """Let go of everybody who waits for commands: they ask again, and find us gone or back."""
         self._closing = True
         for node_id in list(self._waiting):
-            self._wake(node_id)
+            self.wake(node_id)
         if self._follower is not None:
             self._follower.cancel()
             await asyncio.gather(self._follower, return_exceptions=True)
@@ -101,6 +103,15 @@ class CommandService:
     def on_issued(self, listener: OnIssued) -> None:
         """Be told each command that is issued here, once it is kept: for a link that pushes instead of being asked."""
         self._listeners.append(listener)
+
+    def send_along(self, log_asks: AsksFor) -> None:
+        """Let what is asked of a node's logs go the way of its commands."""
+        self._log_asks = log_asks
+
+    def wake(self, node_id: NodeId) -> None:
+        """Let a node look whether there is something for it."""
+        for news in self._waiting.get(node_id, ()):
+            news.set()
 
     # --- for people --------------------------------------------------------------------------------------------------
 
@@ -134,7 +145,7 @@ class CommandService:
         except MusterError as error:
             log.warning("commands_not_published", command_id=command_id, error=error.message)
         for command in commands:
-            self._wake(command.node_id)
+            self.wake(command.node_id)
             for listener in self._listeners:
                 listener(command)
         return Issued(command_id=command_id, commands=self.find(command_id), created=True)
@@ -166,7 +177,7 @@ class CommandService:
         self._waiting[node_id].add(news)  # before looking, so that nothing falls between the look and the wait
         try:
             batch = await self._to_send(message)
-            if batch.commands or message.wait_s <= 0 or self._closing:
+            if batch.commands or batch.log_asks or message.wait_s <= 0 or self._closing:
                 return batch
             async with asyncio.timeout(min(message.wait_s, _WAIT_S_MAX)):
                 await news.wait()
@@ -211,7 +222,7 @@ class CommandService:
         sending = self._book.to_send(message.node_id, now_ms)
         self._carry_out(sending.effects)
         await self._write()
-        return CommandBatch(commands=sending.commands, now_ms=now_ms)
+        return CommandBatch(commands=sending.commands, now_ms=now_ms, log_asks=self._log_asks(message.node_id))
 
     def _reported(self, report: CommandReport) -> list[Effect]:
         now_ms = self._clock.now_ms()
@@ -246,10 +257,6 @@ class CommandService:
                     if self._unwritten.get(command.command_id) is command:
                         del self._unwritten[command.command_id]
 
-    def _wake(self, node_id: NodeId) -> None:
-        for news in self._waiting.get(node_id, ()):
-            news.set()
-
     def _mark_draining(self, command: Command) -> None:
         """Show and place by it at once; the node hears of it by the command, and by every heartbeat's reply."""
         draining = _DRAINS.get(command.command)
@@ -263,7 +270,7 @@ class CommandService:
     def _merge(self, commands: Sequence[Command]) -> None:
         for command in commands:
             if self._book.merge(command) and command.status not in ENDED:
-                self._wake(command.node_id)
+                self.wake(command.node_id)
 
     async def _follow(self) -> None:
         while True:

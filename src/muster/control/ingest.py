@@ -1,5 +1,7 @@
 """What agents say, stamped with our own time and handed to the registry."""
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 
 from muster.clock import Clock
@@ -18,6 +20,8 @@ from muster.wire import (
     HeartbeatReply,
     Join,
     Joined,
+    LogChunk,
+    LogChunkReply,
     Registration,
     RegistrationReply,
 )
@@ -25,11 +29,23 @@ from muster.wire import (
 _INTERVAL_S_MAX = 3600.0
 _EVENTS_MAX = 1000
 
+TakeLogs = Callable[[LogChunk], Awaitable[LogChunkReply]]
+
 
 class Ingest:
     """A NodeLink: every link ends here. `link` is the name under which a node's record says how it came."""
 
-    def __init__(self, fleet: Fleet, commands: CommandService, recorder: Recorder, clock: Clock, *, link: str) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        commands: CommandService,
+        recorder: Recorder,
+        clock: Clock,
+        *,
+        link: str,
+        take_logs: TakeLogs | None = None,
+    ) -> None:
+        self._take_logs = take_logs
         self._fleet = fleet
         self._commands = commands
         self._recorder = recorder
@@ -82,6 +98,11 @@ class Ingest:
     async def report_commands(self, message: CommandReports) -> None:
         await self._commands.report(message)
 
+    async def tell_logs(self, message: LogChunk) -> LogChunkReply:
+        if self._take_logs is None:
+            return LogChunkReply(wanted=False)
+        return await self._take_logs(message)
+
     async def join(self, message: Join) -> Joined:
         """Refuse: whoever gets as far as here was let in without a token of its own."""
         raise Forbidden(f"nothing asks {message.node_id!r} for a token here, so there is nothing to join with")
@@ -90,12 +111,20 @@ class Ingest:
 class Ingests:
     """Makes an Ingest for each kind of link, and knows them all."""
 
-    def __init__(self, fleet: Fleet, commands: CommandService, recorder: Recorder, clock: Clock) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        commands: CommandService,
+        recorder: Recorder,
+        clock: Clock,
+        take_logs: TakeLogs | None = None,
+    ) -> None:
         self._parts = (fleet, commands, recorder, clock)
+        self._take_logs = take_logs
         self.made: list[Ingest] = []
 
     def __call__(self, link: str) -> Ingest:
-        self.made.append(Ingest(*self._parts, link=link))
+        self.made.append(Ingest(*self._parts, link=link, take_logs=self._take_logs))
         return self.made[-1]
 
 

@@ -130,6 +130,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     idempotency: str | None = None
     traceparent: str | None = None  # of the trace that it is a part of
     webhook_url: str | None = None  # told of its end, beside all webhooks
+    correlation_id: str | None = None  # of the request that submitted it
 
     @property
     def need(self) -> Need:

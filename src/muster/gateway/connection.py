@@ -261,20 +261,22 @@ class Connection(asyncio.Protocol):
 
     def _turn_away(self, path: Path, problem: MusterError) -> None:
         """Answer a request without reading its body."""
-        self._say_goodbye(self._gateway.refuse(path, problem), with_body=self._reader.method != b"HEAD")
+        correlation_id = self._gateway.correlation_id(self._reader.headers)
+        reply = self._gateway.refuse(path, problem, correlation_id)
+        self._say_goodbye(reply, correlation_id, with_body=self._reader.method != b"HEAD")
 
     def _refuse(self, problem: MusterError) -> None:
         """Answer what is no request, so in nobody's dialect."""
-        self._say_goodbye(Reply.json(problem.to_dict(), status=problem.http_status))
+        reply = Reply.json(problem.to_dict(), status=problem.http_status)
+        self._say_goodbye(reply, self._gateway.correlation_id(self._reader.headers))
 
-    def _say_goodbye(self, reply: Reply, *, with_body: bool = True) -> None:
+    def _say_goodbye(self, reply: Reply, correlation_id: bytes, *, with_body: bool = True) -> None:
         """Close, but give the caller, who may still be sending, time to read the answer (RFC 9112, 9.6)."""
         self._refused = True
         self._activity += 1
         self._reader.take_rest()
         if self.transport.is_closing():
             return
-        correlation_id = self._gateway.correlation_id(self._reader.headers)
         self.transport.write(reply.render(correlation_id, keep_alive=False, with_body=with_body))
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -421,6 +421,7 @@ class Exchange:
                 self._delivery.bytes_sent,
                 error,
                 self._parts if self.call.stream else 0,
+                self._request.correlation_id,
             )
         )
         if status != CLIENT_GONE:

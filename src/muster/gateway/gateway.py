@@ -140,8 +140,8 @@ class Gateway:
         limit = self.limits.body_bytes_max
         return PayloadTooLarge(f"the body may have {limit} bytes (setting request_bytes_max), this one has {size}")
 
-    def refuse(self, path: Path, problem: MusterError) -> Reply:
-        self._relay.record(Finished(path=path.name, status=problem.http_status, error=problem.code))
+    def refuse(self, path: Path, problem: MusterError, correlation_id: bytes) -> Reply:
+        self._relay.record(Finished(path.name, problem.http_status, error=problem.code, correlation_id=correlation_id))
         reply = error_reply(path.dialect, problem)
         if isinstance(problem, MethodNotAllowed):
             reply.lines += b"allow: %b\r\n" % b", ".join(path.methods)
@@ -165,8 +165,10 @@ class Gateway:
                 Exchange(self._relay, path.parse(path.name, request.body), request, client).start()
                 return None
         except MusterError as problem:
-            return self.refuse(path, problem)
-        self._relay.record(Finished(path=path.name, status=reply.status, bytes_sent=len(reply.body)))
+            return self.refuse(path, problem, request.correlation_id)
+        self._relay.record(
+            Finished(path.name, reply.status, bytes_sent=len(reply.body), correlation_id=request.correlation_id)
+        )
         return reply
 
     def _tell(self, path: Path, request: Request) -> Reply:

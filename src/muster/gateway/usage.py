@@ -44,6 +44,7 @@ class Finished(Struct, frozen=True):
     bytes_sent: int = 0
     error: str | None = None  # the code, when it failed
     parts: int = 0  # in which a streamed answer came
+    correlation_id: bytes = b""
 
 
 class GatewayStats(Struct, frozen=True, kw_only=True):

@@ -23,6 +23,8 @@ from muster.wire import (
     HeartbeatReply,
     Join,
     Joined,
+    LogChunk,
+    LogChunkReply,
     OpenSession,
     ProgressReports,
     Registration,
@@ -52,6 +54,7 @@ EVENTS = Call("events", AgentEvents, type(None), lambda nodes, _, message: nodes
 DEREGISTER = Call("deregister", Deregistration, type(None), lambda nodes, _, message: nodes.deregister(message))
 COMMANDS = Call("commands", CommandPoll, CommandBatch, lambda nodes, _, message: nodes.next_commands(message))
 REPORTS = Call("reports", CommandReports, type(None), lambda nodes, _, message: nodes.report_commands(message))
+LOGS = Call("logs", LogChunk, LogChunkReply, lambda nodes, _, message: nodes.tell_logs(message))
 JOIN = Call("join", Join, Joined, lambda nodes, _, message: nodes.join(message))
 SESSION = Call("session", OpenSession, SessionReply, lambda _, jobs, message: jobs.open_session(message))
 CLAIM = Call("claim", ClaimRequest, ClaimReply, lambda _, jobs, message: jobs.claim(message))
@@ -62,7 +65,7 @@ CLOSE = Call("close", CloseSession, type(None), lambda _, jobs, message: jobs.cl
 CALLS: dict[str, Call[Any, Any]] = {
     call.name: call
     for call in (
-        JOIN, REGISTER, HEARTBEAT, EVENTS, DEREGISTER, COMMANDS, REPORTS, SESSION, CLAIM, RENEW, PROGRESS, CLOSE,
+        JOIN, REGISTER, HEARTBEAT, EVENTS, DEREGISTER, COMMANDS, REPORTS, LOGS, SESSION, CLAIM, RENEW, PROGRESS, CLOSE,
     )
 }  # fmt: skip
 
@@ -109,6 +112,9 @@ class CallingLink(ABC):
 
     async def report_commands(self, message: CommandReports) -> None:
         await self._call(REPORTS, message)
+
+    async def tell_logs(self, message: LogChunk) -> LogChunkReply:
+        return await self._call(LOGS, message)
 
     async def join(self, message: Join) -> Joined:
         return await self._call(JOIN, message)

@@ -18,6 +18,8 @@ from muster.wire import (
     HeartbeatReply,
     Join,
     Joined,
+    LogChunk,
+    LogChunkReply,
     OpenSession,
     ProgressReports,
     Registration,
@@ -40,6 +42,7 @@ class NodeLink(Protocol):
         ...
 
     async def report_commands(self, message: CommandReports) -> None: ...
+    async def tell_logs(self, message: LogChunk) -> LogChunkReply: ...
     async def join(self, message: Join) -> Joined:
         """Exchange a join token for one of the node's own; Forbidden where that is not what was shown."""
         ...

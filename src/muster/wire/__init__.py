@@ -26,6 +26,7 @@ from muster.wire.agent import (
     SessionReply,
 )
 from muster.wire.codec import decode, encode
+from muster.wire.logs import LogAsk, LogChunk, LogChunkReply
 
 __all__ = [
     "AgentEvents",
@@ -41,6 +42,9 @@ __all__ = [
     "HeartbeatReply",
     "Join",
     "Joined",
+    "LogAsk",
+    "LogChunk",
+    "LogChunkReply",
     "OpenSession",
     "Outcome",
     "OutcomeKind",

@@ -15,6 +15,7 @@ from muster.domain.process import ProcessFigures
 from muster.domain.service import Service
 from muster.domain.worker import Worker
 from muster.ids import CommandId, JobId, NodeId, SessionId, WorkerId
+from muster.wire.logs import LogAsk
 
 # --- joining ---------------------------------------------------------------------------------------------------------
 
@@ -100,10 +101,12 @@ class CommandBatch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Commands that the node has not acknowledged yet. The same one may come again; it is carried out once.
 
     `now_ms` is the time at the control plane: by it, and not by its own clock, the agent knows how long is left.
+    What is asked of its logs comes the same way.
     """
 
     commands: tuple[Command, ...] = ()
     now_ms: int = 0
+    log_asks: tuple[LogAsk, ...] = ()
 
 
 class CommandReport(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -29,6 +29,8 @@ from muster.wire import (
     HeartbeatReply,
     Join,
     Joined,
+    LogChunk,
+    LogChunkReply,
     OpenSession,
     Outcome,
     OutcomeKind,
@@ -92,6 +94,10 @@ class NotingPlane:
 
     async def report_commands(self, message: CommandReports) -> None:
         await self._take(message)
+
+    async def tell_logs(self, message: LogChunk) -> LogChunkReply:
+        reply: LogChunkReply = await self._take(message)
+        return reply
 
     async def join(self, message: Join) -> Joined:
         reply: Joined = await self._take(message)

@@ -9,6 +9,7 @@ from muster.domain.event import Event
 from muster.domain.node import Health, Node, NodeFacts, Resources
 from muster.errors import InvalidInput
 from muster.ids import NodeId
+from muster.system import SystemClock
 from tests.contract.stores.world import Store
 from tests.waiting import eventually
 
@@ -29,6 +30,13 @@ async def test_what_is_appended_is_read_in_order_after_any_id(store: Store) -> N
     assert await store.log.read(ids[-1], 10) == []
     assert (await store.log.oldest_id(), await store.log.newest_id()) == (ids[0], ids[-1])
     assert await store.log.append([]) == []
+
+
+async def test_the_log_is_read_from_a_time_on(store: Store) -> None:
+    now_ms = SystemClock().now_ms()
+    ids = await store.log.append([Event(kind="node_seen", key="n1", at_ms=now_ms)])
+    assert [entry.id for entry in await store.log.read(await store.log.since(now_ms - 60_000), 10)] == ids
+    assert await store.log.read(await store.log.since(now_ms + 60_000), 10) == []
 
 
 async def test_a_reader_waits_for_the_next_event(store: Store) -> None:

@@ -85,6 +85,8 @@ def test_whatever_is_sent_is_answered_and_nothing_breaks(kept: Kept) -> None:
         @_EXAMPLES
         @given(case=operation.as_strategy())
         def send(case: Any) -> None:
+            if case.query:
+                case.query.pop("follow", None)  # that would not end
             answer = case.call(headers=kept.headers, timeout=10)
             kept.note(case, answer)
             seen = (case.operation.label, answer.status_code, answer.content, answer.headers)

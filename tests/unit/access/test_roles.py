@@ -11,6 +11,7 @@ MAY = {
     Right.FOLLOW_JOB: {Role.CLIENT, Role.VIEWER, Role.OPERATOR, Role.ADMIN},
     Right.CANCEL_JOB: {Role.CLIENT, Role.OPERATOR, Role.ADMIN},
     Right.VIEW: {Role.VIEWER, Role.OPERATOR, Role.ADMIN},
+    Right.READ_LOGS: {Role.OPERATOR, Role.ADMIN},
     Right.ACT: {Role.OPERATOR, Role.ADMIN},
     Right.SPEAK: {Role.AGENT, Role.ADMIN},
     Right.MANAGE: {Role.ADMIN},
@@ -37,6 +38,10 @@ def test_the_roles_that_may_are_named_from_the_least_on() -> None:
     [
         ("GET", "/", Right.OPEN),
         ("GET", "/health", Right.OPEN),
+        ("GET", "/api/v1/logs", Right.READ_LOGS),
+        ("GET", "/api/v1/nodes/n1/logs/llama", Right.READ_LOGS),
+        ("GET", "/api/jobs/j1/timeline", Right.READ_LOGS),
+        ("DELETE", "/api/v1/nodes/n1/logs/llama", Right.ACT),
         ("HEAD", "/health", Right.OPEN),
         ("GET", "/web/app.js", Right.OPEN),
         ("GET", "/web/vendor/a/b.js", Right.OPEN),

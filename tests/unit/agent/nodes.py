@@ -25,6 +25,8 @@ from muster.wire import (
     HeartbeatReply,
     Join,
     Joined,
+    LogChunk,
+    LogChunkReply,
     Registration,
     RegistrationReply,
     decode,
@@ -51,6 +53,7 @@ class FakePlane:
         self.gone: list[Deregistration] = []
         self.waiting: list[Command] = []
         self.polls: list[CommandPoll] = []
+        self.logs: list[LogChunk] = []
         self.reports: list[CommandReport] = []
         self.reply = HeartbeatReply(next_heartbeat_ms=10_000)
         self.once: list[HeartbeatReply] = []
@@ -89,6 +92,10 @@ class FakePlane:
         self.reports += heard.reports
         told = {report.command_id for report in heard.reports}
         self.waiting = [command for command in self.waiting if command.command_id not in told]
+
+    async def tell_logs(self, message: LogChunk) -> LogChunkReply:
+        self.logs.append(await self._hear("tell_logs", message))
+        return LogChunkReply(wanted=True)
 
     async def join(self, _: Join) -> Joined:
         raise Forbidden("nobody joins in these tests")

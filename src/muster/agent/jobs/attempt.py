@@ -1,6 +1,7 @@
 """One attempt at one job: a connector runs it, and whatever happens becomes an outcome."""
 
 import asyncio
+from typing import Any
 
 import structlog
 from msgspec import Raw
@@ -9,6 +10,7 @@ from muster.agent.jobs.offer import Tool
 from muster.domain.job import ClaimedJob, JobError, ResultFile, encode_result
 from muster.errors import MusterError, PayloadTooLarge, ResultTooLarge
 from muster.jobs.retry import TIMED_OUT
+from muster.logs.own import speak_about
 from muster.ports import JobFiles, ReportProgress
 from muster.wire import Outcome, OutcomeKind
 
@@ -25,6 +27,7 @@ async def run_attempt(
 
     Time is counted here: the lease's deadline is by the store's clock, which may differ from ours.
     """
+    speak_about(job_id=job.spec.job_id, correlation_id=job.spec.correlation_id or job.spec.job_id)
     if tool is None:
         service = job.spec.service_required
         return _failed(job, "service_unavailable", f"no service for {service} runs here any more")
@@ -74,3 +77,16 @@ def _failed(
 
 def returned(job: ClaimedJob) -> Outcome:
     return Outcome(job_id=job.spec.job_id, attempt=job.attempt, kind=OutcomeKind.RETURNED)
+
+
+def attempt_facts(job: ClaimedJob, tool: Tool | None, outcome: Outcome, took_s: float) -> dict[str, Any]:
+    """Return what is noted of an attempt."""
+    facts: dict[str, Any] = {
+        "job_id": job.spec.job_id,
+        "correlation_id": job.spec.correlation_id or job.spec.job_id,
+        "attempt": job.attempt,
+        "outcome": outcome.kind,
+        "service": tool.service.name if tool is not None and tool.service is not None else job.spec.service_required,
+        "took_s": round(took_s, 3),
+    }
+    return facts if outcome.error is None else facts | {"code": outcome.error.code, "error": outcome.error.message}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 from muster.agent.config import AgentConfig
 from muster.agent.gpus.gpus import Gpus
@@ -9,6 +10,7 @@ from muster.agent.jobs.offer import Means, make_offer
 from muster.agent.jobs.worker import Worker
 from muster.agent.surroundings import Surroundings
 from muster.domain.worker import Worker as WorkerRecord
+from muster.logs.own import OwnLog
 from muster.ports import HostProbe, JobLink
 
 
@@ -53,6 +55,7 @@ class Crew:
                 tracer=self._around.tracer,
                 on_doubt=self._around.board.doubt,
                 on_change=self._on_change,
+                own_log=_own_log(self._around.logs_dir, index),
             )
             means = Means(
                 gpu=gpu,
@@ -102,3 +105,7 @@ class Crew:
         services = self._around.board.services()
         for worker, means in self._crew:
             worker.offer(make_offer(self._around.connectors, services, means))
+
+
+def _own_log(folder: Path | None, index: int) -> OwnLog | None:
+    return None if folder is None else OwnLog(folder / f"worker-{index}.log")

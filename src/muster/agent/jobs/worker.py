@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 
 from muster.agent.backoff import Backoff
-from muster.agent.jobs.attempt import returned, run_attempt
+from muster.agent.jobs.attempt import attempt_facts, returned, run_attempt
 from muster.agent.jobs.files import AttemptFiles, NoFiles
 from muster.agent.jobs.ledger import Key, Ledger
 from muster.agent.jobs.offer import Offer, Tool, choose_tool
@@ -21,6 +21,7 @@ from muster.domain.worker import Worker as WorkerRecord
 from muster.domain.worker import WorkerStatus
 from muster.errors import InvalidInput, MusterError, UpstreamFailed, UpstreamTimeout
 from muster.ids import NodeId, worker_id
+from muster.logs.own import Notes, OwnLog, speak_as
 from muster.ports import FileLink, JobLink
 from muster.wire import ClaimReply, Outcome, OutcomeKind
 
@@ -57,6 +58,7 @@ class Worker:
         tracer: Tracer | None = None,
         on_change: Callable[[], None] = lambda: None,
         on_doubt: Callable[[str], None] = lambda _: None,
+        own_log: OwnLog | None = None,
     ) -> None:
         self.worker_id = worker_id(node_id, index)
         self.gpu_index = gpu_index
@@ -68,6 +70,8 @@ class Worker:
         self._tracer = tracer
         self._on_change = on_change
         self._on_doubt = on_doubt
+        self._own_log = own_log
+        self._notes = None if own_log is None else Notes(own_log, clock)
         self._session = Session(node_id, self.worker_id, slots, jobs, clock, rng)
         self._ledger = Ledger(slots)
         self._offer = Offer()
@@ -92,6 +96,9 @@ class Worker:
 
     async def start(self) -> None:
         if self._calls is None and not self._stopping:
+            if self._own_log is not None and self._notes is not None:
+                speak_as(self._own_log)
+                await self._notes.start()
             self._calls = self._spawn(self._make_calls)
             self._upkeep = [self._spawn(self._renew), self._spawn(self._report_progress)]
 
@@ -113,6 +120,8 @@ class Worker:
         for task in (self._calls, *self._upkeep):
             task.cancel()
         await asyncio.gather(self._calls, *self._upkeep, return_exceptions=True)
+        if self._notes is not None:
+            await self._notes.stop()
         self._stopped = True
         self._changed()
 
@@ -280,11 +289,17 @@ class Worker:
         if self._tracer is not None or job.spec.traceparent is not None:
             run = traced(run, job, self._tracer, self.worker_id)
         self._tasks[key] = task = asyncio.create_task(run, name=f"{self.worker_id} {key[0]}")
-        task.add_done_callback(partial(self._ended, key, job, tool))
+        task.add_done_callback(partial(self._ended, key, job, tool, self._clock.monotonic_s()))
         self._note_progress(key, Progress())  # whatever its connector tells: a job that takes a while is seen to run
 
-    def _ended(self, key: Key, job: ClaimedJob, tool: Tool | None, task: asyncio.Task[Outcome]) -> None:
+    def _ended(
+        self, key: Key, job: ClaimedJob, tool: Tool | None, started_s: float, task: asyncio.Task[Outcome]
+    ) -> None:
         outcome = returned(job) if task.cancelled() else task.result()
+        if self._notes is not None:
+            level = "info" if outcome.error is None else "warning"
+            took_s = self._clock.monotonic_s() - started_s
+            self._notes.add(level, "attempt_ended", partial(attempt_facts, job, tool, outcome, took_s))
         del self._tasks[key]
         self._progress.pop(key, None)
         if tool is not None:

@@ -222,7 +222,6 @@ class Supervised:
         """Look at it until it ends, or is silent for so long that it must be ended."""
         heard_s = self._now_s()
         while not await _ends_within(ended, self._around.look_every_s):
-            await asyncio.to_thread(self._log_file.rotate_if_large)
             try:
                 self._runs(await self._look(url))
             except UpstreamFailed as error:

@@ -34,6 +34,8 @@ from muster.wire import (
     HeartbeatReply,
     Join,
     Joined,
+    LogChunk,
+    LogChunkReply,
     Registration,
     RegistrationReply,
     decode,
@@ -121,6 +123,9 @@ class AmqpLink:
 
     async def report_commands(self, message: CommandReports) -> None:
         await self._publish(encode(message), EVENTS, REPORTS_KEY)
+
+    async def tell_logs(self, message: LogChunk) -> LogChunkReply:
+        raise Forbidden(f"a broker carries no logs: {message.node_id} is to send them to the control plane itself")
 
     async def join(self, message: Join) -> Joined:
         raise Forbidden(f"a broker carries no tokens: {message.node_id} is to join at the control plane itself")

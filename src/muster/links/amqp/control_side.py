@@ -10,7 +10,7 @@ from muster.clock import Clock, Rng
 from muster.domain.command import Command
 from muster.domain.event import Event
 from muster.errors import UpstreamFailed
-from muster.ids import new_id
+from muster.ids import NodeId, new_id
 from muster.links.amqp.address import BrokerAddress
 from muster.links.amqp.connection import BACKOFF_S, BrokerConnection
 from muster.links.amqp.intake import Intake
@@ -99,6 +99,10 @@ class AmqpIngest:
 
     def command_issued(self, command: Command) -> None:
         self._post.look(command.node_id)
+
+    def look(self, node_id: NodeId) -> None:
+        """There may be something for this node."""
+        self._post.look(node_id)
 
     # --- the broker --------------------------------------------------------------------------------------------------
 

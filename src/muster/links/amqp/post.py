@@ -103,7 +103,7 @@ class Post:
             except MusterError as error:
                 log.debug("commands_not_read", node_id=node_id, error=error.message)
                 continue
-            if batch.commands:
+            if batch.commands or batch.log_asks:
                 await self._send_letter(node_id, Letter(boot_id=node.boot_id, batch=batch))
             if count % _BREATH_EVERY == 0:
                 await asyncio.sleep(0)

@@ -37,6 +37,11 @@ class MemoryLog:
         known = min(max(0, seen - (self._last - len(self._entries))), len(self._entries))
         return list(islice(self._entries, known, known + limit))
 
+    async def since(self, at_ms: int) -> str:
+        """Take the events' own times for those of the store: there is one clock."""
+        later = next((entry for entry in self._entries if entry.event.at_ms >= at_ms), None)
+        return str(self._last if later is None else int(later.id) - 1)
+
     async def newest_id(self) -> str:
         return self._entries[-1].id if self._entries else "0"
 

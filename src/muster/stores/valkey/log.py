@@ -8,6 +8,7 @@ from muster.stores import rules
 from muster.stores.valkey.server import Server
 
 _EVENTS_PER_CALL = 500
+_LAST_OF_A_MS = 10**18  # an entry's id is its time and a number within that, which stays far below
 
 _event = msgspec.json.Decoder(Event)
 
@@ -35,6 +36,9 @@ class ValkeyLog:
             found = await self._server.execute(*command, *streams)
         entries = found[0][1] if found else ()
         return [LoggedEvent(id=entry_id.decode(), event=_event_of(fields)) for entry_id, fields in entries]
+
+    async def since(self, at_ms: int) -> str:
+        return f"{max(0, at_ms - 1)}-{_LAST_OF_A_MS}"
 
     async def newest_id(self) -> str:
         return _first_id(await self._server.execute("XREVRANGE", self._key, "+", "-", "COUNT", 1))
