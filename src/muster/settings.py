@@ -79,7 +79,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ""
     cloud_profile: Annotated[bool, Meta(description="Serve /v2/nodes and what belongs to it.")] = True
     node_timeout_s: Annotated[
-        float, Meta(ge=1, le=3600, description="Silence after which a node of the /v2 API takes no new work.")
+        float,
+        Meta(ge=1, le=3600, description="Silence after which a node of the /v2 API, or a hive, takes no new work."),
     ] = 30.0
     task_waiting_max: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Tasks for one model that may wait; one more is refused with 429.")

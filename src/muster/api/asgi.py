@@ -24,6 +24,7 @@ from muster.api import (
     explain,
     files,
     fleet,
+    hives,
     jobs,
     nodes_v2,
     pools,
@@ -77,6 +78,7 @@ _HANDLERS = [
     tokens.revoke_token,
     *explain.HANDLERS,
     *nodes_v2.HANDLERS,
+    *hives.HANDLERS,
     *pools.HANDLERS,
     *proxy.HANDLERS,
     *tasks.HANDLERS,
@@ -99,7 +101,7 @@ _TAGS = {
     "tokens": "Who may do what",
     "batches": "Many requests for when nobody waits, as with OpenAI",
     "webhooks": "Who is told when work ends",
-    "older APIs": "Nodes with pools, their catalog, and tasks, under /v2",
+    "older APIs": "Nodes with pools, their catalog, and tasks, under /v2; hives and their telemetry, under /v1",
     "proxy": "What a proxy in front of model servers tells of itself, under /_/",
 }
 

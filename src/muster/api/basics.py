@@ -46,7 +46,9 @@ async def metrics(plane: ThePlane) -> Response[bytes]:
     own = [
         _gauge("muster_nodes", "Nodes by health.", {("health", health.value): by_health[health] for health in Health}),
         _gauge("muster_jobs", "Jobs by status.", {("status", status.value): n for status, n in counts.items()}),
-        _gauge("muster_event_readers", "Open streams of live events.", {None: plane.hub.readers}),
+        _gauge(
+            "muster_event_readers", "Open streams of live events.", {None: plane.hub.readers + plane.telemetry.readers}
+        ),
         _gauge("muster_waiting_claims", "Workers that wait for a job.", {None: plane.jobs.waiters}),
     ]
     registry = CollectorRegistry(auto_describe=False)

@@ -15,9 +15,17 @@ from muster.domain.job import JobStatus
 from muster.domain.model import Model
 from muster.domain.node import Health, Node
 from muster.domain.worker import WorkerStatus
-from muster.ids import NodeId
+from muster.ids import NodeId, WorkerId
 from muster.placement.filters import rejections
 from muster.placement.wish import Wish
+from muster.registry.workers import find
+
+Idle = Annotated[bool, QueryParameter(description="Only those that run nothing and whose GPU is known to do nothing.")]
+HeldModel = Annotated[str | None, QueryParameter(max_length=256, description="Only those that have this model.")]
+FreeVram = Annotated[
+    int | None,
+    QueryParameter(ge=0, le=2**40, description="Only those with more GPU memory free; of what is reported, in MB."),
+]
 
 _NODE_ORDERS: dict[str, Callable[[Node], Any]] = {
     "node_id": lambda node: node.node_id,
@@ -142,18 +150,31 @@ async def workers(
     node_id: FromQuery[str | None] = None,
     link: FromQuery[str | None] = None,
     labels: LabelFilter = None,
+    idle: Idle = False,
+    model: HeldModel = None,
+    free_vram_mb: FreeVram = None,
     q: TextSearch = None,
     sort: Order = None,
     page: Page = 1,
     limit: Limit = 100,
 ) -> Response[list[WorkerView]]:
     wanted = labelled(labels)
-    found = [
-        worker
+    on = [
+        node
         for node in plane.fleet.nodes()
         if node_id in (None, node.node_id) and link in (None, node.link) and wanted.items() <= node.facts.labels.items()
+    ]
+    fit: set[WorkerId] | None = None
+    if idle or model is not None or free_vram_mb is not None:
+        matching = find(on, idle=idle, model=model, free_memory_mb=free_vram_mb)
+        fit = {found.worker.worker_id for found in matching}
+    found = [
+        worker
+        for node in on
         for worker in worker_views(node)
-        if status in (None, worker.status) and said(q, worker.worker_id, *worker.connectors)
+        if status in (None, worker.status)
+        and said(q, worker.worker_id, *worker.connectors)
+        and (fit is None or worker.worker_id in fit)
     ]
     shown, headers = paged(ordered(found, sort, _WORKER_ORDERS), page, limit)
     return Response(shown, headers=headers)

@@ -18,6 +18,7 @@ from muster.control.batches.service import BatchDesk
 from muster.control.commands import CommandService
 from muster.control.files import FileService
 from muster.control.fleet.fleet import Fleet
+from muster.control.fleet.hives import Hives
 from muster.control.fleet.pools import PoolNodes
 from muster.control.jobs.queues import QueueService
 from muster.control.jobs.schedules import ScheduleService
@@ -26,6 +27,7 @@ from muster.control.jobs.tasks import TaskDesk
 from muster.control.webhooks.service import WebhookDesk
 from muster.errors import SwitchedOff
 from muster.events.hub import Hub
+from muster.events.telemetry import Telemetry
 from muster.gateway.usage import Metric
 from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
@@ -55,6 +57,8 @@ class Plane(Struct, frozen=True, kw_only=True):
     decide: Decide
     webhooks: WebhookDesk
     batches: BatchDesk
+    hives: Hives
+    telemetry: Telemetry
     pool_nodes: PoolNodes | None = None  # None: /v2 nodes are switched off
     fleet_api: bool = True
     machine: RentedMachine | None = None

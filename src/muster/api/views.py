@@ -13,6 +13,7 @@ from muster.domain.model import Model
 from muster.domain.node import Health, Node, Phase, Resources
 from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
+from muster.registry.workers import FleetWorker, workers_of
 
 _WORKING = frozenset({Health.REGISTERING, Health.HEALTHY, Health.DEGRADED, Health.UNHEALTHY})
 
@@ -99,6 +100,10 @@ class WorkerView(Struct, frozen=True, kw_only=True):
     status: WorkerStatus
     slots: int
     gpu_index: int | None
+    gpu_utilization_percent: float | None
+    gpu_memory_total_mb: int | None
+    gpu_memory_free_mb: int | None
+    service: str | None
     connectors: tuple[str, ...]
     connector_statuses: dict[str, str]
     capabilities: WorkerCapabilities
@@ -308,8 +313,10 @@ def service_view(service: Service) -> ServiceView:
     )
 
 
-def worker_view(node: Node, worker: Worker) -> WorkerView:
+def worker_view(node: Node, worker: Worker, known: FleetWorker | None) -> WorkerView:
+    """`known` is what is heard of it; None: its node is not heard."""
     alive = node.health in _WORKING
+    models = sorted(known.models) if known is not None and worker.service is not None else model_names(node)
     return WorkerView(
         worker_id=worker.worker_id,
         id=worker.worker_id,
@@ -319,9 +326,13 @@ def worker_view(node: Node, worker: Worker) -> WorkerView:
         status=worker.status if alive else WorkerStatus.STOPPED,
         slots=worker.slots,
         gpu_index=worker.gpu_index,
+        gpu_utilization_percent=None if known is None else known.gpu_utilization_percent,
+        gpu_memory_total_mb=None if known is None else known.memory_total_mb,
+        gpu_memory_free_mb=None if known is None else known.memory_free_mb,
+        service=worker.service,
         connectors=worker.connectors,
         connector_statuses=worker.connector_statuses,
-        capabilities=WorkerCapabilities(services=worker.connectors, models=model_names(node)),
+        capabilities=WorkerCapabilities(services=worker.connectors, models=models),
         current_jobs=worker.current_jobs if alive else (),
         jobs_completed=worker.jobs_completed,
         jobs_failed=worker.jobs_failed,
@@ -329,7 +340,8 @@ def worker_view(node: Node, worker: Worker) -> WorkerView:
 
 
 def worker_views(node: Node) -> list[WorkerView]:
-    return [worker_view(node, worker) for worker in node.workers]
+    known = {found.worker.worker_id: found for found in workers_of(node)}
+    return [worker_view(node, worker, known.get(worker.worker_id)) for worker in node.workers]
 
 
 def model_names(node: Node) -> list[str]:

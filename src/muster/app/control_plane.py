@@ -7,6 +7,7 @@ import structlog
 
 import muster
 from muster.api.asgi import build_app
+from muster.api.hives import TelemetryScenery
 from muster.api.plane import Plane
 from muster.api.state import GatewayFigures, Scenery
 from muster.api.task_stream import TaskStreams
@@ -27,6 +28,7 @@ from muster.control.commands import CommandService
 from muster.control.files import FileService
 from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.gateway_load import GatewayLoad
+from muster.control.fleet.hives import Hives
 from muster.control.fleet.own_host import OwnHost
 from muster.control.fleet.peers import Peers
 from muster.control.fleet.pools import PoolNodes
@@ -45,6 +47,7 @@ from muster.devices.host import own_addresses
 from muster.domain.job import ClaimedJob
 from muster.errors import SetupError
 from muster.events.hub import Hub, HubLimits
+from muster.events.telemetry import Telemetry, TelemetryLimits
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
@@ -61,6 +64,7 @@ from muster.stores.embedded import DataDirLock, EmbeddedValkey
 from muster.stores.valkey import ValkeyStore
 from muster.system import SystemClock, system_rng
 from muster.tls import Certificate
+from muster.wire.hives import LINK as HIVE_LINK
 from muster.wire.pools import LINK as V2_LINK
 
 log = structlog.get_logger()
@@ -129,6 +133,7 @@ class ControlPlane:
         gateway = self._gateway(fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses()), access, cloud)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = self._hub(store, fleet, scenery)
+        telemetry = self._telemetry(fleet)
         sweep = self._sweep(store, fleet, commands, jobs, leader)
         pool_nodes = self._pool_nodes(fleet, ingest(V2_LINK))
         webhooks = Webhooks(settings, store, self._clock, self._rng, leads=lambda: leader.leads)
@@ -154,6 +159,8 @@ class ControlPlane:
             decide=gateway.decide,
             webhooks=webhooks.desk,
             batches=batches.desk,
+            hives=Hives(fleet, ingest(HIVE_LINK), self._clock, self._rng, interval_s=self._older_interval_s),
+            telemetry=telemetry,
             pool_nodes=pool_nodes,
             fleet_api=bool(settings.fleet_api_url),
             machine=FirstMachine(cloud.service) if cloud else None,
@@ -165,12 +172,12 @@ class ControlPlane:
         front = self._front_for(gateway, plane, certificate)
         grpc = GrpcPort(settings, certificate, fleet, access, ingest("grpc"), jobs, self._clock)
         broker = Broker(settings, fleet, commands, recorder, ingest("amqp"))
-        # The hub and the services of jobs and commands stop before the front: they end the streams and waits that would
-        # hold it up.
+        # The hub, telemetry and the services of jobs and commands stop before the front: they end the streams and waits
+        # that would hold it up.
         for service in (
             *(recorder, peers, leader, access),
             _Draining(front, settings.stop_timeout_s),
-            *(grpc, sweep, files, webhooks, batches, jobs, commands, hub, broker),
+            *(grpc, sweep, files, webhooks, batches, jobs, commands, hub, telemetry, broker),
         ):
             await self._stack.start(service)
         await self._start_optional(cloud, fleet, pool_nodes, jobs, leader)
@@ -317,6 +324,12 @@ class ControlPlane:
         fleet.on_change(hub.nodes_changed)
         return hub
 
+    def _telemetry(self, fleet: Fleet) -> Telemetry:
+        limits = TelemetryLimits(reader_bytes_max=self._settings.stream_buffer_bytes_max)
+        telemetry = Telemetry(TelemetryScenery(fleet, self._clock), self._clock, limits)
+        fleet.on_change(telemetry.nodes_changed)
+        return telemetry
+
     def _sweep(
         self,
         store: ValkeyStore,
@@ -391,8 +404,12 @@ class ControlPlane:
     def _pool_nodes(self, fleet: Fleet, link: NodeLink) -> PoolNodes | None:
         if not self._settings.cloud_profile:
             return None
-        interval_s = self._settings.node_timeout_s / self._settings.late_intervals
-        return PoolNodes(fleet, link, self._clock, self._rng, interval_s=interval_s)
+        return PoolNodes(fleet, link, self._clock, self._rng, interval_s=self._older_interval_s)
+
+    @property
+    def _older_interval_s(self) -> float:
+        """How often nodes are to report that do not say it themselves."""
+        return self._settings.node_timeout_s / self._settings.late_intervals
 
     def _gateway(self, fleet: FleetView, access: Access, cloud: Cloud | None) -> Gateway:
         settings = self._settings
