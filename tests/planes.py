@@ -25,6 +25,7 @@ from muster.control.batches.service import BatchDesk
 from muster.control.commands import CommandService
 from muster.control.files import FileService
 from muster.control.fleet.fleet import Fleet
+from muster.control.fleet.history import History
 from muster.control.fleet.hives import Hives
 from muster.control.fleet.pools import PoolNodes
 from muster.control.ingest import Ingest
@@ -177,6 +178,8 @@ class PlaneUnderTest:
             self.telemetry_scenery, SystemClock(), TelemetryLimits(join_s=0.005, queen_every_s=0.05)
         )
         self.fleet.on_change(self.telemetry.nodes_changed)
+        self.history = History(self.fleet.book, self.clock)
+        self.fleet.on_change(self.history.nodes_changed)
         hives = Ingest(self.fleet, self.commands, self.recorder, self.clock, link=HIVE_LINK)
         over_v2 = Ingest(self.fleet, self.commands, self.recorder, self.clock, link=V2_LINK)
         tasks = TaskDesk(self.jobs, self.fleet, waiting_max=waiting_max)
@@ -203,6 +206,7 @@ class PlaneUnderTest:
             fleet_api=fleet_api,
             webhooks=self._webhooks(),
             hives=Hives(self.fleet, hives, self.clock, rng, interval_s=10.0),
+            history=self.history,
             telemetry=self.telemetry,
             batches=BatchDesk(self.store.batches, self.files, self.store.bus, self.clock, random.Random(10)),
             files=self.files if files else None,

@@ -52,6 +52,7 @@ _HANDLERS = [
     fleet.fleet,
     fleet.nodes,
     fleet.node,
+    fleet.node_history,
     fleet.forget_node,
     fleet.workers,
     fleet.models,

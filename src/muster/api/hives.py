@@ -120,14 +120,13 @@ class TelemetryScenery:
         return 0.0 if node is None or node.link == LINK else _AGENT_GAP_S
 
     def _telemetry(self, node: Node) -> HiveTelemetry:
-        now_ms = self._clock.now_ms()
         return HiveTelemetry(
             hive_id=node.node_id,
-            timestamp=rfc3339(now_ms),
+            timestamp=rfc3339(self._clock.now_ms()),
             operational_status=_operational_status(node),
             health_status=node.health,
             link=node.link,
-            workers=workers_told(node.services, node.gpus, now_ms) if _heard(node) else (),
+            workers=workers_told(node.services, node.processes, node.gpus) if _heard(node) else (),
         )
 
 

@@ -18,6 +18,7 @@ from muster.control.batches.service import BatchDesk
 from muster.control.commands import CommandService
 from muster.control.files import FileService
 from muster.control.fleet.fleet import Fleet
+from muster.control.fleet.history import History
 from muster.control.fleet.hives import Hives
 from muster.control.fleet.pools import PoolNodes
 from muster.control.jobs.queues import QueueService
@@ -58,6 +59,7 @@ class Plane(Struct, frozen=True, kw_only=True):
     webhooks: WebhookDesk
     batches: BatchDesk
     hives: Hives
+    history: History
     telemetry: Telemetry
     pool_nodes: PoolNodes | None = None  # None: /v2 nodes are switched off
     fleet_api: bool = True

@@ -28,6 +28,7 @@ from muster.control.commands import CommandService
 from muster.control.files import FileService
 from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.gateway_load import GatewayLoad
+from muster.control.fleet.history import History
 from muster.control.fleet.hives import Hives
 from muster.control.fleet.own_host import OwnHost
 from muster.control.fleet.peers import Peers
@@ -160,6 +161,7 @@ class ControlPlane:
             webhooks=webhooks.desk,
             batches=batches.desk,
             hives=Hives(fleet, ingest(HIVE_LINK), self._clock, self._rng, interval_s=self._older_interval_s),
+            history=self._history(fleet),
             telemetry=telemetry,
             pool_nodes=pool_nodes,
             fleet_api=bool(settings.fleet_api_url),
@@ -323,6 +325,11 @@ class ControlPlane:
         )
         fleet.on_change(hub.nodes_changed)
         return hub
+
+    def _history(self, fleet: Fleet) -> History:
+        history = History(fleet.book, self._clock)
+        fleet.on_change(history.nodes_changed)
+        return history
 
     def _telemetry(self, fleet: Fleet) -> Telemetry:
         limits = TelemetryLimits(reader_bytes_max=self._settings.stream_buffer_bytes_max)

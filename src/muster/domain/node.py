@@ -3,6 +3,7 @@ from enum import StrEnum
 from msgspec import Struct, field
 
 from muster.domain.gpu import Gpu
+from muster.domain.process import ProcessFigures
 from muster.domain.service import Service
 from muster.domain.worker import Worker
 from muster.ids import NodeId
@@ -81,6 +82,7 @@ class Node(Struct, frozen=True, kw_only=True, omit_defaults=True):
     gpus: tuple[Gpu, ...] = ()
     workers: tuple[Worker, ...] = ()
     services: tuple[Service, ...] = ()
+    processes: tuple[ProcessFigures, ...] = ()  # how those services that it started are doing
     reason: str | None = None  # why it is not healthy, in words
 
     @property

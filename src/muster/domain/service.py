@@ -21,20 +21,6 @@ class Dialect(StrEnum):
     OLLAMA = "ollama"
 
 
-class Footprint(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the processes of a service take now. A figure that could not be read is None, never 0.
-
-    Those of the GPU are for nodes that tell them by process; others tell who uses each GPU (`Gpu.owners`).
-    """
-
-    cpu_percent: float | None = None  # of one processor: two that are busy are 200
-    memory_mb: int | None = None
-    io_read_mb_s: float | None = None
-    io_write_mb_s: float | None = None
-    gpu_utilization_percent: float | None = None
-    gpu_memory_mb: int | None = None
-
-
 class Service(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One backend process on a node, supervised by its agent or found running."""
 
@@ -52,7 +38,6 @@ class Service(Struct, frozen=True, kw_only=True, omit_defaults=True):
     managed: bool = False
     pid: int | None = None
     gpu_index: int | None = None
-    footprint: Footprint | None = None  # None: nobody measures it
     started_at_ms: int | None = None
     restarts: int = 0
     error: str | None = None

@@ -457,6 +457,7 @@ class NodeBook:
             gpus=message.gpus,
             workers=workers,
             services=message.services,
+            processes=message.processes,
             reason=message.reason,
         )
         return [*self._write(entry, after, now_ms), *refused]

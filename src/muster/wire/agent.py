@@ -11,6 +11,7 @@ from muster.domain.event import Event
 from muster.domain.gpu import Gpu
 from muster.domain.job import ClaimedJob, JobError, Progress
 from muster.domain.node import Health, NodeFacts, Phase, Resources
+from muster.domain.process import ProcessFigures
 from muster.domain.service import Service
 from muster.domain.worker import Worker
 from muster.ids import CommandId, JobId, NodeId, SessionId, WorkerId
@@ -62,6 +63,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     gpus: tuple[Gpu, ...] = ()
     workers: tuple[Worker, ...] = ()
     services: tuple[Service, ...] = ()
+    processes: tuple[ProcessFigures, ...] = ()  # of its services: apart, for they change with every heartbeat
     draining: bool = False  # as the agent was told last; the control plane corrects it where it is wrong
 
 

@@ -1,7 +1,7 @@
 """What hives say over `/v1/hive-heartbeat`, and the same in the fleet's own words.
 
-A worker of a hive is a process: here it is a service of its node, and the one worker that drives it. Their own clock has
-no meaning here, and neither they nor their messages have numbers: the control plane counts for them.
+A worker of a hive is a process: here it is a service of its node, and the one worker that drives it. Their own clock
+has no meaning here, and neither they nor their messages have numbers: the control plane counts for them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,8 @@ from msgspec import Meta, Struct, field
 from muster.domain.gpu import Gpu, GpuOwner
 from muster.domain.model import Model
 from muster.domain.node import Health, Node, NodeFacts, Phase
-from muster.domain.service import Footprint, Service, ServiceStatus
+from muster.domain.process import ProcessFigures
+from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
 from muster.errors import InvalidInput
 from muster.ids import NodeId, check_name, worker_id
@@ -27,7 +28,7 @@ LINK = "hive"
 _BYTES_PER_MB = 1024 * 1024
 _MB_MAX = 2**40
 _WORKERS_MAX = 1024
-_SAME_START_MS = 5000  # a start that moves by less is the same one, seen through two clocks
+_BETWEEN = ":"  # group and instance in the name of a service; no service of an agent has it in its name
 _PHASES = {
     "starting": Phase.STARTING,
     "ready": Phase.READY,
@@ -59,7 +60,7 @@ class HiveWorker(Struct, frozen=True, kw_only=True):
     group: _Name
     instance: _Name
     cpu_pct: _Figure | None = None
-    rss_mb: _Megabytes | None = None
+    rss_mb: _Figure | None = None
     io_r_mb_s: _Figure | None = None
     io_w_mb_s: _Figure | None = None
     uptime_s: _Figure | None = None
@@ -68,6 +69,11 @@ class HiveWorker(Struct, frozen=True, kw_only=True):
     total_vram_mb: _Megabytes | None = None
     gpu_known: bool = True
     model: _Text | None = None
+
+    @property
+    def tells_gpu(self) -> bool:
+        """Whether what it says of a GPU means anything; one without memory is none."""
+        return self.gpu_known and self.total_vram_mb != 0
 
 
 class HiveHeartbeat(Struct, frozen=True, kw_only=True):
@@ -87,11 +93,11 @@ class GpuShare(Struct, frozen=True, kw_only=True):
 # --- from a hive -----------------------------------------------------------------------------------------------------
 
 
-def heartbeat_of(message: HiveHeartbeat, known: Node | None, boot_id: str, interval_s: float, now_ms: int) -> Heartbeat:
+def heartbeat_of(message: HiveHeartbeat, known: Node | None, boot_id: str, interval_s: float) -> Heartbeat:
     """`known` is the hive's record so far, if it has one of this boot."""
     hive = message.hive
     node_id = NodeId(hive.id)
-    services = tuple(_services(message.workers, known, now_ms))
+    names = _names(message.workers)
     on_gpu = any(worker.vram_mb or worker.total_vram_mb or worker.gpu_util_pct for worker in message.workers)
     was = known.facts.node_type if known else "cpu-worker"
     return Heartbeat(
@@ -107,35 +113,30 @@ def heartbeat_of(message: HiveHeartbeat, known: Node | None, boot_id: str, inter
         heartbeat_interval_s=interval_s,
         status=_word(hive.health_status, _HEALTHS, "hive.health_status"),
         phase=_word(hive.operational_status, _PHASES, "hive.operational_status"),
-        workers=tuple(_workers(node_id, message.workers, services, known)),
-        services=services,
+        workers=tuple(_workers(node_id, names, known)),
+        services=tuple(_service(name, worker) for name, worker in names.items()),
+        processes=tuple(_process(name, worker) for name, worker in names.items() if worker.pid is not None),
         draining=known.draining if known else False,
     )
 
 
-def _services(workers: Sequence[HiveWorker], known: Node | None, now_ms: int) -> Iterator[Service]:
-    before = {service.name: service for service in known.services} if known else {}
-    seen: set[str] = set()
+def _names(workers: Sequence[HiveWorker]) -> dict[str, HiveWorker]:
+    """Return them by the names of their services."""
+    named: dict[str, HiveWorker] = {}
     for index, worker in enumerate(workers):
-        name = _service_name(worker, index)
-        if name in seen:
+        group = check_name(worker.group, f"workers[{index}].group")
+        name = f"{group}{_BETWEEN}{check_name(worker.instance, f'workers[{index}].instance')}"
+        if name in named:
             raise InvalidInput(
                 f"workers[{index}] is a second {worker.group}/{worker.instance}: each is told once",
                 field=f"workers[{index}].instance",
             )
-        seen.add(name)
-        yield _service(worker, name, before.get(name), now_ms)
+        named[name] = worker
+    return named
 
 
-def _service_name(worker: HiveWorker, index: int) -> str:
-    group = check_name(worker.group, f"workers[{index}].group")
-    return f"{group}-{check_name(worker.instance, f'workers[{index}].instance')}"
-
-
-def _service(worker: HiveWorker, name: str, before: Service | None, now_ms: int) -> Service:
-    gpu_known = worker.gpu_known and worker.total_vram_mb != 0
-    total_mb = worker.total_vram_mb or None
-    used_mb = worker.vram_mb if gpu_known else None
+def _service(name: str, worker: HiveWorker) -> Service:
+    total_mb, used_mb = worker.total_vram_mb or None, worker.vram_mb if worker.tells_gpu else None
     return Service(
         name=name,
         connector=worker.group,
@@ -144,44 +145,39 @@ def _service(worker: HiveWorker, name: str, before: Service | None, now_ms: int)
         memory_total_bytes=None if total_mb is None else total_mb * _BYTES_PER_MB,
         memory_free_bytes=None if total_mb is None or used_mb is None else max(0, total_mb - used_mb) * _BYTES_PER_MB,
         pid=worker.pid,
-        footprint=Footprint(
-            cpu_percent=worker.cpu_pct,
-            memory_mb=worker.rss_mb,
-            io_read_mb_s=worker.io_r_mb_s,
-            io_write_mb_s=worker.io_w_mb_s,
-            gpu_utilization_percent=worker.gpu_util_pct if gpu_known else None,
-            gpu_memory_mb=used_mb,
-        ),
-        started_at_ms=_started_at_ms(worker, before, now_ms),
     )
 
 
-def _started_at_ms(worker: HiveWorker, before: Service | None, now_ms: int) -> int | None:
-    if worker.uptime_s is None:
-        return None
-    started_ms = now_ms - round(worker.uptime_s * 1000)
-    if before is not None and before.started_at_ms is not None and before.pid == worker.pid:
-        return before.started_at_ms if abs(before.started_at_ms - started_ms) < _SAME_START_MS else started_ms
-    return started_ms
+def _process(name: str, worker: HiveWorker) -> ProcessFigures:
+    return ProcessFigures(
+        name=name,
+        group=worker.group,
+        pid=worker.pid or 0,
+        cpu_percent=worker.cpu_pct,
+        rss_mb=worker.rss_mb,
+        read_bytes_s=_bytes(worker.io_r_mb_s),
+        write_bytes_s=_bytes(worker.io_w_mb_s),
+        uptime_s=None if worker.uptime_s is None else int(worker.uptime_s),
+        model=worker.model,
+        gpu_utilization_percent=worker.gpu_util_pct if worker.tells_gpu else None,
+        gpu_memory_mb=worker.vram_mb if worker.tells_gpu else None,
+    )
 
 
-def _workers(
-    node_id: NodeId, told: Sequence[HiveWorker], services: Sequence[Service], known: Node | None
-) -> Iterator[Worker]:
+def _workers(node_id: NodeId, told: Mapping[str, HiveWorker], known: Node | None) -> Iterator[Worker]:
     """Each keeps its number as long as it is there: others are not renamed by its end."""
     numbers = {worker.service: worker.index for worker in known.workers} if known else {}
-    taken = {numbers[service.name] for service in services if service.name in numbers}
-    free = iter(number for number in range(len(services) + len(taken)) if number not in taken)
-    for worker, service in zip(told, services, strict=True):
-        index = numbers.get(service.name)
-        index = next(free) if index is None else index
+    taken = {numbers[name] for name in told if name in numbers}
+    free = (number for number in range(len(told)) if number not in taken)
+    for name, worker in told.items():
+        index = numbers[name] if name in numbers else next(free)
         yield Worker(
             worker_id=worker_id(node_id, index),
             index=index,
             status=WorkerStatus.BUSY if worker.gpu_util_pct else WorkerStatus.IDLE,
-            service=service.name,
+            service=name,
             connectors=(worker.group,),
-            connector_statuses={worker.group: service.status.value},
+            connector_statuses={worker.group: ServiceStatus.RUNNING.value},
         )
 
 
@@ -195,45 +191,48 @@ def _word(said: str, words: Mapping[str, T], name: str) -> T:
 # --- as a hive would say it ------------------------------------------------------------------------------------------
 
 
-def workers_told(services: Sequence[Service], gpus: Sequence[Gpu], now_ms: int) -> tuple[HiveWorker, ...]:
+def workers_told(
+    services: Sequence[Service], processes: Sequence[ProcessFigures], gpus: Sequence[Gpu]
+) -> tuple[HiveWorker, ...]:
     """Say of each service that runs how it is. One without a process, or an answer, is told no more."""
+    figures = {process.name: process for process in processes}
     return tuple(
-        _told(service, gpu_share(service, gpus), now_ms)
+        _told(service, figures.get(service.name), gpus)
         for service in services
         if service.pid is not None or service.status is ServiceStatus.RUNNING
     )
 
 
-def _told(service: Service, share: GpuShare, now_ms: int) -> HiveWorker:
+def _told(service: Service, process: ProcessFigures | None, gpus: Sequence[Gpu]) -> HiveWorker:
     """Where this API has no word for unknown figures of a GPU, 0 stands beside `gpu_known: false`."""
-    taken = service.footprint or Footprint()
-    started_ms = service.started_at_ms
+    share = gpu_share(service, process, gpus)
+    group = service.connector if process is None else process.group
     loaded = [model.name for model in service.models if model.resident is not False]
+    named = None if process is None else process.model
     return HiveWorker(
         pid=service.pid,
-        group=service.connector,
-        instance=service.name.removeprefix(f"{service.connector}-"),
-        cpu_pct=taken.cpu_percent,
-        rss_mb=taken.memory_mb,
-        io_r_mb_s=taken.io_read_mb_s,
-        io_w_mb_s=taken.io_write_mb_s,
-        uptime_s=None if started_ms is None else max(0, now_ms - started_ms) // 1000,
+        group=group,
+        instance=service.name.removeprefix(f"{group}{_BETWEEN}"),
+        cpu_pct=process and process.cpu_percent,
+        rss_mb=process and process.rss_mb,
+        io_r_mb_s=process and _megabytes(process.read_bytes_s),
+        io_w_mb_s=process and _megabytes(process.write_bytes_s),
+        uptime_s=process and process.uptime_s,
         gpu_util_pct=share.utilization_percent or 0.0,
         vram_mb=share.memory_mb or 0,
         total_vram_mb=share.memory_total_mb or 0,
         gpu_known=share.utilization_percent is not None,
-        model=loaded[0] if loaded else None,
+        model=loaded[0] if loaded else named,
     )
 
 
-def gpu_share(service: Service, gpus: Sequence[Gpu]) -> GpuShare:
-    """Take the node's own figures of the service, else what the GPUs tell of those who use them."""
-    taken = service.footprint or Footprint()
-    if taken.gpu_utilization_percent is not None or taken.gpu_memory_mb is not None or not gpus:
+def gpu_share(service: Service, process: ProcessFigures | None, gpus: Sequence[Gpu]) -> GpuShare:
+    """Take the figures of its process, else what the GPUs tell of those who use them."""
+    if not gpus:
         total = service.memory_total_bytes
         return GpuShare(
-            utilization_percent=taken.gpu_utilization_percent,
-            memory_mb=taken.gpu_memory_mb,
+            utilization_percent=process and process.gpu_utilization_percent,
+            memory_mb=process and process.gpu_memory_mb,
             memory_total_mb=None if total is None else total // _BYTES_PER_MB,
         )
     owned = [(gpu, owner) for gpu in gpus for owner in gpu.owners or () if _is(owner, service)]
@@ -260,3 +259,11 @@ def _is(owner: GpuOwner, service: Service) -> bool:
 def _sum(figures: Sequence[N | None]) -> N | None:
     known = [figure for figure in figures if figure is not None]
     return sum(known) if known and len(known) == len(figures) else None
+
+
+def _bytes(megabytes: float | None) -> int | None:
+    return None if megabytes is None else round(megabytes * _BYTES_PER_MB)
+
+
+def _megabytes(count: int | None) -> float | None:
+    return None if count is None else round(count / _BYTES_PER_MB, 3)

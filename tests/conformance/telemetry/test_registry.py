@@ -24,7 +24,7 @@ async def test_update_workers_stores_correctly(queen: Queen) -> None:
     assert second["capabilities"] == {"services": ["llm"], "models": ["llama-3.2-3b"]}
     (node,) = await queen.get("/api/v1/nodes")
     assert (node["id"], node["link"], node["health_status"], node["phase"]) == ("hive-1", "hive", "healthy", "ready")
-    assert [service["name"] for service in node["services"]] == ["llm-8080", "llm-8081"]
+    assert [service["name"] for service in node["services"]] == ["llm:8080", "llm:8081"]
     assert node["loaded_models"] == ["llama-3.2-1b", "llama-3.2-3b"]
 
 

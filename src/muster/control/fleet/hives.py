@@ -31,13 +31,11 @@ class Hives:
                     field="hive.id",
                 )
             known = None
-        now_ms = self._clock.now_ms()
-        boot_id = self._boot_of(known, now_ms)
-        await self._link.heartbeat(heartbeat_of(message, known, boot_id, self._interval_s, now_ms))
+        await self._link.heartbeat(heartbeat_of(message, known, self._boot_of(known), self._interval_s))
 
-    def _boot_of(self, known: Node | None, now_ms: int) -> str:
+    def _boot_of(self, known: Node | None) -> str:
         """Give a hive that comes for the first time, or after an agent, a boot of its own."""
-        return known.boot_id if known is not None else new_id("boot", now_ms, self._rng)
+        return known.boot_id if known is not None else new_id("boot", self._clock.now_ms(), self._rng)
 
 
 def _hive_id(message: HiveHeartbeat) -> NodeId:
