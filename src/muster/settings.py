@@ -138,6 +138,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = True
 
     heartbeat_interval_s: Annotated[float, Meta(ge=0.1, le=3600, description="How often an agent reports.")] = 10.0
+    queen_url: Annotated[
+        str,
+        Meta(description="Agent: URL of a queen that is told of the workers too, by /v1/hive-heartbeat; empty: none."),
+    ] = ""
+    queen_token: Annotated[str, Meta(description="Agent: the token to show to that queen.")] = ""
+    queen_interval_s: Annotated[float, Meta(ge=0.1, le=3600, description="How often that queen is told.")] = 1.0
     late_intervals: Annotated[
         float, Meta(gt=1, description="Missed intervals after which a node takes no new work.")
     ] = 3.0
@@ -149,6 +155,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(ge=0, description="How long silence of most nodes at once is taken for the control plane's own deafness."),
     ] = 120.0
     nodes_max: Annotated[int, Meta(ge=1, description="Nodes that one fleet may have.")] = 10_000
+    metrics_nodes_max: Annotated[
+        int, Meta(ge=0, description="Nodes of which /metrics tells figures one by one; the others are only counted.")
+    ] = 1000
 
     job_lease_s: Annotated[float, Meta(ge=1, le=3600, description="Silence of a worker until its jobs go back.")] = 15.0
     job_sweep_s: Annotated[float, Meta(ge=0.05, le=60, description="How often leases and retries are looked at.")] = 0.5

@@ -17,6 +17,7 @@ from muster.agent.jobs.crew import Crew
 from muster.agent.outbox import Outbox
 from muster.agent.programs import AllowedPrograms
 from muster.agent.report.heartbeat import Pulse
+from muster.agent.report.hive import HiveReport, Send
 from muster.agent.report.sampler import NodeState, Sampler
 from muster.agent.services.actions import ServiceActions
 from muster.agent.services.attach import Attachments, Discovery, Identify
@@ -57,6 +58,7 @@ class Backends(Struct, frozen=True, kw_only=True):
     fetch_model: FetchModel
     broken_connectors: Mapping[str, str] = {}  # why, by name
     files: FileLink | None = None  # None: jobs can neither keep files nor read any
+    tell_queen: Send | None = None  # None: nobody listens to hives
 
 
 class Agent:
@@ -123,6 +125,7 @@ class Agent:
             rng,
             interval_s=interval_s,
         )
+        self._hive = self._report_to(backends.tell_queen)
         self._attachments = Attachments(config.attach, self._around)
         self._running: list[Lifecycle] = []  # in the order of their start
         self._startup: asyncio.Task[None] | None = None
@@ -233,6 +236,8 @@ class Agent:
     async def _join_fleet(self) -> dict[str, Any]:
         await self._pulse.start()
         await self._desk.start()
+        if self._hive is not None:
+            await self._run(self._hive)
         return {}
 
     async def _fetch_models(self) -> dict[str, Any]:
@@ -283,6 +288,14 @@ class Agent:
         return {"workers": [worker.worker_id for worker in self._crew.records()]}
 
     # --- talking to the control plane --------------------------------------------------------------------------------
+
+    def _report_to(self, queen: Send | None) -> HiveReport | None:
+        if queen is None:
+            return None
+        sampler, interval_s = self._sampler, self._config.queen_interval_s
+        return HiveReport(
+            sampler.hive, sampler.hive_workers, queen, self._outbox.add, self._clock, interval_s=interval_s
+        )
 
     def _registration(self) -> Registration:
         return Registration(

@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from muster import __version__
+from muster.api.node_metrics import node_metrics
 from muster.api.plane import AnyRequest, ThePlane
 from muster.domain.node import Health
 from muster.gateway.usage import Metric, Sample
@@ -41,7 +42,8 @@ class _Families(Collector):
 
 @get("/metrics", tags=["basics"], summary="Prometheus metrics", media_type=MediaType.TEXT)
 async def metrics(plane: ThePlane) -> Response[bytes]:
-    by_health = Counter(node.health for node in plane.fleet.nodes())
+    nodes = plane.fleet.nodes()
+    by_health = Counter(node.health for node in nodes)
     counts = await plane.jobs.counts()
     own = [
         _gauge("muster_nodes", "Nodes by health.", {("health", health.value): by_health[health] for health in Health}),
@@ -53,7 +55,8 @@ async def metrics(plane: ThePlane) -> Response[bytes]:
     ]
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families([*own, *plane.metrics()]))
-    return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+    of_nodes = node_metrics(nodes, plane.metrics_nodes_max).encode()
+    return Response(generate_latest(registry) + of_nodes, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _gauge(name: str, text: str, values: Mapping[tuple[str, str] | None, int]) -> Metric:

@@ -13,23 +13,14 @@ from muster.api.streams import event_stream
 from muster.api.views import rfc3339
 from muster.clock import Clock
 from muster.control.fleet.fleet import Fleet
-from muster.domain.node import Health, Node, Phase
-from muster.domain.worker import WorkerStatus
+from muster.domain.node import Health, Node
 from muster.ids import NodeId
 from muster.registry.health import LOST
 from muster.registry.workers import workers_of
-from muster.wire.hives import LINK, HiveHeartbeat, HiveWorker, workers_told
+from muster.wire.hives import LINK, HiveHeartbeat, HiveWorker, operational_status, workers_told
 
 _IDS_MAX = 1000  # told by name; the counts are whole
 _AGENT_GAP_S = 1.0
-_OPERATIONAL = {
-    Phase.STARTING: "starting",
-    Phase.CONFIGURING: "starting",
-    Phase.READY: "ready",
-    Phase.STOPPING: "stopping",
-    Phase.OFFLINE: "stopped",
-    Phase.ERROR: "stopped",
-}
 _AVAILABLE = frozenset({Health.HEALTHY, Health.DEGRADED})
 
 
@@ -123,7 +114,7 @@ class TelemetryScenery:
         return HiveTelemetry(
             hive_id=node.node_id,
             timestamp=rfc3339(self._clock.now_ms()),
-            operational_status=_operational_status(node),
+            operational_status=operational_status(node.phase, node.workers),
             health_status=node.health,
             link=node.link,
             workers=workers_told(node.services, node.processes, node.gpus) if _heard(node) else (),
@@ -132,12 +123,6 @@ class TelemetryScenery:
 
 def _heard(node: Node) -> bool:
     return node.connected and node.health not in LOST
-
-
-def _operational_status(node: Node) -> str:
-    if node.phase is Phase.READY and any(worker.status is WorkerStatus.BUSY for worker in node.workers):
-        return "busy"
-    return _OPERATIONAL[node.phase]
 
 
 HANDLERS = [hive_heartbeat, heartbeat_stream]

@@ -62,6 +62,7 @@ class Plane(Struct, frozen=True, kw_only=True):
     history: History
     telemetry: Telemetry
     pool_nodes: PoolNodes | None = None  # None: /v2 nodes are switched off
+    metrics_nodes_max: int = 1000
     fleet_api: bool = True
     machine: RentedMachine | None = None
     files: FileService | None = None

@@ -164,6 +164,7 @@ class ControlPlane:
             history=self._history(fleet),
             telemetry=telemetry,
             pool_nodes=pool_nodes,
+            metrics_nodes_max=settings.metrics_nodes_max,
             fleet_api=bool(settings.fleet_api_url),
             machine=FirstMachine(cloud.service) if cloud else None,
             files=files,

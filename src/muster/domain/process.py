@@ -16,3 +16,6 @@ class ProcessFigures(Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str | None = None  # as its command line names it
     gpu_utilization_percent: float | None = None  # told here by who does not tell GPUs with their owners
     gpu_memory_mb: int | None = None
+
+
+UNMEASURED = ProcessFigures(name="", group="", pid=0)

@@ -11,7 +11,7 @@ from msgspec import Struct
 from muster.domain.gpu import Gpu
 from muster.domain.model import canonical_model_name
 from muster.domain.node import Node
-from muster.domain.process import ProcessFigures
+from muster.domain.process import UNMEASURED, ProcessFigures
 from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
 from muster.registry.health import LOST
@@ -54,7 +54,7 @@ def workers_of(node: Node) -> Iterator[FleetWorker]:
     for worker in node.workers:
         own = None if worker.service is None else services.get(worker.service)
         if own is not None:
-            yield _as_service(node, worker, own, processes.get(own.name))
+            yield _as_service(node, worker, own, processes.get(own.name, UNMEASURED))
         else:
             yield _on_gpu(node, worker, None if worker.gpu_index is None else gpus.get(worker.gpu_index))
 
@@ -73,12 +73,12 @@ def find(
     ]
 
 
-def _as_service(node: Node, worker: Worker, service: Service, process: ProcessFigures | None) -> FleetWorker:
+def _as_service(node: Node, worker: Worker, service: Service, process: ProcessFigures) -> FleetWorker:
     return FleetWorker(
         node=node,
         worker=worker,
         on_gpu=True,  # as far as anybody can tell
-        gpu_utilization_percent=process and process.gpu_utilization_percent,
+        gpu_utilization_percent=process.gpu_utilization_percent,
         memory_total_mb=_megabytes(service.memory_total_bytes),
         memory_free_mb=_megabytes(service.memory_free_bytes),
         models=tuple(model.name for model in service.models),

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct, field
 from muster.domain.gpu import Gpu, GpuOwner
 from muster.domain.model import Model
 from muster.domain.node import Health, Node, NodeFacts, Phase
-from muster.domain.process import ProcessFigures
+from muster.domain.process import UNMEASURED, ProcessFigures
 from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
 from muster.errors import InvalidInput
@@ -35,6 +35,14 @@ _PHASES = {
     "busy": Phase.READY,
     "stopping": Phase.STOPPING,
     "stopped": Phase.OFFLINE,
+}
+_OPERATIONAL = {
+    Phase.STARTING: "starting",
+    Phase.CONFIGURING: "starting",
+    Phase.READY: "ready",
+    Phase.STOPPING: "stopping",
+    Phase.OFFLINE: "stopped",
+    Phase.ERROR: "stopped",
 }
 _HEALTHS = {health.value: health for health in (Health.HEALTHY, Health.DEGRADED, Health.UNHEALTHY)}
 
@@ -191,48 +199,53 @@ def _word(said: str, words: Mapping[str, T], name: str) -> T:
 # --- as a hive would say it ------------------------------------------------------------------------------------------
 
 
+def operational_status(phase: Phase, workers: Sequence[Worker]) -> str:
+    if phase is Phase.READY and any(worker.status is WorkerStatus.BUSY for worker in workers):
+        return "busy"
+    return _OPERATIONAL[phase]
+
+
 def workers_told(
     services: Sequence[Service], processes: Sequence[ProcessFigures], gpus: Sequence[Gpu]
 ) -> tuple[HiveWorker, ...]:
     """Say of each service that runs how it is. One without a process, or an answer, is told no more."""
     figures = {process.name: process for process in processes}
     return tuple(
-        _told(service, figures.get(service.name), gpus)
+        _told(service, figures.get(service.name, UNMEASURED), gpus)
         for service in services
         if service.pid is not None or service.status is ServiceStatus.RUNNING
     )
 
 
-def _told(service: Service, process: ProcessFigures | None, gpus: Sequence[Gpu]) -> HiveWorker:
+def _told(service: Service, process: ProcessFigures, gpus: Sequence[Gpu]) -> HiveWorker:
     """Where this API has no word for unknown figures of a GPU, 0 stands beside `gpu_known: false`."""
     share = gpu_share(service, process, gpus)
-    group = service.connector if process is None else process.group
+    group = process.group or service.connector
     loaded = [model.name for model in service.models if model.resident is not False]
-    named = None if process is None else process.model
     return HiveWorker(
         pid=service.pid,
         group=group,
         instance=service.name.removeprefix(f"{group}{_BETWEEN}"),
-        cpu_pct=process and process.cpu_percent,
-        rss_mb=process and process.rss_mb,
-        io_r_mb_s=process and _megabytes(process.read_bytes_s),
-        io_w_mb_s=process and _megabytes(process.write_bytes_s),
-        uptime_s=process and process.uptime_s,
+        cpu_pct=process.cpu_percent,
+        rss_mb=process.rss_mb,
+        io_r_mb_s=_megabytes(process.read_bytes_s),
+        io_w_mb_s=_megabytes(process.write_bytes_s),
+        uptime_s=process.uptime_s,
         gpu_util_pct=share.utilization_percent or 0.0,
         vram_mb=share.memory_mb or 0,
         total_vram_mb=share.memory_total_mb or 0,
         gpu_known=share.utilization_percent is not None,
-        model=loaded[0] if loaded else named,
+        model=loaded[0] if loaded else process.model,
     )
 
 
-def gpu_share(service: Service, process: ProcessFigures | None, gpus: Sequence[Gpu]) -> GpuShare:
+def gpu_share(service: Service, process: ProcessFigures, gpus: Sequence[Gpu]) -> GpuShare:
     """Take the figures of its process, else what the GPUs tell of those who use them."""
     if not gpus:
         total = service.memory_total_bytes
         return GpuShare(
-            utilization_percent=process and process.gpu_utilization_percent,
-            memory_mb=process and process.gpu_memory_mb,
+            utilization_percent=process.gpu_utilization_percent,
+            memory_mb=process.gpu_memory_mb,
             memory_total_mb=None if total is None else total // _BYTES_PER_MB,
         )
     owned = [(gpu, owner) for gpu in gpus for owner in gpu.owners or () if _is(owner, service)]
