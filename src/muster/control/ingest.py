@@ -21,6 +21,7 @@ from muster.wire import (
     Registration,
     RegistrationReply,
 )
+from muster.wire.packing import unpacked
 
 _INTERVAL_S_MAX = 3600.0
 _EVENTS_MAX = 1000
@@ -48,6 +49,7 @@ class Ingest:
     async def heartbeat(self, message: Heartbeat) -> HeartbeatReply:
         check_node_id(message.facts.node_id)
         _check_interval(message.heartbeat_interval_s)
+        message = unpacked(message)
         heard = self._fleet.book.heard(message, self._link, self._clock.now_ms())
         self._fleet.carry_out(heard.effects)
         node = self._fleet.book.get(message.facts.node_id)
@@ -56,6 +58,7 @@ class Ingest:
             known=heard.verdict != "created",
             superseded=heard.verdict == "superseded",
             draining=node.draining if node else False,
+            takes_packed=True,
         )
 
     async def report_events(self, message: AgentEvents) -> None:
