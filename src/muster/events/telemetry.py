@@ -6,6 +6,7 @@ still holds. It is never waited for: what does not fit into its line is dropped,
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import structlog
@@ -36,7 +37,8 @@ class Scenery(Protocol):
 
 
 class TelemetryLimits(Struct, frozen=True, kw_only=True):
-    join_s: float = 0.05
+    join_s: float = 0.01
+    look_s: float = 0.05  # at those whose turn is yet to come
     queen_every_s: float = 2.5
     keep_alive_s: float = 15.0
     snapshot_bytes: int = 65_536  # as much of it as is sent at a time
@@ -53,6 +55,7 @@ class Telemetry:
         self._limits = limits
         self._readers: set[Reader] = set()
         self._changed: dict[NodeId, None] = {}
+        self._news = asyncio.Event()
         self._told_s: dict[NodeId, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -76,6 +79,7 @@ class Telemetry:
     def nodes_changed(self, node_ids: Iterable[NodeId]) -> None:
         if self._readers:
             self._changed.update(dict.fromkeys(node_ids))
+            self._news.set()
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         reader = Reader(self._limits.reader_bytes_max)
@@ -122,9 +126,12 @@ class Telemetry:
 
     async def _hives_often(self) -> None:
         while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.look_s if self._changed else None):
+                    await self._news.wait()
+            self._news.clear()
             await asyncio.sleep(self._limits.join_s)
-            if self._changed:
-                self._tell_changed()
+            self._tell_changed()
 
     def _tell_changed(self) -> None:
         """Tell of those whose turn it is; the others stay noted, and are told as they are by then."""
