@@ -15,7 +15,7 @@ import muster
 from muster.api.asgi import framework
 from muster.api.entry import Entry
 from muster.api.hives import TelemetryScenery
-from muster.api.plane import Plane
+from muster.api.plane import Plane, TelemetryParts
 from muster.api.state import GatewayFigures, Scenery
 from muster.api.task_stream import TaskStreams
 from muster.api.webhooks import told_job
@@ -205,9 +205,11 @@ class PlaneUnderTest:
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
             webhooks=self._webhooks(),
-            hives=Hives(self.fleet, hives, self.clock, rng, interval_s=10.0),
-            history=self.history,
-            telemetry=self.telemetry,
+            telemetry=TelemetryParts(
+                hives=Hives(self.fleet, hives, self.clock, rng, interval_s=10.0),
+                history=self.history,
+                stream=self.telemetry,
+            ),
             batches=BatchDesk(self.store.batches, self.files, self.store.bus, self.clock, random.Random(10)),
             files=self.files if files else None,
             job_kinds=kinds,

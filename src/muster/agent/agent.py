@@ -125,7 +125,6 @@ class Agent:
             rng,
             interval_s=interval_s,
         )
-        self._hive = self._report_to(backends.tell_queen)
         self._attachments = Attachments(config.attach, self._around)
         self._running: list[Lifecycle] = []  # in the order of their start
         self._startup: asyncio.Task[None] | None = None
@@ -236,8 +235,8 @@ class Agent:
     async def _join_fleet(self) -> dict[str, Any]:
         await self._pulse.start()
         await self._desk.start()
-        if self._hive is not None:
-            await self._run(self._hive)
+        if (queen := self._backends.tell_queen) is not None:
+            await self._run(self._report_to(queen))
         return {}
 
     async def _fetch_models(self) -> dict[str, Any]:
@@ -289,9 +288,7 @@ class Agent:
 
     # --- talking to the control plane --------------------------------------------------------------------------------
 
-    def _report_to(self, queen: Send | None) -> HiveReport | None:
-        if queen is None:
-            return None
+    def _report_to(self, queen: Send) -> HiveReport:
         sampler, interval_s = self._sampler, self._config.queen_interval_s
         return HiveReport(
             sampler.hive, sampler.hive_workers, queen, self._outbox.add, self._clock, interval_s=interval_s

@@ -49,13 +49,15 @@ async def metrics(plane: ThePlane) -> Response[bytes]:
         _gauge("muster_nodes", "Nodes by health.", {("health", health.value): by_health[health] for health in Health}),
         _gauge("muster_jobs", "Jobs by status.", {("status", status.value): n for status, n in counts.items()}),
         _gauge(
-            "muster_event_readers", "Open streams of live events.", {None: plane.hub.readers + plane.telemetry.readers}
+            "muster_event_readers",
+            "Open streams of live events.",
+            {None: plane.hub.readers + plane.telemetry.stream.readers},
         ),
         _gauge("muster_waiting_claims", "Workers that wait for a job.", {None: plane.jobs.waiters}),
     ]
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families([*own, *plane.metrics()]))
-    of_nodes = node_metrics(nodes, plane.metrics_nodes_max).encode()
+    of_nodes = node_metrics(nodes, plane.telemetry.metrics_nodes_max).encode()
     return Response(generate_latest(registry) + of_nodes, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

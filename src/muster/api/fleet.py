@@ -165,7 +165,7 @@ async def node(plane: ThePlane, node_id: FromPath[str]) -> NodeView:
 @get("/api/v1/nodes/{node_id:str}/history", tags=["fleet"], summary="The last 15 minutes of a node")
 async def node_history(plane: ThePlane, node_id: FromPath[str]) -> NodeHistory:
     known = plane.fleet.node(NodeId(node_id))
-    curves = plane.history.curves(known.node_id)
+    curves = plane.telemetry.history.curves(known.node_id)
     return NodeHistory(
         node_id=known.node_id,
         memory_total_mb=known.resources.memory_total_mb,

@@ -60,14 +60,14 @@ class HiveTelemetry(Struct, frozen=True, kw_only=True, tag_field="type", tag="hi
 async def hive_heartbeat(plane: ThePlane, caller: TheCaller, data: JSONBody[HiveHeartbeat]) -> HeartbeatTaken:
     """Say it every second. It needs no registration, and a hive that was away is back with the first one."""
     caller.check_speaks_for(data.hive.id)
-    await plane.hives.heartbeat(data)
+    await plane.telemetry.hives.heartbeat(data)
     return HeartbeatTaken(success=True)
 
 
 @get("/v1/heartbeats/stream", tags=["older APIs"], summary="Telemetry of all nodes, live, as server-sent events")
 async def heartbeat_stream(plane: ThePlane) -> Stream:
     """Send `event: heartbeat`: `queen` every 2.5 s, `hive_telemetry` when a node is heard; at first all as it is."""
-    return event_stream(plane.telemetry.stream())
+    return event_stream(plane.telemetry.stream.stream())
 
 
 class TelemetryScenery:

@@ -38,6 +38,15 @@ from muster.ports import EventLog, JobKind, NodeLink, RentedMachine
 Decide = Callable[[Wish, Sequence[Candidate] | None], Decision]
 
 
+class TelemetryParts(Struct, frozen=True, kw_only=True):
+    """What takes in the telemetry of hives, keeps that of every node for a while, and tells it on."""
+
+    hives: Hives
+    history: History
+    stream: Telemetry
+    metrics_nodes_max: int = 1000
+
+
 class Plane(Struct, frozen=True, kw_only=True):
     fleet: Fleet
     ingest: NodeLink
@@ -58,11 +67,8 @@ class Plane(Struct, frozen=True, kw_only=True):
     decide: Decide
     webhooks: WebhookDesk
     batches: BatchDesk
-    hives: Hives
-    history: History
-    telemetry: Telemetry
+    telemetry: TelemetryParts
     pool_nodes: PoolNodes | None = None  # None: /v2 nodes are switched off
-    metrics_nodes_max: int = 1000
     fleet_api: bool = True
     machine: RentedMachine | None = None
     files: FileService | None = None

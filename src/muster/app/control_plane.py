@@ -8,7 +8,7 @@ import structlog
 import muster
 from muster.api.asgi import build_app
 from muster.api.hives import TelemetryScenery
-from muster.api.plane import Plane
+from muster.api.plane import Plane, TelemetryParts
 from muster.api.state import GatewayFigures, Scenery
 from muster.api.task_stream import TaskStreams
 from muster.app.batches import Batches
@@ -57,7 +57,7 @@ from muster.ids import JobId, WorkerId, new_id
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink
 from muster.placement.scores import Strategy
-from muster.ports import FleetView, JobKind, NodeLink
+from muster.ports import FleetView, JobKind, Lifecycle, NodeLink
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.settings import Settings
@@ -134,7 +134,7 @@ class ControlPlane:
         gateway = self._gateway(fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses()), access, cloud)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = self._hub(store, fleet, scenery)
-        telemetry = self._telemetry(fleet)
+        telemetry = self._telemetry(fleet, ingest(HIVE_LINK))
         sweep = self._sweep(store, fleet, commands, jobs, leader)
         pool_nodes = self._pool_nodes(fleet, ingest(V2_LINK))
         webhooks = Webhooks(settings, store, self._clock, self._rng, leads=lambda: leader.leads)
@@ -160,11 +160,8 @@ class ControlPlane:
             decide=gateway.decide,
             webhooks=webhooks.desk,
             batches=batches.desk,
-            hives=Hives(fleet, ingest(HIVE_LINK), self._clock, self._rng, interval_s=self._older_interval_s),
-            history=self._history(fleet),
             telemetry=telemetry,
             pool_nodes=pool_nodes,
-            metrics_nodes_max=settings.metrics_nodes_max,
             fleet_api=bool(settings.fleet_api_url),
             machine=FirstMachine(cloud.service) if cloud else None,
             files=files,
@@ -175,19 +172,21 @@ class ControlPlane:
         front = self._front_for(gateway, plane, certificate)
         grpc = GrpcPort(settings, certificate, fleet, access, ingest("grpc"), jobs, self._clock)
         broker = Broker(settings, fleet, commands, recorder, ingest("amqp"))
-        # The hub, telemetry and the services of jobs and commands stop before the front: they end the streams and waits
-        # that would hold it up.
-        for service in (
+        # Who has streams and waits stops before the front, and so ends what would hold it up.
+        await self._start_each(
             *(recorder, peers, leader, access),
             _Draining(front, settings.stop_timeout_s),
-            *(grpc, sweep, files, webhooks, batches, jobs, commands, hub, telemetry, broker),
-        ):
-            await self._stack.start(service)
+            *(grpc, sweep, files, webhooks, batches, jobs, commands, hub, telemetry.stream, broker),
+        )
         await self._start_optional(cloud, fleet, pool_nodes, jobs, leader)
         self._front = front
         self.link = MemoryLink(ingest("memory"), jobs)
         await self._stack.start(StateFile(settings.data_path, lambda: self.urls, lambda: grpc.url))
         self._tell_fleet_api()
+
+    async def _start_each(self, *services: Lifecycle) -> None:
+        for service in services:
+            await self._stack.start(service)
 
     async def _start_optional(
         self, cloud: Cloud | None, fleet: Fleet, pool_nodes: PoolNodes | None, jobs: JobService, leader: Leader
@@ -327,16 +326,19 @@ class ControlPlane:
         fleet.on_change(hub.nodes_changed)
         return hub
 
-    def _history(self, fleet: Fleet) -> History:
+    def _telemetry(self, fleet: Fleet, link: NodeLink) -> TelemetryParts:
+        settings = self._settings
+        limits = TelemetryLimits(reader_bytes_max=settings.stream_buffer_bytes_max)
+        stream = Telemetry(TelemetryScenery(fleet, self._clock), self._clock, limits)
         history = History(fleet.book, self._clock)
+        fleet.on_change(stream.nodes_changed)
         fleet.on_change(history.nodes_changed)
-        return history
-
-    def _telemetry(self, fleet: Fleet) -> Telemetry:
-        limits = TelemetryLimits(reader_bytes_max=self._settings.stream_buffer_bytes_max)
-        telemetry = Telemetry(TelemetryScenery(fleet, self._clock), self._clock, limits)
-        fleet.on_change(telemetry.nodes_changed)
-        return telemetry
+        return TelemetryParts(
+            hives=Hives(fleet, link, self._clock, self._rng, interval_s=self._older_interval_s),
+            history=history,
+            stream=stream,
+            metrics_nodes_max=settings.metrics_nodes_max,
+        )
 
     def _sweep(
         self,
