@@ -16,6 +16,7 @@ from muster.domain.gpu import Gpu, GpuOwner
 from muster.domain.node import NodeFacts, Phase
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import UpstreamTimeout
+from muster.ports import GpuProbe
 from muster.wire.hives import HiveHeartbeat, HiveWorker, workers_told
 from tests.unit.agent.nodes import NODE, FakeHost, simulated_gpus
 from tests.unit.agent.queues import FakeQueue
@@ -43,7 +44,7 @@ class Driver:
 class Node:
     """The reporting half of an agent with a service on each GPU."""
 
-    def __init__(self, driver: Driver, *, interval_s: float = 1.0) -> None:
+    def __init__(self, driver: GpuProbe, count: int = 1, *, interval_s: float = 1.0, every_s: float = 1.0) -> None:
         clock, board, outbox = LoopClock(), ServiceBoard(), Outbox(NODE, LoopClock())
         self.outbox = outbox
         self.gpus = Gpus(driver, simulated_gpus, None, clock, outbox.add, board.services)
@@ -59,22 +60,26 @@ class Node:
         crew = Crew(AgentConfig(node_id=NODE), FakeQueue(), self.gpus, FakeHost(), 2, around, lambda: None)
         state = NodeState(NodeFacts(node_id=NODE), Phase.CONFIGURING)
         self.sampler = Sampler(state, "b", interval_s, FakeHost(), self.gpus, board, crew)
-        for gpu in driver.gpus:
+        for index in range(count):
             service = Service(
-                name=f"llama-gpu{gpu.index}",
+                name=f"llama-gpu{index}",
                 connector="llamacpp",
                 status=ServiceStatus.RUNNING,
-                pid=100 + gpu.index,
-                gpu_index=gpu.index,
+                pid=100 + index,
+                gpu_index=index,
             )
             board.put(Entry(service=service, public_url=None))
         self.sent: list[HiveHeartbeat] = []
         self.report = HiveReport(
-            self.sampler.hive, self.sampler.hive_workers, self._send, outbox.add, clock, interval_s=1.0
+            self.sampler.hive, self.sampler.hive_workers, self._send, outbox.add, clock, interval_s=every_s
         )
 
     async def _send(self, message: HiveHeartbeat) -> None:
         self.sent.append(message)
+
+    async def told_of_its_gpus(self) -> bool:
+        await self.report.report()
+        return all(worker.gpu_known for worker in self.sent[-1].workers)
 
     def figures(self) -> list[tuple[int | None, bool, int | None]]:
         return [(worker.pid, worker.gpu_known, worker.total_vram_mb) for worker in self.sent[-1].workers]
@@ -120,7 +125,7 @@ async def test_a_driver_that_hangs_does_not_make_a_node_late_that_reports_every_
 @in_virtual_time
 async def test_one_of_eight_gpus_is_removed_while_it_runs() -> None:
     driver = Driver(8)
-    node = Node(driver)
+    node = Node(driver, 8)
     await node.gpus.take_stock()
     await node.report.start()
     await time_passes(1.5)
