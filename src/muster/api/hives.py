@@ -14,6 +14,7 @@ from muster.api.views import rfc3339
 from muster.clock import Clock
 from muster.control.fleet.fleet import Fleet
 from muster.domain.node import Health, Node
+from muster.domain.worker import WorkerStatus
 from muster.ids import NodeId
 from muster.registry.health import LOST
 from muster.registry.workers import workers_of
@@ -111,10 +112,11 @@ class TelemetryScenery:
         return 0.0 if node is None or node.link == LINK else _AGENT_GAP_S
 
     def _telemetry(self, node: Node) -> HiveTelemetry:
+        busy = any(found.status is WorkerStatus.BUSY for found in workers_of(node))
         return HiveTelemetry(
             hive_id=node.node_id,
             timestamp=rfc3339(self._clock.now_ms()),
-            operational_status=operational_status(node.phase, node.workers),
+            operational_status=operational_status(node.phase, busy=busy),
             health_status=node.health,
             link=node.link,
             workers=workers_told(node.services, node.processes, node.gpus) if _heard(node) else (),

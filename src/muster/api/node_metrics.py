@@ -66,7 +66,7 @@ def _workers(nodes: Sequence[Node]) -> list[tuple[str, float | None]]:
     counts = dict.fromkeys(WorkerStatus, 0)
     for node in nodes:
         for found in workers_of(node):
-            counts[found.worker.status] += 1
+            counts[found.status] += 1
     return [(f'{{status="{status.value}"}}', count) for status, count in counts.items()]
 
 

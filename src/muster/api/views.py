@@ -323,7 +323,7 @@ def worker_view(node: Node, worker: Worker, known: FleetWorker | None) -> Worker
         node_id=node.node_id,
         machine_id=node.node_id,
         index=worker.index,
-        status=worker.status if alive else WorkerStatus.STOPPED,
+        status=known.status if known is not None else worker.status if alive else WorkerStatus.STOPPED,
         slots=worker.slots,
         gpu_index=worker.gpu_index,
         gpu_utilization_percent=None if known is None else known.gpu_utilization_percent,

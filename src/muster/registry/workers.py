@@ -31,6 +31,12 @@ class FleetWorker(Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
 
     @property
+    def status(self) -> WorkerStatus:
+        """Return its own word; of one that is a single process, and claims no jobs, its GPU tells whether it works."""
+        works = self.worker.service is not None and self.gpu_utilization_percent
+        return WorkerStatus.BUSY if works else self.worker.status
+
+    @property
     def is_idle(self) -> bool:
         if self.worker.status is not WorkerStatus.IDLE:
             return False

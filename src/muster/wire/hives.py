@@ -182,7 +182,7 @@ def _workers(node_id: NodeId, told: Mapping[str, HiveWorker], known: Node | None
         yield Worker(
             worker_id=worker_id(node_id, index),
             index=index,
-            status=WorkerStatus.BUSY if worker.gpu_util_pct else WorkerStatus.IDLE,
+            status=WorkerStatus.IDLE,  # it has no job of ours; that its GPU is busy is a figure, and no news
             service=name,
             connectors=(worker.group,),
             connector_statuses={worker.group: ServiceStatus.RUNNING.value},
@@ -199,10 +199,8 @@ def _word(said: str, words: Mapping[str, T], name: str) -> T:
 # --- as a hive would say it ------------------------------------------------------------------------------------------
 
 
-def operational_status(phase: Phase, workers: Sequence[Worker]) -> str:
-    if phase is Phase.READY and any(worker.status is WorkerStatus.BUSY for worker in workers):
-        return "busy"
-    return _OPERATIONAL[phase]
+def operational_status(phase: Phase, *, busy: bool) -> str:
+    return "busy" if busy and phase is Phase.READY else _OPERATIONAL[phase]
 
 
 def workers_told(

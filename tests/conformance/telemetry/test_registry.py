@@ -28,6 +28,15 @@ async def test_update_workers_stores_correctly(queen: Queen) -> None:
     assert node["loaded_models"] == ["llama-3.2-1b", "llama-3.2-3b"]
 
 
+async def test_figures_that_move_are_no_facts(queen: Queen) -> None:
+    """However often a worker's GPU goes from idle to busy and back, the log of facts does not grow by it."""
+    await queen.hear("hive-1", worker_of(1, model="m"))
+    before = await queen.plane.recorded()
+    for util in (50.0, 0.0, 70.0):
+        await queen.hear("hive-1", worker_of(1, util=util, model="m") | {"uptime_s": 100 + util})
+    assert await queen.plane.recorded() == before
+
+
 async def test_get_workers_returns_stored(queen: Queen) -> None:
     await queen.hear("hive-1", worker_of(2001))
     assert await queen.pids(node_id="hive-1") == [2001]

@@ -77,10 +77,11 @@ class Sampler:
     def hive(self) -> HiveInfo:
         """Say of the node what a queen is told, by the judgement of the last heartbeat."""
         facts = self._state.facts
+        busy = any(worker.status is WorkerStatus.BUSY for worker in self._crew.records())
         return HiveInfo(
             id=facts.node_id,
             hostname=facts.address or facts.hostname,
-            operational_status=operational_status(self._state.phase, self._crew.records()),
+            operational_status=operational_status(self._state.phase, busy=busy),
             health_status=self._judged.status.value,
             version=facts.version,
         )
