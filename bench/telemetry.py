@@ -34,6 +34,7 @@ from muster.agent.jobs.crew import Crew
 from muster.agent.outbox import Outbox
 from muster.agent.report.hive import HiveReport
 from muster.agent.report.sampler import NodeState, Sampler
+from muster.agent.services.figures import ProcessMonitor, Watched
 from muster.agent.surroundings import Surroundings
 from muster.app.logs import configure_logs
 from muster.devices.host import PsutilHost
@@ -44,6 +45,7 @@ from muster.devices.simulated import SimulatedGpus
 from muster.domain.gpu import Gpu, GpuOwner
 from muster.domain.model import Model
 from muster.domain.node import NodeFacts, Phase
+from muster.domain.process import ProcessFigures
 from muster.domain.service import Dialect, Service, ServiceStatus
 from muster.ids import NodeId
 from muster.links.http.queen import HttpQueen
@@ -149,6 +151,8 @@ class Node:
         self._board, outbox = ServiceBoard(), Outbox(_NODE, clock)
         for number, pid in enumerate(pids):
             self._put(service_of(number, pid))
+        self._monitor = ProcessMonitor()
+        self._board.measured_by(self._measured)
         self._gpus = Gpus(self.probe, SimulatedGpus, None, clock, outbox.add, self._board.services)
         around = Surroundings(
             address="10.0.0.7",
@@ -165,6 +169,15 @@ class Node:
         state = NodeState(NodeFacts(node_id=_NODE), Phase.CONFIGURING)
         self.sampler = Sampler(state, "boot", 10.0, host, self._gpus, self._board, crew)
         self.outbox = outbox
+
+    async def _measured(self) -> tuple[ProcessFigures, ...]:
+        """Read of them in a thread, as the supervisor does."""
+        watched = [
+            Watched(name=service.name, group="llama", pid=service.pid)
+            for service in self._board.services()
+            if service.pid is not None
+        ]
+        return await asyncio.to_thread(self._monitor.read, watched)
 
     async def take_stock(self) -> None:
         await self._gpus.take_stock()

@@ -133,6 +133,21 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     num_gpus: Annotated[str, Meta(description="`auto`, or how many GPUs this node must have.")] = "auto"
     worker_slots: Annotated[int, Meta(ge=1, le=1024, description="Jobs that one worker runs at a time.")] = 1
     attach: Annotated[str, Meta(description="connector=url of services that already run; several with commas.")] = ""
+    adopt_within_s: Annotated[
+        float,
+        Meta(ge=0, description="How long services outlive an agent that was killed, for the next one to take over."),
+    ] = 60.0
+    cgroup_root: Annotated[
+        str,
+        Meta(
+            description="Folder of the cgroup (v2) below which services get theirs; empty: the one that was delegated "
+            "to this agent, if any; `none`."
+        ),
+    ] = ""
+    limits_required: Annotated[
+        bool,
+        Meta(description="Do not start services whose limits cannot be enforced; else they start, and it is told."),
+    ] = False
     discover: Annotated[
         bool, Meta(description="Look for Ollama, llama.cpp, vLLM and ComfyUI at their usual ports.")
     ] = True
@@ -477,6 +492,11 @@ def _word_rules(s: Settings) -> list[tuple[bool, str, str]]:
             not s.files_url or s.files_url.startswith(("http://", "https://")),
             f"files_url must begin with http:// or https://, got {s.files_url!r}",
             "correct files_url",
+        ),
+        (
+            s.cgroup_root in {"", "none"} or s.cgroup_root.startswith("/"),
+            f"cgroup_root must be an absolute path, `none` or empty, got {s.cgroup_root!r}",
+            "try MUSTER_CGROUP_ROOT=/sys/fs/cgroup",
         ),
         (s.strategy in _STRATEGIES, f"unknown strategy {s.strategy!r}", f"use one of {', '.join(_STRATEGIES)}"),
         (s.cloud_provider in _CLOUDS, f"unknown cloud_provider {s.cloud_provider!r}", "use ec2, or leave it empty"),

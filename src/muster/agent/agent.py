@@ -21,7 +21,9 @@ from muster.agent.report.hive import HiveReport, Send
 from muster.agent.report.sampler import NodeState, Sampler
 from muster.agent.services.actions import ServiceActions
 from muster.agent.services.attach import Attachments, Discovery, Identify
-from muster.agent.services.supervisor import HealthCheck, Provisions, Supervisor
+from muster.agent.services.cgroups import find_cgroups
+from muster.agent.services.launch import HealthCheck, Provisions
+from muster.agent.services.supervisor import Supervisor
 from muster.agent.services.template import instances, models_of
 from muster.agent.startup import Step, run_steps
 from muster.agent.surroundings import Surroundings
@@ -259,6 +261,9 @@ class Agent:
             missing_models=self._missing_models,
             check_health=self._backends.check_health,
             gpu_names=self._gpus.cuda_names,
+            cgroups=find_cgroups(self._config.cgroup_root),
+            limits_required=self._config.limits_required,
+            adopt_within_s=self._config.adopt_within_s,
         )
         planned = instances(self._config.services, [gpu.index for gpu in self._gpus.inventory])
         self._supervisor = Supervisor(planned, provisions, self._around)

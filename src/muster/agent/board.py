@@ -1,11 +1,14 @@
 """The services of this node as they stand: who looks after one writes here, workers and heartbeats read."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from muster.domain.process import ProcessFigures
 from muster.domain.service import Service
+
+ReadProcesses = Callable[[], Awaitable[tuple[ProcessFigures, ...]]]
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -21,6 +24,7 @@ class ServiceBoard:
         self._entries: dict[str, Entry] = {}
         self._listeners: list[Callable[[], None]] = []
         self._watchers: dict[str, Callable[[], None]] = {}
+        self._read_processes: ReadProcesses | None = None
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Be called when something changed that others may have to act upon; a busy slot is not such a thing."""
@@ -33,6 +37,13 @@ class ServiceBoard:
         """Have a service looked at soon: it has just failed somebody."""
         if (look := self._watchers.get(name)) is not None:
             look()
+
+    def measured_by(self, read: ReadProcesses) -> None:
+        """Have those asked there who are to be told how the services are doing."""
+        self._read_processes = read
+
+    async def processes(self) -> tuple[ProcessFigures, ...]:
+        return () if self._read_processes is None else await self._read_processes()
 
     def put(self, entry: Entry) -> None:
         before = self._entries.get(entry.service.name)

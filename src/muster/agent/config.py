@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from muster.agent.limits import ServiceLimits
 from muster.domain.capability import CustomerAccess
 from muster.ids import NodeId
 
@@ -13,7 +14,8 @@ class ServiceTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `command` and `env` may use the placeholders of `services/template.py`. Without `port` a free one is taken; with
     it the first instance has that port and the others those that follow. `health` is a path that must answer 200 before
-    the connector looks at the service.
+    the connector looks at the service. `limits` bind all its processes together, by a cgroup. `adopt` says when what
+    runs is left to the next agent: after this one was killed, after any stop of it, or never.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -27,6 +29,8 @@ class ServiceTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     start_timeout_s: Annotated[float, Meta(gt=0)] = 120.0
     stop_timeout_s: Annotated[float, Meta(gt=0)] = 10.0
     restarts_max: Annotated[int, Meta(ge=0)] = 5
+    limits: ServiceLimits = ServiceLimits()
+    adopt: Literal["never", "after_crash", "after_stop"] = "after_crash"
 
 
 class AgentConfig(Struct, frozen=True, kw_only=True):
@@ -54,5 +58,8 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     services: tuple[ServiceTemplate, ...] = ()
     commands: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what `exec` may run, by name
     stop_timeout_s: float = 10.0
+    adopt_within_s: float = 60.0  # how long services outlive an agent that was killed
+    cgroup_root: str = ""  # below which each service has its cgroup; empty: the one delegated to us; none
+    limits_required: bool = False
     look_every_s: float = 5.0  # at services
     discover_every_s: float = 30.0

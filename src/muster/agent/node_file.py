@@ -101,7 +101,7 @@ class _Reader:
         try:
             template.check(found)
         except InvalidInput as error:
-            raise self._error(error.message, "service", number, error.field or "command") from None
+            raise self._error(error.message, "service", number, (error.field or "command").split(".")[0]) from None
         return found
 
     def read_commands(self, entry: Any) -> dict[str, tuple[str, ...]]:

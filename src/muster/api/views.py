@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 from msgspec.structs import replace
 
 from muster.domain.command import Command
@@ -11,6 +11,7 @@ from muster.domain.gpu import Gpu, GpuOwner
 from muster.domain.job import TERMINAL, Job, JobError, JobStatus, Progress, Requirements, Retry
 from muster.domain.model import Model
 from muster.domain.node import Health, Node, Phase, Resources
+from muster.domain.process import ProcessFigures
 from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
 from muster.registry.workers import FleetWorker, workers_of
@@ -86,6 +87,22 @@ class ServiceView(Struct, frozen=True, kw_only=True):
     error: str | None
 
 
+class FiguresView(Struct, frozen=True, kw_only=True):
+    """How a service that the agent started is doing, its children counted in; null where it could not be read."""
+
+    processes: int | None
+    cpu_percent: float | None
+    rss_mb: float | None
+    read_bytes_s: int | None
+    write_bytes_s: int | None
+    uptime_s: int | None
+    model: str | None
+
+
+class NodeServiceView(ServiceView, frozen=True, kw_only=True):
+    figures: FiguresView | None
+
+
 class WorkerCapabilities(Struct, frozen=True, kw_only=True):
     services: tuple[str, ...]
     models: list[str]
@@ -148,7 +165,7 @@ class NodeView(Struct, frozen=True, kw_only=True):
     gpu_count: int
     gpus: list[GpuView]
     loaded_models: list[str]
-    services: list[ServiceView]
+    services: list[NodeServiceView]
     workers: list[WorkerView]
 
 
@@ -313,6 +330,28 @@ def service_view(service: Service) -> ServiceView:
     )
 
 
+def node_service_views(node: Node) -> list[NodeServiceView]:
+    figures = {each.name: each for each in node.processes}
+    return [
+        NodeServiceView(**structs.asdict(service_view(service)), figures=figures_view(figures.get(service.name)))
+        for service in node.services
+    ]
+
+
+def figures_view(figures: ProcessFigures | None) -> FiguresView | None:
+    if figures is None:
+        return None
+    return FiguresView(
+        processes=figures.processes,
+        cpu_percent=figures.cpu_percent,
+        rss_mb=figures.rss_mb,
+        read_bytes_s=figures.read_bytes_s,
+        write_bytes_s=figures.write_bytes_s,
+        uptime_s=figures.uptime_s,
+        model=figures.model,
+    )
+
+
 def worker_view(node: Node, worker: Worker, known: FleetWorker | None) -> WorkerView:
     """`known` is what is heard of it; None: its node is not heard."""
     alive = node.health in _WORKING
@@ -392,7 +431,7 @@ def node_view(node: Node, *, late: bool, now_ms: int, unanswered: Command | None
         gpu_count=len(node.gpus),
         gpus=[gpu_view(gpu) for gpu in node.gpus],
         loaded_models=sorted({m.name for s in _running(node) for m in s.models if m.resident}),
-        services=[service_view(service) for service in node.services],
+        services=node_service_views(node),
         workers=worker_views(node),
     )
 

@@ -72,6 +72,9 @@ def agent_config(
         services=(*file.services, *services),
         commands=file.commands,
         stop_timeout_s=settings.stop_timeout_s,
+        adopt_within_s=settings.adopt_within_s,
+        cgroup_root=settings.cgroup_root,
+        limits_required=settings.limits_required,
     )
 
 

@@ -1,3 +1,4 @@
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -75,6 +76,14 @@ def _owner(owner: Row) -> str:
     return f"{owner['name']} ({_megabytes(owner.get('memory_mb')) or 'unknown'})"
 
 
+def _figures(service: Row) -> Row:
+    return service.get("figures") or {}
+
+
+def _up(seconds: int | None) -> str | None:
+    return None if seconds is None else str(timedelta(seconds=seconds))
+
+
 def _gpus(row: Row) -> str:
     gpus = row.get("gpus") or []
     names = sorted({gpu["name"] + (" (simulated)" if gpu.get("simulated") else "") for gpu in gpus})
@@ -107,5 +116,8 @@ _SERVICE_COLUMNS = (
     Column("url", lambda row: row.get("url")),
     Column("models", lambda row: [m["name"] if isinstance(m, dict) else m for m in row.get("models") or []]),
     Column("slots", lambda row: row.get("slots"), right=True),
+    Column("cpu %", lambda row: _figures(row).get("cpu_percent"), right=True),
+    Column("memory", lambda row: _megabytes(_figures(row).get("rss_mb")), right=True),
+    Column("up", lambda row: _up(_figures(row).get("uptime_s")), right=True),
     Column("error", lambda row: row.get("error")),
 )

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
 from muster.agent.board import ServiceBoard
 from muster.agent.config import ServiceTemplate
 from muster.agent.outbox import Outbox
 from muster.agent.services.health import HttpHealth
-from muster.agent.services.supervisor import Provisions, Supervisor
+from muster.agent.services.launch import Provisions
+from muster.agent.services.supervisor import Supervisor
 from muster.agent.services.template import instances
 from muster.agent.surroundings import Surroundings
 from muster.domain.job import ClaimedJob
@@ -22,7 +24,8 @@ from muster.ids import NodeId
 from muster.ports import JobFiles, ReportProgress
 from muster.system import SystemClock
 
-# Serves GET; /crash ends it, /hang makes it deaf, /env shows its environment, /fork leaves a child behind.
+# Serves GET; /crash ends it, /hang makes it deaf, /env shows its environment, /fork leaves a child behind, /flee one
+# that is no child of it any more, in a session of its own.
 SERVER = """
 import http.server, json, os, subprocess, sys, threading, time
 print("serving on", sys.argv[1], flush=True)
@@ -40,11 +43,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/env":
             body = json.dumps(dict(os.environ)).encode()
         if self.path == "/fork":
-            body = str(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid).encode()
+            body = str(subprocess.Popen(["sleep", "600"]).pid).encode()
+        if self.path == "/flee":
+            body = subprocess.check_output(["sh", "-c", "setsid sleep 600 >/dev/null & echo $!"])
         self.send_response(200); self.end_headers(); self.wfile.write(body)
     def log_message(self, *_): pass
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
+
+
+def alive(pid: int | None) -> bool:
+    return pid is not None and psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 class WebConnector:
@@ -80,6 +89,21 @@ class WebConnector:
             return await response.text()
 
 
+class StillConnector(WebConnector):
+    """Takes anything for a service that runs, a program that only sleeps as well."""
+
+    name = "still"
+
+    async def probe(self, url: str) -> Service:
+        return Service(name="still", connector="still", status=ServiceStatus.RUNNING, url=url)
+
+
+def still(name: str = "still", *command: str, **more: Any) -> ServiceTemplate:
+    return ServiceTemplate(
+        name=name, connector="still", command=command or ("sleep", "600"), **({"stop_timeout_s": 5.0} | more)
+    )
+
+
 def web(name: str = "web", *command: str, **more: Any) -> ServiceTemplate:
     return ServiceTemplate(
         name=name,
@@ -102,7 +126,7 @@ class Site:
         self.outbox = Outbox(NodeId("gpu-1"), clock)
         around = Surroundings(
             address="127.0.0.1",
-            connectors={"web": WebConnector(session)},
+            connectors={"web": WebConnector(session), "still": StillConnector(session)},
             board=self.board,
             outbox=self.outbox,
             clock=clock,
@@ -115,6 +139,9 @@ class Site:
             missing_models=more.get("missing_models", {}),
             check_health=HttpHealth(session).check,
             gpu_names=more.get("gpu_names", {}),
+            cgroups=more.get("cgroups"),
+            limits_required=more.get("limits_required", False),
+            adopt_within_s=more.get("adopt_within_s", 0.0),
         )
         self.supervisor = Supervisor(instances(templates, more.get("gpus", ())), provisions, around)
 

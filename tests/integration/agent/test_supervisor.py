@@ -5,49 +5,20 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import aiohttp
 import psutil
 import pytest
 
-from muster.agent.backoff import Backoff
 from muster.agent.config import ServiceTemplate
 from muster.agent.services import supervisor as supervisors
 from muster.agent.services.sockets import free_port, holder_of
 from muster.domain.service import ServiceStatus
-from tests.integration.agent.services import SERVER, Site, web
-from tests.waiting import eventually, eventually_sync
-
-Open = Callable[..., Site]
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisors, "_RESTART_BACKOFF", Backoff(base_s=0.05, max_s=0.1))
-
-
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Open]:
-    sites = []
-    async with aiohttp.ClientSession() as session:
-
-        def open_site(*templates: ServiceTemplate, **more: Any) -> Site:
-            sites.append(Site(session, tmp_path, *templates, **more))
-            return sites[-1]
-
-        yield open_site
-        for opened in sites:
-            await opened.supervisor.stop()
-
-
-def alive(pid: int | None) -> bool:
-    return pid is not None and psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+from tests.integration.agent.conftest import Open
+from tests.integration.agent.services import SERVER, alive, web
+from tests.waiting import eventually
 
 
 async def test_a_service_is_started_and_said_to_run_once_it_answers(site: Open) -> None:
@@ -227,7 +198,7 @@ async def test_a_missing_model_or_connector_is_not_tried_again(site: Open) -> No
     opened = site(web("web", "x", "{model:m}"), unknown, missing_models={"m": "no network"})
     await opened.supervisor.start()
     assert opened.service("web").error == "its model is not there (m: no network)"
-    assert opened.service("paint").error == "there is no connector 'paint'; known are web"
+    assert opened.service("paint").error == "there is no connector 'paint'; known are web, still"
     assert opened.kinds() == ["service_failed", "service_failed"]
 
 
@@ -266,29 +237,6 @@ async def test_a_service_that_failed_for_good_may_be_restarted(site: Open) -> No
     again = await opened.supervisor.restart("web")
     assert again.status is ServiceStatus.FAILED
     assert opened.kinds().count("service_failed") == 2
-
-
-def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
-    program = f"""
-import asyncio, pathlib, sys, aiohttp
-from tests.integration.agent.services import Site, web
-async def main():
-    async with aiohttp.ClientSession() as session:
-        site = Site(session, pathlib.Path({str(tmp_path)!r}), web("one"), web("two"))
-        await site.supervisor.start()
-        print("pids", *(service.pid for service in site.board.services()), flush=True)
-        await asyncio.Event().wait()
-asyncio.run(main())
-"""
-    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parents[3])
-    with parent:
-        assert parent.stdout is not None
-        lines = iter(parent.stdout.readline, b"")
-        pids = [int(pid) for pid in next(line for line in lines if line.startswith(b"pids")).split()[1:]]
-        assert len(pids) == 2
-        assert all(alive(pid) for pid in pids)
-        parent.kill()
-    eventually_sync(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_a_free_port_is_held_by_nobody() -> None:

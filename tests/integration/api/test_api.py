@@ -9,6 +9,7 @@ from muster.domain.gpu import Gpu, GpuOwner
 from muster.domain.job import JobStatus
 from muster.domain.model import Model
 from muster.domain.node import NodeFacts
+from muster.domain.process import ProcessFigures
 from muster.domain.service import Dialect, Service, ServiceStatus
 from muster.ids import NodeId
 from muster.wire import ClaimRequest, encode
@@ -285,6 +286,25 @@ async def test_models_say_where_they_are_and_why_they_take_no_work(served: Serve
     (holder,) = model["nodes"]
     assert (model["name"], holder["node_id"], holder["accepts_work"]) == ("m", "n1", False)
     assert holder["reasons"]
+
+
+async def test_a_node_tells_how_its_services_are_doing(served: Served) -> None:
+    services = [
+        Service(name=name, connector="llamacpp", status=ServiceStatus.RUNNING) for name in ("llama", "attached")
+    ]
+    figures = ProcessFigures(name="llama", group="llama", pid=41, processes=2, cpu_percent=12.5, rss_mb=300.1)
+    await served.plane.heartbeat("n1", services=tuple(services), processes=(figures,))
+    llama, attached = (await get(served, "/api/v1/nodes/n1"))["services"]
+    assert llama["figures"] == {
+        "processes": 2,
+        "cpu_percent": 12.5,
+        "rss_mb": 300.1,
+        "read_bytes_s": None,
+        "write_bytes_s": None,
+        "uptime_s": None,
+        "model": None,
+    }
+    assert attached["figures"] is None
 
 
 # --- events and monitor -----------------------------------------------------------------------------------------------

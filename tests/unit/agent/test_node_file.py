@@ -20,6 +20,7 @@ connector = "llamacpp"
 per = "gpu"
 command = ["{python}", "-m", "serve", "--port", "{port}", "--model", "{model:smollm2-135m}"]
 health = "/health"
+limits = { cpu = "200%", memory = "1G" }
 
 [[service]]
 name = "comfyui"
@@ -50,6 +51,8 @@ def test_a_node_file_says_what_a_machine_is_and_runs(tmp_path: Path) -> None:
     )
     llama, comfyui = found.services
     assert (llama.name, llama.per, llama.health) == ("llama", "gpu", "/health")
+    assert llama.limits.cgroup_files() == {"cpu.max": "200000 100000", "memory.max": "1073741824"}
+    assert (llama.adopt, comfyui.limits.cgroup_files()) == ("after_crash", {})
     assert (comfyui.port, comfyui.env) == (8188, {"HF_HOME": "/cache"})
     assert found.commands == {"disk": ("df", "-h", "{args}")}
 
@@ -63,20 +66,23 @@ def test_an_empty_file_asks_for_nothing(tmp_path: Path) -> None:
     [
         ('pus = "auto"', 'puz = "auto"', 5, "unknown key gpuz in [node]; the nearest known one is gpus"),
         ('health = "/health"', 'helth = "/"', 14, "unknown key helth in [service]; the nearest known one is health"),
-        ("port = 8188", 'port = "8188"', 20, "port: Expected `int | null`, got `str`"),
-        ("port = 8188", "port = 0", 20, "port: Expected `int` >= 1"),
+        ("port = 8188", 'port = "8188"', 21, "port: Expected `int | null`, got `str`"),
+        ("port = 8188", "port = 0", 21, "port: Expected `int` >= 1"),
         ('per = "gpu"', 'per = "core"', 12, "per: Invalid enum value 'core'"),
-        ('command = ["comfy"]', "command = []", 19, "command: Expected `array` of length >= 1"),
-        ('command = ["comfy"]', 'command = ["{prot}"]', 19, "{prot} cannot be filled in"),
-        ('name = "comfyui"', 'name = "llama"', 17, "two of [[service]] are named llama"),
-        ('connector = "comfyui"\n', "", 16, "Object missing required field `connector`"),
-        ('[[service]]\nname = "comfyui"', '[[servce]]\nname = "comfyui"', 16, "unknown key servce in the file"),
-        ('HF_HOME = "/cache"', "HF_HOME = 3", 21, "env: Expected `str`, got `int`"),
-        ('disk = ["df", "-h", "{args}"]', 'disk = "df -h"', 25, "disk must be a list of words, the program first"),
-        ('disk = ["df", "-h", "{args}"]', "disk = []", 25, "disk must be a list of words"),
-        ('disk = ["df", "-h", "{args}"]', 'disk = ["df", 3]', 25, "disk must be a list of words"),
-    ],
-)  # fmt: skip
+        ('command = ["comfy"]', "command = []", 20, "command: Expected `array` of length >= 1"),
+        ('command = ["comfy"]', 'command = ["{prot}"]', 20, "{prot} cannot be filled in"),
+        ('name = "comfyui"', 'name = "llama"', 18, "two of [[service]] are named llama"),
+        ('connector = "comfyui"\n', "", 17, "Object missing required field `connector`"),
+        ('[[service]]\nname = "comfyui"', '[[servce]]\nname = "comfyui"', 17, "unknown key servce in the file"),
+        ('HF_HOME = "/cache"', "HF_HOME = 3", 22, "env: Expected `str`, got `int`"),
+        ('"200%"', '"two"', 15, "limits.cpu: the CPU limit must be a percentage"),
+        ('"1G"', '"1 byte"', 15, "limits.memory: the memory limit must be a size"),
+        ("cpu =", "cpus =", 15, "limits: Object contains unknown field `cpus`"),
+        ('health = "/health"', 'adopt = "soon"', 14, "adopt: Invalid enum value 'soon'"),
+        ('disk = ["df", "-h", "{args}"]', 'disk = "df -h"', 26, "disk must be a list of words, the program first"),
+        ('disk = ["df", "-h", "{args}"]', "disk = []", 26, "disk must be a list of words"),
+        ('disk = ["df", "-h", "{args}"]', 'disk = ["df", 3]', 26, "disk must be a list of words"),
+    ])  # fmt: skip
 def test_a_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, line: int, problem: str) -> None:
     assert old in WHOLE
     with pytest.raises(SetupError) as caught:

@@ -30,7 +30,16 @@ NODE = {
     ],
     "loaded_models": ["smollm2"],
     "resources": {"memory_total_mb": 1024, "memory_used_mb": 512},
-    "services": [{"name": "llama", "connector": "llamacpp", "status": "running", "models": [{"name": "smollm2"}]}],
+    "services": [
+        {
+            "name": "llama",
+            "connector": "llamacpp",
+            "status": "running",
+            "models": [{"name": "smollm2"}],
+            "figures": {"cpu_percent": 12.5, "rss_mb": 300.1, "uptime_s": 3661},
+        },
+        {"name": "found", "connector": "ollama", "status": "running", "models": [], "figures": None},
+    ],
     "labels": {"zone": "a"},
 }
 WORKER = {"worker_id": "gpu-1-worker-0", "status": "busy", "slots": 1, "current_jobs": ["job-1"], "jobs_completed": 7}

@@ -56,6 +56,7 @@ class Sampler:
     async def sample(self, *, draining: bool = False) -> Heartbeat:
         reading = await self._gpus.read(self._interval_s / 2)  # else a driver that hangs would make the node late
         self._crew.hold_gpus(reading.out_of_service)
+        processes = await self._board.processes()
         workers = tuple(self._crew.records())
         judgement = self._judged = self.judge(reading.problem, workers)
         self._seq += 1
@@ -71,6 +72,7 @@ class Sampler:
             gpus=reading.gpus,
             workers=workers,
             services=self._board.advertised(),
+            processes=processes,
             draining=draining,
         )
 
@@ -88,7 +90,7 @@ class Sampler:
 
     async def hive_workers(self) -> tuple[HiveWorker, ...]:
         reading = await self._gpus.read(_HIVE_PATIENCE_S)
-        return workers_told(self._board.services(), (), reading.gpus)
+        return workers_told(self._board.services(), await self._board.processes(), reading.gpus)
 
     def judge(self, gpu_problem: str | None, workers: Sequence[Worker]) -> Judgement:
         if self._state.phase is Phase.READY and all(worker.status in _IDLE_HANDS for worker in workers):

@@ -1,55 +1,49 @@
 """Services that this node runs itself: started, looked at, started again within limits, stopped to the last process."""
 
 import asyncio
-import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
-from msgspec import Struct
 from msgspec.structs import replace
 
 from muster.agent.backoff import Backoff
 from muster.agent.board import Entry
+from muster.agent.services.figures import ProcessMonitor, Watched
+from muster.agent.services.keeping import KeeperClient, Kept
+from muster.agent.services.launch import Launched, Launcher, Provisions
 from muster.agent.services.log_file import LogFile
 from muster.agent.services.look import look
-from muster.agent.services.process import ServiceProcess, command_problem
 from muster.agent.services.restarts import Restarts
-from muster.agent.services.sockets import free_port, holder_of
-from muster.agent.services.template import Instance, fill, models_of
+from muster.agent.services.sockets import holder_of
+from muster.agent.services.template import Instance, models_of
 from muster.agent.surroundings import Surroundings
+from muster.domain.process import ProcessFigures
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import UpstreamFailed
 
 log = structlog.get_logger()
 
-HealthCheck = Callable[[str], Awaitable[None]]  # raises UpstreamFailed unless a URL answers 200
-
 _RESTART_BACKOFF = Backoff(base_s=1.0, max_s=30.0)
 _FIRST_LOOK_S, _LOOK_S_MAX = 0.05, 1.0  # while it starts
 _HANGS_AFTER_S = 120.0  # alive but silent for so long: start it again
-
-
-class Provisions(Struct, frozen=True, kw_only=True):
-    """What services are started with."""
-
-    data_dir: Path
-    models: Mapping[str, str]  # paths of those that were fetched, by name
-    missing_models: Mapping[str, str]  # why the others were not
-    check_health: HealthCheck
-    gpu_names: Mapping[int, str] = {}  # what CUDA calls those that it does not know by their number
+_UNWANTED_STOP_S = 10.0  # for what the node file speaks of no more
+_FIGURES_S = 2.0  # a process that hangs in the kernel may keep who reads of it waiting
 
 
 class Supervised:
     """One instance and the process that is it at present."""
 
-    def __init__(self, instance: Instance, provisions: Provisions, around: Surroundings) -> None:
+    def __init__(self, instance: Instance, provisions: Provisions, around: Surroundings, keeper: KeeperClient) -> None:
         self._instance = instance
         self._template = instance.template
         self._provisions = provisions
         self._around = around
         self._log_file = LogFile(provisions.data_dir / "logs" / f"{instance.name}.log")
+        self._launcher = Launcher(instance, provisions, around, keeper, self._log_file, self._tell)
+        self._kept: Kept | None = None  # by an agent before us
+        self._launched: Launched | None = None
+        self._leaving = False
         self._restarts = self._fresh_restarts()
         self._settled = asyncio.Event()
         self._restarting = asyncio.Lock()
@@ -63,9 +57,13 @@ class Supervised:
             slots=self._template.slots,
         )
 
-    async def start(self) -> None:
-        """Return once it runs, has failed for good or takes longer than it may; it is kept up from then on."""
+    async def start(self, kept: Kept | None = None) -> None:
+        """Return once it runs, has failed for good or takes longer than it may; it is kept up from then on.
+
+        `kept` is what an agent before us has started, to be taken over.
+        """
         if self._task is None:
+            self._kept = kept
             self._task = asyncio.create_task(self._supervise(), name=f"service {self._instance.name}")
             waiting = asyncio.create_task(self._settled.wait())
             limit_s = self._template.start_timeout_s
@@ -82,6 +80,13 @@ class Supervised:
         await asyncio.wait([self._task])
         self._put(status=ServiceStatus.STOPPED, pid=None, error=None)
         self._tell("service_stopped")
+
+    async def leave(self) -> None:
+        """Stop looking after it without stopping it, for the agent that comes after us."""
+        self._leaving = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
     async def restart(self) -> Service:
         """Stop it and start it anew, its restarts counted afresh; return how it is then."""
@@ -105,6 +110,19 @@ class Supervised:
     def status(self) -> ServiceStatus:
         return self._service.status
 
+    @property
+    def watched(self) -> Watched | None:
+        """Who is to be asked how it is doing, while it runs."""
+        if self._launched is None:
+            return None
+        process = self._launched.process
+        return Watched(name=self.name, group=self._template.name, pid=process.pid, cgroup=process.cgroup)
+
+    @property
+    def outlives_a_stop(self) -> bool:
+        """Whether it is to go on when we are stopped, for an agent that comes back soon."""
+        return self._template.adopt == "after_stop" and self.status is ServiceStatus.RUNNING
+
     def _fresh_restarts(self) -> Restarts:
         return Restarts(self._template.restarts_max, _RESTART_BACKOFF, self._around.rng)
 
@@ -119,6 +137,8 @@ class Supervised:
 
     async def _keep_up(self) -> None:
         if (obstacle := self._obstacle()) is not None:
+            if self._kept is not None:
+                await self._launcher.end(self._kept, obstacle)
             self._give_up(obstacle)
             return
         while True:
@@ -144,39 +164,38 @@ class Supervised:
         return f"its model is not there ({'; '.join(missing)})" if missing else None
 
     async def _live(self) -> tuple[float, str]:
-        """Run one process to its end; return how long it was healthy, and why it ended."""
-        host, port = self._around.address, self._instance.port
-        if port is None:
-            port = free_port(host)
-        elif (holder := await asyncio.to_thread(holder_of, host, port)) is not None:
-            return 0.0, f"port {port} is held by {holder}"
+        """See one process through to its end; return how long it was healthy, and why it ended."""
         log_position = self._log_file.size()
-        command, env = self._filled(port)
+        kept, self._kept = self._kept, None
+        launched = None if kept is None else await self._launcher.adopt(kept)
         try:
-            process = await ServiceProcess.spawn(command, env, self._provisions.data_dir, self._log_file)
-        except OSError as error:
-            return 0.0, command_problem(error, command)
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self._put(status=ServiceStatus.STARTING, pid=process.pid, url=url, started_at_ms=self._around.clock.now_ms())
+            launched = self._launched = launched or await self._launcher.start()
+        except UpstreamFailed as error:
+            return 0.0, error.message
+        process, url = launched.process, launched.url
+        self._put(status=ServiceStatus.STARTING, pid=process.pid, url=url, started_at_ms=launched.started_at_ms)
         ended = asyncio.create_task(process.ended())
         try:
-            healthy_s, reason = await self._watch(url, ended)
+            healthy_s, reason = await self._watch(launched, ended)
         finally:
             ended.cancel()
-            await process.stop(self._template.stop_timeout_s)
-        if (holder := await asyncio.to_thread(holder_of, host, port)) is not None:
-            reason += f"; port {port} is held by {holder}"
+            self._launched = None
+            if not self._leaving:
+                await process.stop(self._template.stop_timeout_s)
+        if (holder := await asyncio.to_thread(holder_of, launched.host, launched.port)) is not None:
+            reason += f"; port {launched.port} is held by {holder}"
         last_lines = self._log_file.since(log_position)
         return healthy_s, f"{reason}; its last words: {' / '.join(last_lines)}" if last_lines else reason
 
-    async def _watch(self, url: str, ended: asyncio.Task[str]) -> tuple[float, str]:
-        started_s = self._now_s()
+    async def _watch(self, launched: Launched, ended: asyncio.Task[str]) -> tuple[float, str]:
+        started_s, url = self._now_s(), launched.url
         problem = await self._come_up(url, ended)
         if problem is not None:
             return 0.0, problem
         healthy_since_s = self._now_s()
         took_s = round(healthy_since_s - started_s, 2)
-        self._tell("service_started", url=url, pid=self._service.pid, took_s=took_s)
+        adopted = {"adopted": True} if launched.adopted else {}  # by who was killed, and still the same process
+        self._tell("service_started", url=url, pid=launched.process.pid, took_s=took_s, **adopted)
         self._settled.set()
         reason = await self._stay_up(url, ended)
         return self._now_s() - healthy_since_s, reason
@@ -219,21 +238,6 @@ class Supervised:
             await self._provisions.check_health(url + self._template.health)
         return await look(self._around.connectors[self._template.connector], url)
 
-    def _filled(self, port: int) -> tuple[list[str], dict[str, str]]:
-        instance, models = self._instance, self._provisions.models
-        values = {
-            "python": sys.executable,
-            "host": self._around.address,
-            "port": str(port),
-            "index": str(instance.index),
-            "gpu": str(instance.gpu_index),
-        }
-        env = {name: fill(text, values, models) for name, text in self._template.env.items()}
-        if instance.gpu_index is not None:  # in the order of the driver's own numbers
-            device = self._provisions.gpu_names.get(instance.gpu_index, str(instance.gpu_index))
-            env = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": device} | env
-        return [fill(text, values, models) for text in self._template.command], env
-
     # --- what is seen of it ------------------------------------------------------------------------------------------
 
     def _runs(self, seen: Service) -> None:
@@ -272,17 +276,55 @@ class Supervisor:
     """A Lifecycle over all instances; they start and stop side by side."""
 
     def __init__(self, instances: Sequence[Instance], provisions: Provisions, around: Surroundings) -> None:
-        self._supervised = {instance.name: Supervised(instance, provisions, around) for instance in instances}
+        self._keeper = KeeperClient(provisions.data_dir)
+        self._provisions = provisions
+        self._board = around.board
+        self._supervised = {
+            instance.name: Supervised(instance, provisions, around, self._keeper) for instance in instances
+        }
         self._restarts: set[asyncio.Task[Service]] = set()
+        self._monitor = ProcessMonitor(provisions.cgroups)
+        self._reading: asyncio.Task[tuple[ProcessFigures, ...]] | None = None
 
     async def start(self) -> None:
-        await asyncio.gather(*(service.start() for service in self._supervised.values()))
+        self._board.measured_by(self.figures)
+        if self._provisions.cgroups is not None:
+            await asyncio.to_thread(self._provisions.cgroups.prepare)
+        kept = {each.name: each for each in await self._find_kept()}
+        unwanted = kept.keys() - self._supervised.keys()  # first: others may want their ports and their memory
+        await asyncio.gather(*(self._keeper.stop(name, _UNWANTED_STOP_S) for name in unwanted))
+        await asyncio.gather(*(service.start(kept.get(name)) for name, service in self._supervised.items()))
 
     async def stop(self) -> None:
         for task in self._restarts:
             task.cancel()
         await asyncio.gather(*self._restarts, return_exceptions=True)
-        await asyncio.gather(*(service.stop() for service in self._supervised.values()))
+        services = self._supervised.values()
+        await asyncio.gather(*(each.leave() if each.outlives_a_stop else each.stop() for each in services))
+        await self._keeper.close()
+
+    async def figures(self) -> tuple[ProcessFigures, ...]:
+        """Return how those that run are doing; nothing of them while that takes too long."""
+        watched = [each for service in self._supervised.values() if (each := service.watched) is not None]
+        if not watched:
+            return ()
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(asyncio.to_thread(self._monitor.read, watched), name="figures")
+        await asyncio.wait([self._reading], timeout=_FIGURES_S)
+        if not self._reading.done():
+            return ()
+        try:
+            return self._reading.result()
+        except Exception:
+            log.exception("figures_fault")
+            return ()
+
+    async def _find_kept(self) -> list[Kept]:
+        try:
+            return await self._keeper.find()
+        except OSError as error:  # each service will say so
+            log.warning("kept_services_not_found", error=str(error))
+            return []
 
     def has(self, name: str) -> bool:
         return name in self._supervised

@@ -49,7 +49,8 @@ def models_of(template: ServiceTemplate) -> list[str]:
 
 
 def check(template: ServiceTemplate) -> None:
-    """Raise InvalidInput naming a placeholder that nobody could fill in."""
+    """Raise InvalidInput naming a placeholder that nobody could fill in, or a limit that is none."""
+    template.limits.cgroup_files()
     known = {name.partition(":")[0] for name in PLACEHOLDERS}
     for name, argument in _placeholders(template):
         if name not in known or (name == "model") != bool(argument):

@@ -14,6 +14,7 @@ from muster.agent.report.sampler import NodeState, Sampler
 from muster.agent.surroundings import Surroundings
 from muster.domain.gpu import Gpu
 from muster.domain.node import Health, NodeFacts, Phase
+from muster.domain.process import ProcessFigures
 from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
 from muster.errors import UpstreamFailed
@@ -31,6 +32,8 @@ class Bench:
     def __init__(self, phase: Phase = Phase.READY, probe: FakeGpus | None = None, wanted: int | None = None) -> None:
         self.state = NodeState(NodeFacts(node_id=NODE), phase)
         self.board = ServiceBoard()
+        self.board.measured_by(self.read_processes)
+        self.processes: tuple[ProcessFigures, ...] = ()
         clock, tell = LoopClock(), lambda *_, **__: None
         self.gpus = Gpus(probe or FakeGpus(), simulated_gpus, wanted, clock, tell, self.board.services)
         around = Surroundings(
@@ -45,6 +48,9 @@ class Bench:
         crew = Crew(AgentConfig(node_id=NODE), FakeQueue(), self.gpus, FakeHost(), 2, around, lambda: None)
         self.sampler = Sampler(self.state, "boot-a", 10.0, FakeHost(), self.gpus, self.board, crew)
 
+    async def read_processes(self) -> tuple[ProcessFigures, ...]:
+        return self.processes
+
     def put(self, name: str, status: ServiceStatus, *, expected: bool = True, **more: Any) -> None:
         service = Service(name=name, connector="chat", status=status, url="http://127.0.0.1:1", **more)
         self.board.put(Entry(service=service, public_url="http://10.0.0.7:1", expected=expected))
@@ -55,12 +61,14 @@ async def test_each_sample_has_a_number_and_the_figures_of_now() -> None:
     bench = Bench(probe=FakeGpus(gpu(0)))
     await bench.gpus.take_stock()
     bench.put("llama", ServiceStatus.RUNNING)
+    bench.processes = (ProcessFigures(name="llama", group="llama", pid=41, rss_mb=300.5),)
     first, second = await bench.sampler.sample(), await bench.sampler.sample(draining=True)
     assert (first.seq, second.seq) == (1, 2)
     assert (first.draining, second.draining) == (False, True)
     assert first.resources.memory_total_mb == 64_000
     assert first.resources.cpu_percent is None
     assert first.gpus == (gpu(0),)
+    assert first.processes == bench.processes
     assert first.services[0].url == "http://10.0.0.7:1"
 
 
