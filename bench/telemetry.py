@@ -85,7 +85,9 @@ class Line(Struct, frozen=True):
 def processes(count: int) -> Iterator[list[int]]:
     """Run so many that do nothing: as services they are, started in a session of their own."""
     running = [
-        subprocess.Popen([sys.executable, "-S", "-c", _SLEEPER], stdin=subprocess.PIPE, start_new_session=True)
+        subprocess.Popen(
+            [sys.executable, "-S", "-c", _SLEEPER, "--model", "m"], stdin=subprocess.PIPE, start_new_session=True
+        )
         for _ in range(count)
     ]
     try:
@@ -235,6 +237,7 @@ async def seen(workers: int, rounds: int) -> list[Line]:
             try:
                 await _until_up(session, url)
                 await node.take_stock()
+                await node.sampler.sample()  # who uses which GPU is traced once
                 queen = HttpQueen(url, session)
                 report = HiveReport(
                     node.sampler.hive, node.sampler.hive_workers, queen.send, node.outbox.add, clock, interval_s=1.0
