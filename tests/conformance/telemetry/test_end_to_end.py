@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,8 @@ class Fleet:
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     fleet = Fleet(tmp_path_factory.mktemp("fleet"))
     try:
-        fleet.plane.start()
-        fleet.queen.start()
+        with ThreadPoolExecutor() as both:
+            list(both.map(ControlPlane.start, (fleet.plane, fleet.queen)))
         yield fleet
     finally:
         fleet.stop()

@@ -11,13 +11,48 @@ from muster.domain.gpu import Gpu, GpuOwner
 from muster.domain.model import Model
 from muster.domain.service import Service, ServiceStatus
 from muster.events.telemetry import Telemetry, TelemetryLimits
+from muster.ids import NodeId
 from muster.system import SystemClock
 from tests.conformance.telemetry.conftest import Queen, queen_running, worker_of
+from tests.unit.agent.virtual_time import LoopClock, in_virtual_time, time_passes
 from tests.waiting import eventually
 
 
 def test_the_queen_speaks_every_two_and_a_half_seconds() -> None:
     assert TelemetryLimits().queen_every_s == 2.5
+
+
+@in_virtual_time
+async def test_stream_frequency() -> None:
+    """About four of the queen in ten seconds, the first one at once."""
+
+    class Nobody:
+        def queen(self) -> dict[str, str]:
+            return {"type": "queen"}
+
+        def hive(self, node_id: NodeId) -> None:
+            return None
+
+        def hives(self) -> list[object]:
+            return []
+
+        def gap_s(self, node_id: NodeId) -> float:
+            return 0.0
+
+    telemetry = Telemetry(Nobody(), LoopClock(), TelemetryLimits())
+    await telemetry.start()
+    heard_s: list[float] = []
+
+    async def listen() -> None:
+        async for frames in telemetry.stream():
+            heard_s.extend([LoopClock().monotonic_s()] * frames.count(b"queen"))
+
+    began_s = LoopClock().monotonic_s()
+    listening = asyncio.create_task(listen())
+    await time_passes(10.1)
+    await telemetry.stop()
+    await listening
+    assert [round(at_s - began_s, 1) for at_s in heard_s] == [0.0, 2.5, 5.0, 7.5, 10.0]
 
 
 async def test_stream_with_no_hives(queen: Queen) -> None:

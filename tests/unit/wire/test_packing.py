@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muster.domain.gpu import Gpu, GpuOwner
@@ -83,6 +83,7 @@ _gpus = st.builds(
 )
 
 
+@settings(max_examples=40)
 @given(st.lists(_services, min_size=16, max_size=24), st.lists(_gpus, max_size=4))
 def test_nothing_is_ever_lost(services: list[Service], gpus: list[Gpu]) -> None:
     message = heartbeat(services=tuple(services), gpus=tuple(gpus))

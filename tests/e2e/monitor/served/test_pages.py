@@ -6,8 +6,10 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from muster.domain.job import JobError, JobStatus
+from muster.domain.service import Service, ServiceStatus
 from muster.ids import JobId
 from muster.wire import Outcome, OutcomeKind
+from tests.e2e.monitor.axe import violations
 from tests.e2e.monitor.conftest import ARTIFACTS
 from tests.integration.api.conftest import Served, serving
 
@@ -111,3 +113,24 @@ async def test_a_token_is_made_shown_once_and_revoked(browser: Browser) -> None:
         await row.get_by_role("button", name="Revoke it").click()
         await expect(row).to_have_count(0)
         assert (await served.client.get("/api/v1/nodes", headers=with_it)).status == HTTPStatus.UNAUTHORIZED
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_every_page_can_be_read_by_everybody(page: Page, served: Served, scheme: str) -> None:
+    await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    llama = Service(name="llama", connector="llamacpp", status=ServiceStatus.RUNNING, managed=True)
+    await served.plane.heartbeat("n1", services=(llama,))
+    await fail(served, "a")
+    await served.plane.submit("b", customer_id="acme")
+    for name in ("Jobs", "Queues", "Tokens", "Fleet"):
+        await to(page, name)
+        await expect(page.get_by_role("heading", level=2).first).to_be_visible()
+        assert await violations(page) == [], name
+    await page.get_by_role("link", name="n1", exact=True).click()
+    await expect(page.locator(".node-page")).to_be_visible()
+    assert await violations(page) == []
+    await to(page, "Jobs")
+    for section in ("Search", "Failures", "Submit"):
+        await page.get_by_role("button", name=section).first.click()
+        await expect(page.get_by_role("button", name=section).first).to_have_attribute("aria-pressed", "true")
+        assert await violations(page) == [], section
