@@ -1,5 +1,6 @@
 """Small servers as services, and all that a supervisor needs to run them."""
 
+import asyncio
 import random
 import sys
 from pathlib import Path
@@ -144,6 +145,13 @@ class Site:
             adopt_within_s=more.get("adopt_within_s", 0.0),
         )
         self.supervisor = Supervisor(instances(templates, more.get("gpus", ())), provisions, around)
+
+    async def vanish(self) -> dict[str, int | None]:
+        """Go as a killed agent goes: nothing is stopped, the line to the keeper is cut. Return what was running."""
+        pids = {service.name: service.pid for service in self.board.services()}
+        await asyncio.gather(*(each.leave() for each in self.supervisor._supervised.values()))
+        await self.supervisor._keeper.close()
+        return pids
 
     def service(self, name: str = "web") -> Service:
         found = {service.name: service for service in self.board.services()}

@@ -8,11 +8,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psutil
 import pytest
 
+from muster.agent.config import ServiceTemplate
 from muster.agent.services import keeper, keeping
 from muster.agent.services import supervisor as supervisors
 from muster.agent.services.figures import ProcessMonitor, Watched
@@ -28,6 +30,7 @@ from tests.integration.agent.supervisor_process import SupervisorProcess
 from tests.waiting import eventually, eventually_sync
 
 LONG_S = 60.0
+SOURCE = Path(keeper.__file__).read_text()
 
 
 def keepers(data_dir: Path) -> list[psutil.Process]:
@@ -66,16 +69,23 @@ async def test_services_of_a_killed_agent_are_taken_over_by_the_next(site: Open,
     assert [told["adopted"] for told in opened.told("service_started")] == [True, True]
 
 
+async def after_one_that_vanished(site: Open, *templates: ServiceTemplate, **more: Any) -> dict[str, int | None]:
+    """Have an agent start services and be gone; return their pids."""
+    before = site(*templates, **({"adopt_within_s": LONG_S} | more))
+    await before.supervisor.start()
+    return await before.vanish()
+
+
 async def test_one_that_was_taken_over_is_looked_after_as_any_other(site: Open, tmp_path: Path) -> None:
-    with SupervisorProcess(tmp_path, web(), adopt_within_s=LONG_S) as agent:
-        agent.kill()
+    pids = await after_one_that_vanished(site, web())
     opened = site(web(), adopt_within_s=LONG_S)
     await opened.supervisor.start()
+    assert opened.service().pid == pids["web"]
     with suppress(aiohttp.ClientError):
         await opened.get("/crash")
     await eventually(lambda: opened.service().restarts == 1 and opened.service().status is ServiceStatus.RUNNING)
     assert "it exited with code 3; its last words: about to crash" in opened.told("service_restarting")[0]["reason"]
-    assert opened.service().pid not in {None, agent.pids["web"]}
+    assert opened.service().pid not in {None, pids["web"]}
     second = opened.service().pid
     await opened.supervisor.stop()
     assert not alive(second)
@@ -93,45 +103,43 @@ async def test_when_no_agent_comes_back_services_end_in_time_with_all_they_start
 
 @pytest.mark.parametrize(("adopt", "within_s"), [("never", LONG_S), ("after_crash", 0.0)])
 async def test_services_that_are_not_to_outlive_their_agent_end_with_it(
-    tmp_path: Path, adopt: str, within_s: float
+    site: Open, tmp_path: Path, adopt: str, within_s: float
 ) -> None:
-    with SupervisorProcess(tmp_path, web(adopt=adopt), adopt_within_s=within_s) as agent:
-        agent.kill()
-    await eventually(lambda: not alive(agent.pids["web"]))
+    pids = await after_one_that_vanished(site, still(adopt=adopt), adopt_within_s=within_s)
+    await eventually(lambda: not alive(pids["still"]))
     await eventually(lambda: not keepers(tmp_path))
 
 
 async def test_a_stop_ends_services_but_for_those_that_are_to_await_the_next_agent(site: Open, tmp_path: Path) -> None:
-    with SupervisorProcess(tmp_path, still("one"), still("two", adopt="after_stop"), adopt_within_s=LONG_S) as agent:
-        agent.stop()
-        assert not alive(agent.pids["one"])
-        assert alive(agent.pids["two"])
-    opened = site(still("one"), still("two", adopt="after_stop"), adopt_within_s=LONG_S)
+    templates = still("one"), still("two", adopt="after_stop")
+    before = site(*templates, adopt_within_s=LONG_S)
+    await before.supervisor.start()
+    pids = {service.name: service.pid for service in before.board.services()}
+    await before.supervisor.stop()
+    assert not alive(pids["one"])
+    assert alive(pids["two"])
+    opened = site(*templates, adopt_within_s=LONG_S)
     await opened.supervisor.start()
-    assert opened.service("one").pid != agent.pids["one"]
-    assert opened.service("two").pid == agent.pids["two"]
+    assert opened.service("one").pid != pids["one"]
+    assert opened.service("two").pid == pids["two"]
 
 
 async def test_a_service_that_would_be_started_otherwise_now_is_started_anew(site: Open, tmp_path: Path) -> None:
-    with SupervisorProcess(tmp_path, web(), adopt_within_s=LONG_S) as agent:
-        agent.kill()
+    pids = await after_one_that_vanished(site, web())
     opened = site(web(env={"FLAVOUR": "new"}), adopt_within_s=LONG_S)
     await opened.supervisor.start()
-    assert not alive(agent.pids["web"])
+    assert not alive(pids["web"])
     assert "FLAVOUR" in await opened.get("/env")
-    assert opened.told("service_not_adopted")[0]["pid"] == agent.pids["web"]
+    assert opened.told("service_not_adopted")[0]["pid"] == pids["web"]
 
 
 async def test_a_service_that_cannot_be_started_now_does_not_go_on_unseen(site: Open, tmp_path: Path) -> None:
-    command = ("sleep", "600", "{model:m}")
-    with SupervisorProcess(
-        tmp_path, still("still", "sh", "-c", "sleep 600", "{model:m}"), models={"m": "/m"}, adopt_within_s=LONG_S
-    ) as agent:
-        agent.kill()
-    opened = site(still("still", *command), missing_models={"m": "no network"})
+    template = still("still", "sh", "-c", "sleep 600", "{model:m}")
+    pids = await after_one_that_vanished(site, template, models={"m": "/m"})
+    opened = site(template, missing_models={"m": "no network"})
     await opened.supervisor.start()
     assert opened.service("still").status is ServiceStatus.FAILED
-    assert not alive(agent.pids["still"])
+    assert not alive(pids["still"])
 
 
 @pytest.mark.parametrize(("before", "after"), [(8, 1), (1, 8), (3, 2)])
@@ -139,16 +147,15 @@ async def test_another_number_of_instances_leaves_nothing_of_the_one_before(
     site: Open, tmp_path: Path, before: int, after: int
 ) -> None:
     template = still("llama", per="gpu")
-    with SupervisorProcess(tmp_path, template, gpus=list(range(before)), adopt_within_s=LONG_S) as agent:
-        assert list(agent.pids) == [f"llama-gpu{gpu}" for gpu in range(before)]
-        agent.kill()
+    pids = await after_one_that_vanished(site, template, gpus=range(before))
+    assert list(pids) == [f"llama-gpu{gpu}" for gpu in range(before)]
     opened = site(template, gpus=range(after), adopt_within_s=LONG_S)
     await opened.supervisor.start()
     now = {service.name: service.pid for service in opened.board.services()}
     assert list(now) == [f"llama-gpu{gpu}" for gpu in range(after)]
     both = min(before, after)
-    assert list(now.values())[:both] == list(agent.pids.values())[:both]
-    assert not any(alive(pid) for pid in list(agent.pids.values())[both:])
+    assert list(now.values())[:both] == list(pids.values())[:both]
+    assert not any(alive(pid) for pid in list(pids.values())[both:])
     await opened.supervisor.stop()
     assert not any(alive(pid) for pid in now.values())
 
@@ -183,13 +190,14 @@ async def test_what_a_killed_keeper_and_agent_left_behind_is_ended_by_the_next(s
     assert not alive(child)
 
 
-async def test_two_agents_do_not_look_after_the_same_services(site: Open, tmp_path: Path) -> None:
-    with SupervisorProcess(tmp_path, still(), adopt_within_s=LONG_S) as agent:
-        opened = site(still(restarts_max=0))
-        await opened.supervisor.start()
-        assert f"another agent (pid {agent.process.pid}) looks after" in (opened.service("still").error or "")
-        assert alive(agent.pids["still"])
-        agent.stop()
+async def test_two_agents_do_not_look_after_the_same_services(site: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "_TURN_S", 0.05)
+    first = site(still())
+    await first.supervisor.start()
+    second = site(still(restarts_max=0))
+    await second.supervisor.start()
+    assert f"another agent (pid {os.getpid()}) looks after" in (second.service("still").error or "")
+    assert alive(first.service("still").pid)
 
 
 async def test_a_service_is_known_by_more_than_its_pid(tmp_path: Path) -> None:
@@ -214,13 +222,14 @@ async def test_a_service_is_known_by_more_than_its_pid(tmp_path: Path) -> None:
     await client.close()
 
 
-async def test_a_keeper_of_another_version_ends_its_services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with SupervisorProcess(tmp_path, still(), adopt_within_s=LONG_S) as agent:
-        agent.kill()
+async def test_a_keeper_of_another_version_ends_its_services(
+    site: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids = await after_one_that_vanished(site, still())
     monkeypatch.setattr(keeper, "VERSION", keeper.VERSION + 1)
     client = KeeperClient(tmp_path)
     assert await client.find() == []
-    assert not alive(agent.pids["still"])
+    assert not alive(pids["still"])
     await client.close()
 
 
@@ -233,22 +242,16 @@ async def test_who_cannot_have_a_keeper_says_why(site: Open, tmp_path: Path) -> 
 
 
 async def test_a_stranger_at_the_keepers_door_does_no_harm(site: Open, tmp_path: Path) -> None:
-    opened = site(still())
-    await opened.supervisor.start()
     client = KeeperClient(tmp_path)
-    with pytest.raises(OSError, match="another agent"):
-        await client.find()
-    await opened.supervisor.stop()
-    with SupervisorProcess(tmp_path, still(), adopt_within_s=LONG_S) as agent:
-        agent.kill()
-        with keeping.address_of(tmp_path / "services") as address:
-            _, writer = await asyncio.open_unix_connection(address)
-        writer.write(b'nonsense\n{"do": "dance"}\n')
-        with suppress(OSError):
-            await writer.drain()
-        writer.close()
-        assert alive(agent.pids["still"])
-        assert [kept.name for kept in await client.find()] == ["still"]
+    pids = await after_one_that_vanished(site, still())
+    with keeping.address_of(tmp_path / "services") as address:
+        _, writer = await asyncio.open_unix_connection(address)
+    writer.write(b'nonsense\n{"do": "dance"}\n')
+    with suppress(OSError):
+        await writer.drain()
+    writer.close()
+    assert alive(pids["still"])
+    assert [kept.name for kept in await client.find()] == ["still"]
     await client.close()
 
 
@@ -270,6 +273,30 @@ async def test_a_process_that_keeps_its_reader_waiting_costs_the_figures_and_no_
     assert await opened.supervisor.figures() == ()
     assert len(asked) == 1
     released.set()
+
+
+async def test_a_start_that_is_broken_off_leaves_nothing(site: Open, tmp_path: Path) -> None:
+    """However far it has come when it is cancelled."""
+    opened = site(*(still(f"still-{number}") for number in range(8)))
+    for steps in range(1, 40, 3):
+        starting = asyncio.create_task(opened.supervisor.start())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await opened.supervisor.stop()
+        assert opened.supervisor._keeper.kept == frozenset()
+        for service in opened.supervisor._supervised.values():
+            service._task = None
+
+
+async def test_a_stop_before_services_are_taken_over_ends_them(site: Open, tmp_path: Path) -> None:
+    pids = await after_one_that_vanished(site, still())
+    opened = site(still())
+    kept = await opened.supervisor._find_kept()
+    assert [each.pid for each in kept] == [pids["still"]]
+    await opened.supervisor.stop()
+    assert not alive(pids["still"])
 
 
 async def test_a_folder_with_a_long_name_is_no_obstacle(site: Open, tmp_path: Path) -> None:
@@ -311,12 +338,31 @@ async def test_a_hundred_services_start_are_looked_at_and_stop_without_a_trace(s
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_nothing_of_a_service_outlives_its_keeper(tmp_path: Path, number: signal.Signals) -> None:
-    with SupervisorProcess(tmp_path, still(), adopt_within_s=LONG_S) as agent:
-        agent.kill()
-        (owner,) = keepers(tmp_path)
-        os.kill(owner.pid, number)
-        await eventually(lambda: not alive(agent.pids["still"]))
+async def test_nothing_of_a_service_outlives_its_keeper(site: Open, tmp_path: Path, number: signal.Signals) -> None:
+    pids = await after_one_that_vanished(site, still())
+    (owner,) = keepers(tmp_path)
+    os.kill(owner.pid, number)
+    await eventually(lambda: not alive(pids["still"]))
+
+
+async def test_where_the_system_shows_no_processes_services_are_kept_all_the_same(
+    site: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere than on Linux there is no /proc, no tie between parent and child, no pidfd."""
+    source = SOURCE.replace('PROC = Path("/proc")', 'PROC = Path("/nowhere")')
+    elsewhere = tmp_path / "keeper_elsewhere.py"
+    elsewhere.write_text(source.replace('sys.platform.startswith("linux")', "False"))
+    monkeypatch.setattr(keeper, "__file__", str(elsewhere))
+    monkeypatch.setattr(keeper, "read_process", lambda _: None)
+    monkeypatch.setattr(keeper, "PROC", Path("/nowhere"))
+    pids = await after_one_that_vanished(site, web())
+    opened = site(web(), adopt_within_s=LONG_S)
+    await opened.supervisor.start()
+    assert opened.service().pid == pids["web"]
+    child = int(await opened.get("/fork"))
+    await opened.supervisor.stop()
+    assert not alive(pids["web"])
+    await eventually(lambda: not alive(child))
 
 
 def test_instances_are_named_and_counted_for_each_gpu() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -86,7 +87,11 @@ class KeeperClient:
         async with self._opening:
             if self._writer is None:
                 await self._open()
-        answer = await self._ask("spawn", _ANSWER_S, **msgspec.structs.asdict(order))
+        try:
+            answer = await self._ask("spawn", _ANSWER_S, **msgspec.structs.asdict(order))
+        except (asyncio.CancelledError, TimeoutError):  # it may have been started all the same
+            await self.stop(order.name, 0.0)
+            raise
         if (number := answer.get("errno")) is not None:
             raise OSError(number, answer["strerror"], answer.get("filename"))
         return msgspec.convert(answer, Kept)
@@ -106,6 +111,11 @@ class KeeperClient:
             return
         if answer["left"]:
             log.error("process_stuck", service=name, pids=answer["left"], next_step="restart this machine")
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """The names of all that were spawned or found, and of whose end nothing was heard."""
+        return frozenset(name for name, end in self._ends.items() if not end.done())
 
     def runs(self, kept: Kept) -> bool:
         """Whether that pid is still this very process: by when it was started, and by what it was given."""
@@ -183,17 +193,23 @@ class KeeperClient:
         """Start one in the background; where another has come first, that one is as good."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self._run_starter)  # it takes a moment, and goes on though nobody waits for it any more
+
+    def _run_starter(self) -> None:
+        words = (sys.executable, "-I", "-S", keeper.__file__, str(self._folder), self._scope)
         with self._log_path.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", keeper.__file__, str(self._folder), self._scope),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
+            done = subprocess.run(  # noqa: S603 - ourselves
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 stderr=output,
                 env=own_environment(),
                 start_new_session=True,
+                check=False,
             )
-        if (code := await process.wait()) != 0:
-            raise OSError(errno.EIO, f"the keeper of services cannot be started (code {code}); see {self._log_path}")
+        if done.returncode != 0:
+            reason = f"the keeper of services cannot be started (code {done.returncode}); see {self._log_path}"
+            raise OSError(errno.EIO, reason)
 
     @property
     def _log_path(self) -> Path:
@@ -211,7 +227,7 @@ class KeeperClient:
             async with asyncio.timeout(within_s):
                 return await answer
         except TimeoutError:
-            raise OSError(errno.ETIMEDOUT, f"the keeper of services does not answer within {within_s:g} s") from None
+            raise TimeoutError(errno.ETIMEDOUT, f"the keeper of services does not answer in {within_s:g} s") from None
         finally:
             self._answers.pop(number, None)
 

@@ -299,8 +299,12 @@ class Supervisor:
         for task in self._restarts:
             task.cancel()
         await asyncio.gather(*self._restarts, return_exceptions=True)
-        services = self._supervised.values()
-        await asyncio.gather(*(each.leave() if each.outlives_a_stop else each.stop() for each in services))
+        staying = {name for name, service in self._supervised.items() if service.outlives_a_stop}
+        await asyncio.gather(
+            *(each.leave() if name in staying else each.stop() for name, each in self._supervised.items())
+        )
+        # Those of an agent before us that were still to be taken over.
+        await asyncio.gather(*(self._keeper.stop(name, _UNWANTED_STOP_S) for name in self._keeper.kept - staying))
         await self._keeper.close()
 
     async def figures(self) -> tuple[ProcessFigures, ...]:
