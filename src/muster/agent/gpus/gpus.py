@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muster.agent.gpus.owners import TraceProcess, Traces, join_owners, ports_of, trace_process
+from muster.agent.gpus.owners import Services, TraceProcess, Traces, join_owners, trace_process
 from muster.agent.gpus.watch import GpuWatch
 from muster.clock import Clock
 from muster.domain.gpu import Gpu, GpuFault
@@ -101,8 +101,9 @@ class Gpus:
             if self._inventory:  # else it could not be read from the start, and that is told already
                 problem = f"the GPUs cannot be read: {error.message}"
         found = self._matched(now)
-        self._traces.look_for(frozenset(ports_of(self._services())))
-        gpus = tuple(self._judged(gpu, found.get(gpu.index)) for gpu in self.inventory)
+        services = Services(self._services())
+        self._traces.look_for(frozenset(services.by_port))
+        gpus = tuple(self._judged(gpu, found.get(gpu.index), services) for gpu in self.inventory)
         self._traces.forget_others()
         self._tell_changes(gpus)
         return GpuReading(gpus, "; ".join(_complaints(gpus, problem)) or None)
@@ -144,11 +145,11 @@ class Gpus:
                 found[index] = replace(gpu, index=index)
         return found
 
-    def _judged(self, known: Gpu, gpu: Gpu | None) -> Gpu:
+    def _judged(self, known: Gpu, gpu: Gpu | None, services: Services) -> Gpu:
         why = self._watches[known.index].see(gpu, self._clock.monotonic_s())
         if gpu is None or gpu.fault is not None:
             return replace(known.without_figures(None if gpu is None else gpu.fault), out_of_service=why)
-        owners = None if gpu.owners is None else join_owners(gpu.owners, self._services(), self._traces.of)
+        owners = None if gpu.owners is None else join_owners(gpu.owners, services, self._traces.of)
         return replace(gpu, owners=owners, out_of_service=why)
 
     # --- events ------------------------------------------------------------------------------------------------------
