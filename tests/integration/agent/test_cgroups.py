@@ -45,6 +45,9 @@ async def test_a_service_runs_in_a_cgroup_of_its_own_with_all_it_starts(site: Op
     opened = site(web(), cgroups=Cgroups(kernel))
     await opened.supervisor.start()
     child = int(await opened.get("/flee"))
+    below = Cgroups(kernel).path("web", "web") / "below"
+    below.mkdir()
+    (below / "cgroup.procs").write_text(str(child))
     pids = Cgroups(kernel).pids("web", "web")
     assert {opened.service().pid, child} <= set(pids)
     (figures,) = await opened.supervisor.figures()

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
@@ -273,6 +274,18 @@ async def test_a_process_that_keeps_its_reader_waiting_costs_the_figures_and_no_
     assert await opened.supervisor.figures() == ()
     assert len(asked) == 1
     released.set()
+
+
+async def test_a_port_that_a_service_of_another_agent_holds_is_told_with_its_name(site: Open, tmp_path: Path) -> None:
+    first = site(web("theirs"))
+    await first.supervisor.start()
+    port = urlsplit(first.service("theirs").url or "").port
+    (tmp_path / "other").mkdir()
+    second = site(web(port=port, restarts_max=0), data_dir=tmp_path / "other")
+    await second.supervisor.start()
+    pid = first.service("theirs").pid
+    assert f"port {port} is held by pid {pid} (" in (second.service().error or "")
+    assert "the service theirs of an agent)" in (second.service().error or "")
 
 
 async def test_a_start_that_is_broken_off_leaves_nothing(site: Open, tmp_path: Path) -> None:

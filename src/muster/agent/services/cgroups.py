@@ -23,6 +23,7 @@ OFF = "none"
 _LEAF = "agent"  # where we go ourselves: a cgroup that gives controllers to those below it may hold no process
 _CONTROLLERS = ("cpu", "memory", "io")
 _DELEGATED = ("trusted.delegate", "user.delegate")  # systemd's marks
+_LINKS_WITHOUT_FOLDERS = 2  # to look at a folder costs more than to read who is in it
 _MOUNTS, _OWN = Path("/proc/self/mounts"), Path("/proc/self/cgroup")
 
 
@@ -74,13 +75,7 @@ class Cgroups:
         return [(group, instance) for group in _folders(self.slice) for instance in _folders(self.slice / group)]
 
     def pids(self, group: str, instance: str) -> list[int]:
-        """Return all processes in it and below it."""
-        path = self.path(group, instance)
-        found: list[int] = []
-        for folder in (path, *_below(path)):
-            with suppress(OSError, ValueError):
-                found += [int(line) for line in read_kernel_file(f"{folder}/cgroup.procs").split()]
-        return found
+        return pids_in(self.path(group, instance))
 
     def _remove(self, group: str, instance: str) -> None:
         with suppress(OSError):  # somebody is in it after all
@@ -117,6 +112,17 @@ def find_cgroups(setting: str) -> Cgroups | None:
         return None
     root = own.parent if own.name == _LEAF else own
     return Cgroups(root) if _is_ours(root) else None
+
+
+def pids_in(path: Path) -> list[int]:
+    """Return all processes in a cgroup and in those below it."""
+    found: list[int] = []
+    with suppress(OSError, ValueError):
+        found += [int(line) for line in read_kernel_file(f"{path}/cgroup.procs").split()]
+        if path.stat().st_nlink != _LINKS_WITHOUT_FOLDERS:
+            for name in _folders(path):
+                found += pids_in(path / name)
+    return found
 
 
 def own_cgroup(pid: int | None = None, *, mounts: Path = _MOUNTS) -> Path | None:

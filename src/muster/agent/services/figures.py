@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from msgspec import Struct
 
-from muster.agent.services.cgroups import Cgroups
+from muster.agent.services.cgroups import Cgroups, pids_in
 from muster.agent.services.keeper import (
     PROC,
     Process,
@@ -127,9 +127,9 @@ class ProcessMonitor:
         return found
 
     def _read(self, watched: Watched, kin: "_Kin | None") -> ProcessFigures | None:
-        if kin is None or watched.cgroup is not None:
-            processes = self._alive({*_pids_in(watched.cgroup), watched.pid})
-        elif kin.table:
+        if watched.cgroup is not None:
+            processes = self._alive({*pids_in(watched.cgroup), watched.pid})
+        elif kin is not None and kin.table:
             processes = kin.of(watched.pid)
         else:
             return self._read_elsewhere(watched)
@@ -287,13 +287,6 @@ class _Kin:
                 self.table[process.pid] = now
             else:
                 self.table.pop(process.pid, None)
-
-
-def _pids_in(cgroup: Path | None) -> list[int]:
-    if cgroup is not None:
-        with suppress(OSError, ValueError):
-            return [int(line) for line in read_kernel_file(f"{cgroup}/cgroup.procs").split()]
-    return []
 
 
 def _cgroup_cpu_s(cgroup: Path | None) -> float | None:

@@ -222,7 +222,8 @@ class Service:
     def remove_cgroups(self) -> None:
         if self._cgroup is not None:
             with suppress(OSError):  # others are in it, or it was never made
-                for level in (self._cgroup, *self._cgroup.parents)[:_LEVELS]:
+                below = sorted(path for path in self._cgroup.rglob("*") if path.is_dir())  # made by the service itself
+                for level in (*reversed(below), *(self._cgroup, *self._cgroup.parents)[:_LEVELS]):
                     level.rmdir()
 
 
@@ -266,7 +267,7 @@ class Keeper:
         if any(service.forced_s is not None for service in self._services.values()):
             return _LOOK_EVERY_S
         times = [at_s for service in self._services.values() if (at_s := service.next_s()) is not None]
-        if self._agent_pid == 0:
+        if self._agent is None and self._agent_pid == 0:
             times.append(self._began_s + _FIRST_AGENT_S)
         return max(0.0, min(times) - time.monotonic()) if times else None
 

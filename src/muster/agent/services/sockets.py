@@ -4,6 +4,8 @@ import socket
 
 import psutil
 
+from muster.agent.services.keeper import read_marker
+
 
 def free_port(host: str) -> int:
     with socket.socket(_family(host)) as probe:
@@ -30,11 +32,17 @@ def _listener(port: int) -> str | None:
     for connection in connections:
         at = connection.laddr
         if connection.status == psutil.CONN_LISTEN and at and at.port == port and connection.pid:
-            try:
-                return f"pid {connection.pid} ({psutil.Process(connection.pid).name()})"
-            except psutil.Error:
-                return f"pid {connection.pid}"
+            return _named(connection.pid)
     return None
+
+
+def _named(pid: int) -> str:
+    try:
+        name = psutil.Process(pid).name()
+    except psutil.Error:
+        return f"pid {pid}"
+    _, _, service = (read_marker(pid) or "").partition("/")
+    return f"pid {pid} ({name}, the service {service} of an agent)" if service else f"pid {pid} ({name})"
 
 
 def _family(host: str) -> socket.AddressFamily:
