@@ -1,13 +1,17 @@
-"""Telemetry of one node: what a heartbeat's figures cost the agent, with workers by the ten and by the hundred.
+"""Telemetry of one node: what it costs the agent to look at its workers, what it sends, and when people see it.
 
     python -m bench telemetry            the table
     python -m bench telemetry --quick    the same with fewer rounds, to see whether it works
 
 Each worker is a service with a process of its own that uses a GPU; whose it is, is found in the real /proc. GPUs are
 read from a helper process over its pipe, as on a real node, but it answers at once: what a driver takes is not ours.
+For the way to people's eyes a worker is started for each round: from the tick that finds it, over HTTP to a control
+plane in a process of its own, until a reader of the stream has its event.
 """
 
 import argparse
+import asyncio
+import os
 import random
 import subprocess
 import sys
@@ -18,15 +22,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
+import aiohttp
 import uvloop
-from msgspec import json
+from bench.processes import free_port
+from msgspec import Struct, json
 
 from muster.agent.board import Entry, ServiceBoard
 from muster.agent.config import AgentConfig
 from muster.agent.gpus.gpus import Gpus
 from muster.agent.jobs.crew import Crew
 from muster.agent.outbox import Outbox
+from muster.agent.report.hive import HiveReport
 from muster.agent.report.sampler import NodeState, Sampler
+from muster.agent.services.figures import ProcessMonitor, Watched
 from muster.agent.surroundings import Surroundings
 from muster.app.logs import configure_logs
 from muster.devices.host import PsutilHost
@@ -36,14 +44,19 @@ from muster.devices.nvml_helper import Answer
 from muster.devices.simulated import SimulatedGpus
 from muster.domain.gpu import Gpu, GpuOwner
 from muster.domain.model import Model
-from muster.domain.node import NodeFacts
+from muster.domain.node import NodeFacts, Phase
+from muster.domain.process import ProcessFigures
 from muster.domain.service import Dialect, Service, ServiceStatus
 from muster.ids import NodeId
+from muster.links.http.queen import HttpQueen
 from muster.ports import JobLink
 from muster.system import SystemClock
-from muster.wire import encode
+from muster.wire import Heartbeat, encode
+from muster.wire.packing import packed
 
 _GPUS = 8
+_NODE = NodeId("bench")
+_START_S = 30.0
 _SLEEPER = "import sys; sys.stdin.read()"
 _HELPER = """
 import sys
@@ -54,11 +67,27 @@ for _ in sys.stdin.buffer:
 """
 
 
+class Line(Struct, frozen=True):
+    """A figure beside what it should be at most."""
+
+    what: str
+    figure: float
+    target: float | None
+    unit: str
+
+    def __str__(self) -> str:
+        target = "" if self.target is None else f"≤ {self.target:g} {self.unit}"
+        verdict = "" if self.target is None else "yes" if self.figure <= self.target else "NO"
+        return f"{self.what:<46}{self.figure:>9.2f} {self.unit:<4}{target:>12}  {verdict}"
+
+
 @contextmanager
 def processes(count: int) -> Iterator[list[int]]:
     """Run so many that do nothing: as services they are, started in a session of their own."""
     running = [
-        subprocess.Popen([sys.executable, "-S", "-c", _SLEEPER], stdin=subprocess.PIPE, start_new_session=True)
+        subprocess.Popen(
+            [sys.executable, "-S", "-c", _SLEEPER, "--model", "m"], stdin=subprocess.PIPE, start_new_session=True
+        )
         for _ in range(count)
     ]
     try:
@@ -111,57 +140,175 @@ def service_of(number: int, pid: int) -> Service:
     )
 
 
-async def sweep(workers: int, rounds: int) -> None:
+class Node:
+    """The half of an agent that looks and tells."""
+
+    def __init__(self, folder: Path, pids: Sequence[int]) -> None:
+        self._answer = folder / "answer"
+        self._pids = list(pids)
+        self._answer.write_bytes(answer_of(self._pids))
+        nvml = NvmlProbe(command=[sys.executable, "-S", "-c", _HELPER, str(self._answer)], is_there=lambda: True)
+        self.probe = MachineGpus(nvml)
+        clock, rng = SystemClock(), random.Random(1)
+        self._board, outbox = ServiceBoard(), Outbox(_NODE, clock)
+        for number, pid in enumerate(pids):
+            self._put(service_of(number, pid))
+        self._monitor = ProcessMonitor()
+        self._board.measured_by(self._measured)
+        self._gpus = Gpus(self.probe, SimulatedGpus, None, clock, outbox.add, self._board.services)
+        around = Surroundings(
+            address="10.0.0.7",
+            connectors={},
+            board=self._board,
+            outbox=outbox,
+            clock=clock,
+            rng=rng,
+            look_every_s=5.0,
+        )
+        host = PsutilHost(folder)
+        no_link = cast("JobLink", None)  # the crew is never started
+        crew = Crew(AgentConfig(node_id=_NODE), no_link, self._gpus, host, 8, around, lambda: None)
+        state = NodeState(NodeFacts(node_id=_NODE), Phase.CONFIGURING)
+        self.sampler = Sampler(state, "boot", 10.0, host, self._gpus, self._board, crew)
+        self.outbox = outbox
+
+    async def _measured(self) -> tuple[ProcessFigures, ...]:
+        """Read of them in a thread, as the supervisor does."""
+        watched = [
+            Watched(name=service.name, group="llama", pid=service.pid)
+            for service in self._board.services()
+            if service.pid is not None
+        ]
+        return await asyncio.to_thread(self._monitor.read, watched)
+
+    async def take_stock(self) -> None:
+        await self._gpus.take_stock()
+
+    def spawned(self, pid: int) -> None:
+        """Have the process of the first worker replaced by this one."""
+        self._pids[0] = pid
+        self._answer.write_bytes(answer_of(self._pids))
+        self._put(service_of(0, pid))
+
+    def _put(self, service: Service) -> None:
+        self._board.put(Entry(service=service, public_url=service.url))
+
+
+async def collection(workers: int, rounds: int, target_ms: float) -> list[Line]:
+    """Measure a sample of everything."""
     with tempfile.TemporaryDirectory(prefix="mst-") as folder, processes(workers) as pids:
-        answer = Path(folder) / "answer"
-        answer.write_bytes(answer_of(pids))
-        nvml = NvmlProbe(command=[sys.executable, "-S", "-c", _HELPER, str(answer)], is_there=lambda: True)
-        probe = MachineGpus(nvml)
+        node = Node(Path(folder), pids)
         try:
-            sampler = await _sampler(probe, pids, Path(folder))
+            await node.take_stock()
+            await node.sampler.sample()  # who uses which GPU is traced once
             took_ms, cpu_s = [], time.process_time()
             for _ in range(rounds):
                 began_s = time.perf_counter()
-                beat = await sampler.sample()
+                beat = await node.sampler.sample()
                 took_ms.append((time.perf_counter() - began_s) * 1e3)
             cpu_ms = (time.process_time() - cpu_s) * 1e3 / rounds
-            took_ms.sort()
             assert sum(len(gpu.owners or ()) for gpu in beat.gpus) == workers, "every process has its service"
-            kilobytes = len(encode(beat)) / 1024
-            print(
-                f"{workers:>4} workers  p50 {took_ms[rounds // 2]:6.2f} ms  p99 {took_ms[rounds * 99 // 100]:6.2f} ms"
-                f"  CPU {cpu_ms:6.2f} ms  heartbeat {kilobytes:5.1f} KB"
-            )
+            return [
+                Line(f"{workers} workers looked at, p50", _quantile(took_ms, 0.5), target_ms, "ms"),
+                Line(f"{workers} workers looked at, p99", _quantile(took_ms, 0.99), None, "ms"),
+                Line(f"{workers} workers looked at, CPU of the agent", cpu_ms, None, "ms"),
+                *_sizes(beat, workers),
+            ]
         finally:
-            await probe.close()
+            await node.probe.close()
 
 
-async def _sampler(probe: MachineGpus, pids: Sequence[int], folder: Path) -> Sampler:
-    clock, rng = SystemClock(), random.Random(1)
-    board, outbox = ServiceBoard(), Outbox(NodeId("bench"), clock)
-    for number, pid in enumerate(pids):
-        service = service_of(number, pid)
-        board.put(Entry(service=service, public_url=service.url))
-    gpus = Gpus(probe, SimulatedGpus, None, clock, outbox.add, board.services)
-    await gpus.take_stock()
-    around = Surroundings(
-        address="10.0.0.7", connectors={}, board=board, outbox=outbox, clock=clock, rng=rng, look_every_s=5.0
-    )
-    state = NodeState(NodeFacts(node_id=NodeId("bench")))
-    host = PsutilHost(folder)
-    no_link = cast("JobLink", None)  # the crew is never started
-    crew = Crew(AgentConfig(node_id=NodeId("bench")), no_link, gpus, host, 8, around, lambda: None)
-    return Sampler(state, "boot", 10.0, host, gpus, board, crew)
+def _sizes(beat: Heartbeat, workers: int) -> Iterator[Line]:
+    yield Line(f"heartbeat of {workers} workers", len(encode(packed(beat))) / 1024, 25.0, "KB")
+    yield Line("the same told at length (older control planes)", len(encode(beat)) / 1024, None, "KB")
+
+
+async def seen(workers: int, rounds: int) -> list[Line]:
+    """Measure the way from the tick that finds a new worker to the eyes of a reader."""
+    with (
+        tempfile.TemporaryDirectory(prefix="mst-") as folder,
+        control_plane(Path(folder)) as url,
+        processes(workers) as pids,
+        processes(rounds) as spawned,
+    ):
+        node = Node(Path(folder), pids)
+        clock = SystemClock()
+        async with aiohttp.ClientSession() as session:
+            try:
+                await _until_up(session, url)
+                await node.take_stock()
+                await node.sampler.sample()  # who uses which GPU is traced once
+                queen = HttpQueen(url, session)
+                report = HiveReport(
+                    node.sampler.hive, node.sampler.hive_workers, queen.send, node.outbox.add, clock, interval_s=1.0
+                )
+                await report.report()
+                async with session.get(f"{url}/v1/heartbeats/stream") as stream:
+                    took_ms = [await _round(node, report, stream, pid) for pid in spawned]
+            finally:
+                await node.probe.close()
+    return [
+        Line(f"tick to reader among {workers} workers, p50", _quantile(took_ms, 0.5), None, "ms"),
+        Line(f"tick to reader among {workers} workers, p99", _quantile(took_ms, 0.99), 100.0, "ms"),
+    ]
+
+
+async def _round(node: Node, report: HiveReport, stream: aiohttp.ClientResponse, pid: int) -> float:
+    node.spawned(pid)
+    wanted = f'"pid":{pid},'.encode()
+    began_s = time.perf_counter()
+    telling = asyncio.create_task(report.report())
+    async with asyncio.timeout(_START_S):
+        while wanted not in await stream.content.readline():
+            pass
+    took_ms = (time.perf_counter() - began_s) * 1e3
+    await telling
+    return took_ms
+
+
+@contextmanager
+def control_plane(folder: Path) -> Iterator[str]:
+    port = free_port()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_")}
+    env |= {
+        "MUSTER_LISTEN": f"127.0.0.1:{port}",
+        "MUSTER_GRPC_LISTEN": "none",
+        "MUSTER_DATA_DIR": str(folder / "plane"),
+        "MUSTER_LOG_LEVEL": "error",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "muster.cli.main", "server"], env=env, stdout=subprocess.DEVNULL)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(_START_S)
+
+
+async def _until_up(session: aiohttp.ClientSession, url: str) -> None:
+    async with asyncio.timeout(_START_S):
+        while True:
+            try:
+                async with session.get(f"{url}/health"):
+                    return
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.05)
+
+
+def _quantile(figures: Sequence[float], share: float) -> float:
+    return sorted(figures)[min(len(figures) - 1, int(len(figures) * share))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.telemetry", description="Measure a node's telemetry.")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, to see whether it works")
-    rounds = 20 if parser.parse_args().quick else 500
+    quick = parser.parse_args().quick
     configure_logs("warning")
-    print(f"\nTelemetry: one sample of everything, {_GPUS} GPUs, in the agent\n")
-    for workers in (10, 100):
-        uvloop.run(sweep(workers, rounds))
+    print(f"\nTelemetry of a node with {_GPUS} GPUs{'':<20}figure      target  held\n")
+    for workers, target_ms in ((10, 1.0), (100, 10.0)):
+        for line in uvloop.run(collection(workers, 20 if quick else 500, target_ms)):
+            print(line)
+    for line in uvloop.run(seen(100, 10 if quick else 200)):
+        print(line)
 
 
 if __name__ == "__main__":

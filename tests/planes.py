@@ -14,7 +14,8 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 import muster
 from muster.api.asgi import framework
 from muster.api.entry import Entry
-from muster.api.plane import Plane
+from muster.api.hives import TelemetryScenery
+from muster.api.plane import Plane, TelemetryParts
 from muster.api.state import GatewayFigures, Scenery
 from muster.api.task_stream import TaskStreams
 from muster.api.webhooks import told_job
@@ -24,6 +25,8 @@ from muster.control.batches.service import BatchDesk
 from muster.control.commands import CommandService
 from muster.control.files import FileService
 from muster.control.fleet.fleet import Fleet
+from muster.control.fleet.history import History
+from muster.control.fleet.hives import Hives
 from muster.control.fleet.pools import PoolNodes
 from muster.control.ingest import Ingest
 from muster.control.jobs.queues import QueueService
@@ -42,6 +45,7 @@ from muster.domain.node import NodeFacts, Phase
 from muster.domain.trace import Tracer
 from muster.domain.worker import Worker, WorkerStatus
 from muster.events.hub import Hub, HubLimits
+from muster.events.telemetry import Telemetry, TelemetryLimits
 from muster.gateway.route import Router
 from muster.gateway.usage import GatewayView, Usage
 from muster.ids import JobId, NodeId, SessionId, WorkerId
@@ -53,8 +57,10 @@ from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.stores.files.directory import DirectoryFiles
 from muster.stores.memory import MemoryStore
+from muster.system import SystemClock
 from muster.webhooks.outcome import Answer
 from muster.wire import ClaimReply, ClaimRequest, Heartbeat, OpenSession, Outcome
+from muster.wire.hives import LINK as HIVE_LINK
 from muster.wire.pools import LINK as V2_LINK
 from tests.clocks import ManualClock
 
@@ -190,6 +196,15 @@ class PlaneUnderTest:
             progress_topic=PROGRESS_TOPIC,
         )
         self.fleet.on_change(self.hub.nodes_changed)
+        # Streams go by real time, whatever the plane's clock says.
+        self.telemetry_scenery = TelemetryScenery(self.fleet, self.clock)
+        self.telemetry = Telemetry(
+            self.telemetry_scenery, SystemClock(), TelemetryLimits(join_s=0.005, queen_every_s=0.05)
+        )
+        self.fleet.on_change(self.telemetry.nodes_changed)
+        self.history = History(self.fleet.book, self.clock)
+        self.fleet.on_change(self.history.nodes_changed)
+        hives = Ingest(self.fleet, self.commands, self.recorder, self.clock, link=HIVE_LINK)
         over_v2 = Ingest(self.fleet, self.commands, self.recorder, self.clock, link=V2_LINK)
         tasks = TaskDesk(self.jobs, self.fleet, waiting_max=waiting_max)
         self.files = self._files(files or NO_FOLDER, rng)
@@ -216,6 +231,11 @@ class PlaneUnderTest:
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
             webhooks=self.webhooks,
+            telemetry=TelemetryParts(
+                hives=Hives(self.fleet, hives, self.clock, rng, interval_s=10.0),
+                history=self.history,
+                stream=self.telemetry,
+            ),
             batches=BatchDesk(self.store.batches, self.files, self.store.bus, self.clock, random.Random(10)),
             files=self.files if files else None,
             job_kinds=kinds,
@@ -309,7 +329,7 @@ async def running_plane(
 ) -> AsyncIterator[PlaneUnderTest]:
     """Start what has loops, but not the sweep: tests call it."""
     plane = PlaneUnderTest(token=token, requests_per_s_max=requests_per_s_max, checks=checks, **options)
-    services = (plane.recorder, plane.access, plane.jobs, plane.commands, plane.hub, plane.logs)
+    services = (plane.recorder, plane.access, plane.jobs, plane.commands, plane.hub, plane.telemetry, plane.logs)
     for service in services:
         await service.start()
     yield plane

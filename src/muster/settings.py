@@ -79,7 +79,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ""
     cloud_profile: Annotated[bool, Meta(description="Serve /v2/nodes and what belongs to it.")] = True
     node_timeout_s: Annotated[
-        float, Meta(ge=1, le=3600, description="Silence after which a node of the /v2 API takes no new work.")
+        float,
+        Meta(ge=1, le=3600, description="Silence after which a node of the /v2 API, or a hive, takes no new work."),
     ] = 30.0
     task_waiting_max: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Tasks for one model that may wait; one more is refused with 429.")
@@ -152,6 +153,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = True
 
     heartbeat_interval_s: Annotated[float, Meta(ge=0.1, le=3600, description="How often an agent reports.")] = 10.0
+    queen_url: Annotated[
+        str,
+        Meta(description="Agent: URL of a queen that is told of the workers too, by /v1/hive-heartbeat; empty: none."),
+    ] = ""
+    queen_token: Annotated[str, Meta(description="Agent: the token to show to that queen.")] = ""
+    queen_interval_s: Annotated[float, Meta(ge=0.1, le=3600, description="How often that queen is told.")] = 1.0
     late_intervals: Annotated[
         float, Meta(gt=1, description="Missed intervals after which a node takes no new work.")
     ] = 3.0

@@ -17,6 +17,7 @@ from muster.agent.jobs.crew import Crew
 from muster.agent.outbox import Outbox
 from muster.agent.programs import AllowedPrograms
 from muster.agent.report.heartbeat import Pulse
+from muster.agent.report.hive import HiveReport, Send
 from muster.agent.report.sampler import NodeState, Sampler
 from muster.agent.services.actions import ServiceActions
 from muster.agent.services.attach import Attachments, Discovery, Identify
@@ -63,6 +64,7 @@ class Backends(Struct, frozen=True, kw_only=True):
     broken_connectors: Mapping[str, str] = {}  # why, by name
     files: FileLink | None = None  # None: jobs can neither keep files nor read any
     tracer: Tracer | None = None
+    tell_queen: Send | None = None  # None: nobody listens to hives
 
 
 class Agent:
@@ -240,6 +242,8 @@ class Agent:
         await self._run(self._logs)
         await self._pulse.start()
         await self._desk.start()
+        if (queen := self._backends.tell_queen) is not None:
+            await self._run(self._report_to(queen))
         return {}
 
     async def _fetch_models(self) -> dict[str, Any]:
@@ -293,6 +297,12 @@ class Agent:
         return {"workers": [worker.worker_id for worker in self._crew.records()]}
 
     # --- talking to the control plane --------------------------------------------------------------------------------
+
+    def _report_to(self, queen: Send) -> HiveReport:
+        sampler, interval_s = self._sampler, self._config.queen_interval_s
+        return HiveReport(
+            sampler.hive, sampler.hive_workers, queen, self._outbox.add, self._clock, interval_s=interval_s
+        )
 
     def _registration(self) -> Registration:
         return Registration(

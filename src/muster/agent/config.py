@@ -49,6 +49,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = field(default_factory=dict)
     customers: CustomerAccess = CustomerAccess()
     heartbeat_interval_s: float = 10.0
+    queen_interval_s: float = 1.0
     num_gpus: int | Literal["auto"] = "auto"
     worker_slots: int = 1
     attach: tuple[tuple[str, str], ...] = ()

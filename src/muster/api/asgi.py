@@ -25,6 +25,7 @@ from muster.api import (
     files,
     fleet,
     gateway,
+    hives,
     jobs,
     logs,
     metrics,
@@ -54,6 +55,7 @@ _HANDLERS = [
     fleet.fleet,
     fleet.nodes,
     fleet.node,
+    fleet.node_history,
     fleet.forget_node,
     fleet.workers,
     fleet.models,
@@ -82,6 +84,7 @@ _HANDLERS = [
     *explain.HANDLERS,
     gateway.gateway,
     *nodes_v2.HANDLERS,
+    *hives.HANDLERS,
     *pools.HANDLERS,
     *proxy.HANDLERS,
     *tasks.HANDLERS,
@@ -105,7 +108,7 @@ _TAGS = {
     "tokens": "Who may do what",
     "batches": "Many requests for when nobody waits, as with OpenAI",
     "webhooks": "Who is told when work ends",
-    "older APIs": "Nodes with pools, their catalog, and tasks, under /v2",
+    "older APIs": "Nodes with pools, their catalog, and tasks, under /v2; hives and their telemetry, under /v1",
     "proxy": "What a proxy in front of model servers tells of itself, under /_/",
 }
 

@@ -53,6 +53,24 @@ REQUESTS: dict[str, Any] = {
             }
         ],
     },
+    "POST /v1/hive-heartbeat": {
+        "hive": {"id": "hive-1", "hostname": "10.0.0.7", "operational_status": "ready", "health_status": "healthy"},
+        "timestamp": "2026-01-01T12:00:00Z",
+        "workers": [
+            {
+                "pid": 4242,
+                "group": "llm",
+                "instance": "8080",
+                "cpu_pct": 87.5,
+                "rss_mb": 4096,
+                "uptime_s": 3600,
+                "gpu_util_pct": 0.0,
+                "vram_mb": 8192,
+                "total_vram_mb": 24_576,
+                "model": "llama-3.2-1b",
+            }
+        ],
+    },
     "POST /v2/tasks": {"model": "smollm2-135m", "prompt": "Say hello.", "max_tokens": 32, "priority": "interactive"},
     "POST /_/ttl": {"ttl_s": 900},
 }

@@ -11,13 +11,24 @@ from msgspec import Struct
 from muster.api.lists import LabelFilter, Limit, Order, Page, TextSearch, labelled, ordered, paged, said
 from muster.api.plane import Plane, ThePlane
 from muster.api.views import NodeView, WorkerView, node_view, worker_views
+from muster.control.fleet.history import Curve
 from muster.domain.job import JobStatus
 from muster.domain.model import Model
 from muster.domain.node import Health, Node
 from muster.domain.worker import WorkerStatus
-from muster.ids import NodeId
+from muster.ids import NodeId, WorkerId
 from muster.placement.filters import rejections
 from muster.placement.wish import Wish
+from muster.registry.workers import find
+
+Idle = Annotated[
+    bool | None, QueryParameter(description="true: only those that run nothing and whose GPU is known to do nothing.")
+]
+HeldModel = Annotated[str | None, QueryParameter(max_length=256, description="Only those that have this model.")]
+FreeVram = Annotated[
+    int | None,
+    QueryParameter(ge=0, le=2**40, description="Only those with more GPU memory free; of what is reported, in MB."),
+]
 
 _NODE_ORDERS: dict[str, Callable[[Node], Any]] = {
     "node_id": lambda node: node.node_id,
@@ -56,6 +67,27 @@ class FleetSummary(Struct, frozen=True, kw_only=True):
 class FleetReport(Struct, frozen=True, kw_only=True):
     nodes: list[NodeView]
     summary: FleetSummary
+
+
+class GpuHistory(Struct, frozen=True, kw_only=True):
+    index: int
+    name: str
+    memory_total_mb: int | None
+    utilization_percent: Curve
+    memory_used_mb: Curve
+    temperature_c: Curve
+    power_w: Curve
+
+
+class NodeHistory(Struct, frozen=True, kw_only=True):
+    """The last 15 minutes, a point every ten seconds: each figure at each time of `at` (ms); null: unknown."""
+
+    node_id: str
+    memory_total_mb: int | None
+    at: list[int]
+    cpu_percent: Curve
+    memory_used_mb: Curve
+    gpus: list[GpuHistory]
 
 
 class Stats(Struct, frozen=True, kw_only=True):
@@ -130,6 +162,23 @@ async def node(plane: ThePlane, node_id: FromPath[str]) -> NodeView:
     return view
 
 
+@get("/api/v1/nodes/{node_id:str}/history", tags=["fleet"], summary="The last 15 minutes of a node")
+async def node_history(plane: ThePlane, node_id: FromPath[str]) -> NodeHistory:
+    known = plane.fleet.node(NodeId(node_id))
+    curves = plane.telemetry.history.curves(known.node_id)
+    return NodeHistory(
+        node_id=known.node_id,
+        memory_total_mb=known.resources.memory_total_mb,
+        at=curves.at_ms,
+        cpu_percent=curves.of_node.get("cpu_percent", []),
+        memory_used_mb=curves.of_node.get("memory_used_mb", []),
+        gpus=[
+            GpuHistory(index=gpu.index, name=gpu.name, memory_total_mb=gpu.memory_total_mb, **figures)
+            for gpu, figures in zip(known.gpus, curves.of_gpus, strict=False)
+        ],
+    )
+
+
 @delete("/api/v1/nodes/{node_id:str}", tags=["fleet"], summary="Forget a node; it comes back when it reports")
 async def forget_node(plane: ThePlane, node_id: FromPath[str]) -> None:
     plane.fleet.carry_out(plane.fleet.book.forget(NodeId(node_id), plane.clock.now_ms()))
@@ -142,18 +191,31 @@ async def workers(
     node_id: FromQuery[str | None] = None,
     link: FromQuery[str | None] = None,
     labels: LabelFilter = None,
+    idle: Idle = None,
+    model: HeldModel = None,
+    free_vram_mb: FreeVram = None,
     q: TextSearch = None,
     sort: Order = None,
     page: Page = 1,
     limit: Limit = 100,
 ) -> Response[list[WorkerView]]:
     wanted = labelled(labels)
-    found = [
-        worker
+    on = [
+        node
         for node in plane.fleet.nodes()
         if node_id in (None, node.node_id) and link in (None, node.link) and wanted.items() <= node.facts.labels.items()
+    ]
+    fit: set[WorkerId] | None = None
+    if idle or model is not None or free_vram_mb is not None:
+        matching = find(on, idle=bool(idle), model=model, free_memory_mb=free_vram_mb)
+        fit = {found.worker.worker_id for found in matching}
+    found = [
+        worker
+        for node in on
         for worker in worker_views(node)
-        if status in (None, worker.status) and said(q, worker.worker_id, *worker.connectors)
+        if status in (None, worker.status)
+        and said(q, worker.worker_id, *worker.connectors)
+        and (fit is None or worker.worker_id in fit)
     ]
     shown, headers = paged(ordered(found, sort, _WORKER_ORDERS), page, limit)
     return Response(shown, headers=headers)

@@ -107,6 +107,6 @@ def _own(plane: Plane) -> Iterator[Metric]:
     if plane.files is not None:
         yield m.FILES.single(plane.files.total_bytes)
     yield m.WAITING_CLAIMS.single(plane.jobs.waiters)
-    yield m.EVENT_READERS.single(plane.hub.readers)
+    yield m.EVENT_READERS.single(plane.hub.readers + plane.telemetry.stream.readers)
     yield m.EVENT_GAPS.single(plane.hub.gaps)
     yield m.COMMANDS.of({(status.value,): count for status, count in plane.commands.counts().items()})

@@ -19,6 +19,8 @@ from muster.control.batches.service import BatchDesk
 from muster.control.commands import CommandService
 from muster.control.files import FileService
 from muster.control.fleet.fleet import Fleet
+from muster.control.fleet.history import History
+from muster.control.fleet.hives import Hives
 from muster.control.fleet.pools import PoolNodes
 from muster.control.jobs.queues import QueueService
 from muster.control.jobs.schedules import ScheduleService
@@ -29,6 +31,7 @@ from muster.control.webhooks.service import WebhookDesk
 from muster.domain.trace import Tracer
 from muster.errors import SwitchedOff
 from muster.events.hub import Hub
+from muster.events.telemetry import Telemetry
 from muster.gateway import GatewayView
 from muster.metrics import Metric
 from muster.placement.candidate import Candidate
@@ -38,6 +41,14 @@ from muster.ports import EventLog, JobKind, NodeLink, RentedMachine
 
 Note = Callable[[str, dict[str, Any]], None]  # what is noted of a request: event and facts
 Decide = Callable[[Wish, Sequence[Candidate] | None], Decision]
+
+
+class TelemetryParts(Struct, frozen=True, kw_only=True):
+    """What takes in the telemetry of hives, keeps that of every node for a while, and tells it on."""
+
+    hives: Hives
+    history: History
+    stream: Telemetry
 
 
 class Plane(Struct, frozen=True, kw_only=True):
@@ -61,6 +72,7 @@ class Plane(Struct, frozen=True, kw_only=True):
     gateway: Callable[[], GatewayView]
     webhooks: WebhookDesk
     batches: BatchDesk
+    telemetry: TelemetryParts
     pool_nodes: PoolNodes | None = None  # None: /v2 nodes are switched off
     fleet_api: bool = True
     machine: RentedMachine | None = None

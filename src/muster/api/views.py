@@ -14,6 +14,7 @@ from muster.domain.node import Health, Node, Phase, Resources
 from muster.domain.process import ProcessFigures
 from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
+from muster.registry.workers import FleetWorker, workers_of
 
 _WORKING = frozenset({Health.REGISTERING, Health.HEALTHY, Health.DEGRADED, Health.UNHEALTHY})
 
@@ -116,6 +117,10 @@ class WorkerView(Struct, frozen=True, kw_only=True):
     status: WorkerStatus
     slots: int
     gpu_index: int | None
+    gpu_utilization_percent: float | None
+    gpu_memory_total_mb: int | None
+    gpu_memory_free_mb: int | None
+    service: str | None
     connectors: tuple[str, ...]
     connector_statuses: dict[str, str]
     capabilities: WorkerCapabilities
@@ -351,20 +356,26 @@ def figures_view(figures: ProcessFigures | None) -> FiguresView | None:
     )
 
 
-def worker_view(node: Node, worker: Worker) -> WorkerView:
+def worker_view(node: Node, worker: Worker, known: FleetWorker | None) -> WorkerView:
+    """`known` is what is heard of it; None: its node is not heard."""
     alive = node.health in _WORKING
+    models = sorted(known.models) if known is not None and worker.service is not None else model_names(node)
     return WorkerView(
         worker_id=worker.worker_id,
         id=worker.worker_id,
         node_id=node.node_id,
         machine_id=node.node_id,
         index=worker.index,
-        status=worker_status(node, worker),
+        status=known.status if known is not None else worker_status(node, worker),
         slots=worker.slots,
         gpu_index=worker.gpu_index,
+        gpu_utilization_percent=None if known is None else known.gpu_utilization_percent,
+        gpu_memory_total_mb=None if known is None else known.memory_total_mb,
+        gpu_memory_free_mb=None if known is None else known.memory_free_mb,
+        service=worker.service,
         connectors=worker.connectors,
         connector_statuses=worker.connector_statuses,
-        capabilities=WorkerCapabilities(services=worker.connectors, models=model_names(node)),
+        capabilities=WorkerCapabilities(services=worker.connectors, models=models),
         current_jobs=worker.current_jobs if alive else (),
         jobs_completed=worker.jobs_completed,
         jobs_failed=worker.jobs_failed,
@@ -372,7 +383,8 @@ def worker_view(node: Node, worker: Worker) -> WorkerView:
 
 
 def worker_views(node: Node) -> list[WorkerView]:
-    return [worker_view(node, worker) for worker in node.workers]
+    known = {found.worker.worker_id: found for found in workers_of(node)}
+    return [worker_view(node, worker, known.get(worker.worker_id)) for worker in node.workers]
 
 
 def model_names(node: Node) -> list[str]:

@@ -9,7 +9,8 @@ import structlog
 import muster
 from muster.access.masking import mask
 from muster.api.asgi import build_app
-from muster.api.plane import Plane
+from muster.api.hives import TelemetryScenery
+from muster.api.plane import Plane, TelemetryParts
 from muster.api.state import GatewayFigures, Scenery
 from muster.api.task_stream import TaskStreams
 from muster.app.batches import Batches
@@ -32,6 +33,8 @@ from muster.control.commands import CommandService
 from muster.control.files import FileService
 from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.gateway_load import GatewayLoad
+from muster.control.fleet.history import History
+from muster.control.fleet.hives import Hives
 from muster.control.fleet.own_host import OwnHost
 from muster.control.fleet.peers import Peers
 from muster.control.fleet.pools import PoolNodes
@@ -51,6 +54,7 @@ from muster.devices.host import own_addresses
 from muster.domain.job import ClaimedJob
 from muster.errors import SetupError
 from muster.events.hub import Hub, HubLimits
+from muster.events.telemetry import Telemetry, TelemetryLimits
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
@@ -59,7 +63,7 @@ from muster.ids import JobId, WorkerId, new_id
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink
 from muster.placement.scores import Strategy
-from muster.ports import FleetView, JobKind, NodeLink
+from muster.ports import FleetView, JobKind, Lifecycle, NodeLink
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.settings import Settings
@@ -67,6 +71,7 @@ from muster.stores.embedded import DataDirLock, EmbeddedValkey
 from muster.stores.valkey import ValkeyStore
 from muster.system import SystemClock, system_rng
 from muster.tls import Certificate
+from muster.wire.hives import LINK as HIVE_LINK
 from muster.wire.pools import LINK as V2_LINK
 
 log = structlog.get_logger()
@@ -136,6 +141,7 @@ class ControlPlane:
         gateway = self._gateway(fleet, access, cloud, logs)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = self._hub(store, fleet, scenery)
+        telemetry = self._telemetry(fleet, ingest(HIVE_LINK))
         sweep = self._sweep(store, fleet, commands, jobs, leader)
         batches = self._batches(store, jobs, files, load, background, leader)
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
@@ -160,6 +166,7 @@ class ControlPlane:
             gateway=gateway.view,
             webhooks=webhooks.desk,
             batches=batches.desk,
+            telemetry=telemetry,
             pool_nodes=self._pool_nodes(fleet, ingest(V2_LINK)),
             fleet_api=bool(settings.fleet_api_url),
             machine=FirstMachine(cloud.service) if cloud else None,
@@ -175,14 +182,12 @@ class ControlPlane:
         grpc = GrpcPort(settings, certificate, fleet, access, ingest("grpc"), jobs, self._clock)
         broker = Broker(settings, fleet, commands, recorder, ingest("amqp"))
         logs.reach_nodes_by(commands, broker)
-        # The hub and the services of jobs and commands stop before the front: they end the streams and waits that would
-        # hold it up.
-        for service in (
+        # Who has streams and waits stops before the front, and so ends what would hold it up.
+        await self._start_each(
             *(recorder, peers, leader, access, logs.requests, logs.gateway),
             _Draining(front, settings.stop_timeout_s),
-            *(logs.desk, grpc, sweep, files, webhooks, batches, jobs, commands, hub, broker),
-        ):
-            await self._stack.start(service)
+            *(logs.desk, grpc, sweep, files, webhooks, batches, jobs, commands, hub, telemetry.stream, broker),
+        )
         await self._start_optional(cloud, fleet, plane.pool_nodes, jobs, leader)
         await self._announce(front, grpc, MemoryLink(ingest("memory"), jobs))
 
@@ -190,6 +195,10 @@ class ControlPlane:
         self._tracer = open_tracer(self._settings, "control-plane")
         if self._tracer is not None:
             await self._stack.start(self._tracer)
+
+    async def _start_each(self, *services: Lifecycle) -> None:
+        for service in services:
+            await self._stack.start(service)
 
     async def _start_optional(
         self, cloud: Cloud | None, fleet: Fleet, pool_nodes: PoolNodes | None, jobs: JobService, leader: Leader
@@ -343,6 +352,19 @@ class ControlPlane:
         fleet.on_change(hub.nodes_changed)
         return hub
 
+    def _telemetry(self, fleet: Fleet, link: NodeLink) -> TelemetryParts:
+        settings = self._settings
+        limits = TelemetryLimits(reader_bytes_max=settings.stream_buffer_bytes_max)
+        stream = Telemetry(TelemetryScenery(fleet, self._clock), self._clock, limits)
+        history = History(fleet.book, self._clock)
+        fleet.on_change(stream.nodes_changed)
+        fleet.on_change(history.nodes_changed)
+        return TelemetryParts(
+            hives=Hives(fleet, link, self._clock, self._rng, interval_s=self._older_interval_s),
+            history=history,
+            stream=stream,
+        )
+
     def _sweep(
         self,
         store: ValkeyStore,
@@ -417,8 +439,12 @@ class ControlPlane:
     def _pool_nodes(self, fleet: Fleet, link: NodeLink) -> PoolNodes | None:
         if not self._settings.cloud_profile:
             return None
-        interval_s = self._settings.node_timeout_s / self._settings.late_intervals
-        return PoolNodes(fleet, link, self._clock, self._rng, interval_s=interval_s)
+        return PoolNodes(fleet, link, self._clock, self._rng, interval_s=self._older_interval_s)
+
+    @property
+    def _older_interval_s(self) -> float:
+        """How often nodes are to report that do not say it themselves."""
+        return self._settings.node_timeout_s / self._settings.late_intervals
 
     def _gateway(self, fleet: FleetView, access: Access, cloud: Cloud | None, logs: PlaneLogs) -> Gateway:
         settings = self._settings

@@ -14,6 +14,7 @@ from muster.agent.artifacts.artifacts import ArtifactCache
 from muster.agent.config import AgentConfig, ServiceTemplate
 from muster.agent.identity import choose_node_id
 from muster.agent.node_file import NodeFile, load_node_file
+from muster.agent.report.hive import Send
 from muster.agent.services.attach import Identify
 from muster.agent.services.health import HttpHealth
 from muster.app.agent_link import AgentLink, Links, open_link
@@ -27,10 +28,12 @@ from muster.devices.host import PsutilHost
 from muster.devices.machine_gpus import MachineGpus
 from muster.devices.simulated import SimulatedGpus
 from muster.domain.service import Service
+from muster.links.http.queen import HttpQueen
 from muster.logs.own import speak_as, spoken_about
 from muster.ports import FileLink
 from muster.settings import Settings, parse_pairs
 from muster.system import SystemClock, system_rng
+from muster.tls import trusting
 
 NO_MODEL = "none"
 UP_MODEL = "smollm2-135m"
@@ -64,6 +67,7 @@ def agent_config(
         labels=node.labels | dict(parse_pairs(settings.labels, "labels")),
         customers=node.customers,
         heartbeat_interval_s=_given(settings, "heartbeat_interval_s", node.heartbeat_interval_s),
+        queen_interval_s=settings.queen_interval_s,
         num_gpus="auto" if gpus == "auto" else int(gpus),
         worker_slots=_given(settings, "worker_slots", node.worker_slots),
         attach=(*node.attached, *_web_services(file), *parse_pairs(settings.attach, "attach")),
@@ -188,6 +192,7 @@ class LocalNode:
                 fetch_model=lambda name: self._fetch(cache, name),
                 files=files,
                 tracer=tracer,
+                tell_queen=self._queen(session),
             ),
             SystemClock(),
             system_rng(),
@@ -217,6 +222,11 @@ class LocalNode:
         """Wait until the control plane says so."""
         if self.agent is not None:
             await self.agent.stop_requested()
+
+    def _queen(self, session: aiohttp.ClientSession) -> Send | None:
+        url = self._settings.queen_url
+        tls = trusting(self._settings.ca_file) if url.startswith("https:") else None
+        return HttpQueen(url, session, self._settings.queen_token, tls=tls).send if url else None
 
     async def _open_link(self, config: AgentConfig, session: aiohttp.ClientSession) -> AgentLink:
         interval_s = config.heartbeat_interval_s

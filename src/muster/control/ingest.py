@@ -25,6 +25,7 @@ from muster.wire import (
     Registration,
     RegistrationReply,
 )
+from muster.wire.packing import unpacked
 
 _INTERVAL_S_MAX = 3600.0
 _EVENTS_MAX = 1000
@@ -67,6 +68,7 @@ class Ingest:
     async def heartbeat(self, message: Heartbeat) -> HeartbeatReply:
         _check_interval(message.heartbeat_interval_s)  # and the book checks the names of nodes it does not know yet
         self.heartbeats += 1
+        message = unpacked(message)
         heard = self._fleet.book.heard(message, self.link, self._clock.now_ms())
         self._fleet.carry_out(heard.effects)
         node = self._fleet.book.get(message.facts.node_id)
@@ -75,6 +77,7 @@ class Ingest:
             known=heard.verdict != "created",
             superseded=heard.verdict == "superseded",
             draining=node.draining if node else False,
+            takes_packed=True,
         )
 
     async def report_events(self, message: AgentEvents) -> None:

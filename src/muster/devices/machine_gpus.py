@@ -1,5 +1,6 @@
 """The GPUs of this machine by what there is to read them: NVML, else `nvidia-smi`; `rocm-smi` for AMD's; or none."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from muster.system import SystemClock
 
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 _DEVICES = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
+_LOOK_EVERY_S = 2.0  # whether a driver came or went
 _PROGRAM_REST_S = 60.0  # one that found nothing is asked again after that, or when the machine looks different
 
 
@@ -35,18 +37,24 @@ class MachineGpus:
         }
         self._rests_until_s = dict.fromkeys(self._programs, 0.0)
         self._signs: object = None
+        self._looked_s = -math.inf
 
     async def read(self) -> tuple[Gpu, ...]:
         """Raise when what there is cannot be read and never could be: that is not the same as none."""
-        if (signs := _signs()) != self._signs:
-            self._signs = signs
-            self._nvml.look_again()
-            self._rests_until_s = dict.fromkeys(self._programs, 0.0)
+        self._look_for_drivers()
         nvidia = await self._nvml.read()
         if nvidia is None:
             nvidia = await self._ask_program("nvidia")
         amd = await self._ask_program("amd")
         return (*nvidia, *(replace(gpu, index=len(nvidia) + gpu.index) for gpu in amd))
+
+    def _look_for_drivers(self) -> None:
+        if not 0 <= self._clock.monotonic_s() - self._looked_s < _LOOK_EVERY_S:
+            self._looked_s = self._clock.monotonic_s()
+            if (signs := _signs()) != self._signs:
+                self._signs = signs
+                self._nvml.look_again()
+                self._rests_until_s = dict.fromkeys(self._programs, 0.0)
 
     async def close(self) -> None:
         await self._nvml.close()

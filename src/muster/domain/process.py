@@ -14,3 +14,8 @@ class ProcessFigures(Struct, frozen=True, kw_only=True, omit_defaults=True):
     write_bytes_s: int | None = None
     uptime_s: int | None = None
     model: str | None = None  # as its command line names it
+    gpu_utilization_percent: float | None = None  # told here by who does not tell GPUs with their owners
+    gpu_memory_mb: int | None = None
+
+
+UNMEASURED = ProcessFigures(name="", group="", pid=0)

@@ -22,6 +22,7 @@ class Worker(Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: WorkerStatus
     slots: int = 1
     gpu_index: int | None = None
+    service: str | None = None  # the one service that it is, where it does not drive several
     session_id: SessionId | None = None
     connectors: tuple[str, ...] = ()
     connector_statuses: dict[str, str] = field(default_factory=dict)

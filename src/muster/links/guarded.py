@@ -7,7 +7,8 @@ from muster.access.book import Caller
 from muster.access.roles import Right
 from muster.links.calls import Call, CallingLink, M, R
 from muster.ports import JobLink, NodeLink
-from muster.wire import Join, Joined
+from muster.wire import Heartbeat, HeartbeatReply, Join, Joined
+from muster.wire.packing import unpacked
 
 
 class Joining(Protocol):
@@ -25,6 +26,9 @@ class GuardedLink(CallingLink):
 
     async def join(self, message: Join) -> Joined:
         return await self._joining.join(self._admit(Right.JOIN), message)
+
+    async def heartbeat(self, message: Heartbeat) -> HeartbeatReply:
+        return await super().heartbeat(unpacked(message))  # else its workers would not be seen here
 
     async def _call(self, call: Call[M, R], message: M) -> R:
         caller = self._admit(Right.SPEAK)

@@ -1,9 +1,9 @@
 """Messages between an agent and the control plane, the same over every link."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from muster.domain.capability import Capability
 from muster.domain.command import Command, CommandStatus
@@ -50,6 +50,25 @@ class RegistrationReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     next_heartbeat_ms: int
 
 
+class Table(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Entries that are much alike: fields with one value for all, and columns with one for each; null: not said."""
+
+    rows: Annotated[int, Meta(ge=0, le=4096)] = 0
+    same: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+
+class Packed(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What stands in the fields of these names otherwise; `owned` has the place of the GPU of each owner."""
+
+    services: Table = Table()
+    processes: Table = Table()
+    workers: Table = Table()
+    gpus: Table = Table()
+    owners: Table = Table()
+    owned: list[Annotated[int, Meta(ge=0)]] = field(default_factory=list)
+
+
 class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Enough to make the node's record anew. `seq` grows within a boot; late ones from before do not count."""
 
@@ -66,6 +85,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     services: tuple[Service, ...] = ()
     processes: tuple[ProcessFigures, ...] = ()  # of its services: apart, for they change with every heartbeat
     draining: bool = False  # as the agent was told last; the control plane corrects it where it is wrong
+    packed: Packed | None = None  # instead of those lists, where they are long: `packing.py`
 
 
 class HeartbeatReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -73,6 +93,7 @@ class HeartbeatReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     known: bool = True  # false: this heartbeat made the record; a full registration is welcome
     superseded: bool = False  # true: a newer boot of this node id is alive elsewhere
     draining: bool = False
+    takes_packed: bool = False  # whether the next one may be packed
 
 
 class AgentEvents(Struct, frozen=True, kw_only=True):

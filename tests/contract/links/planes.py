@@ -12,6 +12,7 @@ from muster.domain.gpu import Gpu
 from muster.domain.job import ClaimedJob, Hardware, JobError, JobSpec, Progress, Requirements
 from muster.domain.model import Model
 from muster.domain.node import Health, NodeFacts, Phase, Resources
+from muster.domain.process import ProcessFigures
 from muster.domain.service import Dialect, Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
 from muster.ids import CommandId, JobId, NodeId, SessionId, WorkerId
@@ -141,6 +142,7 @@ EXCHANGES: list[tuple[str, Any, Any]] = [
             reason="llama failed",
             resources=Resources(memory_total_mb=64_000, cpu_percent=3.5),
             gpus=(Gpu(index=0, name="RTX 4090", memory_total_mb=24_564, utilization_percent=None),),
+            processes=(ProcessFigures(name="llama-gpu0", group="llama", pid=41, cpu_percent=87.5, rss_mb=300.5),),
             workers=(Worker(worker_id=WORKER, index=0, status=WorkerStatus.BUSY, current_jobs=(JobId("job-1"),)),),
             services=(
                 Service(

@@ -39,6 +39,7 @@ async def serving(token: str = "", **options: Any) -> AsyncIterator[Served]:
         async with aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(total=20)) as client:
             yield Served(plane, url, client)
         await plane.hub.stop()
+        await plane.telemetry.stop()
         await plane.jobs.stop()
         await front.stop(2.0)
 

@@ -19,8 +19,6 @@ from tests.integration.api.conftest import Served, serving
 from tests.planes import PlaneUnderTest
 
 ADMIN = "the-token-of-the-settings"
-# Their right is known before they are served.
-AWAITED = {"POST /v1/hive-heartbeat", "GET /v1/heartbeats/stream"}
 # The framework's own, of no use to anybody.
 CLOSED = {"GET /openapi.json/{}", "GET /openapi.json/openapi.json"}
 # Calls of an agent go by one route of the framework.
@@ -91,7 +89,7 @@ def test_every_route_has_a_right_of_its_own() -> None:
 def test_every_listed_route_is_served() -> None:
     listed = {route for routes in ROUTES.values() for route in routes}
 
-    assert listed - served_routes() == AWAITED | CALLS
+    assert listed - served_routes() == CALLS
 
 
 # --- who may ----------------------------------------------------------------------------------------------------------
@@ -276,12 +274,14 @@ async def test_a_nodes_token_speaks_for_its_node_only(guarded: Served) -> None:
     other: dict[str, Any] = {"facts": {"node_id": "n2"}, "boot_id": "b", "heartbeat_interval_s": 10}
     own = other | {"facts": {"node_id": "n1"}}
     session = {"session_id": "s", "capability": {"services": ["simulation"]}}
+    worker = {"worker_id": "n2-worker-0", "index": 0, "status": "idle"}
     shown: list[tuple[str, dict[str, Any], int]] = [
         ("register", own, 200),
         ("register", other, 403),
         ("heartbeat", own | {"seq": 1}, 200),
         ("heartbeat", other | {"seq": 1}, 403),
-        ("heartbeat", own | {"seq": 2, "workers": [{"worker_id": "n2-worker-0", "index": 0, "status": "idle"}]}, 403),
+        ("heartbeat", own | {"seq": 2, "workers": [worker]}, 403),
+        ("heartbeat", own | {"seq": 3, "packed": {"workers": {"rows": 1, "same": worker}}}, 403),
         ("session", session | {"node_id": "n1", "worker_id": "n1-worker-0"}, 200),
         ("session", session | {"node_id": "n1", "worker_id": "n2-worker-0"}, 403),
         ("claim", {"session_id": "s", "worker_id": "n2-worker-0", "want": 1}, 403),
@@ -293,7 +293,14 @@ async def test_a_nodes_token_speaks_for_its_node_only(guarded: Served) -> None:
     assert (await asked(guarded, "DELETE", "/v2/nodes/n2", token))[0] == 403
     assert (await asked(guarded, "POST", "/v2/nodes/n2/heartbeat", token, json={}))[0] == 403
     assert (await asked(guarded, "POST", "/v2/nodes/register", token, json={"node_id": "n2"}))[0] == 403
+    assert (await asked(guarded, "POST", "/v1/hive-heartbeat", token, json={"hive": {"id": "n2"}}))[0] == 403
     assert [node.node_id for node in guarded.plane.fleet.nodes()] == ["n1"]
+
+
+async def test_a_hives_token_speaks_for_its_hive(guarded: Served) -> None:
+    token = await token_of(guarded, Role.AGENT, node_id="hive-1")
+    assert (await asked(guarded, "POST", "/v1/hive-heartbeat", token, json={"hive": {"id": "hive-1"}}))[0] == 200
+    assert [node.node_id for node in guarded.plane.fleet.nodes()] == ["hive-1"]
 
 
 async def test_a_machine_joins_and_speaks_with_a_token_that_was_never_sent(guarded: Served) -> None:

@@ -20,7 +20,7 @@ async def test_a_heartbeat_is_heard_and_answered(served: Served) -> None:
     status, headers, body = await post(served, BEAT)
     assert (status, headers["content-type"]) == (200, "application/json")
     assert headers["x-correlation-id"].startswith("req-")
-    assert decode(body, HeartbeatReply) == HeartbeatReply(next_heartbeat_ms=2000, known=False)
+    assert decode(body, HeartbeatReply) == HeartbeatReply(next_heartbeat_ms=2000, known=False, takes_packed=True)
     assert [node.node_id for node in served.plane.fleet.nodes()] == ["n1"]
 
 

@@ -198,6 +198,7 @@ class Machine:
         self.gpus = MachineGpus(NvmlProbe(clock=self.clock, is_there=lambda: False), clock=self.clock)
 
     async def names(self) -> list[tuple[int, str]]:
+        self.clock.advance(2)  # what came or went is looked for every other second
         return [(gpu.index, gpu.name) for gpu in await self.gpus.read()]
 
 

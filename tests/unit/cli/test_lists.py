@@ -133,6 +133,30 @@ def test_filters_reach_the_control_plane(fleet: StubPlane, cli: Cli) -> None:
     assert nodes.query == {"page": "1", "limit": "100", "health": "dead", "pool": "a"}
 
 
+def test_workers_are_asked_for_by_what_they_can(fleet: StubPlane, cli: Cli) -> None:
+    cli("workers", "--idle", "--model", "smollm2", "--free-vram", "4GB")
+    cli("workers", "--free-vram", "1.5 GiB")
+    cli("workers", "--free-vram", "512")
+
+    asked = [
+        {name: request.query[name] for name in request.query if name not in {"page", "limit"}}
+        for request in fleet.requests
+    ]
+    assert asked == [
+        {"idle": "true", "model": "smollm2", "free_vram_mb": "4096"},
+        {"free_vram_mb": "1536"},
+        {"free_vram_mb": "512"},
+    ]
+
+
+def test_a_size_that_is_none_is_refused_in_words(fleet: StubPlane, cli: Cli) -> None:
+    outcome = cli("workers", "--free-vram", "much")
+
+    assert outcome.code != 0
+    assert "must be like 4GB or 512MB" in outcome.err
+    assert fleet.requests == []
+
+
 @pytest.mark.parametrize("action", ["cancel", "retry"])
 def test_acting_on_a_job_tells_its_new_status(plane: StubPlane, cli: Cli, action: str) -> None:
     plane.on("POST", f"/api/jobs/job-1/{action}", Reply({"job": JOB | {"status": "pending"}}))

@@ -1,13 +1,14 @@
 """The GPUs of this node: what was found when it came up, with the figures of now and whether each is fit for work."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from muster.agent.gpus.owners import TraceProcess, Traces, join_owners, ports_of, trace_process
+from muster.agent.gpus.owners import Services, TraceProcess, Traces, join_owners, trace_process
 from muster.agent.gpus.watch import GpuWatch
 from muster.clock import Clock
 from muster.domain.gpu import Gpu, GpuFault
@@ -19,6 +20,7 @@ SimulatedGpus = Callable[[int], GpuProbe]
 Tell = Callable[..., None]  # an event: its kind, and its data by name
 
 _READ_DEADLINE_S = 6.0  # probes keep a shorter one; this is for a probe that does not
+_FRESH_S = 6.0  # who cannot wait for new figures gets those of so long ago at most
 _FIRST_READ_DEADLINE_S = 30.0  # a driver that is set up may wake every card
 
 
@@ -56,6 +58,9 @@ class Gpus:
         self._watches: dict[int, GpuWatch] = {}
         self._found: int | None = None  # real ones, as last told
         self._out: dict[int, str] = {}
+        self._reading: asyncio.Task[tuple[Gpu, ...]] | None = None
+        self._read: tuple[Gpu, ...] = ()
+        self._read_s = -math.inf
 
     @property
     def inventory(self) -> tuple[Gpu, ...]:
@@ -82,22 +87,42 @@ class Gpus:
         if self._wanted not in {None, len(real)}:
             self._tell_count(self._wanted)
 
-    async def read(self) -> GpuReading:
-        """Return every GPU of the inventory; a figure that cannot be read now is None, not that of before."""
+    async def read(self, patience_s: float = _READ_DEADLINE_S) -> GpuReading:
+        """Return every GPU of the inventory; a figure that cannot be read now is None, not that of before.
+
+        A reading that takes longer than `patience_s` goes on, and its figures are there for the next one who asks.
+        """
         problem, now = None, self._silent()
         try:
-            real = await self._figures(self._probe, _READ_DEADLINE_S)
+            real = await self._recent(patience_s)
             self._count(real)
             now = real if self._stand_in is None else await self._figures(self._stand_in, _READ_DEADLINE_S)
         except MusterError as error:
             if self._inventory:  # else it could not be read from the start, and that is told already
                 problem = f"the GPUs cannot be read: {error.message}"
         found = self._matched(now)
-        self._traces.look_for(frozenset(ports_of(self._services())))
-        gpus = tuple(self._judged(gpu, found.get(gpu.index)) for gpu in self.inventory)
+        services = Services(self._services())
+        self._traces.look_for(frozenset(services.by_port))
+        gpus = tuple(self._judged(gpu, found.get(gpu.index), services) for gpu in self.inventory)
         self._traces.forget_others()
         self._tell_changes(gpus)
         return GpuReading(gpus, "; ".join(_complaints(gpus, problem)) or None)
+
+    async def _recent(self, patience_s: float) -> tuple[Gpu, ...]:
+        """Read, or join who reads already; when that takes too long, return what was read a little while ago."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._figures(self._probe, _READ_DEADLINE_S), name="gpus")
+            self._reading.add_done_callback(_look_at)
+        reading = self._reading
+        await asyncio.wait([reading], timeout=min(patience_s, _READ_DEADLINE_S))
+        now_s = self._clock.monotonic_s()
+        if reading.done():
+            if self._reading is reading:
+                self._reading = None
+            self._read, self._read_s = reading.result(), now_s
+        elif now_s - self._read_s > _FRESH_S:
+            raise UpstreamTimeout(f"no figures within {patience_s:g} s")
+        return self._read
 
     async def _figures(self, probe: GpuProbe, deadline_s: float) -> tuple[Gpu, ...]:
         try:
@@ -120,11 +145,11 @@ class Gpus:
                 found[index] = replace(gpu, index=index)
         return found
 
-    def _judged(self, known: Gpu, gpu: Gpu | None) -> Gpu:
+    def _judged(self, known: Gpu, gpu: Gpu | None, services: Services) -> Gpu:
         why = self._watches[known.index].see(gpu, self._clock.monotonic_s())
         if gpu is None or gpu.fault is not None:
             return replace(known.without_figures(None if gpu is None else gpu.fault), out_of_service=why)
-        owners = None if gpu.owners is None else join_owners(gpu.owners, self._services(), self._traces.of)
+        owners = None if gpu.owners is None else join_owners(gpu.owners, services, self._traces.of)
         return replace(gpu, owners=owners, out_of_service=why)
 
     # --- events ------------------------------------------------------------------------------------------------------
@@ -151,6 +176,12 @@ class Gpus:
             elif why is None and before is not None:
                 self._tell("gpu_in_service", **data, after=before)
                 del self._out[gpu.index]
+
+
+def _look_at(reading: asyncio.Task[tuple[Gpu, ...]]) -> None:
+    """Have its error seen: it may be that nobody asks any more."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def _complaints(gpus: Sequence[Gpu], problem: str | None) -> Iterator[str]:

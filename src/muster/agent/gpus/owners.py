@@ -62,16 +62,22 @@ class Traces:
         self._kept, self._asked = self._asked, {}
 
 
+class Services:
+    """The services of the node by what their processes are known by."""
+
+    def __init__(self, services: Sequence[Service]) -> None:
+        self.by_pid = {service.pid: service.name for service in services if service.pid is not None}
+        self.by_port = ports_of(services)
+        self.names = {service.name for service in services}
+
+
 def join_owners(
-    processes: Iterable[GpuOwner], services: Sequence[Service], trace: Callable[[GpuOwner], Trace]
+    processes: Iterable[GpuOwner], services: Services, trace: Callable[[GpuOwner], Trace]
 ) -> tuple[GpuOwner, ...]:
     """Return one owner for each service and for each name from outside, those with most memory first."""
-    by_pid = {service.pid: service.name for service in services if service.pid is not None}
-    by_port = ports_of(services)
-    names = {service.name for service in services}
     shares: dict[tuple[bool, str], list[GpuOwner]] = {}
     for process in processes:
-        service = _service_of(trace(process), by_pid, by_port, names)
+        service = _service_of(trace(process), services)
         shares.setdefault((service is not None, service or process.name), []).append(process)
     owners = [_sum(name, share, service=service) for (service, name), share in shares.items()]
     owners.sort(key=lambda owner: (-(owner.memory_mb or 0), owner.name))
@@ -91,14 +97,14 @@ def ports_of(services: Iterable[Service]) -> dict[int, str]:
     return found
 
 
-def _service_of(trace: Trace, by_pid: dict[int, str], by_port: dict[int, str], names: set[str]) -> str | None:
-    for pid in trace.pids & by_pid.keys():
-        return by_pid[pid]
-    for port in trace.ports & by_port.keys():
-        return by_port[port]
+def _service_of(trace: Trace, services: Services) -> str | None:
+    for pid in trace.pids & services.by_pid.keys():
+        return services.by_pid[pid]
+    for port in trace.ports & services.by_port.keys():
+        return services.by_port[port]
     parts = trace.cgroup.split("/")
     if _SLICE in parts:  # muster.slice/GROUP/INSTANCE, and what the instance made below it
-        return next((part for part in parts[parts.index(_SLICE) + 1 :] if part in names), None)
+        return next((part for part in parts[parts.index(_SLICE) + 1 :] if part in services.names), None)
     return None
 
 

@@ -12,6 +12,7 @@ from muster.errors import Forbidden, MusterError, Unauthorized
 from muster.ids import NodeId
 from muster.ports import NodeLink
 from muster.wire import AgentEvents, Heartbeat, HeartbeatReply, Registration
+from muster.wire.packing import packed
 
 log = structlog.get_logger()
 
@@ -53,6 +54,7 @@ class Pulse:
         self._backoff = Backoff(base_s=min(1.0, interval_s), max_s=longest_s)
         self._failures = 0
         self._registered = False
+        self._packs = False  # whether the control plane understands it
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -99,9 +101,11 @@ class Pulse:
 
     async def _beat(self) -> None:
         heartbeat = await self._sample()
-        self._registered = False  # until we hear otherwise: who did not answer may have forgotten us
+        if self._packs:
+            heartbeat = packed(heartbeat)
+        self._registered = self._packs = False  # until we hear otherwise: who did not answer may be another by now
         reply = await self._link.heartbeat(heartbeat)
-        self._registered = reply.known
+        self._registered, self._packs = reply.known, reply.takes_packed
         self._pause_s = max(_INTERVAL_S_MIN, min(self._interval_s, reply.next_heartbeat_ms / 1000))
         self._on_reply(reply)
 

@@ -12,8 +12,10 @@ from muster.domain.service import ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
 from muster.ports import HostProbe
 from muster.wire import Heartbeat
+from muster.wire.hives import HiveInfo, HiveWorker, operational_status, workers_told
 
 _FAILING = {ServiceStatus.FAILED: "failed", ServiceStatus.UNHEALTHY: "does not answer"}
+_HIVE_PATIENCE_S = 0.3  # a queen is told every second, whether the GPUs answer or not
 _IDLE_HANDS = {WorkerStatus.STOPPED, WorkerStatus.ERROR}
 
 
@@ -49,13 +51,14 @@ class Sampler:
         self._board = board
         self._crew = crew
         self._seq = 0
+        self._judged = Judgement(Health.HEALTHY)
 
     async def sample(self, *, draining: bool = False) -> Heartbeat:
-        reading = await self._gpus.read()
+        reading = await self._gpus.read(self._interval_s / 2)  # else a driver that hangs would make the node late
         self._crew.hold_gpus(reading.out_of_service)
         processes = await self._board.processes()
         workers = tuple(self._crew.records())
-        judgement = self.judge(reading.problem, workers)
+        judgement = self._judged = self.judge(reading.problem, workers)
         self._seq += 1
         return Heartbeat(
             facts=self._state.facts,
@@ -72,6 +75,22 @@ class Sampler:
             processes=processes,
             draining=draining,
         )
+
+    def hive(self) -> HiveInfo:
+        """Say of the node what a queen is told, by the judgement of the last heartbeat."""
+        facts = self._state.facts
+        busy = any(worker.status is WorkerStatus.BUSY for worker in self._crew.records())
+        return HiveInfo(
+            id=facts.node_id,
+            hostname=facts.address or facts.hostname,
+            operational_status=operational_status(self._state.phase, busy=busy),
+            health_status=self._judged.status.value,
+            version=facts.version,
+        )
+
+    async def hive_workers(self) -> tuple[HiveWorker, ...]:
+        reading = await self._gpus.read(_HIVE_PATIENCE_S)
+        return workers_told(self._board.services(), await self._board.processes(), reading.gpus)
 
     def judge(self, gpu_problem: str | None, workers: Sequence[Worker]) -> Judgement:
         if self._state.phase is Phase.READY and all(worker.status in _IDLE_HANDS for worker in workers):

@@ -29,6 +29,7 @@ from muster.errors import NotFound, UpstreamFailed
 
 _MB = 1_048_576
 _APART_S = 0.25  # closer readings say little: the kernel counts time in ticks
+_KIN_S = 5.0  # all processes are read no more often, to see who is whose child where no cgroup tells it
 _SETTLED_S = 60  # by then a shell has become the program that it was to start
 _MODEL_OPTION = "--model"
 
@@ -77,6 +78,7 @@ class ProcessMonitor:
         self._proc = proc
         self._now_s = now_s
         self._known: dict[tuple[str, str, int], _Known] = {}
+        self._kin: _Kin | None = None
 
     def collect_all(self) -> list[ProcessFigures]:
         """Return the figures of all that run in the tree of cgroups."""
@@ -97,11 +99,20 @@ class ProcessMonitor:
 
     def read(self, watched: Sequence[Watched]) -> tuple[ProcessFigures, ...]:
         """Return the figures of those that live, and forget the others."""
-        kin = None if all(each.cgroup for each in watched) else _Kin(read_table(self._proc))
+        kin = None if all(each.cgroup for each in watched) else self._kin_of(watched)
         found = [figures for each in watched if (figures := self._read(each, kin)) is not None]
         kept = {(each.group, each.name, each.pid) for each in watched}
         self._known = {key: known for key, known in self._known.items() if key in kept}
         return tuple(found)
+
+    def _kin_of(self, watched: Sequence[Watched]) -> "_Kin":
+        """Read all processes when that is some time ago, or somebody is new; else only those that matter to us."""
+        now_s, kin = self._now_s(), self._kin
+        if kin is None or not 0 <= now_s - kin.at_s < _KIN_S or any(each.pid not in kin.table for each in watched):
+            kin = self._kin = _Kin(read_table(self._proc), now_s)
+        else:
+            kin.look_again([each.pid for each in watched], lambda pid: read_process(pid, self._proc))
+        return kin
 
     def _collect(self, instances: Iterable[tuple[str, str]]) -> list[ProcessFigures]:
         if self._cgroups is None:
@@ -255,8 +266,9 @@ def _first(processes: Sequence[Process]) -> Process:
 class _Kin:
     """All processes, and which of them belong together."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, at_s: float) -> None:
         self.table = table
+        self.at_s = at_s
         self._children = children_of(table)
         self._sessions: dict[int, list[int]] = {}
         for process in table.values():
@@ -265,7 +277,16 @@ class _Kin:
     def of(self, pid: int) -> list[Process]:
         """Return it, those below it, and those of its session."""
         roots = {pid, *self._sessions.get(pid, [])} & self.table.keys()
-        return [self.table[each] for each in set(with_descendants(roots, self._children))]
+        return [self.table[each] for each in set(with_descendants(roots, self._children)) if each in self.table]
+
+    def look_again(self, pids: Iterable[int], read: Callable[[int], Process | None]) -> None:
+        """Read those that belong to these anew; who is gone, or another by now, belongs to nobody."""
+        for process in [process for pid in pids for process in self.of(pid)]:
+            now = read(process.pid)
+            if now is not None and now.started == process.started:
+                self.table[process.pid] = now
+            else:
+                self.table.pop(process.pid, None)
 
 
 def _cgroup_cpu_s(cgroup: Path | None) -> float | None:

@@ -101,7 +101,8 @@ class AmqpLink:
         interval_ms = round(message.heartbeat_interval_s * 1000)
         if self._told.superseded and self._clock.monotonic_s() > self._superseded_until_s:
             self._told = replace(self._told, superseded=False)
-        return replace(self._told, next_heartbeat_ms=interval_ms)
+        # What goes through a broker is told at length: others may read it too.
+        return replace(self._told, next_heartbeat_ms=interval_ms, takes_packed=False)
 
     async def report_events(self, message: AgentEvents) -> None:
         await self._publish(encode(message), EVENTS, EVENTS_KEY)

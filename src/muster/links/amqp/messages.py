@@ -16,6 +16,7 @@ from msgspec.structs import asdict, replace
 from muster.domain.gpu import Gpu
 from muster.domain.model import Model
 from muster.domain.node import Health, Node, NodeFacts, Phase, Resources
+from muster.domain.process import ProcessFigures
 from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import Worker
 from muster.errors import InvalidInput
@@ -73,6 +74,7 @@ class HeartbeatMessage(_FlatFacts, frozen=True, kw_only=True):
     services: Raw = Raw(_NULL)
     resources: Raw = Raw(_NULL)
     workers: Raw = Raw(_NULL)
+    processes: tuple[ProcessFigures, ...] = ()
     seq: int | None = None
     draining: bool | None = None
 
@@ -145,6 +147,7 @@ def heartbeat_body(message: Heartbeat, now_ms: int) -> bytes:
             "services": {service.name: service for service in message.services},
             "resources": ReportedResources(**asdict(message.resources), gpus=message.gpus, models_loaded=tuple(loaded)),
             "workers": message.workers,
+            "processes": message.processes,
             "timestamp": _rfc3339(now_ms),
             "boot_id": message.boot_id,
             "seq": message.seq,
@@ -229,6 +232,7 @@ def read_heartbeat(message: HeartbeatMessage, known: Node | None, new_boot: NewB
         gpus=gpus,
         workers=workers,
         services=services,
+        processes=message.processes,
         # Who does not say has nothing to be corrected.
         draining=draining if draining is not None else (known.draining if known else False),
     )

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from muster.agent.gpus import owners
-from muster.agent.gpus.owners import Trace, Traces, join_owners, trace_process
+from muster.agent.gpus.owners import Services, Trace, Traces, join_owners, trace_process
 from muster.domain.gpu import GpuOwner
 from muster.domain.service import Service, ServiceStatus
 
@@ -23,7 +23,7 @@ def process(pid: int, name: str = "python3", memory_mb: int | None = 100, load: 
 
 
 def joined(*processes: GpuOwner, traces: Mapping[int, Trace], services: tuple[Service, ...]) -> tuple[GpuOwner, ...]:
-    return join_owners(processes, services, lambda process: traces.get(process.pids[0], Trace()))
+    return join_owners(processes, Services(services), lambda process: traces.get(process.pids[0], Trace()))
 
 
 def test_a_service_owns_the_processes_below_its_own() -> None:

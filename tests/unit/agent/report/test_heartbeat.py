@@ -11,8 +11,10 @@ from muster.agent import outbox as outboxes
 from muster.agent.outbox import Outbox
 from muster.agent.report.heartbeat import Pulse
 from muster.domain.node import NodeFacts
+from muster.domain.service import Service, ServiceStatus
 from muster.errors import InvalidInput, StoreUnavailable, Unauthorized, UpstreamFailed
 from muster.wire import Heartbeat, HeartbeatReply, Registration
+from muster.wire.packing import unpacked
 from tests.unit.agent.nodes import NODE, FakePlane
 from tests.unit.agent.virtual_time import LoopClock, in_virtual_time, time_passes, until
 
@@ -25,6 +27,7 @@ class Beating:
         self.seq = 0
         self.fault: Exception | None = None
         self.replies: list[HeartbeatReply] = []
+        self.services: tuple[Service, ...] = ()
         self.outbox = Outbox(NODE, LoopClock(), self._hurry)
         self.pulse = Pulse(
             NODE,
@@ -46,7 +49,7 @@ class Beating:
             fault, self.fault = self.fault, None
             raise fault
         self.seq += 1
-        return Heartbeat(facts=FACTS, boot_id="boot-a", seq=self.seq, heartbeat_interval_s=10.0)
+        return Heartbeat(facts=FACTS, boot_id="boot-a", seq=self.seq, heartbeat_interval_s=10.0, services=self.services)
 
     def gaps_s(self) -> list[float]:
         at_s = self.plane.beat_at_s
@@ -225,3 +228,17 @@ async def test_a_refusal_names_the_next_step_and_is_tried_again() -> None:
     assert len(refusals) > 1
     assert {entry["log_level"] for entry in refusals} == {"error"}
     assert "muster token create" in refusals[0]["next_step"]
+
+
+@in_virtual_time
+async def test_a_long_heartbeat_is_packed_for_a_control_plane_that_says_it_understands() -> None:
+    plane = FakePlane()
+    plane.reply = HeartbeatReply(next_heartbeat_ms=10_000, takes_packed=True)
+    names = [f"llama-{number}" for number in range(20)]
+    async with beating(plane) as node:
+        node.services = tuple(Service(name=name, connector="c", status=ServiceStatus.RUNNING) for name in names)
+        await time_passes(25)
+        plane.reply = HeartbeatReply(next_heartbeat_ms=10_000)  # an older one has taken its place
+        await time_passes(20)
+    assert [beat.packed is not None for beat in plane.heartbeats] == [False, True, True, True, False]
+    assert all([service.name for service in unpacked(beat).services] == names for beat in plane.heartbeats)

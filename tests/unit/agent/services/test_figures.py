@@ -1,5 +1,6 @@
 """Figures from a made /proc, so that it can be as odd as the real one sometimes is."""
 
+import itertools
 import os
 import subprocess
 from pathlib import Path
@@ -73,6 +74,19 @@ def test_children_count_and_others_do_not(machine: Machine) -> None:
     machine.process(99, 1, rss_mb=500)
     (figures,) = machine.monitor.read([LLAMA])
     assert (figures.processes, figures.rss_mb) == (4, 40.0)
+
+
+def test_who_belongs_to_whom_is_looked_for_now_and_then_and_how_they_do_each_time(machine: Machine) -> None:
+    machine.process(10)
+    machine.process(11, 10)
+    assert [figures.processes for figures in machine.monitor.read([LLAMA])] == [2]
+    machine.process(12, 10)
+    machine.process(11, 10, rss_mb=100)
+    machine.now_s += 1
+    (figures,) = machine.monitor.read([LLAMA])
+    assert (figures.processes, figures.rss_mb) == (2, 110.0)
+    machine.now_s += 5
+    assert [figures.processes for figures in machine.monitor.read([LLAMA])] == [3]
 
 
 def test_rates_are_those_since_the_reading_before(machine: Machine) -> None:
@@ -179,7 +193,7 @@ def test_a_model_is_what_the_command_line_says(command: str, model: str | None) 
 
 
 def test_where_there_is_no_proc_figures_come_from_elsewhere(tmp_path: Path) -> None:
-    now_s = iter([1.0, 2.0])
+    now_s = itertools.count(1.0)
     monitor = ProcessMonitor(None, tmp_path / "proc", lambda: next(now_s))
     watched = [
         Watched(name="me", group="me", pid=os.getpid()),
