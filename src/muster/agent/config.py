@@ -29,6 +29,17 @@ class ServiceTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     restarts_max: Annotated[int, Meta(ge=0)] = 5
 
 
+class BasicMachine(Struct, frozen=True, kw_only=True):
+    """The profile `basic-machine-local`: its ports, on loopback; 0: one that is free.
+
+    ComfyUI's is that of the first GPU; the others follow.
+    """
+
+    comfyui_port: int = 8188
+    simulation_port: int = 8299
+    process_list_port: int = 9092
+
+
 class AgentConfig(Struct, frozen=True, kw_only=True):
     """`attach` are (connector, url) of services that run already; `ignored_ports` are never looked at by discovery."""
 
@@ -51,6 +62,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     discover: bool = True
     ignored_ports: frozenset[int] = frozenset()
     services: tuple[ServiceTemplate, ...] = ()
+    profile: BasicMachine | None = None
     commands: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what `exec` may run, by name
     stop_timeout_s: float = 10.0
     look_every_s: float = 5.0  # at services

@@ -19,6 +19,7 @@ from muster.app.grpc_port import GrpcPort
 from muster.app.pool_workers import PoolWorkers
 from muster.app.process import StateFile, make_data_dir, url_of
 from muster.app.stack import Stack
+from muster.app.startup_channel import StartupChannel
 from muster.app.webhooks import Webhooks
 from muster.commands.book import CommandBook
 from muster.control.access import Access
@@ -45,6 +46,7 @@ from muster.devices.host import own_addresses
 from muster.domain.job import ClaimedJob
 from muster.errors import SetupError
 from muster.events.hub import Hub, HubLimits
+from muster.events.startup import CHANNEL
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
@@ -59,6 +61,7 @@ from muster.registry.lateness import Limits
 from muster.settings import Settings
 from muster.stores.embedded import DataDirLock, EmbeddedValkey
 from muster.stores.valkey import ValkeyStore
+from muster.stores.valkey.address import parse_address
 from muster.system import SystemClock, system_rng
 from muster.tls import Certificate
 from muster.wire.pools import LINK as V2_LINK
@@ -90,6 +93,8 @@ class ControlPlane:
         self._plane_id = new_id("plane", self._clock.now_ms(), self._rng)
         self._stack = Stack(settings.stop_timeout_s + _STOP_MARGIN_S)
         self._front: Front | None = None
+        self._embedded: EmbeddedValkey | None = None
+        self._store_at = ""  # without its password
         self.link: MemoryLink | None = None
         self.files: FileService | None = None
 
@@ -121,8 +126,10 @@ class ControlPlane:
         self.files = files = self._files(jobs)
         commands = await self._commands(store, fleet, recorder, jobs)
 
+        announce = StartupChannel(store.bus.announce).tell
+
         def ingest(link: str) -> Ingest:
-            return Ingest(fleet, commands, recorder, self._clock, link=link)
+            return Ingest(fleet, commands, recorder, self._clock, link=link, announce=announce)
 
         access = self._access(store)
         cloud = self._cloud(store, fleet, recorder, leader, lambda: gateway.stats().in_flight_by_worker)
@@ -176,8 +183,16 @@ class ControlPlane:
         await self._start_optional(cloud, fleet, pool_nodes, jobs, leader)
         self._front = front
         self.link = MemoryLink(ingest("memory"), jobs)
-        await self._stack.start(StateFile(settings.data_path, lambda: self.urls, lambda: grpc.url))
-        self._tell_fleet_api()
+        await self._stack.start(
+            StateFile(
+                settings.data_path,
+                lambda: self.urls,
+                lambda: grpc.url,
+                lambda: (self._store_at, self._store_pid),
+                settings.event_log_path,
+            )
+        )
+        self._tell_what_is_open()
 
     async def _start_optional(
         self, cloud: Cloud | None, fleet: Fleet, pool_nodes: PoolNodes | None, jobs: JobService, leader: Leader
@@ -196,11 +211,21 @@ class ControlPlane:
         jobs.on_stop(workers.stop_job)
         return workers
 
-    def _tell_fleet_api(self) -> None:
-        """Say it in the words that people look for in a proxy's log."""
-        where = self.urls[0] if self._settings.fleet_api_url else "off, only this machine is served"
-        told = f"Fleet API: {where}"
-        log.info(told)
+    def _tell_what_is_open(self) -> None:
+        """Say it in the words that people look for in a log."""
+        fleet_api = self.urls[0] if self._settings.fleet_api_url else "off, only this machine is served"
+        for told in (
+            f"Redis connected: {self._store_at}",
+            f"HTTP server started on {', '.join(self.urls)}",
+            "WebSocket endpoints active: /ws/monitor/{id}, /ws/client/{id}",
+            f"Machine event subscription active: {CHANNEL}",
+            f"Fleet API: {fleet_api}",
+        ):
+            log.info(told)
+
+    @property
+    def _store_pid(self) -> int | None:
+        return self._embedded.pid if self._embedded is not None else None
 
     async def _open_store(self) -> ValkeyStore:
         make_data_dir(self._settings.data_path)
@@ -208,7 +233,7 @@ class ControlPlane:
         url = self._settings.valkey_url
         if not url:
             self._progress("starting the embedded Valkey", None)
-            embedded = EmbeddedValkey(self._settings.data_path)
+            self._embedded = embedded = EmbeddedValkey(self._settings.data_path)
             await self._stack.start(embedded)
             url = embedded.url
         store = await ValkeyStore.open(
@@ -218,6 +243,7 @@ class ControlPlane:
             commands_ended_max=self._settings.commands_ended_max,
         )
         self._stack.add(store.close)
+        self._store_at = parse_address(url).shown
         return store
 
     def _jobs(self, store: ValkeyStore, may_begin: Callable[[WorkerId, ClaimedJob], bool]) -> JobService:

@@ -20,6 +20,9 @@ class Running(Struct, frozen=True):
     version: str
     log: str | None = None
     grpc: str | None = None  # where agents' gRPC links end
+    store: str | None = None
+    store_pid: int | None = None  # of the embedded one
+    event_log: str | None = None
 
     @property
     def url(self) -> str:

@@ -1,11 +1,14 @@
 """What agents say, stamped with our own time and handed to the registry."""
 
+from collections.abc import Awaitable, Callable, Sequence
+
 import msgspec
 
 from muster.clock import Clock
 from muster.control.commands import CommandService
 from muster.control.fleet.fleet import Fleet
 from muster.control.recorder import Recorder
+from muster.domain.event import Event
 from muster.errors import Forbidden, InvalidInput
 from muster.ids import check_node_id
 from muster.wire import (
@@ -22,6 +25,8 @@ from muster.wire import (
     RegistrationReply,
 )
 
+Announce = Callable[[Sequence[Event]], Awaitable[None]]
+
 _INTERVAL_S_MAX = 3600.0
 _EVENTS_MAX = 1000
 
@@ -29,12 +34,23 @@ _EVENTS_MAX = 1000
 class Ingest:
     """A NodeLink: every link ends here. `link` is the name under which a node's record says how it came."""
 
-    def __init__(self, fleet: Fleet, commands: CommandService, recorder: Recorder, clock: Clock, *, link: str) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        commands: CommandService,
+        recorder: Recorder,
+        clock: Clock,
+        *,
+        link: str,
+        announce: Announce | None = None,
+    ) -> None:
+        """`announce` hears the events of agents as well."""
         self._fleet = fleet
         self._commands = commands
         self._recorder = recorder
         self._clock = clock
         self._link = link
+        self._announce = announce
 
     async def register(self, message: Registration) -> RegistrationReply:
         check_node_id(message.facts.node_id)
@@ -64,9 +80,10 @@ class Ingest:
         if len(message.events) > _EVENTS_MAX:
             raise InvalidInput(f"at most {_EVENTS_MAX} events at a time, got {len(message.events)}", field="events")
         now_ms = self._clock.now_ms()
-        self._recorder.emit(
-            msgspec.structs.replace(event, key=message.node_id, at_ms=now_ms) for event in message.events
-        )
+        events = [msgspec.structs.replace(event, key=message.node_id, at_ms=now_ms) for event in message.events]
+        self._recorder.emit(events)
+        if self._announce is not None:
+            await self._announce(events)
 
     async def deregister(self, message: Deregistration) -> None:
         check_node_id(message.node_id)
