@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from muster.cli.client import Client, Refused, Unreachable
 from muster.cli.machine_part import MachinePart, find_machine
-from muster.cli.running import Running, find_running, process_of
+from muster.cli.running import Running, ends_within, find_running, process_of
 from muster.domain.node import Phase
 from muster.errors import SetupError
 from muster.settings import Settings
@@ -111,18 +111,18 @@ def stop(running: Running, settings: Settings) -> None:
     timeout_s = settings.stop_timeout_s + STOP_MARGIN_S
     try:
         process.terminate()
-        process.wait(timeout_s)
+        ended = ends_within(process, timeout_s)
     except psutil.NoSuchProcess:
         return
     except psutil.AccessDenied:
         raise SetupError(
             f"pid {running.pid} belongs to {process.username()}", next_step="run `muster down` as that user"
         ) from None
-    except psutil.TimeoutExpired:
+    if not ended:
         raise SetupError(
             f"pid {running.pid} still runs {timeout_s:g} s after it was told to stop",
             next_step=f"look at {running.log or 'its log'}; `kill -9 {running.pid}` ends it and loses nothing stored",
-        ) from None
+        )
 
 
 def _spawn(log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -10,7 +10,7 @@ import msgspec
 import psutil
 from msgspec import Struct
 
-from muster.cli.running import Running
+from muster.cli.running import Running, ends_within
 from muster.errors import SetupError
 
 STACK_FILE = "stack.json"
@@ -91,11 +91,8 @@ def _end(process: psutil.Process, timeout_s: float) -> None:
     try:
         for stop in (process.terminate, process.kill):
             stop()
-            try:
-                process.wait(timeout_s)
-            except psutil.TimeoutExpired:
-                continue
-            return
+            if ends_within(process, timeout_s):
+                return
     except psutil.NoSuchProcess:
         return
     except psutil.AccessDenied:

@@ -1,5 +1,6 @@
 """The Muster that runs on a data directory: what it wrote about itself, believed only while its process lives."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import psutil
 from msgspec import Struct
 
 STATE_FILE = "muster.json"
+_LOOK_EVERY_S = 0.02
 _STARTED_TOLERANCE_MS = 2000  # the kernel's start time of a process is coarser than the clock
 
 
@@ -48,3 +50,16 @@ def process_of(running: Running) -> psutil.Process | None:
     except psutil.Error:
         return None
     return process if is_older and is_ours and is_alive else None
+
+
+def ends_within(process: psutil.Process, timeout_s: float) -> bool:
+    """Wait for its end; one whose parent has not asked how it ended has ended as well."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE or not process.is_running():
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(_LOOK_EVERY_S)
+    return False
