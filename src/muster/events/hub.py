@@ -347,7 +347,7 @@ class Hub:
 
     async def _flush(self) -> None:
         """Frame what changed since the last look. Only the last frame of a complete flush carries the log's id."""
-        newest = self._newest
+        newest, startups = self._newest, list(self._startups)
         jobs = list(self._dirty_jobs)[: self._limits.jobs_per_flush]
         for job_id in jobs:
             del self._dirty_jobs[job_id]
@@ -355,7 +355,7 @@ class Hub:
         shown_jobs = await self._jobs_now(jobs) if jobs and self._monitors else ()
         nodes, self._dirty_nodes = self._dirty_nodes, set()
         progress, self._progress = self._progress, {}
-        startups, self._startups = self._startups, []
+        del self._startups[: len(startups)]
         frames: list[tuple[Concerns, Any]] = []
         for node_id in sorted(nodes):
             body = _machine_body(node_id, self._scenery.machine(node_id))

@@ -1,4 +1,4 @@
-"""The document's full stack, started by its one command: what only looks shares one, what breaks something has its own."""
+"""The full stack of the document, by its one command: what only looks shares one, what breaks it has its own."""
 
 import json
 import os

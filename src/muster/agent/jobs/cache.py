@@ -13,7 +13,7 @@ class Cleaned(Struct, frozen=True):
 
 def clean(folder: Path) -> Cleaned:
     """Leave it empty: what lies there is of attempts that ended without us."""
-    sizes = [path.lstat().st_size for path in folder.rglob("*") if not path.is_dir()] if folder.is_dir() else []
+    sizes = [path.lstat().st_size for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return Cleaned(len(sizes), sum(sizes))
