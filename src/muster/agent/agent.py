@@ -118,17 +118,7 @@ class Agent:
         self._sampler = Sampler(
             self._state, self._boot_id, interval_s, devices.host, self._gpus, self._board, self._crew
         )
-        self._pulse = Pulse(
-            config.node_id,
-            nodes,
-            self._registration,
-            self._sample,
-            self._outbox,
-            self._hear,
-            clock,
-            rng,
-            interval_s=interval_s,
-        )
+        self._pulse = self._pulse_over(nodes)
         self._attachments = Attachments(config.attach, self._around)
         self._running: list[Lifecycle] = []  # in the order of their start
         self._startup: asyncio.Task[None] | None = None
@@ -224,6 +214,19 @@ class Agent:
             Step(name="start_workers", run=self._start_workers, required=True),
             Step(name="attach_services", run=self._attach_services, phase=Phase.CONFIGURING),
         ]
+
+    def _pulse_over(self, link: NodeLink) -> Pulse:
+        return Pulse(
+            self._config.node_id,
+            link,
+            self._registration,
+            self._sample,
+            self._outbox,
+            self._hear,
+            self._clock,
+            self._around.rng,
+            interval_s=self._config.heartbeat_interval_s,
+        )
 
     def _startup_of(self, profile: BasicMachine) -> basic_machine.Startup:
         own = basic_machine.OwnSteps(

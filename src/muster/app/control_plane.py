@@ -119,14 +119,13 @@ class ControlPlane:
         recorder = Recorder(store.nodes, store.log)
         fleet = Fleet(self._book(), recorder, self._clock)
         fleet.load(await store.nodes.load())
+        announce = StartupChannel(store.bus.announce).tell
         peers, leader = self._beside_others(store, fleet, recorder)
         load = GatewayLoad(lambda: gateway.stats().in_flight_by_worker, store.bus, self._clock, self._plane_id)
         background = Background(fleet, fleet.nodes, load.in_flight)
         jobs = self._jobs(store, background.may_begin)
         self.files = files = self._files(jobs)
         commands = await self._commands(store, fleet, recorder, jobs)
-
-        announce = StartupChannel(store.bus.announce).tell
 
         def ingest(link: str) -> Ingest:
             return Ingest(fleet, commands, recorder, self._clock, link=link, announce=announce)
@@ -169,7 +168,7 @@ class ControlPlane:
             broken_connectors=self._broken_connectors,
         )
         certificate = await self._certificate()
-        front = self._front_for(gateway, plane, certificate)
+        self._front = front = self._front_for(gateway, plane, certificate)
         grpc = GrpcPort(settings, certificate, fleet, access, ingest("grpc"), jobs, self._clock)
         broker = Broker(settings, fleet, commands, recorder, ingest("amqp"))
         # The hub and the services of jobs and commands stop before the front: they end the streams and waits that would
@@ -181,17 +180,8 @@ class ControlPlane:
         ):
             await self._stack.start(service)
         await self._start_optional(cloud, fleet, pool_nodes, jobs, leader)
-        self._front = front
         self.link = MemoryLink(ingest("memory"), jobs)
-        await self._stack.start(
-            StateFile(
-                settings.data_path,
-                lambda: self.urls,
-                lambda: grpc.url,
-                lambda: (self._store_at, self._store_pid),
-                settings.event_log_path,
-            )
-        )
+        await self._stack.start(self._state_file(grpc))
         self._tell_what_is_open()
 
     async def _start_optional(
@@ -210,6 +200,16 @@ class ControlPlane:
         workers = PoolWorkers(fleet, nodes, jobs, self._clock, self._rng, leads=lambda: leader.leads)
         jobs.on_stop(workers.stop_job)
         return workers
+
+    def _state_file(self, grpc: GrpcPort) -> StateFile:
+        settings = self._settings
+        return StateFile(
+            settings.data_path,
+            lambda: self.urls,
+            lambda: grpc.url,
+            lambda: (self._store_at, self._store_pid),
+            settings.event_log_path,
+        )
 
     def _tell_what_is_open(self) -> None:
         """Say it in the words that people look for in a log."""

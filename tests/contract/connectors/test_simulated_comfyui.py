@@ -110,7 +110,7 @@ async def test_messages_come_in_comfyuis_order(session: aiohttp.ClientSession, r
     async with session.ws_connect(f"{comfyui.url}/ws?clientId=me") as socket:
         async with session.post(f"{comfyui.url}/prompt", json=graph(steps=1) | {"client_id": "me"}) as answer:
             prompt_id = (await answer.json())["prompt_id"]
-        messages = []
+        messages: list[dict[str, Any]] = []
         async with asyncio.timeout(10):
             while not (messages and messages[-1]["type"] == "executing" and messages[-1]["data"]["node"] is None):
                 messages.append(await socket.receive_json())
@@ -165,7 +165,7 @@ async def test_a_cancelled_job_leaves_nothing_that_runs_or_waits(session: aiohtt
     await asyncio.gather(*runs, return_exceptions=True)
 
     async def idle() -> bool:
-        return (await read(session, f"{comfyui.url}/queue")) == {"queue_running": [], "queue_pending": []}
+        return bool(await read(session, f"{comfyui.url}/queue") == {"queue_running": [], "queue_pending": []})
 
     await eventually(idle)
 

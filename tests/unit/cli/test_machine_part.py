@@ -27,7 +27,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def part(**changes: Any) -> MachinePart:
-    return MachinePart(**({"machine_id": "m", "log": "machine.log", "started_at_ms": 7} | changes))
+    return MachinePart(machine_id="m", log="machine.log", started_at_ms=7, **changes)
 
 
 def created_at_ms(pid: int) -> int:
@@ -88,7 +88,7 @@ def test_every_part_is_listed_when_nothing_runs() -> None:
 
 
 def test_the_parts_of_one_process_have_its_pid(tmp_path: Path) -> None:
-    node = {"node_id": "n", "phase": "ready", "reason": None, "address": "10.0.0.1", "services": []}
+    node: dict[str, Any] = {"node_id": "n", "phase": "ready", "reason": None, "address": "10.0.0.1", "services": []}
     parts = by_name(running_parts(RUNNING, None, node, tmp_path))
     assert {parts[name].pid for name in ("control plane", "gateway", "monitor", "machine n")} == {os.getpid()}
     assert (parts["gateway"].address, parts["monitor"].address) == ("http://h:1/v1", "http://h:1/")

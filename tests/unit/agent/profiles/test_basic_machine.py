@@ -182,6 +182,6 @@ async def test_an_installer_that_cannot_run_says_what_it_was_told(
     monkeypatch.undo()
     monkeypatch.setattr(basic_machine, "_SIMULATED", "no.such.module")
     machine = MadeUp(1, tmp_path)
-    with pytest.raises(StartupFailed, match="no.such.module cannot be run"):
+    with pytest.raises(StartupFailed, match=r"no\.such\.module cannot be run"):
         await machine.come_up()
     assert ("service_failed", "comfyui-installer") in machine.told.short
