@@ -9,6 +9,7 @@ import sys
 from enum import StrEnum
 from pathlib import Path
 
+from muster.access.roles import Role
 from muster.domain.job import ACTIVE, TERMINAL, JobStatus
 from muster.domain.node import Health, Phase
 from muster.domain.service import ServiceStatus
@@ -24,6 +25,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     "WORKER_STATUS": WorkerStatus,
     "SERVICE_STATUS": ServiceStatus,
     "JOB_STATUS": JobStatus,
+    "ROLE": Role,
 }
 JOB_SETS = {"JOB_ACTIVE": ACTIVE, "JOB_TERMINAL": TERMINAL}
 

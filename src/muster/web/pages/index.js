@@ -2,9 +2,11 @@
 
 import { html } from "../core/view.js";
 import { route } from "../core/route.js";
+import { AccessPage } from "./access.js";
 import { Fleet, inFull } from "./fleet.js";
-import { Jobs } from "./jobs.js";
+import { Jobs, JobsBeside } from "./jobs.js";
 import { NodePage } from "./node.js";
+import { QueuesPage } from "./queues.js";
 
 /**
  * `machines` are those needed in full where there are too many for all; `jobs` whether those of all machines matter.
@@ -21,7 +23,7 @@ export const PAGES = {
     title: "Fleet",
     href: "#/",
     interest: () => ({ machines: inFull.value, jobs: true }),
-    draw: () => html`<div class="overview"><${Fleet} /><${Jobs} /></div>`,
+    draw: () => html`<div class="overview"><${Fleet} /><${JobsBeside} /></div>`,
   },
   node: {
     title: "Node",
@@ -30,6 +32,8 @@ export const PAGES = {
     draw: NodePage,
   },
   jobs: { title: "Jobs", href: "#/jobs", interest: () => ({ machines: [], jobs: true }), draw: () => html`<${Jobs} />` },
+  queues: { title: "Queues", href: "#/queues", interest: nothing, draw: QueuesPage },
+  access: { title: "Tokens", href: "#/access", interest: nothing, draw: AccessPage },
 };
 
 /** @returns {Page} */

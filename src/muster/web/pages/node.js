@@ -42,11 +42,9 @@ function PullModel({ id }) {
 function Services({ id, machine: m }) {
   return html`<section class="panel"><h3>Services</h3>
     ${m.service_details.length === 0 && html`<p class="quiet">None.</p>`}
-    <ul class="services" aria-label="Services">${m.service_details.map((service) => html`<div class="with-action" key=${service.name}>
-      <${ServiceRow} service=${service} />
-      ${service.managed && html`<${Act} label="Restart" question="Stop and start ${service.name}?" yes="Restart it" no="No"
-        onSure=${() => send(id, "restart_service", { service: service.name })} />`}
-    </div>`)}</ul>
+    ${m.service_details.length > 0 && html`<ul class="services" aria-label="Services">${m.service_details.map((service) => html`<${ServiceRow}
+      key=${service.name} service=${service} action=${service.managed && html`<${Act} label="Restart"
+        question="Stop and start ${service.name}?" yes="Restart it" no="No" onSure=${() => send(id, "restart_service", { service: service.name })} />`} />`)}</ul>`}
     <${PullModel} id=${id} />
   </section>`;
 }

@@ -69,8 +69,8 @@ export function Gpus({ machine: { gpus, gpu_count: count } }) {
   </section>`;
 }
 
-/** @param {{service: Service}} props */
-export function ServiceRow({ service: s }) {
+/** @param {{service: Service, action?: unknown}} props */
+export function ServiceRow({ service: s, action = null }) {
   // Where some are only on disk, those in memory are said to be loaded.
   const mixed = s.models.some((model) => model.resident === false);
   const models = s.models.map((model) => (mixed && model.resident ? `${model.name} (loaded)` : model.name));
@@ -82,6 +82,7 @@ export function ServiceRow({ service: s }) {
       ${s.connector !== s.name && html`<span class="quiet">${s.connector}</span>`}
       ${s.restarts > 0 && html`<span class="tag">${counted(s.restarts, "restart")}</span>`}
       ${s.slots != null && html`<span class="end">${s.slots_busy ?? "?"} of ${counted(s.slots, "slot")} busy</span>`}
+      ${action && html`<span class="end">${action}</span>`}
     </div>
     ${models.length > 0 &&
     html`<p class="models" title=${models.join("\n")}>

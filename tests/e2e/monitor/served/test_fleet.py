@@ -1,11 +1,9 @@
 """The page against the real API and hub: the scripted server of the other tests could be wrong about either."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
 from muster.domain.command import CommandStatus
 from muster.domain.gpu import Gpu
@@ -15,30 +13,12 @@ from muster.domain.worker import Worker, WorkerStatus
 from muster.errors import MusterError
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.wire import CommandReport, CommandReports, Outcome, OutcomeKind, ProgressReport, ProgressReports
-from tests.e2e.monitor.conftest import ARTIFACTS, Watched
+from tests.e2e.monitor.conftest import ARTIFACTS
 from tests.e2e.monitor.test_live import card, lane
-from tests.integration.api.conftest import Served, serving
+from tests.integration.api.conftest import Served
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def served() -> AsyncIterator[Served]:
-    async with serving() as served:
-        yield served
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def page(browser: Browser, served: Served) -> AsyncIterator[Page]:
-    context = await browser.new_context(viewport={"width": 1440, "height": 960})
-    watched = Watched(await context.new_page())
-    await watched.page.goto(served.url)
-    await expect(watched.page.locator(".connection")).to_have_text("live")
-    yield watched.page
-    surprises = watched.surprises
-    await context.close()
-    assert not surprises
 
 
 async def test_nodes_of_the_registry_are_shown_live(page: Page, served: Served) -> None:
