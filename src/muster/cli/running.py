@@ -10,6 +10,7 @@ from msgspec import Struct
 
 STATE_FILE = "muster.json"
 _LOOK_EVERY_S = 0.02
+_LOOKS_AT_ENDED = 200  # four seconds, in which its parent may let go of it
 _STARTED_TOLERANCE_MS = 2000  # the kernel's start time of a process is coarser than the clock
 
 
@@ -53,13 +54,15 @@ def process_of(running: Running) -> psutil.Process | None:
 
 
 def ends_within(process: psutil.Process, timeout_s: float) -> bool:
-    """Wait for its end; one whose parent has not asked how it ended has ended as well."""
+    """Wait for its end; one whose parent does not ask how it ended has ended as well."""
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+    seen_ended = 0
+    while time.monotonic() < deadline and seen_ended < _LOOKS_AT_ENDED:
         try:
-            if process.status() == psutil.STATUS_ZOMBIE or not process.is_running():
+            if not process.is_running():
                 return True
+            seen_ended += process.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return True
         time.sleep(_LOOK_EVERY_S)
-    return False
+    return seen_ended > 0

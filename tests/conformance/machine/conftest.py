@@ -89,8 +89,10 @@ class FullStack:
         return self
 
     def remove(self) -> None:
-        self.muster("down")
-        self.plane.kill()
+        if self.plane.process is not None:
+            self.plane.stop()
+        if (self.plane.data_dir / "muster.json").exists():
+            self.muster("down")
 
     def muster(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -19,7 +19,7 @@ def main() -> int:
 
     from aiohttp import web  # noqa: PLC0415 - the version is told without it
 
-    from muster.connectors.comfyui.simulated.server import SimulatedComfyUI  # noqa: PLC0415
+    from muster.connectors.comfyui.simulated.server import SimulatedComfyUI  # noqa: PLC0415 - as above
 
     sys.stdout.write(f"simulated ComfyUI {VERSION} on GPU {asked.gpu}: http://{asked.host}:{asked.port}\n")
     sys.stdout.flush()
