@@ -47,13 +47,14 @@ class FullStack:
         self._file = settings.data_path / STACK_FILE
         self._stack = Stack(settings.stop_timeout_s + _STOP_MARGIN_S)
         self._restarting: set[asyncio.Task[None]] = set()
+        self._one_restart = asyncio.Lock()
 
     async def start(self) -> None:
         self._tell(f"writing all events to {self._path}", None)
         await start_event_log(self._event_log, self._path, self._stack)
+        asyncio.get_running_loop().add_signal_handler(RESTART_SIGNAL, self._on_request)  # before anybody finds us
         self._tell(f"starting {self._machine_id}, its log is {self._machine.log_path}", None)
         await self._stack.start(self._machine)
-        asyncio.get_running_loop().add_signal_handler(RESTART_SIGNAL, self._on_request)
 
     async def stop(self) -> None:
         asyncio.get_running_loop().remove_signal_handler(RESTART_SIGNAL)
@@ -76,8 +77,9 @@ class FullStack:
         except (OSError, msgspec.DecodeError):
             changes = {}
         path.unlink(missing_ok=True)
-        self._tell(f"starting {self._machine_id} anew", None)
-        await self._machine.restart({f"MUSTER_{name.upper()}": value for name, value in changes.items()})
+        async with self._one_restart:
+            self._tell(f"starting {self._machine_id} anew", None)
+            await self._machine.restart({f"MUSTER_{name.upper()}": value for name, value in changes.items()})
 
     def _write(self) -> None:
         """Say what runs, so that others find it, and what we leave behind if we are killed."""

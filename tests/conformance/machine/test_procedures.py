@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import yaml
 
 from tests.conformance.machine.conftest import GPUS, MACHINE, FullStack, sequence_of, services_of, told
 
@@ -127,14 +128,23 @@ def test_7_3_the_simulation_answers(stack: FullStack) -> None:
     assert (health["status"], health["service"], len(health["workers"])) == ("ok", "simulation", GPUS)
 
 
-def test_7_4_the_images_own_check_finds_it_healthy(stack: FullStack) -> None:
+def finds_it_healthy(command: list[str], address: str, ours: str) -> bool:
+    """Run a container's own check on what stands here."""
+    assert command[0] == "python"
+    asked = [word.replace(address, ours) for word in command[1:]]
+    assert asked != command[1:]
+    return subprocess.run([sys.executable, *asked], timeout=30, check=False).returncode == 0
+
+
+def test_7_4_the_containers_own_checks_find_it_healthy(stack: FullStack) -> None:
+    machine = yaml.safe_load((ROOT / "deploy" / "compose.machine.yaml").read_text())["services"]["agent"]
+    assert machine["container_name"] == MACHINE
+    here = f"http://127.0.0.1:{stack.simulation_port}"
+    assert finds_it_healthy(machine["healthcheck"]["test"][1:], "http://127.0.0.1:8299", here)
     lines = (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
     (check,) = [line for line in lines if line.startswith("HEALTHCHECK")]
     command = json.loads(check[check.index("[") :])
-    assert command[0] == "python"
-    asked = [word.replace("http://127.0.0.1:8090", stack.plane.url) for word in command[1:]]
-    assert asked != command[1:]
-    assert subprocess.run([sys.executable, *asked], timeout=30, check=False).returncode == 0
+    assert finds_it_healthy(command, "http://127.0.0.1:8090", stack.plane.url)
 
 
 def test_e3_the_machine_has_its_gpus_and_services_at_the_top_level(stack: FullStack) -> None:
