@@ -175,6 +175,8 @@ def test_u4_the_worker_cache_is_cleaned_before_the_first_worker_starts(stack: Fu
 
 
 def test_f1_u_machine_id_is_read_and_reported_everywhere(stack: FullStack) -> None:
+    lines = [json.loads(line) for line in stack.machine_log.splitlines() if line.startswith("{")]
+    assert {line["node_id"] for line in lines if line["event"] == "registered"} == {MACHINE}
     assert {fact["key"] for fact in stack.facts() if fact["kind"] == "node_registered"} == {MACHINE}
     assert {worker["machine_id"] for worker in stack.state()["workers"]} == {MACHINE}
 

@@ -53,7 +53,7 @@ def taken_port() -> Iterator[socket.socket]:
         yield holder
 
 
-def test_3_3_and_f3_i_a_machine_started_anew_tells_all_again_for_the_gpus_that_it_has_then(
+def test_3_3_and_f1_s_and_f3_i_a_machine_started_anew_tells_all_again_for_the_gpus_that_it_has_then(
     own_stack: FullStack,
 ) -> None:
     own_stack.start().wait_until_ready()
@@ -73,6 +73,7 @@ def test_3_3_and_f3_i_a_machine_started_anew_tells_all_again_for_the_gpus_that_i
         own_stack.wait_until("ready", gpus)
         own_stack.wait_until_told(sequence_of(gpus), position)
         assert [machine["machine_id"] for machine in own_stack.state()["machines"]] == [MACHINE]
+        assert {worker["machine_id"] for worker in own_stack.state()["workers"]} == {MACHINE}
         assert set(own_stack.processes()) == {"orchestrator", *services_of(gpus)[3:]}
         assert not [process for process in old if process.is_running()]
     expected = [*sequence_of(GPUS), *sequence_of(4), *sequence_of(1)]

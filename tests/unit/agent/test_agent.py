@@ -10,6 +10,7 @@ import pytest
 
 from muster.agent.agent import Agent
 from muster.agent.config import ServiceTemplate
+from muster.agent.jobs.crew import Crew
 from muster.domain.gpu import GpuFault
 from muster.domain.node import Health, Phase
 from muster.domain.service import Service, ServiceStatus
@@ -103,6 +104,28 @@ async def test_gpus_that_cannot_be_read_do_not_keep_a_node_from_coming_up(tmp_pa
     ready = next(beat for beat in plane.heartbeats if beat.phase is Phase.READY)
     assert ready.status is Health.DEGRADED
     assert ready.reason == "read_devices: the driver hangs"
+
+
+@in_virtual_time
+async def test_a_node_whose_workers_cannot_start_is_not_ready_and_goes_on_saying_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start(_: Crew) -> None:
+        raise UpstreamFailed("no room for workers")
+
+    monkeypatch.setattr(Crew, "start", start)
+    plane = FakePlane()
+    async with running(plane, FakeQueue(), tmp_path):
+        await until(lambda: "startup_failed" in plane.kinds())
+        await until(lambda: plane.heartbeats[-1].phase is Phase.ERROR)
+        count = len(plane.heartbeats)
+        await until(lambda: len(plane.heartbeats) > count)
+    assert plane.told("startup_failed") == [{"step": "start_workers", "reason": "no room for workers"}]
+    assert "startup_complete" not in plane.kinds()
+    assert [told["phase"] for told in plane.told("machine_startup")] == ["starting"]
+    failed = next(beat for beat in plane.heartbeats if beat.phase is Phase.ERROR)
+    assert (failed.status, failed.workers) == (Health.UNHEALTHY, ())
+    assert failed.reason == "it did not come up: start_workers: no room for workers"
 
 
 @in_virtual_time
