@@ -152,9 +152,8 @@ def test_f4_s_a_machine_whose_service_does_not_start_is_not_ready_and_says_why(
         stack.remove()
 
 
-@pytest.mark.parametrize("gpus", ["0", "9"])
-def test_u1_a_machine_has_one_to_eight_gpus(own_stack: FullStack, gpus: str) -> None:
-    refused = own_stack.up(gpus=int(gpus))
+def test_u1_a_machine_has_one_to_eight_gpus(own_stack: FullStack) -> None:
+    refused = own_stack.up(gpus=9)
     assert refused.returncode == 1
     assert "1 to 8 GPUs" in refused.stderr
     assert "Next: " in refused.stderr
