@@ -36,6 +36,7 @@ _OTHER_NAMES = frozenset({"MUSTER_DEBUG"})
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _STRATEGIES = ("least_loaded", "round_robin", "random")
+_PROFILES = ("", "basic-machine-local")
 _LINKS = ("", "http", "grpc", "amqp")
 _AMQP_SCHEMES = ("amqp://", "amqps://")
 _CLOUDS = ("", "ec2")
@@ -151,6 +152,26 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     discover: Annotated[
         bool, Meta(description="Look for Ollama, llama.cpp, vLLM and ComfyUI at their usual ports.")
     ] = True
+
+    profile: Annotated[
+        str, Meta(description="A machine that is described already: `basic-machine-local`; empty: none.")
+    ] = ""
+    comfyui_port: Annotated[
+        int, Meta(ge=0, le=65_000, description="Profile: port of the first simulated ComfyUI, others follow; 0: free.")
+    ] = 8188
+    simulation_port: Annotated[
+        int, Meta(ge=0, le=65_535, description="Profile: port of the simulation's /health; 0: a free one.")
+    ] = 8299
+    process_list_port: Annotated[
+        int, Meta(ge=0, le=65_535, description="Profile: port of the process list, /pm2/list; 0: a free one.")
+    ] = 9092
+    event_log: Annotated[
+        str,
+        Meta(
+            description="File for all live events of the monitor, one a line; empty: with a profile "
+            "logs/monitorEventStream.log in the data directory, else none."
+        ),
+    ] = ""
 
     heartbeat_interval_s: Annotated[float, Meta(ge=0.1, le=3600, description="How often an agent reports.")] = 10.0
     queen_url: Annotated[
@@ -313,6 +334,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return Path(self.artifact_dir).expanduser().resolve()
 
     @property
+    def event_log_path(self) -> Path | None:
+        if self.event_log:
+            return Path(self.event_log).expanduser().resolve()
+        return self.data_path / "logs" / "monitorEventStream.log" if self.profile else None
+
+    @property
     def node_path(self) -> Path | None:
         return Path(self.node_file).expanduser().resolve() if self.node_file else None
 
@@ -470,6 +497,7 @@ def _time_rules(s: Settings) -> list[tuple[bool, str, str]]:
 
 def _word_rules(s: Settings) -> list[tuple[bool, str, str]]:
     return [
+        (s.profile in _PROFILES, f"unknown profile {s.profile!r}", f"use {' or '.join(filter(None, _PROFILES))}"),
         (
             s.num_gpus == "auto" or (s.num_gpus.isdigit() and int(s.num_gpus) <= _GPUS_MAX),
             f"num_gpus must be `auto` or 0 to {_GPUS_MAX}, got {s.num_gpus!r}",

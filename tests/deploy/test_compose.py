@@ -22,13 +22,16 @@ def composed() -> Any:
     return yaml.safe_load(text)
 
 
-@pytest.mark.parametrize("files", [FILES[:2], FILES])
+MACHINE = (*FILES[:2], "-f", "compose.machine.yaml")
+
+
+@pytest.mark.parametrize("files", [FILES[:2], FILES, MACHINE])
 def test_compose_takes_it(files: tuple[str, ...]) -> None:
     output_of(installed("docker-compose"), *files, "config", "-q", cwd=DEPLOY, env=SECRETS)
 
 
 def test_it_keeps_to_the_specification() -> None:
-    files = [DEPLOY / name for name in FILES if name.endswith(".yaml")]
+    files = [DEPLOY / name for name in dict.fromkeys((*FILES, *MACHINE)) if name.endswith(".yaml")]
 
     output_of(installed("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", *files)
 
@@ -40,6 +43,19 @@ def test_commands_and_settings_are_known(service: str) -> None:
     check_command(spec["command"])
     assert unknown_settings(spec["environment"]) == []
     load_settings(env=spec["environment"])
+
+
+def test_the_development_machine_has_a_name_a_profile_and_a_check() -> None:
+    text = output_of(installed("docker-compose"), *MACHINE, "config", cwd=DEPLOY, env=SECRETS)
+    agent = yaml.safe_load(text)["services"]["agent"]
+
+    check_command(agent["command"])
+    own = {name: value for name, value in agent["environment"].items() if name.startswith("MUSTER_")}
+    assert unknown_settings(own) == []
+    assert load_settings(env=agent["environment"]).num_gpus == "2"
+    assert agent["container_name"] == "basic-machine-local"
+    assert not agent["healthcheck"].get("disable")
+    assert "8299/health" in agent["healthcheck"]["test"][-1]
 
 
 def test_both_sides_speak_over_the_same_broker_with_the_secrets_that_were_given() -> None:

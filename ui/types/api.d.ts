@@ -202,6 +202,12 @@ type MonitorMessage =
   | { type: "full_state_snapshot"; data: MonitorState; timestamp: number }
   | { type: "machine_update"; machine: Machine; workers: Worker[] }
   | { type: "machine_removed"; machine_id: string }
+  | { type: "machine_startup"; machine_id: string; phase: string; timestamp: number }
+  | { type: "machine_startup_step"; machine_id: string; step: string; timestamp: number }
+  | { type: "machine_startup_complete"; machine_id: string; worker_count: number; timestamp: number }
+  | { type: "machine_startup_failed"; machine_id: string; step: string; reason: string; timestamp: number }
+  | { type: "service_started"; machine_id: string; service: string; timestamp: number }
+  | { type: "service_failed"; machine_id: string; service: string; reason: string; timestamp: number }
   | { type: "job_update"; job: Job }
   | { type: "job_progress"; job_id: string; progress: Progress }
   | { type: "periodic_status_update"; machine_id: string; status: string; last_seen: number; timestamp: number }

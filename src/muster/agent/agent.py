@@ -7,14 +7,17 @@ from typing import Any
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from muster.agent.board import ServiceBoard
 from muster.agent.commands import Action, CommandDesk
-from muster.agent.config import AgentConfig
+from muster.agent.config import AgentConfig, BasicMachine
 from muster.agent.gpus.gpus import Gpus, SimulatedGpus
 from muster.agent.identity import describe, local_address
+from muster.agent.jobs.cache import clean
 from muster.agent.jobs.crew import Crew
 from muster.agent.outbox import Outbox
+from muster.agent.profiles import basic_machine
 from muster.agent.programs import AllowedPrograms
 from muster.agent.report.heartbeat import Pulse
 from muster.agent.report.hive import HiveReport, Send
@@ -25,7 +28,7 @@ from muster.agent.services.cgroups import find_cgroups
 from muster.agent.services.launch import HealthCheck, Provisions
 from muster.agent.services.supervisor import Supervisor
 from muster.agent.services.template import instances, models_of
-from muster.agent.startup import Step, run_steps
+from muster.agent.startup import InOrder, StartupFailed, Step, run_steps
 from muster.agent.surroundings import Surroundings
 from muster.clock import Clock, Rng
 from muster.domain.node import Phase
@@ -65,10 +68,11 @@ class Backends(Struct, frozen=True, kw_only=True):
     files: FileLink | None = None  # None: jobs can neither keep files nor read any
     tracer: Tracer | None = None
     tell_queen: Send | None = None  # None: nobody listens to hives
+    work_dir: Path | None = None  # what attempts keep on the way
 
 
 class Agent:
-    """A Lifecycle. Once `start` returns the node is ready, whether the control plane was reached or not."""
+    """A Lifecycle. Once `start` returns the node is ready or has failed, control plane or not."""
 
     def __init__(
         self,
@@ -112,8 +116,10 @@ class Agent:
             self._board.services,
         )
         self._crew = Crew(
-            config, jobs, self._gpus, devices.host, self._state.facts.cpu_cores or 0, self._around, self.hurry
+            config, jobs, self._gpus, devices.host, self._state.facts.cpu_cores or 0, self._around, self._crew_changed
         )
+        self._profile = self._startup_of(config.profile) if config.profile else None
+        self._told_phase: Phase | None = None
         self._supervisor: Supervisor | None = None
         interval_s = config.heartbeat_interval_s
         self._logs = LogClerk(LogShelf(data_dir / "logs", clock), nodes.tell_logs, clock, sender=config.node_id)
@@ -121,17 +127,7 @@ class Agent:
         self._sampler = Sampler(
             self._state, self._boot_id, interval_s, devices.host, self._gpus, self._board, self._crew
         )
-        self._pulse = Pulse(
-            config.node_id,
-            nodes,
-            self._registration,
-            self._sample,
-            self._outbox,
-            self._hear,
-            clock,
-            rng,
-            interval_s=interval_s,
-        )
+        self._pulse = self._pulse_over(nodes)
         self._attachments = Attachments(config.attach, self._around)
         self._running: list[Lifecycle] = []  # in the order of their start
         self._startup: asyncio.Task[None] | None = None
@@ -190,25 +186,81 @@ class Agent:
         self._stop_reason = reason
         self._stop_asked.set()
 
+    def _crew_changed(self) -> None:
+        if self._profile is not None:
+            self._profile.show_workers()
+        self.hurry()
+
     def hurry(self) -> None:
         """Report soon: there is news, or a way to the control plane again."""
         self._pulse.hurry()
 
     async def _come_up(self) -> None:
         started_s = self._clock.monotonic_s()
-        steps = [
-            Step("identify", Phase.STARTING, self._identify),
-            Step("read_devices", Phase.STARTING, self._read_devices),
-            *([Step("load_connectors", Phase.STARTING, self._tell_broken)] if self._backends.broken_connectors else []),
-            Step("join_fleet", Phase.STARTING, self._join_fleet),
-            Step("fetch_models", Phase.CONFIGURING, self._fetch_models),
-            Step("start_services", Phase.CONFIGURING, self._start_services),
-            Step("attach_services", Phase.CONFIGURING, self._attach_services),
-            Step("start_workers", Phase.CONFIGURING, self._start_workers),
+        try:
+            self._state.problems = await run_steps(self._steps(), self._outbox, self._clock, self._come_to)
+        except StartupFailed as error:
+            self._state.problems = {error.step: error.message}
+            self._outbox.add("startup_failed", step=error.step, reason=error.message)
+            self._enter(Phase.ERROR)
+            return
+        self._come_to(Phase.READY)
+        took_s = round(self._clock.monotonic_s() - started_s, 2)
+        self._outbox.add("startup_complete", worker_count=len(self._crew.records()), took_s=took_s)
+
+    def _steps(self) -> list[Step]:
+        if self._profile is not None:
+            return self._profile.steps()
+        broken = [Step(name="load_connectors", run=self._tell_broken)] if self._backends.broken_connectors else []
+        return [
+            Step(name="identify", run=self._identify),
+            Step(name="read_devices", run=self._read_devices),
+            *broken,
+            Step(name="join_fleet", run=self._join_fleet),
+            Step(name="fetch_models", run=self._fetch_models),
+            Step(name="start_services", run=self._start_services),
+            Step(name="start_workers", run=self._start_workers, required=True),
+            Step(name="attach_services", run=self._attach_services, phase=Phase.CONFIGURING),
         ]
-        self._state.problems = await run_steps(steps, self._outbox, self._clock, self._enter)
-        self._outbox.add("node_ready", took_s=round(self._clock.monotonic_s() - started_s, 2))
-        self._enter(Phase.READY)
+
+    def _pulse_over(self, link: NodeLink) -> Pulse:
+        return Pulse(
+            self._config.node_id,
+            link,
+            self._registration,
+            self._sample,
+            self._outbox,
+            self._hear,
+            self._clock,
+            self._around.rng,
+            interval_s=self._config.heartbeat_interval_s,
+        )
+
+    def _startup_of(self, profile: BasicMachine) -> basic_machine.Startup:
+        own = basic_machine.OwnSteps(
+            identify=self._identify,
+            read_devices=self._read_devices,
+            join_fleet=self._join_fleet,
+            fetch_models=self._fetch_models,
+            start_services=self._start_services,
+            attach_services=self._attach_services,
+            start_workers=self._start_workers,
+        )
+        hands = basic_machine.Hands(
+            outbox=self._outbox,
+            board=self._board,
+            gpus=lambda: self._gpus.inventory,
+            workers=self._crew.records,
+            keep=self._run,
+            data_dir=self._data_dir,
+        )
+        return basic_machine.Startup(profile, own, hands)
+
+    def _come_to(self, phase: Phase) -> None:
+        if phase is not self._told_phase:
+            self._outbox.add("machine_startup", phase=phase.value, boot_id=self._boot_id)
+        self._told_phase = phase
+        self._enter(phase)
 
     async def _run(self, lifecycle: Lifecycle) -> None:
         self._running.append(lifecycle)  # first: what was half started is to be stopped as well
@@ -271,7 +323,9 @@ class Agent:
             adopt_within_s=self._config.adopt_within_s,
         )
         planned = instances(self._config.services, [gpu.index for gpu in self._gpus.inventory])
-        self._supervisor = Supervisor(planned, provisions, self._around)
+        # A profile's services are told in the order of their GPUs.
+        in_order = InOrder(self._outbox, [each.name for each in planned] if self._profile else [])
+        self._supervisor = Supervisor(planned, provisions, replace(self._around, outbox=in_order))
         await self._run(self._supervisor)
         return {"services": {service.name: service.status.value for service in self._board.services()}}
 
@@ -293,6 +347,10 @@ class Agent:
         return {"services": [service.name for service in self._board.services() if not service.managed]}
 
     async def _start_workers(self) -> dict[str, Any]:
+        if self._backends.work_dir is not None:
+            cleaned = asdict(await asyncio.to_thread(clean, self._backends.work_dir))
+            log.info("Worker cache cleaned", **cleaned)  # in the words that people look for in a machine's log
+            self._outbox.add("worker_cache_cleaned", **cleaned)
         await self._run(self._crew)
         return {"workers": [worker.worker_id for worker in self._crew.records()]}
 
@@ -351,6 +409,7 @@ class Agent:
             "shutdown": self._shut_down,
             "cancel_job": self._cancel_job,
             "restart_service": services.restart,
+            "stop_service": services.stop,
             "pull_model": services.pull_model,
             "unload_model": services.unload_model,
             "logs": services.logs,

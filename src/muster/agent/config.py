@@ -33,6 +33,17 @@ class ServiceTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     adopt: Literal["never", "after_crash", "after_stop"] = "after_crash"
 
 
+class BasicMachine(Struct, frozen=True, kw_only=True):
+    """The profile `basic-machine-local`: its ports, on loopback; 0: one that is free.
+
+    ComfyUI's is that of the first GPU; the others follow.
+    """
+
+    comfyui_port: int = 8188
+    simulation_port: int = 8299
+    process_list_port: int = 9092
+
+
 class AgentConfig(Struct, frozen=True, kw_only=True):
     """`attach` are (connector, url) of services that run already; `ignored_ports` are never looked at by discovery."""
 
@@ -56,6 +67,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     discover: bool = True
     ignored_ports: frozenset[int] = frozenset()
     services: tuple[ServiceTemplate, ...] = ()
+    profile: BasicMachine | None = None
     commands: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what `exec` may run, by name
     stop_timeout_s: float = 10.0
     adopt_within_s: float = 60.0  # how long services outlive an agent that was killed

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -13,6 +13,12 @@ from muster.ids import NodeId
 log = structlog.get_logger()
 
 EVENTS_MAX = 500
+
+
+class Teller(Protocol):
+    """Where facts are told."""
+
+    def add(self, kind: str, **data: Any) -> None: ...
 
 
 class Outbox:

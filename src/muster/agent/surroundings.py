@@ -6,7 +6,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from muster.agent.board import ServiceBoard
-from muster.agent.outbox import Outbox
+from muster.agent.outbox import Teller
 from muster.clock import Clock, Rng
 from muster.domain.trace import Tracer
 from muster.ports import Connector, FileLink
@@ -18,7 +18,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
     address: str
     connectors: Mapping[str, Connector]
     board: ServiceBoard
-    outbox: Outbox
+    outbox: Teller
     clock: Clock
     rng: Rng
     look_every_s: float

@@ -83,6 +83,7 @@ class ServiceView(Struct, frozen=True, kw_only=True):
     managed: bool
     pid: int | None
     gpu_index: int | None
+    started_at_ms: int | None
     restarts: int
     error: str | None
 
@@ -325,6 +326,7 @@ def service_view(service: Service) -> ServiceView:
         managed=service.managed,
         pid=service.pid,
         gpu_index=service.gpu_index,
+        started_at_ms=service.started_at_ms,
         restarts=service.restarts,
         error=service.error,
     )
@@ -467,7 +469,8 @@ def machine_view(node: Node, *, late: bool, now_ms: int) -> MachineView:
         cpu_cores=facts.cpu_cores,
         resources=resources_view(node.resources),
         services=sorted(
-            {name for worker in node.workers for name in worker.connectors} | {s.name for s in node.services}
+            {name for worker in node.workers for name in worker.connectors}
+            | {name for service in node.services for name in (service.name, service.connector)}
         ),
         service_details=[service_view(service) for service in node.services],
         models=model_names(node),

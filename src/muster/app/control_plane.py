@@ -24,6 +24,7 @@ from muster.app.plane_logs import PlaneLogs
 from muster.app.pool_workers import PoolWorkers
 from muster.app.process import StateFile, make_data_dir, url_of
 from muster.app.stack import Stack
+from muster.app.startup_channel import StartupChannel
 from muster.app.tracing import OtelTracer, open_tracer
 from muster.app.webhooks import Webhooks
 from muster.commands.book import CommandBook
@@ -54,6 +55,7 @@ from muster.devices.host import own_addresses
 from muster.domain.job import ClaimedJob
 from muster.errors import SetupError
 from muster.events.hub import Hub, HubLimits
+from muster.events.startup import CHANNEL
 from muster.events.telemetry import Telemetry, TelemetryLimits
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
@@ -69,6 +71,7 @@ from muster.registry.lateness import Limits
 from muster.settings import Settings
 from muster.stores.embedded import DataDirLock, EmbeddedValkey
 from muster.stores.valkey import ValkeyStore
+from muster.stores.valkey.address import parse_address
 from muster.system import SystemClock, system_rng
 from muster.tls import Certificate
 from muster.wire.hives import LINK as HIVE_LINK
@@ -102,6 +105,8 @@ class ControlPlane:
         self._stack = Stack(settings.stop_timeout_s + _STOP_MARGIN_S)
         self._front: Front | None = None
         self._tracer: OtelTracer | None = None
+        self._embedded: EmbeddedValkey | None = None
+        self._store_at = ""  # without its password
         self.link: MemoryLink | None = None
         self.files: FileService | None = None
 
@@ -127,6 +132,7 @@ class ControlPlane:
         recorder = Recorder(store.nodes, store.log)
         fleet = Fleet(self._book(), recorder, self._clock)
         fleet.load(await store.nodes.load())
+        announce = StartupChannel(store.bus.announce).tell
         peers, leader = self._beside_others(store, fleet, recorder)
         load = GatewayLoad(lambda: gateway.stats().in_flight_by_worker, store.bus, self._clock, self._plane_id)
         background = Background(fleet, fleet.nodes, load.in_flight)
@@ -135,7 +141,7 @@ class ControlPlane:
         self.files = files = self._files(jobs)
         commands = await self._commands(store, fleet, recorder, jobs)
         logs = PlaneLogs(settings, fleet, peers, store.bus, self._clock, self._rng, self._plane_id)
-        ingest = Ingests(fleet, commands, recorder, self._clock, logs.desk.take)
+        ingest = Ingests(fleet, commands, recorder, self._clock, take_logs=logs.desk.take, announce=announce)
         access = self._access(store)
         cloud = self._cloud(store, fleet, recorder, leader, lambda: gateway.stats().in_flight_by_worker)
         gateway = self._gateway(fleet, access, cloud, logs)
@@ -178,7 +184,7 @@ class ControlPlane:
             note=logs.note_request,
         )
         certificate = await self._certificate()
-        front = self._front_for(gateway, plane, certificate)
+        self._front = front = self._front_for(gateway, plane, certificate)
         grpc = GrpcPort(settings, certificate, fleet, access, ingest("grpc"), jobs, self._clock)
         broker = Broker(settings, fleet, commands, recorder, ingest("amqp"))
         logs.reach_nodes_by(commands, broker)
@@ -189,12 +195,7 @@ class ControlPlane:
             *(logs.desk, grpc, sweep, files, webhooks, batches, jobs, commands, hub, telemetry.stream, broker),
         )
         await self._start_optional(cloud, fleet, plane.pool_nodes, jobs, leader)
-        await self._announce(front, grpc, MemoryLink(ingest("memory"), jobs))
-
-    async def _start_tracer(self) -> None:
-        self._tracer = open_tracer(self._settings, "control-plane")
-        if self._tracer is not None:
-            await self._stack.start(self._tracer)
+        await self._announce(grpc, MemoryLink(ingest("memory"), jobs))
 
     async def _start_each(self, *services: Lifecycle) -> None:
         for service in services:
@@ -217,13 +218,36 @@ class ControlPlane:
         jobs.on_stop(workers.stop_job)
         return workers
 
-    async def _announce(self, front: Front, grpc: GrpcPort, link: MemoryLink) -> None:
-        """Say where we are, also in the words that people look for in a proxy's log."""
-        self._front, self.link = front, link
-        await self._stack.start(StateFile(self._settings.data_path, lambda: self.urls, lambda: grpc.url))
-        where = self.urls[0] if self._settings.fleet_api_url else "off, only this machine is served"
-        told = f"Fleet API: {where}"
-        log.info(told)
+    async def _announce(self, grpc: GrpcPort, link: MemoryLink) -> None:
+        self.link = link
+        await self._stack.start(self._state_file(grpc))
+        self._tell_what_is_open()
+
+    def _state_file(self, grpc: GrpcPort) -> StateFile:
+        settings = self._settings
+        return StateFile(
+            settings.data_path,
+            lambda: self.urls,
+            lambda: grpc.url,
+            lambda: (self._store_at, self._store_pid),
+            settings.event_log_path,
+        )
+
+    def _tell_what_is_open(self) -> None:
+        """Say it in the words that people look for in a log."""
+        fleet_api = self.urls[0] if self._settings.fleet_api_url else "off, only this machine is served"
+        for told in (
+            f"Redis connected: {self._store_at}",
+            f"HTTP server started on {', '.join(self.urls)}",
+            "WebSocket endpoints active: /ws/monitor/{id}, /ws/client/{id}",
+            f"Machine event subscription active: {CHANNEL}",
+            f"Fleet API: {fleet_api}",
+        ):
+            log.info(told)
+
+    @property
+    def _store_pid(self) -> int | None:
+        return self._embedded.pid if self._embedded is not None else None
 
     async def _open_tracer(self) -> OtelTracer | None:
         tracer = open_tracer(self._settings, "control-plane")
@@ -237,7 +261,7 @@ class ControlPlane:
         url = self._settings.valkey_url
         if not url:
             self._progress("starting the embedded Valkey", None)
-            embedded = EmbeddedValkey(self._settings.data_path)
+            self._embedded = embedded = EmbeddedValkey(self._settings.data_path)
             await self._stack.start(embedded)
             url = embedded.url
         store = await ValkeyStore.open(
@@ -248,6 +272,7 @@ class ControlPlane:
         )
         log.info("store_opened", url=mask(url), embedded=not self._settings.valkey_url)
         self._stack.add(store.close)
+        self._store_at = parse_address(url).shown
         return store
 
     def _jobs(

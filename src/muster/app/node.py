@@ -1,19 +1,19 @@
 """A node put together: settings and node file become an agent with its links, connectors and devices."""
 
-import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import aiohttp
 
 from muster.agent.agent import Agent, Backends, Devices
 from muster.agent.artifacts.artifacts import ArtifactCache
-from muster.agent.config import AgentConfig, ServiceTemplate
+from muster.agent.config import AgentConfig, BasicMachine, ServiceTemplate
 from muster.agent.identity import choose_node_id
 from muster.agent.node_file import NodeFile, load_node_file
+from muster.agent.profiles import basic_machine
 from muster.agent.report.hive import Send
 from muster.agent.services.attach import Identify
 from muster.agent.services.health import HttpHealth
@@ -28,6 +28,7 @@ from muster.devices.host import PsutilHost
 from muster.devices.machine_gpus import MachineGpus
 from muster.devices.simulated import SimulatedGpus
 from muster.domain.service import Service
+from muster.ids import NodeId
 from muster.links.http.queen import HttpQueen
 from muster.logs.own import speak_as, spoken_about
 from muster.ports import FileLink
@@ -50,11 +51,11 @@ def agent_config(
 ) -> AgentConfig:
     """Merge what the person set over what the node file says."""
     node = file.node
-    gpus = _given(settings, "num_gpus", None if node.gpus is None else str(node.gpus))
+    profile = profile_of(settings)
+    gpus = _num_gpus(settings, file, profile)
+    of_profile = basic_machine.templates(profile, settings.data_path) if profile else ()
     return AgentConfig(
-        node_id=choose_node_id(
-            settings.node_id or node.id or "", settings.machine_id, settings.instance_id, socket.gethostname()
-        ),
+        node_id=_node_id(settings, file),
         control_plane=control_plane,
         node_type=settings.node_type or node.node_type,
         address=settings.address or node.address,
@@ -68,18 +69,58 @@ def agent_config(
         customers=node.customers,
         heartbeat_interval_s=_given(settings, "heartbeat_interval_s", node.heartbeat_interval_s),
         queen_interval_s=settings.queen_interval_s,
-        num_gpus="auto" if gpus == "auto" else int(gpus),
+        num_gpus=gpus,
         worker_slots=_given(settings, "worker_slots", node.worker_slots),
         attach=(*node.attached, *_web_services(file), *parse_pairs(settings.attach, "attach")),
-        discover=_given(settings, "discover", node.discover),
+        discover=profile is None and _given(settings, "discover", node.discover),  # a profile says all that it has
         ignored_ports=frozenset(port for _, port in settings.listen_addresses),
-        services=(*file.services, *services),
+        services=(*file.services, *services, *of_profile),
+        profile=profile,
         commands=file.commands,
         stop_timeout_s=settings.stop_timeout_s,
         adopt_within_s=settings.adopt_within_s,
         cgroup_root=settings.cgroup_root,
         limits_required=settings.limits_required,
     )
+
+
+def check_machine(settings: Settings) -> NodeId:
+    """Return the id of the machine that the profile describes; SetupError when there cannot be such a one."""
+    file = _node_file(settings)
+    _num_gpus(settings, file, profile_of(settings))
+    return _node_id(settings, file)
+
+
+def _node_file(settings: Settings) -> NodeFile:
+    return load_node_file(settings.node_path, NODE_SECTIONS) if settings.node_path else NodeFile()
+
+
+def _node_id(settings: Settings, file: NodeFile) -> NodeId:
+    return choose_node_id(
+        settings.node_id or file.node.id or "",
+        settings.machine_id,
+        settings.instance_id,
+        basic_machine.NAME if settings.profile else socket.gethostname(),
+    )
+
+
+def profile_of(settings: Settings) -> BasicMachine | None:
+    if not settings.profile:
+        return None
+    return BasicMachine(
+        comfyui_port=settings.comfyui_port,
+        simulation_port=settings.simulation_port,
+        process_list_port=settings.process_list_port,
+    )
+
+
+def _num_gpus(settings: Settings, file: NodeFile, profile: BasicMachine | None) -> int | Literal["auto"]:
+    gpus = _given(settings, "num_gpus", None if file.node.gpus is None else str(file.node.gpus))
+    if profile is None:
+        return "auto" if gpus == "auto" else int(gpus)
+    count = basic_machine.GPUS if gpus == "auto" else int(gpus)
+    basic_machine.check_gpus(count)
+    return count
 
 
 def _given(settings: Settings, name: str, from_file: T | None) -> T:
@@ -156,7 +197,7 @@ class LocalNode:
     async def start(self) -> None:
         """Return once the node is ready; what failed on the way is on its record, with the reason."""
         settings = self._settings
-        file = load_node_file(settings.node_path, NODE_SECTIONS) if settings.node_path else NodeFile()
+        file = _node_file(settings)
         speak_as(agent_log(settings))
         self._session = session = aiohttp.ClientSession()
         self._services = services = aiohttp.ClientSession(trace_configs=[passing_on(), _correlating()])
@@ -175,7 +216,6 @@ class LocalNode:
         link = self._links or await self._open_link(config, session)
         files = self._files or open_file_link(settings, config.node_id, config.control_plane, session)
         work_dir = settings.data_path / _WORK_DIR
-        shutil.rmtree(work_dir, ignore_errors=True)  # what attempts left behind when we were killed
         found = node_connectors(services, system_rng(), file.sections, load_plugins(BUILT_IN_NAMES), work_dir)
         cache = ArtifactCache(settings.artifact_path)
         self.agent = Agent(
@@ -193,6 +233,7 @@ class LocalNode:
                 files=files,
                 tracer=tracer,
                 tell_queen=self._queen(session),
+                work_dir=work_dir,
             ),
             SystemClock(),
             system_rng(),
@@ -255,7 +296,7 @@ class LocalNode:
             return None
         if settings.model:
             return model
-        if file.services or file.node.attach or settings.attach:
+        if settings.profile or file.services or file.node.attach or settings.attach:
             return None
         own = {port for _, port in settings.listen_addresses}
         for port in set(USUAL_PORTS.values()) - own if settings.discover else ():

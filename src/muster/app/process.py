@@ -52,12 +52,23 @@ def run(main: Main) -> int:
 class StateFile:
     """A Lifecycle: says where this control plane listens, as long as it does."""
 
-    def __init__(self, data_dir: Path, urls: Callable[[], Sequence[str]], grpc: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        urls: Callable[[], Sequence[str]],
+        grpc: Callable[[], str | None],
+        store: Callable[[], tuple[str, int | None]],
+        event_log: Path | None = None,
+    ) -> None:
+        """`store` returns its address without a password, and its pid where it is our own."""
         self._path = data_dir / STATE_FILE
         self._urls = urls
         self._grpc = grpc
+        self._store = store
+        self._event_log = event_log
 
     async def start(self) -> None:
+        store, store_pid = self._store()
         body = {
             "pid": os.getpid(),
             "urls": self._urls(),
@@ -65,6 +76,9 @@ class StateFile:
             "started_at_ms": SystemClock().now_ms(),
             "version": __version__,
             "log": self._log_file(),
+            "store": store,
+            "store_pid": store_pid,
+            "event_log": str(self._event_log) if self._event_log else None,
         }
         part = self._path.with_suffix(".part")
         part.write_bytes(msgspec.json.encode(body))

@@ -8,15 +8,20 @@ from typing import Any
 import structlog
 
 from muster.app.control_plane import ControlPlane, Progress
+from muster.app.event_log import EventLog
+from muster.app.full_stack import FullStack, start_event_log, way_to
 from muster.app.logs import agent_log, configure_logs, plane_log
-from muster.app.node import UP_MODEL, LocalNode
+from muster.app.node import UP_MODEL, LocalNode, check_machine
 from muster.app.process import make_data_dir, run
+from muster.app.stack import Stack
 from muster.connectors.catalog import BUILT_IN_NAMES, job_kinds
 from muster.connectors.plugins import load_plugins
 from muster.logs.own import speak_as
 from muster.settings import Settings
 
 log = structlog.get_logger()
+
+_STOP_MARGIN_S = 30.0  # beyond what running work is given: services, and a last word to the control plane
 
 Ready = Callable[[Sequence[str], str | None], None]
 
@@ -37,27 +42,52 @@ def run_server(settings: Settings, progress: Progress | None = None) -> int:
 
 
 def run_up(settings: Settings, progress: Progress | None = None, ready: Ready | None = None) -> int:
-    """Run the control plane and an agent of this machine in one process, until a signal."""
+    """Run the control plane and an agent of this machine until a signal; with a profile, its machine beside us."""
     configure_logs(settings.log_level, shown="warning" if _is_watched(settings) else None)
     tell = progress or _log_progress
+    machine_id = check_machine(settings) if settings.profile else ""
 
     async def main(stopping: asyncio.Event) -> None:
         speak_as(plane_log(settings))
         plane = _control_plane(settings, tell)
         await plane.start()
-        node = LocalNode(settings, tell, plane.link, files=plane.files, default_model=UP_MODEL)
+        stack = Stack(settings.stop_timeout_s + _STOP_MARGIN_S)
         try:
-            await _until(stopping, node.start())
-            if not stopping.is_set() and ready is not None:
-                ready(plane.urls, next(iter(node.models), None))
-            await _until(stopping, node.told_to_stop())
-            await node.stop()  # by a command: this machine leaves its fleet, which goes on
+            if settings.profile:
+                await stack.start(FullStack(settings, plane.urls, machine_id, tell, lambda: _say_ready(ready, plane)))
+            else:
+                await _run_here(settings, plane, tell, ready, stack, stopping)
             await stopping.wait()
         finally:
-            await node.stop()
+            await stack.stop()
             await plane.stop()
 
     return run(main)
+
+
+async def _run_here(
+    settings: Settings,
+    plane: ControlPlane,
+    tell: Progress,
+    ready: Ready | None,
+    stack: Stack,
+    stopping: asyncio.Event,
+) -> None:
+    """Run the agent in this process, until it is told to leave its fleet, which goes on, or all is to stop."""
+    if (path := settings.event_log_path) is not None:
+        await start_event_log(EventLog(way_to(settings, plane.urls), path), path, stack)
+    node = LocalNode(settings, tell, plane.link, files=plane.files, default_model=UP_MODEL)
+    stack.add(node.stop)
+    await _until(stopping, node.start())
+    if not stopping.is_set():
+        _say_ready(ready, plane, next(iter(node.models), None))
+    await _until(stopping, node.told_to_stop())
+    await node.stop()
+
+
+def _say_ready(ready: Ready | None, plane: ControlPlane, model: str | None = None) -> None:
+    if ready is not None:
+        ready(plane.urls, model)
 
 
 def run_agent(settings: Settings, progress: Progress | None = None) -> int:

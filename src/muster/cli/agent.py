@@ -2,7 +2,7 @@ from typing import Annotated
 
 import typer
 
-from muster.cli.options import Attach, DataDir, Gpus, Model, NodeIdOption, settings_from
+from muster.cli.options import Attach, DataDir, Gpus, Model, NodeIdOption, Profile, settings_from
 
 
 def agent(
@@ -29,6 +29,7 @@ def agent(
     model: Model = None,
     gpus: Gpus = None,
     data_dir: DataDir = None,
+    profile: Profile = None,
 ) -> None:
     """Join this machine to a fleet. Its token, or a join token, is read from MUSTER_TOKEN."""
     settings = settings_from(
@@ -41,6 +42,7 @@ def agent(
         model=model,
         num_gpus=gpus,
         data_dir=data_dir,
+        profile=profile,
     )
     from muster.app import run_agent
 

@@ -4,14 +4,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 from msgspec import Struct
 
 from muster.cli.client import Client, Refused, Unreachable
-from muster.cli.running import Running, find_running, process_of
+from muster.cli.machine_part import MachinePart, find_machine
+from muster.cli.running import Running, ends_within, find_running, process_of
 from muster.domain.node import Phase
 from muster.errors import SetupError
 from muster.settings import Settings
@@ -48,30 +50,58 @@ def start(settings: Settings, flags: Mapping[str, str | None]) -> Running:
 
 
 class Machine(Struct, frozen=True):
-    """What became of this machine's own agent: the models it serves, and why it is not healthy."""
+    """What became of this machine's own agent: the models it serves, and why it is not healthy, or not even up."""
 
     models: Sequence[str]
     reason: str | None
+    failed: bool = False
 
 
-def wait_until_ready(running: Running, settings: Settings) -> Machine | None:
-    """Wait until this machine's own agent has come up; None when that takes too long, or we may not look."""
+def wait_until_ready(running: Running, settings: Settings, show: Callable[[str], None]) -> Machine | None:
+    """Wait until this machine's own agent has come up; None when that takes too long, or we may not look.
+
+    `show` is told how far it is.
+    """
     client = Client.at(running.url, settings)
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
-        if process_of(running) is None:
-            raise SetupError(
-                f"it ended while it started:\n{_last_lines(Path(running.log or os.devnull))}",
-                next_step=f"see all of it in {running.log}",
-            )
+        _refuse_ended(running, settings)
         try:
-            own = [node for node in client.get("/api/v1/nodes", limit=1000) if node["link"] == "memory"]
+            machine = find_machine(settings.data_path)
+            own = own_node(client, machine)
         except Refused:
             return None
-        if own and own[0]["phase"] not in _COMING_UP:
-            return Machine(own[0]["loaded_models"], own[0]["reason"])
+        if own is not None and own["last_seen_ms"] < (machine or running).started_at_ms:
+            own = None  # a record of its life before
+        if own is not None and own["phase"] not in _COMING_UP:
+            return Machine(own["loaded_models"], own["reason"], failed=own["phase"] == Phase.ERROR)
+        if own is not None and (runs := [each["name"] for each in own["services"] if each["status"] == "running"]):
+            show(f"{own['node_id']} is {own['phase']}; it runs {', '.join(runs)} ...")
         time.sleep(_LOOK_EVERY_S)
     return None
+
+
+def own_node(client: Client, machine: MachinePart | None) -> dict[str, Any] | None:
+    """Return this machine's own node: that of the profile's machine, or else that of the control plane's process."""
+    for node in client.get("/api/v1/nodes", limit=1000):
+        if node["node_id"] == machine.machine_id if machine else node["link"] == "memory":
+            return dict(node)
+    return None
+
+
+def _refuse_ended(running: Running, settings: Settings) -> None:
+    """Raise SetupError with the end of its log when it does not run any more, or its machine does not."""
+    if process_of(running) is None:
+        raise SetupError(
+            f"it ended while it started:\n{_last_lines(Path(running.log or os.devnull))}",
+            next_step=f"see all of it in {running.log}",
+        )
+    machine = find_machine(settings.data_path)
+    if machine is not None and machine.ended is not None and machine.pid is None:
+        raise SetupError(
+            f"{machine.machine_id} does not run: {machine.ended}:\n{_last_lines(Path(machine.log))}",
+            next_step=f"see all of it in {machine.log}; the same command once more starts it anew",
+        )
 
 
 def stop(running: Running, settings: Settings) -> None:
@@ -81,18 +111,18 @@ def stop(running: Running, settings: Settings) -> None:
     timeout_s = settings.stop_timeout_s + STOP_MARGIN_S
     try:
         process.terminate()
-        process.wait(timeout_s)
+        ended = ends_within(process, timeout_s)
     except psutil.NoSuchProcess:
         return
     except psutil.AccessDenied:
         raise SetupError(
             f"pid {running.pid} belongs to {process.username()}", next_step="run `muster down` as that user"
         ) from None
-    except psutil.TimeoutExpired:
+    if not ended:
         raise SetupError(
             f"pid {running.pid} still runs {timeout_s:g} s after it was told to stop",
             next_step=f"look at {running.log or 'its log'}; `kill -9 {running.pid}` ends it and loses nothing stored",
-        ) from None
+        )
 
 
 def _spawn(log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -33,6 +33,10 @@ Attach = Annotated[
     str | None,
     typer.Option("--attach", metavar="CONNECTOR=URL", help="Services that already run; several with commas."),
 ]
+Profile = Annotated[
+    str | None,
+    typer.Option("--profile", metavar="NAME", help="A machine that is described already: basic-machine-local."),
+]
 
 
 def settings_from(**flags: str | None) -> Settings:

@@ -1,12 +1,26 @@
 from typing import Any
 
 import typer
+from msgspec import to_builtins
 
 from muster.cli.client import Client, Refused, Unreachable
+from muster.cli.detached import own_node
+from muster.cli.machine_part import MachinePart, find_machine
 from muster.cli.options import AsJson, DataDir, settings_from
+from muster.cli.parts import running_parts, stopped_parts
 from muster.cli.running import Running, find_running
-from muster.cli.tables import ago, print_json, show_facts
+from muster.cli.tables import Column, ago, print_json, show_facts, show_rows
 from muster.settings import Settings
+
+_COLUMNS = (
+    Column("part", lambda part: part["name"]),
+    Column("status", lambda part: part["status"]),
+    Column("pid", lambda part: part["pid"]),
+    Column("address", lambda part: part["address"]),
+    Column("since", lambda part: ago(part["started_at_ms"])),
+    Column("log", lambda part: part["log"]),
+    Column("", lambda part: part["about"]),
+)
 
 
 def status(as_json: AsJson = False, data_dir: DataDir = None) -> None:
@@ -16,17 +30,21 @@ def status(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     found = _found(running, settings)
     if as_json:
         print_json(found)
-    elif running is None:
+        if running is None or "problem" in found:
+            raise typer.Exit(1)
+        return
+    if running is None:
         print(f"Not running on {settings.data_path}. Start it with: muster up --detach")
     else:
         _show(found)
+    show_rows(found["parts"], _COLUMNS, empty="")
     if running is None or "problem" in found:
         raise typer.Exit(1)
 
 
 def _found(running: Running | None, settings: Settings) -> dict[str, Any]:
     if running is None:
-        return {"running": False, "data_dir": str(settings.data_path)}
+        return {"running": False, "data_dir": str(settings.data_path), "parts": to_builtins(stopped_parts())}
     facts: dict[str, Any] = {
         "running": True,
         "pid": running.pid,
@@ -43,7 +61,16 @@ def _found(running: Running | None, settings: Settings) -> dict[str, Any]:
         facts["models"] = [model["name"] for model in client.get("/api/v1/models")]
     except (Unreachable, Refused) as error:
         facts["problem"] = f"{error.message}: {error.next_step}" if error.next_step else error.message
+    machine = find_machine(settings.data_path)
+    facts["parts"] = to_builtins(running_parts(running, machine, _own_node(client, machine), settings.data_path))
     return facts
+
+
+def _own_node(client: Client, machine: MachinePart | None) -> dict[str, Any] | None:
+    try:
+        return own_node(client, machine)
+    except (Unreachable, Refused):
+        return None
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -38,6 +38,9 @@ KINDS: dict[str, Kind] = {
     "restart_service": Kind(
         about="stop and start a service", args=(Arg("service", required=True),), for_any_boot=False, timeout_s=300.0
     ),
+    "stop_service": Kind(
+        about="stop a service until it is restarted", args=(Arg("service", required=True),), for_any_boot=False
+    ),
     "pull_model": Kind(about="fetch a model", args=(Arg("model", required=True), Arg("service")), timeout_s=3600.0),
     "unload_model": Kind(
         about="take a model out of memory", args=(Arg("model", required=True), Arg("service")), for_any_boot=False

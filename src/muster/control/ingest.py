@@ -1,6 +1,6 @@
 """What agents say, stamped with our own time and handed to the registry."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -8,6 +8,7 @@ from muster.clock import Clock
 from muster.control.commands import CommandService
 from muster.control.fleet.fleet import Fleet
 from muster.control.recorder import Recorder
+from muster.domain.event import Event
 from muster.errors import Forbidden, InvalidInput
 from muster.ids import check_node_id
 from muster.wire import (
@@ -27,6 +28,8 @@ from muster.wire import (
 )
 from muster.wire.packing import unpacked
 
+Announce = Callable[[Sequence[Event]], Awaitable[None]]
+
 _INTERVAL_S_MAX = 3600.0
 _EVENTS_MAX = 1000
 
@@ -45,8 +48,11 @@ class Ingest:
         *,
         link: str,
         take_logs: TakeLogs | None = None,
+        announce: Announce | None = None,
     ) -> None:
+        """`announce` hears the events of agents as well."""
         self._take_logs = take_logs
+        self._announce = announce
         self._fleet = fleet
         self._commands = commands
         self._recorder = recorder
@@ -86,9 +92,10 @@ class Ingest:
         if len(message.events) > _EVENTS_MAX:
             raise InvalidInput(f"at most {_EVENTS_MAX} events at a time, got {len(message.events)}", field="events")
         now_ms = self._clock.now_ms()
-        self._recorder.emit(
-            msgspec.structs.replace(event, key=message.node_id, at_ms=now_ms) for event in message.events
-        )
+        events = [msgspec.structs.replace(event, key=message.node_id, at_ms=now_ms) for event in message.events]
+        self._recorder.emit(events)
+        if self._announce is not None:
+            await self._announce(events)
 
     async def deregister(self, message: Deregistration) -> None:
         check_node_id(message.node_id)
@@ -120,14 +127,17 @@ class Ingests:
         commands: CommandService,
         recorder: Recorder,
         clock: Clock,
+        *,
         take_logs: TakeLogs | None = None,
+        announce: Announce | None = None,
     ) -> None:
         self._parts = (fleet, commands, recorder, clock)
         self._take_logs = take_logs
+        self._announce = announce
         self.made: list[Ingest] = []
 
     def __call__(self, link: str) -> Ingest:
-        self.made.append(Ingest(*self._parts, link=link, take_logs=self._take_logs))
+        self.made.append(Ingest(*self._parts, link=link, take_logs=self._take_logs, announce=self._announce))
         return self.made[-1]
 
 

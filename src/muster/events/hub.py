@@ -23,6 +23,7 @@ from muster.events.followers import Change, FollowedJob, Followers, FollowLimits
 from muster.events.frames import KEEP_ALIVE, frame
 from muster.events.reader import Concerns, Reader
 from muster.events.selection import PlacedJob, Selection, Wish
+from muster.events.startup import startup_message, tells_startup
 from muster.ids import JobId, NodeId
 from muster.ports import Bus, EventLog
 from muster.wire import ProgressReport, ProgressReports, decode
@@ -117,6 +118,7 @@ class Hub:
         self._dirty_nodes: set[NodeId] = set()
         self._dirty_jobs: dict[JobId, None] = {}
         self._progress: dict[JobId, ProgressReport] = {}
+        self._startups: list[LoggedEvent] = []  # of machines that come up; to be told
         self._lines: dict[str, MachineLine | None] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.gaps = 0  # times that a monitor lost something
@@ -166,6 +168,9 @@ class Hub:
                 yield await self._snapshot_frame(selection)
             else:
                 self._note(missed)
+                for entry in filter(tells_startup, missed):
+                    if entry not in self._startups:  # those are about to be told to all
+                        yield frame(startup_message(entry.event))
             async for joined, gap in self._frames_of(reader):
                 if gap is not None:
                     self.gaps += 1
@@ -265,7 +270,7 @@ class Hub:
             if entries:
                 self._newest = entries[-1].id
                 self._ring.extend(entries)
-                self._note(entries)
+                self._note_new(entries)
                 for reader in self._facts:
                     reader.push(b"\n")
                 for entry in entries:
@@ -274,7 +279,7 @@ class Hub:
     async def _flush_often(self) -> None:
         while True:
             await asyncio.sleep(self._limits.join_s)
-            if self._dirty_nodes or self._dirty_jobs or self._progress:
+            if self._dirty_nodes or self._dirty_jobs or self._progress or self._startups:
                 await self._flush()
 
     async def _stats_often(self) -> None:
@@ -319,6 +324,11 @@ class Hub:
 
     # --- from entries to frames ---------------------------------------------------------------------------------------
 
+    def _note_new(self, entries: Sequence[LoggedEvent]) -> None:
+        self._note(entries)
+        if self._monitors:
+            self._startups += filter(tells_startup, entries)
+
     def _note(self, entries: Iterable[LoggedEvent]) -> None:
         if not self._monitors:
             return
@@ -333,12 +343,13 @@ class Hub:
     def _lose(self, why: str) -> None:
         self._dirty_jobs.clear()
         self._dirty_nodes.clear()
+        self._startups.clear()
         for reader in self._monitors:
             reader.lose(why)
 
     async def _flush(self) -> None:
         """Frame what changed since the last look. Only the last frame of a complete flush carries the log's id."""
-        newest = self._newest
+        newest, startups = self._newest, list(self._startups)
         jobs = list(self._dirty_jobs)[: self._limits.jobs_per_flush]
         for job_id in jobs:
             del self._dirty_jobs[job_id]
@@ -346,10 +357,14 @@ class Hub:
         shown_jobs = await self._jobs_now(jobs) if jobs and self._monitors else ()
         nodes, self._dirty_nodes = self._dirty_nodes, set()
         progress, self._progress = self._progress, {}
+        del self._startups[: len(startups)]
         frames: list[tuple[Concerns, Any]] = []
         for node_id in sorted(nodes):
             body = _machine_body(node_id, self._scenery.machine(node_id))
             frames.append((partial(Selection.has_machine, machine_id=node_id), body))
+        for entry in startups:
+            about = partial(Selection.has_machine, machine_id=entry.event.key)
+            frames.append((about, startup_message(entry.event)))
         frames += [(partial(Selection.has_job, job=job), {"type": "job_update", "job": job}) for job in shown_jobs]
         for job_id, report in progress.items():
             self.followers.note_progress(report)

@@ -30,6 +30,7 @@ def changes(before: Node, after: Node, now_ms: int) -> list[Emit]:
         found.append(node_event(after, "node_link_changed", now_ms, link=after.link, connected=after.connected))
     if after.workers != before.workers:
         found += _workers(before, after, now_ms)
+        found += _connectors(before, after, now_ms)
     if after.services != before.services:
         found += _services(before, after, now_ms)
         found += _models(before, after, now_ms)
@@ -69,6 +70,18 @@ def _workers(before: Node, after: Node, now_ms: int) -> Iterable[Emit]:
                 current_jobs=now.current_jobs if now else (),
                 **{"from": was and was.status, "to": now and now.status},
             )
+
+
+def _connectors(before: Node, after: Node, now_ms: int) -> Iterable[Emit]:
+    """Tell in one event which workers' connectors are in another state than before."""
+    old = {worker.worker_id: worker.connector_statuses for worker in before.workers}
+    changed = {
+        worker.worker_id: worker.connector_statuses
+        for worker in after.workers
+        if worker.connector_statuses != old.get(worker.worker_id, {})
+    }
+    if changed:
+        yield node_event(after, "connector_status_changed", now_ms, workers=changed)
 
 
 def _services(before: Node, after: Node, now_ms: int) -> Iterable[Emit]:

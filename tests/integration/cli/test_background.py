@@ -56,6 +56,10 @@ def test_it_comes_up_says_where_it_is_and_goes_down_again(muster: Muster, tmp_pa
     assert f"pid {found['pid']}" in first.stdout
     assert Path(found["log"]) == tmp_path / "data" / "logs" / "muster.log"
     assert found["stats"]["healthy_nodes"] == 1
+    parts = {part["name"]: (part["status"], part["pid"]) for part in found["parts"]}
+    assert parts["machine this-machine"] == parts["control plane"] == ("running", found["pid"])
+    assert parts["store"][0] == "running"
+    assert parts["event log"] == ("stopped", None)
 
     second = muster("up", "--detach")
     assert second.returncode == 0
@@ -68,8 +72,8 @@ def test_it_comes_up_says_where_it_is_and_goes_down_again(muster: Muster, tmp_pa
     assert muster("status").returncode == 1
 
 
-def test_commands_find_it_and_work(muster: Muster) -> None:
-    assert muster("up", "--detach").returncode == 0
+def test_commands_find_it_and_work(muster: Muster, tmp_path: Path) -> None:
+    assert muster("up", "--detach", "--event-log", str(tmp_path / "events.log")).returncode == 0
 
     ran = muster("submit", "simulation", "--payload", '{"duration_ms": 100, "steps": 2}', "--wait", "--json")
     assert ran.returncode == 0, ran.stderr
@@ -79,6 +83,9 @@ def test_commands_find_it_and_work(muster: Muster) -> None:
     assert "is free" not in muster("doctor").stdout
     assert "Muster's own" in muster("doctor").stdout
     assert job["job_id"] in muster("events").stdout
+    told = (tmp_path / "events.log").read_text()
+    assert '"type":"full_state_snapshot"' in told
+    assert job["job_id"] in told
 
 
 def test_a_taken_port_is_named_with_a_next_step(muster: Muster) -> None:

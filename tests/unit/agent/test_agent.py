@@ -10,6 +10,7 @@ import pytest
 
 from muster.agent.agent import Agent
 from muster.agent.config import ServiceTemplate
+from muster.agent.jobs.crew import Crew
 from muster.domain.gpu import GpuFault
 from muster.domain.node import Health, Phase
 from muster.domain.service import Service, ServiceStatus
@@ -39,13 +40,15 @@ async def running(plane: FakePlane, queue: FakeQueue, data_dir: Path, **more: An
 async def test_a_node_comes_up_step_by_step_and_tells_each(tmp_path: Path) -> None:
     plane, queue = FakePlane(), FakeQueue()
     async with running(plane, queue, tmp_path, gpus=FakeGpus(gpu(0), gpu(1))):
-        await until(lambda: "node_ready" in plane.kinds())
+        await until(lambda: "startup_complete" in plane.kinds())
         await until(lambda: plane.heartbeats[-1].phase is Phase.READY)
-    steps = [told["step"] for told in plane.told("step_started")]
+    steps = [told["step"] for told in plane.told("startup_step")]
     assert steps == [
-        "identify", "read_devices", "join_fleet", "fetch_models", "start_services", "attach_services", "start_workers",
+        "identify", "read_devices", "join_fleet", "fetch_models", "start_services", "start_workers", "attach_services",
     ]  # fmt: skip
     assert [told["step"] for told in plane.told("step_done")] == steps
+    assert [told["phase"] for told in plane.told("machine_startup")] == ["starting", "configuring", "ready"]
+    assert [told["worker_count"] for told in plane.told("startup_complete")] == [2]
     phases = [beat.phase for beat in plane.heartbeats]
     assert sorted(phases, key=list(Phase).index) == phases
     ready = next(beat for beat in plane.heartbeats if beat.phase is Phase.READY)
@@ -77,7 +80,7 @@ def test_gpus_are_as_many_as_asked_for_or_the_difference_is_told(
         plane = FakePlane()
         gpus = FakeGpus(*(gpu(index) for index in range(real)))
         async with running(plane, FakeQueue(), tmp_path, gpus=gpus, num_gpus=wanted):
-            await until(lambda: "node_ready" in plane.kinds())
+            await until(lambda: "startup_complete" in plane.kinds())
             await until(lambda: plane.heartbeats[-1].phase is Phase.READY)
         beat = plane.heartbeats[-1]
         assert len(beat.gpus) == used
@@ -95,7 +98,7 @@ async def test_gpus_that_cannot_be_read_do_not_keep_a_node_from_coming_up(tmp_pa
     plane, gpus = FakePlane(), FakeGpus(gpu(0))
     gpus.error = UpstreamFailed("the driver hangs")
     async with running(plane, FakeQueue(), tmp_path, gpus=gpus):
-        await until(lambda: "node_ready" in plane.kinds())
+        await until(lambda: "startup_complete" in plane.kinds())
         await until(lambda: plane.heartbeats[-1].phase is Phase.READY)
     assert plane.told("step_failed")[0]["step"] == "read_devices"
     ready = next(beat for beat in plane.heartbeats if beat.phase is Phase.READY)
@@ -104,12 +107,34 @@ async def test_gpus_that_cannot_be_read_do_not_keep_a_node_from_coming_up(tmp_pa
 
 
 @in_virtual_time
+async def test_a_node_whose_workers_cannot_start_is_not_ready_and_goes_on_saying_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start(_: Crew) -> None:
+        raise UpstreamFailed("no room for workers")
+
+    monkeypatch.setattr(Crew, "start", start)
+    plane = FakePlane()
+    async with running(plane, FakeQueue(), tmp_path):
+        await until(lambda: "startup_failed" in plane.kinds())
+        await until(lambda: plane.heartbeats[-1].phase is Phase.ERROR)
+        count = len(plane.heartbeats)
+        await until(lambda: len(plane.heartbeats) > count)
+    assert plane.told("startup_failed") == [{"step": "start_workers", "reason": "no room for workers"}]
+    assert "startup_complete" not in plane.kinds()
+    assert [told["phase"] for told in plane.told("machine_startup")] == ["starting"]
+    failed = next(beat for beat in plane.heartbeats if beat.phase is Phase.ERROR)
+    assert (failed.status, failed.workers) == (Health.UNHEALTHY, ())
+    assert failed.reason == "it did not come up: start_workers: no room for workers"
+
+
+@in_virtual_time
 async def test_a_model_that_is_not_there_fails_its_service_and_nothing_else(tmp_path: Path) -> None:
     plane, queue = FakePlane(), FakeQueue([spec("a")])
     template = ServiceTemplate(name="llama", connector="work", command=("serve", "{model:smol}"))
     async with running(plane, queue, tmp_path, services=(template,)):
         await until(queue.ended)
-        await until(lambda: "node_ready" in plane.kinds())
+        await until(lambda: "startup_complete" in plane.kinds())
         await until(lambda: plane.heartbeats[-1].phase is Phase.READY)
         beat = plane.heartbeats[-1]
     assert [service.status for service in beat.services] == [ServiceStatus.FAILED]
@@ -141,7 +166,7 @@ async def test_a_node_comes_up_and_works_while_its_control_plane_is_away(tmp_pat
     async with running(plane, queue, tmp_path):
         await until(queue.ended)
         await until(lambda: plane.heartbeats and plane.heartbeats[-1].phase is Phase.READY)
-        await until(lambda: "node_ready" in plane.kinds())
+        await until(lambda: "startup_complete" in plane.kinds())
     assert plane.kinds().count("step_done") == 7
 
 
@@ -400,7 +425,7 @@ async def test_starting_and_stopping_twice_does_nothing_more(tmp_path: Path) -> 
     await node.stop()
     await node.stop()
     assert len(plane.gone) == 1
-    assert plane.kinds().count("node_ready") == 1
+    assert plane.kinds().count("startup_complete") == 1
 
 
 @in_virtual_time

@@ -13,7 +13,7 @@ from muster.events.followers import FollowLimits
 from muster.events.frames import KEEP_ALIVE
 from muster.events.selection import Wish
 from muster.ids import JobId, NodeId, SessionId, WorkerId
-from muster.wire import CloseSession, Deregistration, Outcome, OutcomeKind, ProgressReport, ProgressReports
+from muster.wire import AgentEvents, CloseSession, Deregistration, Outcome, OutcomeKind, ProgressReport, ProgressReports
 from tests.planes import PlaneUnderTest
 
 Message = dict[str, Any]
@@ -114,6 +114,49 @@ async def test_a_reader_that_returns_gets_the_present_state_of_what_it_missed(pl
     again = monitor(plane, last_id)
     assert (await again.next())["type"] == "connected"
     assert (await again.next("job_update", "full_state_snapshot"))["job"]["job_id"] == "job-2"
+
+
+def step(name: str) -> AgentEvents:
+    event = Event(kind="startup_step", key="n1", at_ms=1, data={"step": name, "type": "its own"})
+    return AgentEvents(node_id=NodeId("n1"), events=(event,))
+
+
+async def test_a_machine_that_comes_up_is_followed_event_by_event(plane: PlaneUnderTest) -> None:
+    await plane.heartbeat("n1")
+    listener, other = monitor(plane), monitor(plane, None, "n2")
+    await listener.next("full_state_snapshot")
+    await other.next("full_state_snapshot")
+    for name in ("one", "two"):
+        await plane.ingest.report_events(step(name))
+    for name in ("one", "two"):
+        told = await listener.next("machine_startup_step", "machine_startup")
+        assert told["timestamp"]
+        assert (told["event"], told["machine_id"], told["step"]) == ("startup_step", "n1", name)
+    await plane.ingest.report_events(
+        AgentEvents(node_id=NodeId("n2"), events=(Event(kind="startup_complete", key="n2", at_ms=1),))
+    )
+    assert (await other.next("machine_startup_step", "machine_startup_complete"))["machine_id"] == "n2"
+
+
+async def test_a_reader_that_returns_hears_what_a_machine_told_meanwhile_and_others_not_again(
+    plane: PlaneUnderTest,
+) -> None:
+    leaves, stays = monitor(plane), monitor(plane)
+    await leaves.next("full_state_snapshot")
+    await stays.next("full_state_snapshot")
+    await plane.ingest.report_events(step("heard"))
+    await leaves.next("machine_startup_step")
+    last_id = leaves.last_id
+    await leaves.close()
+    await plane.ingest.report_events(step("missed"))
+    heard = [(await stays.next("machine_startup_step"))["step"] for _ in range(2)]
+
+    again = monitor(plane, last_id)
+
+    assert (await again.next("machine_startup_step"))["step"] == "missed"
+    await plane.ingest.report_events(step("new"))
+    assert (await again.next("machine_startup_step"))["step"] == "new"
+    assert [*heard, (await stays.next("machine_startup_step"))["step"]] == ["heard", "missed", "new"]
 
 
 @pytest.mark.parametrize("last_id", ["999999", "nonsense"])

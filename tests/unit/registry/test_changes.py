@@ -77,6 +77,16 @@ def test_a_worker_changes_by_status_or_jobs_or_by_coming_and_going() -> None:
     assert changes(BEFORE, after(workers=(counted, worker(1))), 5) == []
 
 
+def test_connectors_that_change_are_told_once_for_all_workers() -> None:
+    running, silent = {"comfyui": "running"}, {"comfyui": "unhealthy"}
+    both = after(workers=(worker(0, connector_statuses=running), worker(1, connector_statuses=running)))
+    (event,) = events(changes(BEFORE, both, 5))
+    assert event.kind == "connector_status_changed"
+    assert event.data["workers"] == {"gpu-1-worker-0": running, "gpu-1-worker-1": running}
+    (event,) = events(changes(both, after(workers=(worker(0, connector_statuses=silent), both.workers[1])), 5))
+    assert event.data["workers"] == {"gpu-1-worker-0": silent}
+
+
 def test_a_service_changes_by_status_and_tells_its_error() -> None:
     failed = service("llama", ServiceStatus.FAILED, "smol", error="exit code 1")
     (event,) = events(changes(BEFORE, after(services=(failed,)), 5))

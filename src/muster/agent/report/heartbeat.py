@@ -1,13 +1,15 @@
 """The node's pulse: registers, reports, tells events, and starts over by itself whenever the control plane was away."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
 from muster.agent.backoff import Backoff
 from muster.agent.outbox import Outbox
 from muster.clock import Clock, Rng
+from muster.domain.event import Event
 from muster.errors import Forbidden, MusterError, Unauthorized
 from muster.ids import NodeId
 from muster.ports import NodeLink
@@ -112,6 +114,7 @@ class Pulse:
     async def _tell_events(self) -> None:
         while events := self._outbox.batch(_EVENTS_PER_CALL):
             try:
+                log.info(_publishing(events))
                 await self._link.report_events(AgentEvents(node_id=self._node_id, events=events))
             except MusterError as error:
                 if error.retriable:
@@ -141,3 +144,10 @@ class Pulse:
         else:
             log.warning("control_plane_not_reached", **facts)
         await asyncio.sleep(delay_s)
+
+
+def _publishing(events: Sequence[Event]) -> str:
+    """Say it in the words that people look for in a machine's log."""
+    counts = Counter(event.kind for event in events)
+    told = ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in counts.items())
+    return f"Publishing {told} event{'s' if len(events) > 1 else ''}"

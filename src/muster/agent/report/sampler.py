@@ -95,6 +95,9 @@ class Sampler:
     def judge(self, gpu_problem: str | None, workers: Sequence[Worker]) -> Judgement:
         if self._state.phase is Phase.READY and all(worker.status in _IDLE_HANDS for worker in workers):
             return Judgement(Health.UNHEALTHY, f"no worker runs: {self._crew.refusal() or 'none was started'}")
+        if self._state.phase is Phase.ERROR:
+            told = "; ".join(f"{step}: {problem}" for step, problem in self._state.problems.items())
+            return Judgement(Health.UNHEALTHY, f"it did not come up: {told}")
         complaints = [f"{step}: {problem}" for step, problem in self._state.problems.items()]
         complaints += filter(None, map(_complaint, self._board.entries()))
         complaints += [gpu_problem] if gpu_problem else []

@@ -37,6 +37,11 @@ class ServiceActions:
             raise UpstreamFailed(f"{name} is {service.status.value} after its restart: {service.error or 'no reason'}")
         return {"service": name, "status": service.status.value, "pid": service.pid, "url": service.url}
 
+    async def stop(self, args: dict[str, Any], _: ReportProgress) -> dict[str, Any]:
+        name = args["service"]
+        service = await self._managed(name, "stopped").stop_service(name)
+        return {"service": name, "status": service.status.value}
+
     async def logs(self, args: dict[str, Any], _: ReportProgress) -> dict[str, Any]:
         name = args["service"]
         file = self._managed(name, "read").log_file(name)

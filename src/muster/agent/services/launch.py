@@ -18,6 +18,7 @@ from muster.agent.services.sockets import free_port, holder_of
 from muster.agent.services.template import Instance, fill
 from muster.agent.surroundings import Surroundings
 from muster.errors import UpstreamFailed
+from muster.system import own_environment
 
 HealthCheck = Callable[[str], Awaitable[None]]  # raises UpstreamFailed unless a URL answers 200
 
@@ -115,7 +116,7 @@ class Launcher:
         order = Order(
             name=self._instance.name,
             command=command,
-            env=env,
+            env=own_environment() | env,
             directory=str(self._provisions.data_dir),
             output=str(self._log_file.path),
             cgroup=None if cgroup is None else str(cgroup),

@@ -107,6 +107,10 @@ class Supervised:
         return self._log_file
 
     @property
+    def service(self) -> Service:
+        return self._service
+
+    @property
     def status(self) -> ServiceStatus:
         return self._service.status
 
@@ -338,6 +342,12 @@ class Supervisor:
         self._restarts.add(task)
         task.add_done_callback(self._restarts.discard)
         return await asyncio.shield(task)
+
+    async def stop_service(self, name: str) -> Service:
+        """Stop one, which stays so until it is restarted; return it as it is then."""
+        supervised = self._supervised[name]
+        await supervised.stop()
+        return supervised.service
 
     def log_file(self, name: str) -> LogFile:
         return self._supervised[name].log_file

@@ -23,6 +23,10 @@ class ValkeyBus:
     async def publish(self, topic: str, data: bytes) -> None:
         await self._server.execute("PUBLISH", self._server.key(f"bus:{topic}"), data)
 
+    async def announce(self, channel: str, data: bytes) -> None:
+        """Publish for programs of others, under exactly that name."""
+        await self._server.execute("PUBLISH", channel, data)
+
     async def subscribe(self, topic: str) -> AsyncIterator[bytes]:
         messages: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING_MAX)
 

@@ -168,3 +168,11 @@ def test_a_busy_slot_is_no_news_a_new_model_is(tmp_path: Path) -> None:
         )
         board.put(Entry(service=changed, public_url=None))
     assert len(news) == 2
+
+
+@in_virtual_time
+async def test_a_node_that_did_not_come_up_is_unhealthy_and_says_why() -> None:
+    bench = Bench(phase=Phase.ERROR)
+    bench.state.problems = {"workers_starting": "no room"}
+    sample = await bench.sampler.sample()
+    assert (sample.status, sample.reason) == (Health.UNHEALTHY, "it did not come up: workers_starting: no room")
