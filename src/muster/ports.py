@@ -27,6 +27,8 @@ from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.placement.candidate import Candidate
 from muster.wire import (
     AgentEvents,
+    ArtifactQuery,
+    ArtifactReply,
     ClaimReply,
     ClaimRequest,
     CloseSession,
@@ -73,6 +75,7 @@ class NodeLink(Protocol):
         ...
 
     async def report_commands(self, message: CommandReports) -> None: ...
+    async def find_artifacts(self, message: ArtifactQuery) -> ArtifactReply: ...
     async def join(self, message: Join) -> Joined:
         """Exchange a join token for one of the node's own; Forbidden where that is not what was shown."""
         ...
@@ -576,3 +579,10 @@ class UnloadsModels(Protocol):
     """A connector whose services can let go of a model's memory."""
 
     async def unload_model(self, service: Service, model: str) -> Any: ...
+
+
+@runtime_checkable
+class RemovesModels(Protocol):
+    """A connector whose services can delete a model from their disk."""
+
+    async def remove_model(self, service: Service, model: str) -> Any: ...

@@ -8,6 +8,9 @@ from typing import Any
 import structlog
 from msgspec import Struct
 
+from muster.agent.artifacts.actions import ArtifactActions
+from muster.agent.artifacts.keeper import ArtifactMeans, FetchModel, Keeper
+from muster.agent.artifacts.needs import Needs
 from muster.agent.board import ServiceBoard
 from muster.agent.commands import Action, CommandDesk
 from muster.agent.config import AgentConfig
@@ -21,20 +24,17 @@ from muster.agent.report.sampler import NodeState, Sampler
 from muster.agent.services.actions import ServiceActions
 from muster.agent.services.attach import Attachments, Discovery, Identify
 from muster.agent.services.supervisor import HealthCheck, Provisions, Supervisor
-from muster.agent.services.template import instances, models_of
 from muster.agent.startup import Step, run_steps
 from muster.agent.surroundings import Surroundings
 from muster.clock import Clock, Rng
 from muster.domain.node import Phase
 from muster.domain.service import Service
-from muster.errors import MusterError, SetupError, UpstreamFailed
+from muster.errors import MusterError, UpstreamFailed
 from muster.ids import new_id
 from muster.ports import Connector, FileLink, GpuProbe, HostProbe, JobLink, Lifecycle, NodeLink, ReportProgress
 from muster.wire import Deregistration, Heartbeat, HeartbeatReply, Registration
 
 log = structlog.get_logger()
-
-FetchModel = Callable[[str], Awaitable[Path]]
 
 _GOODBYE_S = 5.0
 
@@ -48,13 +48,14 @@ class Devices(Struct, frozen=True, kw_only=True):
 
 
 class Backends(Struct, frozen=True, kw_only=True):
-    """How services are driven, found, checked and given their models."""
+    """How services are driven, found, checked and given their models: those of `fetch_model` lie here already."""
 
     connectors: Mapping[str, Connector]
     identify: Identify
     usual_ports: Mapping[str, int]
     check_health: HealthCheck
     fetch_model: FetchModel
+    artifacts: ArtifactMeans | None = None  # None: nothing is fetched
     broken_connectors: Mapping[str, str] = {}  # why, by name
     files: FileLink | None = None  # None: jobs can neither keep files nor read any
 
@@ -104,6 +105,10 @@ class Agent:
         self._crew = Crew(
             config, jobs, self._gpus, devices.host, self._state.facts.cpu_cores or 0, self._around, self.hurry
         )
+        self._needs = Needs(config.services, config.models, self._board)
+        self._keeper = Keeper(
+            config.node_id, backends.artifacts, backends.fetch_model, nodes, self._around, self._needs
+        )
         self._supervisor: Supervisor | None = None
         interval_s = config.heartbeat_interval_s
         self._desk = CommandDesk(
@@ -130,7 +135,6 @@ class Agent:
         self._stop_reason = "stopped"
         self._superseded = False
         self._draining = False
-        self._models, self._missing_models = dict[str, str](), dict[str, str]()
         self._board.on_change(self.hurry)
 
     @property
@@ -236,27 +240,22 @@ class Agent:
         return {}
 
     async def _fetch_models(self) -> dict[str, Any]:
-        names = dict.fromkeys(name for template in self._config.services for name in models_of(template))
-        for name in names:
-            try:
-                self._models[name] = str(await self._backends.fetch_model(name))
-            except SetupError as error:
-                self._missing_models[name] = f"{error.message}: {error.next_step}"
-            except (MusterError, OSError) as error:
-                self._missing_models[name] = str(error)
-        if self._missing_models:
-            raise UpstreamFailed("; ".join(f"{name}: {why}" for name, why in self._missing_models.items()))
-        return {"models": self._models}
+        self._needs.plan([gpu.index for gpu in self._gpus.inventory])
+        await self._run(self._keeper)
+        missing = await self._keeper.fetch_needed()
+        if missing:
+            raise UpstreamFailed("; ".join(f"{name}: {why}" for name, why in missing.items()))
+        return {"models": dict(self._keeper.paths)}
 
     async def _start_services(self) -> dict[str, Any]:
         provisions = Provisions(
             data_dir=self._data_dir,
-            models=self._models,
-            missing_models=self._missing_models,
+            models=self._keeper.paths,
+            missing_models=self._keeper.missing,
             check_health=self._backends.check_health,
             gpu_names=self._gpus.cuda_names,
         )
-        planned = instances(self._config.services, [gpu.index for gpu in self._gpus.inventory])
+        planned = self._needs.plan([gpu.index for gpu in self._gpus.inventory])
         self._supervisor = Supervisor(planned, provisions, self._around)
         await self._run(self._supervisor)
         return {"services": {service.name: service.status.value for service in self._board.services()}}
@@ -293,7 +292,7 @@ class Agent:
         )
 
     async def _sample(self) -> Heartbeat:
-        return await self._sampler.sample(draining=self._draining)
+        return await self._sampler.sample(await self._keeper.report(), draining=self._draining)
 
     def _hear(self, reply: HeartbeatReply) -> None:
         if reply.superseded and not self._superseded:
@@ -312,14 +311,16 @@ class Agent:
     def _commands(self) -> dict[str, Action]:
         backends, around = self._backends, self._around
         services = ServiceActions(around.board, around.connectors, backends.fetch_model, lambda: self._supervisor)
+        artifacts = ArtifactActions(self._keeper, services)
         return {
             "status": self._status,
             "drain": self._hold_work,
             "resume": self._take_work,
             "shutdown": self._shut_down,
             "cancel_job": self._cancel_job,
-            "restart_service": services.restart,
-            "pull_model": services.pull_model,
+            "restart_service": artifacts.restart,
+            "pull_model": artifacts.pull_model,
+            "remove_model": artifacts.remove_model,
             "unload_model": services.unload_model,
             "logs": services.logs,
             "exec": AllowedPrograms(self._config.commands, self._data_dir).run,

@@ -11,7 +11,8 @@ from muster.ids import NodeId
 class ServiceTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A service to run, once for the node or once for each GPU.
 
-    `command` and `env` may use the placeholders of `services/template.py`. Without `port` a free one is taken; with
+    `command` and `env` may use the placeholders of `services/template.py`; `model` and `bundle` are fetched before it
+    starts. Without `port` a free one is taken; with
     it the first instance has that port and the others those that follow. `health` is a path that must answer 200 before
     the connector looks at the service.
     """
@@ -20,6 +21,8 @@ class ServiceTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     connector: str
     command: Annotated[tuple[str, ...], Meta(min_length=1)]
     per: Literal["node", "gpu"] = "node"
+    model: Annotated[str, Meta(min_length=1)] | None = None
+    bundle: Annotated[str, Meta(min_length=1)] | None = None
     health: Annotated[str, Meta(pattern="^/")] | None = None
     port: Annotated[int, Meta(ge=1, le=65_000)] | None = None
     slots: Annotated[int, Meta(ge=1, le=1024)] | None = None
@@ -51,6 +54,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     discover: bool = True
     ignored_ports: frozenset[int] = frozenset()
     services: tuple[ServiceTemplate, ...] = ()
+    models: tuple[str, ...] = ()  # wanted here although no service names them
     commands: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what `exec` may run, by name
     stop_timeout_s: float = 10.0
     look_every_s: float = 5.0  # at services

@@ -23,6 +23,8 @@ _SECTIONS = ("node", "service", "commands")
 class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[node]`; None where the file says nothing. `attach` has the URL or URLs of each connector's services.
 
+    `models` are fetched and kept although no service names them.
+
     `customers` says whose jobs its workers take: `{ allow = ["acme"] }`, `{ deny = ["umbrella"], strict = true }`.
     """
 
@@ -39,6 +41,7 @@ class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     worker_slots: int | None = None
     attach: dict[str, str | tuple[str, ...]] = {}
     discover: bool | None = None
+    models: tuple[str, ...] = ()
     customers: CustomerAccess = CustomerAccess()
 
     @property

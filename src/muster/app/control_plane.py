@@ -22,6 +22,7 @@ from muster.app.stack import Stack
 from muster.app.webhooks import Webhooks
 from muster.commands.book import CommandBook
 from muster.control.access import Access
+from muster.control.artifacts import ArtifactDirectory
 from muster.control.batches.background import Background
 from muster.control.commands import CommandService
 from muster.control.files import FileService
@@ -121,8 +122,10 @@ class ControlPlane:
         self.files = files = self._files(jobs)
         commands = await self._commands(store, fleet, recorder, jobs)
 
+        artifacts = ArtifactDirectory(fleet, self._clock)
+
         def ingest(link: str) -> Ingest:
-            return Ingest(fleet, commands, recorder, self._clock, link=link)
+            return Ingest(fleet, commands, recorder, self._clock, link=link, artifacts=artifacts)
 
         access = self._access(store)
         cloud = self._cloud(store, fleet, recorder, leader, lambda: gateway.stats().in_flight_by_worker)

@@ -10,6 +10,14 @@ import aiohttp
 
 from muster.agent.agent import Agent, Backends, Devices
 from muster.agent.artifacts.artifacts import ArtifactCache
+from muster.agent.artifacts.door import DoorRules
+from muster.agent.artifacts.download import Downloads
+from muster.agent.artifacts.download import Limits as DownloadLimits
+from muster.agent.artifacts.fetcher import FetchRules
+from muster.agent.artifacts.keeper import ArtifactMeans
+from muster.agent.artifacts.plan import Hub
+from muster.agent.artifacts.room import DiskLimits
+from muster.agent.artifacts.store import ArtifactStore
 from muster.agent.config import AgentConfig, ServiceTemplate
 from muster.agent.identity import choose_node_id
 from muster.agent.node_file import NodeFile, load_node_file
@@ -31,6 +39,7 @@ from muster.system import SystemClock, system_rng
 NO_MODEL = "none"
 UP_MODEL = "smollm2-135m"
 _WORK_DIR = "attempts"
+_STORE_DIR = "store"
 
 Progress = Callable[[str, float | None], None]
 
@@ -66,6 +75,7 @@ def agent_config(
         discover=_given(settings, "discover", node.discover),
         ignored_ports=frozenset(port for _, port in settings.listen_addresses),
         services=(*file.services, *services),
+        models=node.models,
         commands=file.commands,
         stop_timeout_s=settings.stop_timeout_s,
     )
@@ -103,6 +113,31 @@ def model_service(settings: Settings, model: str) -> ServiceTemplate:
             str(settings.model_context_tokens),
         ),
         slots=settings.model_slots,
+    )
+
+
+def artifact_means(settings: Settings, session: aiohttp.ClientSession, progress: Progress) -> ArtifactMeans:
+    clock = SystemClock()
+    address = settings.artifact_address
+    return ArtifactMeans(
+        store=ArtifactStore(settings.artifact_path / _STORE_DIR, clock),
+        downloads=Downloads(session, DownloadLimits(), clock, system_rng()),
+        rules=FetchRules(
+            hub=Hub(url=settings.hub_url, token=settings.hub_token),
+            wait_for_fleet_s=settings.artifact_wait_for_fleet_s,
+        ),
+        disk=DiskLimits(
+            disk_bytes_max=settings.artifact_disk_bytes_max, free_bytes_min=settings.artifact_free_bytes_min
+        ),
+        door=None
+        if address is None
+        else DoorRules(
+            host=address[0],
+            port=address[1],
+            uploads_max=settings.artifact_uploads_max,
+            bytes_per_s_max=settings.artifact_upload_bytes_per_s_max,
+        ),
+        progress=progress,
     )
 
 
@@ -162,6 +197,7 @@ class LocalNode:
                 usual_ports=USUAL_PORTS,
                 check_health=HttpHealth(session).check,
                 fetch_model=lambda name: self._fetch(cache, name),
+                artifacts=artifact_means(settings, session, self._progress),
                 files=files,
             ),
             SystemClock(),

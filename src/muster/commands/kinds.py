@@ -38,7 +38,14 @@ KINDS: dict[str, Kind] = {
     "restart_service": Kind(
         about="stop and start a service", args=(Arg("service", required=True),), for_any_boot=False, timeout_s=300.0
     ),
-    "pull_model": Kind(about="fetch a model", args=(Arg("model", required=True), Arg("service")), timeout_s=3600.0),
+    "pull_model": Kind(
+        about="fetch a model; from=fleet: only from another node",
+        args=(Arg("model", required=True), Arg("service"), Arg("from")),
+        timeout_s=3600.0,
+    ),
+    "remove_model": Kind(
+        about="delete a model from the disk", args=(Arg("model", required=True), Arg("service")), for_any_boot=False
+    ),
     "unload_model": Kind(
         about="take a model out of memory", args=(Arg("model", required=True), Arg("service")), for_any_boot=False
     ),

@@ -3,6 +3,7 @@
 import msgspec
 
 from muster.clock import Clock
+from muster.control.artifacts import ArtifactDirectory
 from muster.control.commands import CommandService
 from muster.control.fleet.fleet import Fleet
 from muster.control.recorder import Recorder
@@ -10,6 +11,8 @@ from muster.errors import Forbidden, InvalidInput
 from muster.ids import check_node_id
 from muster.wire import (
     AgentEvents,
+    ArtifactQuery,
+    ArtifactReply,
     CommandBatch,
     CommandPoll,
     CommandReports,
@@ -29,12 +32,23 @@ _EVENTS_MAX = 1000
 class Ingest:
     """A NodeLink: every link ends here. `link` is the name under which a node's record says how it came."""
 
-    def __init__(self, fleet: Fleet, commands: CommandService, recorder: Recorder, clock: Clock, *, link: str) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        commands: CommandService,
+        recorder: Recorder,
+        clock: Clock,
+        *,
+        link: str,
+        artifacts: ArtifactDirectory | None = None,
+    ) -> None:
+        """`artifacts` is the one that all links share."""
         self._fleet = fleet
         self._commands = commands
         self._recorder = recorder
         self._clock = clock
         self._link = link
+        self._artifacts = artifacts or ArtifactDirectory(fleet, clock)
 
     async def register(self, message: Registration) -> RegistrationReply:
         check_node_id(message.facts.node_id)
@@ -78,6 +92,9 @@ class Ingest:
 
     async def report_commands(self, message: CommandReports) -> None:
         await self._commands.report(message)
+
+    async def find_artifacts(self, message: ArtifactQuery) -> ArtifactReply:
+        return self._artifacts.find(message)
 
     async def join(self, message: Join) -> Joined:
         """Refuse: whoever gets as far as here was let in without a token of its own."""

@@ -2,6 +2,7 @@ from enum import StrEnum
 
 from msgspec import Struct, field
 
+from muster.domain.artifact import NodeArtifacts
 from muster.domain.gpu import Gpu
 from muster.domain.service import Service
 from muster.domain.worker import Worker
@@ -82,6 +83,7 @@ class Node(Struct, frozen=True, kw_only=True, omit_defaults=True):
     workers: tuple[Worker, ...] = ()
     services: tuple[Service, ...] = ()
     reason: str | None = None  # why it is not healthy, in words
+    artifacts: NodeArtifacts = NodeArtifacts()
 
     @property
     def node_id(self) -> NodeId:

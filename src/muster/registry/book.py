@@ -458,6 +458,7 @@ class NodeBook:
             workers=workers,
             services=message.services,
             reason=message.reason,
+            artifacts=message.artifacts,
         )
         return [*self._write(entry, after, now_ms), *refused]
 

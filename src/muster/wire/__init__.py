@@ -2,6 +2,9 @@
 
 from muster.wire.agent import (
     AgentEvents,
+    ArtifactHolder,
+    ArtifactQuery,
+    ArtifactReply,
     ClaimReply,
     ClaimRequest,
     CloseSession,
@@ -29,6 +32,9 @@ from muster.wire.codec import decode, encode
 
 __all__ = [
     "AgentEvents",
+    "ArtifactHolder",
+    "ArtifactQuery",
+    "ArtifactReply",
     "ClaimReply",
     "ClaimRequest",
     "CloseSession",

@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from muster.domain.artifact import NodeArtifacts
 from muster.domain.capability import Capability
 from muster.domain.command import Command, CommandStatus
 from muster.domain.event import Event
@@ -63,6 +64,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     workers: tuple[Worker, ...] = ()
     services: tuple[Service, ...] = ()
     draining: bool = False  # as the agent was told last; the control plane corrects it where it is wrong
+    artifacts: NodeArtifacts = NodeArtifacts()
 
 
 class HeartbeatReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -117,6 +119,37 @@ class CommandReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class CommandReports(Struct, frozen=True, kw_only=True):
     node_id: NodeId
     reports: tuple[CommandReport, ...]
+
+
+# --- artifacts: who in the fleet has what --------------------------------------------------------------------------
+
+
+class ArtifactQuery(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who else has the artifact of this name, or digest; and who has those that this node keeps.
+
+    `fetches`: whoever is told that nobody has it will fetch it now, and others may wait for that.
+    """
+
+    node_id: NodeId
+    name: str = ""
+    digest: str | None = None
+    fetches: bool = False
+    kept: tuple[str, ...] = ()  # digests
+
+
+class ArtifactHolder(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    node_id: NodeId
+    url: str
+    ticket: str
+    digest: str
+    size_bytes: int | None = None
+
+
+class ArtifactReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    holders: tuple[ArtifactHolder, ...] = ()
+    fetching: tuple[NodeId, ...] = ()  # who will have it soon, and gives it away
+    in_pool: tuple[str, ...] = ()  # of `kept`, what another node of the same pool has too
+    elsewhere: tuple[str, ...] = ()  # of the rest, what any other node has
 
 
 # --- jobs: a worker's session and its leases -------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from msgspec import Struct
 from muster.agent.board import Entry, ServiceBoard
 from muster.agent.gpus.gpus import Gpus
 from muster.agent.jobs.crew import Crew
+from muster.domain.artifact import NodeArtifacts
 from muster.domain.node import Health, NodeFacts, Phase
 from muster.domain.service import ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
@@ -50,7 +51,7 @@ class Sampler:
         self._crew = crew
         self._seq = 0
 
-    async def sample(self, *, draining: bool = False) -> Heartbeat:
+    async def sample(self, artifacts: NodeArtifacts = NodeArtifacts(), *, draining: bool = False) -> Heartbeat:  # noqa: B008 - it cannot be changed
         reading = await self._gpus.read()
         self._crew.hold_gpus(reading.out_of_service)
         workers = tuple(self._crew.records())
@@ -69,6 +70,7 @@ class Sampler:
             workers=workers,
             services=self._board.advertised(),
             draining=draining,
+            artifacts=artifacts,
         )
 
     def judge(self, gpu_problem: str | None, workers: Sequence[Worker]) -> Judgement:

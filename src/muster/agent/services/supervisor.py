@@ -17,7 +17,7 @@ from muster.agent.services.look import look
 from muster.agent.services.process import ServiceProcess, command_problem
 from muster.agent.services.restarts import Restarts
 from muster.agent.services.sockets import free_port, holder_of
-from muster.agent.services.template import Instance, fill, models_of
+from muster.agent.services.template import Instance, bundles_of, fill, models_of, paths_of
 from muster.agent.surroundings import Surroundings
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import UpstreamFailed
@@ -35,7 +35,7 @@ class Provisions(Struct, frozen=True, kw_only=True):
     """What services are started with."""
 
     data_dir: Path
-    models: Mapping[str, str]  # paths of those that were fetched, by name
+    models: Mapping[str, str]  # paths of the models and bundles that were fetched, by name
     missing_models: Mapping[str, str]  # why the others were not
     check_health: HealthCheck
     gpu_names: Mapping[int, str] = {}  # what CUDA calls those that it does not know by their number
@@ -140,8 +140,10 @@ class Supervised:
         if connector not in known:
             return f"there is no connector {connector!r}; known are {', '.join(known)}"
         why = self._provisions.missing_models
-        missing = [f"{name}: {why[name]}" for name in models_of(self._template) if name in why]
-        return f"its model is not there ({'; '.join(missing)})" if missing else None
+        needed = (*models_of(self._template), *bundles_of(self._template))
+        missing = [f"{name}: {why[name]}" for name in needed if name in why]
+        what = "bundle" if self._template.bundle in why else "model"
+        return f"its {what} is not there ({'; '.join(missing)})" if missing else None
 
     async def _live(self) -> tuple[float, str]:
         """Run one process to its end; return how long it was healthy, and why it ended."""
@@ -227,7 +229,7 @@ class Supervised:
             "port": str(port),
             "index": str(instance.index),
             "gpu": str(instance.gpu_index),
-        }
+        } | paths_of(self._template, models)
         env = {name: fill(text, values, models) for name, text in self._template.env.items()}
         if instance.gpu_index is not None:  # in the order of the driver's own numbers
             device = self._provisions.gpu_names.get(instance.gpu_index, str(instance.gpu_index))

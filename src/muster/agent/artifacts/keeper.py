@@ -1,0 +1,306 @@
+"""All that a node keeps: fetched for its services before they start, held while they use it, given to other nodes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+from msgspec import Struct
+
+from muster.access.tickets import KEY_BITS
+from muster.agent.artifacts.door import Door, DoorRules
+from muster.agent.artifacts.download import Downloads
+from muster.agent.artifacts.fetcher import Fetcher, FetchRules, Report, fetchable
+from muster.agent.artifacts.needs import Needs
+from muster.agent.artifacts.room import DiskLimits
+from muster.agent.artifacts.space import Space
+from muster.agent.artifacts.store import ArtifactStore, Entry, Lease
+from muster.agent.board import Entry as BoardEntry
+from muster.agent.services.template import Instance
+from muster.agent.surroundings import Surroundings
+from muster.domain.artifact import Artifact, ArtifactKind, ArtifactState, NodeArtifacts
+from muster.domain.service import Service, ServiceStatus
+from muster.domain.source import canonical_name, is_digest
+from muster.errors import MusterError, NotFound
+from muster.ids import NodeId, base32
+from muster.ports import NodeLink
+from muster.wire import ArtifactQuery, ArtifactReply
+
+log = structlog.get_logger()
+
+FetchModel = Callable[[str], Awaitable[Path]]
+
+_LOOK_EVERY_S = 30.0  # at what other processes have changed
+_TELL_EVERY_S = 1.0
+_TOLD_MAX = 500
+_FAILURES_MAX = 50
+
+
+class ArtifactMeans(Struct, frozen=True, kw_only=True):
+    """`door` None: nothing is given to other nodes. `progress` shows a person how far a fetch is."""
+
+    store: ArtifactStore
+    downloads: Downloads
+    rules: FetchRules = FetchRules()
+    disk: DiskLimits = DiskLimits()
+    door: DoorRules | None = None
+    progress: Callable[[str, float | None], None] = lambda _, __: None
+
+
+class Keeper:
+    """A Lifecycle. Without `means` only models that `fetch_model` knows are there: built-in ones, and one's own."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        means: ArtifactMeans | None,
+        fetch_model: FetchModel,
+        link: NodeLink,
+        around: Surroundings,
+        needs: Needs,
+    ) -> None:
+        self._node_id = node_id
+        self._means = means
+        self._fetch_model = fetch_model
+        self._link = link
+        self._around = around
+        self._needs = needs
+        self.paths: dict[str, str] = {}  # of what was fetched for services, by name
+        self.missing: dict[str, str] = {}  # why the rest was not
+        self._leases: dict[str, Lease] = {}  # by name
+        self._failures: dict[str, Artifact] = {}
+        self._entries: list[Entry] = []
+        self._seen_version = -1
+        self._seen_s = float("-inf")
+        self._told_s = float("-inf")
+        self._fetcher: Fetcher | None = None
+        self._door: Door | None = None
+        if means is not None:
+            self._ticket_key = base32(around.rng.getrandbits(KEY_BITS), KEY_BITS // 5)
+            space = Space(
+                means.store, means.disk, self._find_copies, self._tell, lambda entry: needs.wants(entry.names)
+            )
+            self._fetcher = Fetcher(
+                means.store, means.downloads, self._find, means.rules, around.clock, self._tell, space
+            )
+            if means.door is not None:
+                self._door = Door(means.store, means.door, around.address, self._ticket_key, around.clock)
+            around.board.on_change(self._follow_services)
+
+    async def start(self) -> None:
+        """Clear what a killed process has left, then let others fetch from here."""
+        if self._means is None:
+            return
+        removed = await asyncio.to_thread(self._means.store.clean)
+        log.info("Worker cache cleaned", folder=str(self._means.store.folder), removed=removed)
+        if self._door is not None:
+            await self._door.start()
+        await self._look()
+
+    async def stop(self) -> None:
+        if self._door is not None:
+            await self._door.stop()
+        for lease in self._leases.values():
+            lease.release()
+        self._leases.clear()
+
+    # --- for services -------------------------------------------------------------------------------------------------
+
+    async def fetch_needed(self, services: Sequence[str] | None = None) -> dict[str, str]:
+        """Fetch what all services need, or those named, side by side; return why what is missing is missing."""
+        wanted = list(self._needs.kinds)
+        if services is not None:
+            wanted = [name for service in services for name in self._needs.of_service(service)]
+        await asyncio.gather(*(self._fetch_one(name, fresh=services is None) for name in dict.fromkeys(wanted)))
+        return {name: why for name, why in self.missing.items() if name in wanted}
+
+    async def _fetch_one(self, name: str, *, fresh: bool) -> None:
+        kind = self._needs.kinds[name]
+        shown = _Shown(self._around, name, self._needs.services_with(name))
+        try:
+            # What services are made of is compared with its source at each start; models say by their name what
+            # they are, and are large.
+            path = await self.fetch(name, kind, shown.report, fresh=fresh and kind is ArtifactKind.BUNDLE)
+            self._hold(name)
+        except MusterError as error:
+            step = getattr(error, "next_step", None)
+            self.missing[name] = f"{error.message}: {step}" if step else error.message
+            self.paths.pop(name, None)
+        except OSError as error:
+            self.missing[name] = str(error)
+        else:
+            self.paths[name] = str(path)
+            self.missing.pop(name, None)
+
+    # --- for anybody --------------------------------------------------------------------------------------------------
+
+    async def fetch(
+        self, name: str, kind: ArtifactKind, report: Report, *, fresh: bool = False, from_fleet: bool = False
+    ) -> Path:
+        """Return where it is, fetched if need be."""
+        source = fetchable(name)
+        if source is None or self._means is None or self._fetcher is None:
+            return await self._fetch_model(name)
+
+        def tell(done_bytes: int, total_bytes: int | None) -> None:
+            report(done_bytes, total_bytes)
+            self._means_progress(source.name, done_bytes, total_bytes)
+
+        try:
+            kept = await self._fetcher.fetch(source, kind, tell, fresh=fresh, from_fleet=from_fleet)
+        except MusterError as error:
+            self._note_failure(source.name, kind, error.message)
+            raise
+        self._failures.pop(source.name, None)
+        return self._means.store.path_of(kept)
+
+    async def remove(self, name: str) -> dict[str, Any]:
+        """Remove an artifact, by name or digest; NotFound, or Conflict while it is in use."""
+        if self._means is None:
+            raise NotFound(f"this node does not keep {name!r}")
+        store = self._means.store
+        canonical = canonical_name(name)
+        named = await asyncio.to_thread(store.named, canonical)
+        digest = canonical if is_digest(canonical) else None if named is None else named.digest
+        if digest is None:
+            raise NotFound(f"this node does not keep {name!r}")
+        freed_bytes = await asyncio.to_thread(store.remove, digest)
+        self._tell("artifact_removed", names=[canonical], digest=digest, size_bytes=freed_bytes, reason="asked for")
+        return {"model": canonical, "digest": digest, "freed_bytes": freed_bytes}
+
+    async def report(self) -> NodeArtifacts:
+        """Return what a heartbeat says of it."""
+        if self._means is None or self._fetcher is None:
+            return NodeArtifacts()
+        await self._look()
+        flying = {
+            name: Artifact(
+                name=name,
+                kind=flight.kind,
+                state=ArtifactState.FETCHING,
+                size_bytes=flight.total_bytes,
+                fraction=_fraction(flight.done_bytes, flight.total_bytes),
+            )
+            for name, flight in self._fetcher.flights.items()
+            if flight.begun
+        }
+        kept = [artifact for entry in self._entries for artifact in self._told_of(entry)]
+        here = {artifact.name for artifact in kept}
+        others = [*flying.values(), *(each for name, each in self._failures.items() if name not in {*here, *flying})]
+        newest = sorted(kept, key=lambda artifact: artifact.last_used_at_ms or 0, reverse=True)
+        url = self._door.url if self._door is not None else None
+        return NodeArtifacts(
+            kept=tuple([*others, *newest][:_TOLD_MAX]), url=url, ticket_key=self._ticket_key if url else None
+        )
+
+    def _told_of(self, entry: Entry) -> list[Artifact]:
+        kept = entry.kept
+        return [
+            Artifact(
+                name=name,
+                kind=kept.kind,
+                digest=kept.digest,
+                size_bytes=kept.size_bytes,
+                fetched_at_ms=kept.fetched_at_ms,
+                last_used_at_ms=entry.last_used_ms,
+                services=self._needs.users_of(name),
+                pinned=name in self._needs.pins,
+            )
+            for name in entry.names
+        ]
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    async def _find(self, name: str, digest: str | None) -> ArtifactReply:
+        return await self._link.find_artifacts(
+            ArtifactQuery(node_id=self._node_id, name=name, digest=digest, fetches=True)
+        )
+
+    async def _find_copies(self, digests: tuple[str, ...]) -> ArtifactReply:
+        return await self._link.find_artifacts(ArtifactQuery(node_id=self._node_id, kept=digests))
+
+    async def _look(self) -> None:
+        """Read what is kept, when there may be something new about it."""
+        if self._means is None:
+            return
+        store, now_s = self._means.store, self._around.clock.monotonic_s()
+        version = store.version()
+        if version != self._seen_version or now_s - self._seen_s > _LOOK_EVERY_S:
+            self._seen_version, self._seen_s = version, now_s
+            self._entries = await asyncio.to_thread(store.entries)
+
+    def _hold(self, name: str) -> None:
+        """Keep it from being evicted, for as long as a service uses it."""
+        source = fetchable(name)
+        if source is None or self._means is None or name in self._leases:
+            return
+        named = self._means.store.named(source.name)
+        if named is None:
+            raise NotFound(f"{name} was removed as soon as it had come: there is too little room")
+        self._leases[name] = self._means.store.lease(named.digest)
+
+    def _follow_services(self) -> None:
+        """Let go of what is not used any more, and hold what is used again."""
+        known = {service.name for service in self._around.board.services()}
+        for name in list(self.paths):
+            services = [instance.name for instance in self._needs.services_with(name)]
+            if self._needs.users_of(name):
+                try:
+                    self._hold(name)
+                except NotFound as error:
+                    log.warning("artifact_not_held", name=name, error=error.message)
+            elif services and known.issuperset(services) and (lease := self._leases.pop(name, None)) is not None:
+                lease.release()
+
+    def _note_failure(self, name: str, kind: ArtifactKind, why: str) -> None:
+        self._failures[name] = Artifact(name=name, kind=kind, state=ArtifactState.FAILED, error=why)
+        while len(self._failures) > _FAILURES_MAX:
+            del self._failures[next(iter(self._failures))]
+
+    def _tell(self, kind: str, **data: Any) -> None:
+        self._around.outbox.add(kind, **data)
+
+    def _means_progress(self, name: str, done_bytes: int, total_bytes: int | None) -> None:
+        now_s = self._around.clock.monotonic_s()
+        if self._means is not None and (now_s - self._told_s >= _TELL_EVERY_S or done_bytes == total_bytes):
+            self._told_s = now_s
+            self._means.progress(f"fetching {name}", _fraction(done_bytes, total_bytes))
+
+
+class _Shown:
+    """How far a fetch is, written on the services that wait for it."""
+
+    def __init__(self, around: Surroundings, name: str, instances: Sequence[Instance]) -> None:
+        self._around = around
+        self._name = name
+        self._instances = instances
+        self._shown_s = float("-inf")
+
+    def report(self, done_bytes: int, total_bytes: int | None) -> None:
+        now_s = self._around.clock.monotonic_s()
+        if now_s - self._shown_s < _TELL_EVERY_S:
+            return
+        self._shown_s = now_s
+        fraction = _fraction(done_bytes, total_bytes)
+        extent = f"{done_bytes // 10**6} MB" if fraction is None else f"{fraction:.0%}"
+        known = {service.name: service for service in self._around.board.services()}
+        for instance in self._instances:
+            service = known.get(instance.name)
+            if service is None or service.status is ServiceStatus.STARTING:
+                self._around.board.put(BoardEntry(service=self._waiting(instance, extent), public_url=None))
+
+    def _waiting(self, instance: Instance, extent: str) -> Service:
+        return Service(
+            name=instance.name,
+            connector=instance.template.connector,
+            status=ServiceStatus.STARTING,
+            managed=True,
+            gpu_index=instance.gpu_index,
+            slots=instance.template.slots,
+            error=f"fetching {self._name}: {extent}",
+        )
+
+
+def _fraction(done_bytes: int, total_bytes: int | None) -> float | None:
+    return min(1.0, done_bytes / total_bytes) if total_bytes else None
