@@ -1,6 +1,7 @@
 """The models of the fleet: which node has what, who serves it, and how it gets from one place to another."""
 
 import http
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ from muster.placement.filters import rejections
 from muster.placement.wish import Wish
 
 RESIDENT = "resident"
+_ONE_SLASH = re.compile(r"^(https?:)/+")  # the framework takes two slashes in a path for one
 
 
 class ModelHolder(Struct, frozen=True, kw_only=True):
@@ -84,7 +86,7 @@ class ModelOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ]
     nodes: Annotated[list[str] | None, Meta(description="Nodes by name.")] = None
     pool: Annotated[str | None, Meta(description="All nodes of this pool.")] = None
-    selector: Annotated[str | None, Meta(max_length=1024, description="Nodes with these labels: `zone=a,gpu`.")] = None
+    selector: Annotated[str, Meta(max_length=1024, description="Nodes with these labels: `zone=a,gpu`.")] | None = None
     all: Annotated[bool, Meta(description="All nodes that are connected.")] = False
     service: Annotated[str | None, Meta(description="The service that is to do it, where it keeps its own.")] = None
     timeout: Annotated[float | None, Meta(description="Seconds until it expires.")] = None
@@ -126,7 +128,7 @@ async def models(
 
 @get("/api/v1/models/{name:path}", tags=["fleet"], summary="One model, by its name or the digest of a copy")
 async def model(plane: ThePlane, name: FromPath[str]) -> FleetModel:
-    wanted = _canonical(name.removeprefix("/"))
+    wanted = _canonical(_ONE_SLASH.sub(r"\1//", name.removeprefix("/")))
     for known in catalog(plane):
         if known.name == wanted or any(copy.digest == wanted for copy in known.copies):
             return known

@@ -16,6 +16,8 @@ from muster.errors import Forbidden, ModelNotFound, UpstreamFailed
 from muster.ids import CommandId, NodeId
 from muster.wire import (
     AgentEvents,
+    ArtifactQuery,
+    ArtifactReply,
     CommandBatch,
     CommandPoll,
     CommandReport,
@@ -89,6 +91,9 @@ class FakePlane:
         self.reports += heard.reports
         told = {report.command_id for report in heard.reports}
         self.waiting = [command for command in self.waiting if command.command_id not in told]
+
+    async def find_artifacts(self, _: ArtifactQuery) -> ArtifactReply:
+        return ArtifactReply()
 
     async def join(self, _: Join) -> Joined:
         raise Forbidden("nobody joins in these tests")

@@ -69,8 +69,16 @@ class _Trouble(Exception):
 
 
 class Downloads:
-    def __init__(self, session: aiohttp.ClientSession, limits: Limits, clock: Clock, rng: Rng) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        limits: Limits,
+        clock: Clock,
+        rng: Rng,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._session = session
+        self._pause = pause
         self._limits = limits
         self._clock = clock
         self._rng = rng
@@ -112,7 +120,7 @@ class Downloads:
                     wait_s=round(delay_s, 1),
                     have_bytes=part.size,
                 )
-                await asyncio.sleep(delay_s)
+                await self._pause(delay_s)
 
     async def read_json(self, url: str, kind: type[T], headers: dict[str, str], bytes_max: int) -> T:
         """Ask for something small, as patiently as for a file."""
@@ -136,7 +144,7 @@ class Downloads:
                 delay_s = self._limits.patience.delay_s(failures, trouble.told_s, self._rng)
                 if delay_s is None:
                     raise _given_up(wanted, trouble) from None
-                await asyncio.sleep(delay_s)
+                await self._pause(delay_s)
 
     async def is_unchanged(self, wanted: Wanted, validator: str) -> bool:
         """Ask the source whether it still has this very version; ArtifactFailed when it does not say."""

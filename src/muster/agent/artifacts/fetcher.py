@@ -140,7 +140,7 @@ class Fetcher:
             await asyncio.to_thread(self._forget_older, before.digest)
         took_s = round(self._clock.monotonic_s() - started_s, 2)
         facts: dict[str, Any] = {"digest": kept.digest, "size_bytes": kept.size_bytes, "took_s": took_s, "from": place}
-        self._tell("artifact_fetched", name=source.name, kind=kept.kind.value, **facts)
+        self._tell("artifact_fetched", name=source.name, artifact_kind=kept.kind.value, **facts)
         return kept
 
     async def _kept(self, source: WebSource | HubSource, kind: ArtifactKind) -> Kept | None:
