@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 from aiohttp import web
@@ -163,8 +164,7 @@ class FileServer:
             await response.write(body[sent:stop])
             sent = stop
             if what == "cut" and request.transport is not None:
-                have = begin + stop
-                await eventually(lambda have=have: self.has_arrived(have))  # or the end would overtake the bytes
+                await eventually(partial(self.has_arrived, begin + stop))  # or the end would overtake the bytes
                 request.transport.close()
                 return
             await (self._over if what == "hang" else self._gate).wait()

@@ -1,6 +1,6 @@
 import pytest
 
-from muster.access.tickets import issue, is_good
+from muster.access.tickets import is_good, issue
 
 KEY, DIGEST, NOW = "key", "ab" * 32, 1_000_000
 

@@ -23,7 +23,7 @@ from muster.agent.config import ServiceTemplate
 from muster.agent.outbox import Outbox
 from muster.agent.services.actions import ServiceActions
 from muster.agent.surroundings import Surroundings
-from muster.domain.artifact import ArtifactKind, ArtifactState, NodeArtifacts
+from muster.domain.artifact import Artifact, ArtifactKind, ArtifactState, NodeArtifacts
 from muster.domain.event import Event
 from muster.domain.job import Progress
 from muster.domain.model import Model
@@ -154,6 +154,10 @@ def served(name: str = "llama", **more: Any) -> ServiceTemplate:
     return ServiceTemplate(**({"name": name, "connector": "work", "command": ("serve", "{model_path}")} | more))
 
 
+def content_of(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
 async def test_what_services_name_is_fetched_before_they_start(
     session: aiohttp.ClientSession, tmp_path: Path, server: FileServer
 ) -> None:
@@ -163,7 +167,7 @@ async def test_what_services_name_is_fetched_before_they_start(
     bench.needs.plan([0, 1, 2, 3])
     await bench.keeper.start()
     assert await bench.keeper.fetch_needed() == {}
-    assert Path(bench.keeper.paths[model]).read_bytes() == CONTENT
+    assert content_of(bench.keeper.paths[model]) == CONTENT
     assert (Path(bench.keeper.paths[bundle]) / "run").read_bytes() == b"1"
     assert bench.keeper.paths["smol"] == "/built-in/smol.gguf"
     assert server.count("/m.gguf") == server.count("/b.tgz") == 1
@@ -203,21 +207,22 @@ async def test_how_far_it_is_stands_on_the_services_that_wait(
     server.fail("/m.gguf", Fault(hold_at=452))
     bench = KeeperBench(session, tmp_path, server, served(model=model, per="gpu"))
     bench.needs.plan([0, 1])
-    fetching = asyncio.create_task(bench.keeper.fetch_needed())
+    waiting = asyncio.create_task(bench.keeper.fetch_needed())
     await eventually(lambda: len(bench.board.services()) == 2)
     assert [service.name for service in bench.board.services()] == ["llama-gpu0", "llama-gpu1"]
     assert all(service.status is ServiceStatus.STARTING for service in bench.board.services())
     assert all((service.error or "").startswith(f"fetching {model}: ") for service in bench.board.services())
-    reported = await eventually(lambda: told_of(bench))
-    assert reported.kept[0].state is ArtifactState.FETCHING
+    reported = await eventually(lambda: fetching(bench))
+    assert reported[0].fraction
     server.go_on()
-    await fetching
+    await waiting
     await bench.keeper.stop()
 
 
-async def told_of(bench: KeeperBench) -> NodeArtifacts | None:
-    report = await bench.keeper.report()
-    return report if report.kept and report.kept[0].fraction else None
+async def fetching(bench: KeeperBench) -> list[Artifact]:
+    return [
+        each for each in (await bench.keeper.report()).kept if each.state is ArtifactState.FETCHING and each.fraction
+    ]
 
 
 async def test_what_cannot_be_had_is_missing_with_the_next_step_and_is_tried_again_with_the_service(
@@ -329,7 +334,7 @@ async def test_a_model_is_pulled_with_its_progress_and_pulled_again_only_when_it
     model = server.put("/m.gguf", CONTENT)
     bench = KeeperBench(session, tmp_path, server)
     first = await bench.pull(model)
-    assert Path(first["path"]).read_bytes() == CONTENT
+    assert content_of(first["path"]) == CONTENT
     assert bench.progress[-1].fraction == 1.0
     assert await bench.pull(model) == first
     assert "if-none-match" in server.asked[-1].headers

@@ -6,7 +6,8 @@ from muster.agent.artifacts.room import Candidate, DiskLimits, Worth, shortage_b
 
 
 def kept(digest: str, **more: Any) -> Candidate:
-    return Candidate(**({"digest": digest, "size_bytes": 10, "last_used_ms": 0} | more))
+    known: dict[str, Any] = {"digest": digest, "size_bytes": 10, "last_used_ms": 0}
+    return Candidate(**(known | more))
 
 
 def gone(candidates: list[Candidate], shortage: int) -> list[str] | None:

@@ -17,13 +17,25 @@ from tests.waiting import eventually_sync
 NAME = "https://host/m.gguf"
 
 
+HOLDER = """
+import pathlib, signal, sys
+from muster.agent.artifacts.store import ArtifactStore
+from muster.system import SystemClock
+lease = ArtifactStore(pathlib.Path(sys.argv[1]), SystemClock()).lease(sys.argv[2])
+pathlib.Path(sys.argv[3]).touch()
+signal.pause()
+"""
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(tmp_path / "store", SystemClock())
 
 
-def keep(store: ArtifactStore, name: str = NAME, *, tree: bool = False, **contents: bytes) -> Kept:
-    """Take in an artifact as a fetch does; the keywords are its files."""
+def keep(
+    store: ArtifactStore, name: str = NAME, contents: dict[str, bytes] | None = None, *, tree: bool = False
+) -> Kept:
+    """Take in an artifact as a fetch does."""
     folder = store.partial(name)
     parts, files = {}, []
     for number, (path, content) in enumerate((contents or {"m.gguf": b"GGUF" + name.encode()}).items()):
@@ -61,14 +73,14 @@ def test_what_was_taken_in_is_found_by_name_and_digest(store: ArtifactStore) -> 
 
 
 def test_several_files_are_a_folder_and_a_bundle_what_was_in_it(store: ArtifactStore) -> None:
-    several = keep(store, "hf:o/r", **{"a.json": b"{}", "sub/b.bin": b"b"})
+    several = keep(store, "hf:o/r", {"a.json": b"{}", "sub/b.bin": b"b"})
     assert (store.path_of(several) / "sub" / "b.bin").read_bytes() == b"b"
     bundle = keep(store, "https://host/b.zip", tree=True)
     assert (store.path_of(bundle) / "run.sh").read_text() == "run"
 
 
 def test_two_names_may_stand_for_one_artifact(store: ArtifactStore) -> None:
-    one, other = keep(store, "a", f=b"same"), keep(store, "b", f=b"same")
+    one, other = keep(store, "a", {"f": b"same"}), keep(store, "b", {"f": b"same"})
     assert one == other
     (entry,) = store.entries()
     assert entry.names == ("a", "b")
@@ -129,12 +141,7 @@ def test_a_process_that_is_killed_uses_nothing_any_more(store: ArtifactStore, tm
         [
             sys.executable,
             "-c",
-            "import pathlib, signal, sys\n"
-            "from muster.agent.artifacts.store import ArtifactStore\n"
-            "from muster.system import SystemClock\n"
-            "lease = ArtifactStore(pathlib.Path(sys.argv[1]), SystemClock()).lease(sys.argv[2])\n"
-            "pathlib.Path(sys.argv[3]).touch()\n"
-            "signal.pause()\n",
+            HOLDER,
             str(store.folder),
             kept.digest,
             str(said),
