@@ -35,6 +35,7 @@ from muster.domain.service import Service
 from muster.ports import FileLink
 from muster.settings import Settings, parse_pairs
 from muster.system import SystemClock, system_rng
+from muster.tls import trusting
 
 NO_MODEL = "none"
 UP_MODEL = "smollm2-135m"
@@ -116,12 +117,16 @@ def model_service(settings: Settings, model: str) -> ServiceTemplate:
     )
 
 
-def artifact_means(settings: Settings, session: aiohttp.ClientSession, progress: Progress) -> ArtifactMeans:
+def artifact_means(
+    settings: Settings, session: aiohttp.ClientSession, outside: aiohttp.ClientSession, progress: Progress
+) -> ArtifactMeans:
     clock = SystemClock()
+    limits = DownloadLimits()
     address = settings.artifact_address
     return ArtifactMeans(
         store=ArtifactStore(settings.artifact_path / _STORE_DIR, clock),
-        downloads=Downloads(session, DownloadLimits(), clock, system_rng()),
+        sources=Downloads(outside, limits, clock, system_rng()),
+        nodes=Downloads(session, limits, clock, system_rng()),
         rules=FetchRules(
             hub=Hub(url=settings.hub_url, token=settings.hub_token),
             wait_for_fleet_s=settings.artifact_wait_for_fleet_s,
@@ -139,6 +144,12 @@ def artifact_means(settings: Settings, session: aiohttp.ClientSession, progress:
         ),
         progress=progress,
     )
+
+
+def _outside_session(settings: Settings) -> aiohttp.ClientSession:
+    """Return what leads out of the fleet: by the proxy that the environment names, trusting whom the settings name."""
+    trusted = trusting(settings.ca_file) if settings.ca_file else True
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusted), trust_env=True)
 
 
 class LocalNode:
@@ -159,6 +170,7 @@ class LocalNode:
         self._files = files
         self._default_model = default_model
         self._session: aiohttp.ClientSession | None = None
+        self._outside: aiohttp.ClientSession | None = None
         self._gpus = MachineGpus()
         self._link: AgentLink | None = None
         self.agent: Agent | None = None
@@ -168,6 +180,7 @@ class LocalNode:
         settings = self._settings
         file = load_node_file(settings.node_path, NODE_SECTIONS) if settings.node_path else NodeFile()
         self._session = session = aiohttp.ClientSession()
+        self._outside = outside = _outside_session(settings)
 
         async def identify_at(url: str) -> Service | None:
             return await identify(session, url)
@@ -197,7 +210,7 @@ class LocalNode:
                 usual_ports=USUAL_PORTS,
                 check_health=HttpHealth(session).check,
                 fetch_model=lambda name: self._fetch(cache, name),
-                artifacts=artifact_means(settings, session, self._progress),
+                artifacts=artifact_means(settings, session, outside, self._progress),
                 files=files,
             ),
             SystemClock(),
@@ -212,8 +225,9 @@ class LocalNode:
         await self._gpus.close()
         if self._link is not None:
             await self._link.stop()
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._outside):
+            if session is not None:
+                await session.close()
 
     @property
     def models(self) -> list[str]:

@@ -84,7 +84,10 @@ def parse_source(text: str) -> Source | None:
 
 def canonical_name(text: str) -> str:
     """Return the one spelling under which an artifact is known, so that the same is not fetched twice."""
-    source = parse_source(text)
+    try:
+        source = parse_source(text)
+    except InvalidInput:
+        return text
     return text if source is None else source.name
 
 

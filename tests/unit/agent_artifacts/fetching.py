@@ -72,6 +72,7 @@ class FetchBench:
         self.fetcher = Fetcher(
             self.store,
             quick_downloads(session),
+            quick_downloads(session),
             self._find,
             FetchRules(hub=Hub(url=hub, token="hub-token"), wait_for_fleet_s=wait_for_fleet_s),
             SystemClock(),

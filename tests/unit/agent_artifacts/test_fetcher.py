@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 
 from muster.access import tickets
 from muster.agent.artifacts.door import Door, DoorRules
@@ -316,11 +317,7 @@ class Peer:
 
     def __init__(self, bench: FetchBench, **rules: Any) -> None:
         self.bench = bench
-        self.door = Door(bench.store, DoorRules(**rules), "127.0.0.1", KEY, SystemClock(), self._sent)
-        self.sent: list[tuple[str, int]] = []
-
-    def _sent(self, name: str, count: int) -> None:
-        self.sent.append((name, count))
+        self.door = Door(bench.store, DoorRules(**rules), "127.0.0.1", KEY, SystemClock())
 
     def holder(self, kept: Kept, *, key: str = KEY) -> ArtifactHolder:
         ticket = tickets.issue(key, kept.digest, SystemClock().now_ms())
@@ -341,10 +338,12 @@ async def test_another_node_is_asked_before_the_source(bench: FetchBench, peer: 
     name = server.put("/m.gguf", CONTENT)
     theirs = await peer.bench.get(name)
     bench.replies = [ArtifactReply(holders=(peer.holder(theirs),))]
-    assert (await bench.get(name)).files == theirs.files
+    with structlog.testing.capture_logs() as said:
+        assert (await bench.get(name)).files == theirs.files
     assert server.count("/m.gguf") == 1
     assert bench.told("artifact_fetched")[0]["from"] == "node peer"
-    assert peer.sent == [("m.gguf", len(CONTENT))]
+    (sent,) = [entry for entry in said if entry["event"] == "upload_done"]
+    assert (sent["file"], sent["bytes"], sent["to"]) == ("m.gguf", len(CONTENT), "127.0.0.1")
 
 
 async def test_several_files_and_bundles_come_from_there_too(bench: FetchBench, peer: Peer, server: FileServer) -> None:

@@ -119,7 +119,8 @@ class KeeperBench:
             NODE,
             ArtifactMeans(
                 store=self.store,
-                downloads=quick_downloads(session),
+                sources=quick_downloads(session),
+                nodes=quick_downloads(session),
                 rules=FetchRules(hub=Hub(url=server.url())),
                 disk=DiskLimits(disk_bytes_max=disk_bytes_max),
                 door=DoorRules() if shares else None,
@@ -246,16 +247,25 @@ async def test_what_cannot_be_had_is_missing_with_the_next_step_and_is_tried_aga
     await bench.keeper.stop()
 
 
-async def test_a_pinned_model_is_fetched_though_no_service_names_it(
-    session: aiohttp.ClientSession, tmp_path: Path, server: FileServer
+async def test_a_pinned_model_is_fetched_though_no_service_names_it_and_nobody_waits_for_it(
+    session: aiohttp.ClientSession, tmp_path: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("muster.agent.artifacts.keeper._PINNED_AGAIN_S", 0.01)
     model = server.put("/m.gguf", CONTENT)
+    server.fail("/m.gguf", Fault(status=404))
     bench = KeeperBench(session, tmp_path, server, pins=(f"{model}#sha256={sha(CONTENT)}",))
     bench.needs.plan([])
+    await bench.keeper.start()
     assert await bench.keeper.fetch_needed() == {}
-    (kept,) = (await bench.keeper.report()).kept
-    assert (kept.name, kept.pinned, kept.digest) == (model, True, sha(CONTENT))
+    kept = await eventually(lambda: on_disk(bench))
+    assert (kept[0].name, kept[0].pinned, kept[0].digest) == (model, True, sha(CONTENT))
+    assert server.count("/m.gguf") == 2
+    await bench.remove(model)  # whoever says so may; it is not in use
     await bench.keeper.stop()
+
+
+async def on_disk(bench: KeeperBench) -> list[Artifact]:
+    return [artifact for artifact in (await bench.keeper.report()).kept if artifact.state is ArtifactState.ON_DISK]
 
 
 async def test_what_a_service_uses_cannot_be_removed_and_afterwards_it_can(

@@ -111,6 +111,7 @@ def test_other_names_are_left_to_others(text: str) -> None:
 def test_one_artifact_has_one_name() -> None:
     assert canonical_name(f"https://h/m#sha256={SHA}") == canonical_name("https://h/m")
     assert canonical_name("hf:o/r@main") == "hf:o/r"
+    assert canonical_name("ftp://h/m") == "ftp://h/m"  # what nobody could fetch is called as it was written
 
 
 def test_digests_and_paths() -> None:

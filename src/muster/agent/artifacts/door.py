@@ -2,7 +2,6 @@
 
 import asyncio
 import http
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -58,14 +57,12 @@ class Door:
         address: str,
         ticket_key: str,
         clock: Clock,
-        on_sent: Callable[[str, int], None] = lambda _, __: None,
     ) -> None:
         self._store = store
         self._rules = rules
         self._address = address
         self._ticket_key = ticket_key
         self._clock = clock
-        self._on_sent = on_sent
         self._pace = Pace(rules.bytes_per_s_max, clock)
         self._uploads = 0
         self._runner: web.AppRunner | None = None
@@ -152,7 +149,7 @@ class Door:
                 await response.write(chunk)
                 left -= len(chunk)
         await response.write_eof()
-        self._on_sent(path.name, end - begin)
+        log.info("upload_done", file=path.name, bytes=end - begin, to=request.remote)
         return response
 
 

@@ -62,10 +62,13 @@ class Flight(Struct):
 
 
 class Fetcher:
+    """`sources` leads out of the fleet, by a proxy where there is one; `nodes` to its nodes, and never by one."""
+
     def __init__(
         self,
         store: ArtifactStore,
-        downloads: Downloads,
+        sources: Downloads,
+        nodes: Downloads,
         find: Find,
         rules: FetchRules,
         clock: Clock,
@@ -74,7 +77,8 @@ class Fetcher:
     ) -> None:
         self._store = store
         self._space = space
-        self._downloads = downloads
+        self._sources = sources
+        self._nodes = nodes
         self._find = find
         self._rules = rules
         self._clock = clock
@@ -163,11 +167,11 @@ class Fetcher:
         validator = named.validator if named is not None else None
         try:
             if isinstance(source, HubSource):
-                plan = await plan_of_hub(source, self._rules.hub, self._downloads)
+                plan = await plan_of_hub(source, self._rules.hub, self._sources)
                 return plan.validator == validator
             if source.sha256 is not None:
                 return True
-            return validator is not None and await self._downloads.is_unchanged(plan_of_url(source).files[0], validator)
+            return validator is not None and await self._sources.is_unchanged(plan_of_url(source).files[0], validator)
         except ArtifactFailed as error:
             log.warning("artifact_not_compared", name=source.name, error=error.message)
             return True
@@ -188,7 +192,7 @@ class Fetcher:
         problem: ArtifactFailed | None = None
         for holder in reply.holders[:_HOLDERS_MAX]:
             try:
-                plan = await plan_of_holder(holder, self._downloads)
+                plan = await plan_of_holder(holder, self._nodes)
                 return await self._carry_out(source, plan, flight), plan.place
             except DiskFull:
                 raise
@@ -201,7 +205,7 @@ class Fetcher:
                 next_step="muster model ls shows who has what; muster model pull fetches it from its source",
             )
         if isinstance(source, HubSource):
-            plan = await plan_of_hub(source, self._rules.hub, self._downloads)
+            plan = await plan_of_hub(source, self._rules.hub, self._sources)
         else:
             plan = plan_of_url(source)
         return await self._carry_out(source, plan, flight), plan.place
@@ -229,6 +233,7 @@ class Fetcher:
 
     async def _carry_out(self, source: WebSource | HubSource, plan: Plan, flight: Flight) -> Kept:
         log.info("download_started", name=source.name, place=plan.place, size_bytes=plan.size_bytes)
+        downloads = self._nodes if plan.from_fleet else self._sources
         folder = await asyncio.to_thread(self._store.partial, source.name)
         parts: dict[str, Path] = {}
         files: list[ArtifactFile] = []
@@ -236,7 +241,7 @@ class Fetcher:
         flight.begun = True
         for number, wanted in enumerate(plan.files):
             part = Part(folder / f"{number}.part")
-            got = await self._downloads.fetch(
+            got = await downloads.fetch(
                 wanted,
                 part,
                 partial(_moved, flight, plan, sum(file.size_bytes for file in files)),

@@ -33,6 +33,7 @@ FetchModel = Callable[[str], Awaitable[Path]]
 
 _LOOK_EVERY_S = 30.0  # at what other processes have changed
 _TELL_EVERY_S = 1.0
+_PINNED_AGAIN_S = 300.0
 _TOLD_MAX = 500
 _FAILURES_MAX = 50
 
@@ -41,7 +42,8 @@ class ArtifactMeans(Struct, frozen=True, kw_only=True):
     """`door` None: nothing is given to other nodes. `progress` shows a person how far a fetch is."""
 
     store: ArtifactStore
-    downloads: Downloads
+    sources: Downloads
+    nodes: Downloads
     rules: FetchRules = FetchRules()
     disk: DiskLimits = DiskLimits()
     door: DoorRules | None = None
@@ -76,13 +78,14 @@ class Keeper:
         self._told_s = float("-inf")
         self._fetcher: Fetcher | None = None
         self._door: Door | None = None
+        self._pinning: asyncio.Task[None] | None = None
         if means is not None:
             self._ticket_key = base32(around.rng.getrandbits(KEY_BITS), KEY_BITS // 5)
             space = Space(
                 means.store, means.disk, self._find_copies, self._tell, lambda entry: needs.wants(entry.names)
             )
             self._fetcher = Fetcher(
-                means.store, means.downloads, self._find, means.rules, around.clock, self._tell, space
+                means.store, means.sources, means.nodes, self._find, means.rules, around.clock, self._tell, space
             )
             if means.door is not None:
                 self._door = Door(means.store, means.door, around.address, self._ticket_key, around.clock)
@@ -97,8 +100,14 @@ class Keeper:
         if self._door is not None:
             await self._door.start()
         await self._look()
+        if self._needs.pinned:
+            self._pinning = asyncio.create_task(self._fetch_pinned(), name="pinned models")
 
     async def stop(self) -> None:
+        if self._pinning is not None:
+            self._pinning.cancel()
+            await asyncio.gather(self._pinning, return_exceptions=True)
+            self._pinning = None
         if self._door is not None:
             await self._door.stop()
         for lease in self._leases.values():
@@ -109,11 +118,16 @@ class Keeper:
 
     async def fetch_needed(self, services: Sequence[str] | None = None) -> dict[str, str]:
         """Fetch what all services need, or those named, side by side; return why what is missing is missing."""
-        wanted = list(self._needs.kinds)
-        if services is not None:
-            wanted = [name for service in services for name in self._needs.of_service(service)]
-        await asyncio.gather(*(self._fetch_one(name, fresh=services is None) for name in dict.fromkeys(wanted)))
+        wanted = self._needs.of_services(services)
+        await asyncio.gather(*(self._fetch_one(name, fresh=services is None) for name in wanted))
         return {name: why for name, why in self.missing.items() if name in wanted}
+
+    async def _fetch_pinned(self) -> None:
+        """Fetch what is wanted here besides, and try again what was not to be had; nobody waits for it."""
+        while True:
+            wanted = [name for name in self._needs.pinned if name not in self.paths]
+            await asyncio.gather(*(self._fetch_one(name, fresh=False) for name in wanted))
+            await asyncio.sleep(_PINNED_AGAIN_S)
 
     async def _fetch_one(self, name: str, *, fresh: bool) -> None:
         kind = self._needs.kinds[name]
@@ -122,7 +136,8 @@ class Keeper:
             # What services are made of is compared with its source at each start; models say by their name what
             # they are, and are large.
             path = await self.fetch(name, kind, shown.report, fresh=fresh and kind is ArtifactKind.BUNDLE)
-            self._hold(name)
+            if self._needs.services_with(name):
+                self._hold(name)
         except MusterError as error:
             step = getattr(error, "next_step", None)
             self.missing[name] = f"{error.message}: {step}" if step else error.message
@@ -205,7 +220,7 @@ class Keeper:
                 fetched_at_ms=kept.fetched_at_ms,
                 last_used_at_ms=entry.last_used_ms,
                 services=self._needs.users_of(name),
-                pinned=name in self._needs.pins,
+                pinned=self._needs.is_pinned(name),
             )
             for name in entry.names
         ]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from muster.agent.config import ServiceTemplate
+from muster.domain.source import parse_source
 from muster.errors import InvalidInput
 
 PLACEHOLDERS = ("python", "host", "port", "gpu", "index", "model_path", "bundle_path", "model:NAME")
@@ -64,7 +65,9 @@ def paths_of(template: ServiceTemplate, fetched: Mapping[str, str]) -> dict[str,
 
 
 def check(template: ServiceTemplate) -> None:
-    """Raise InvalidInput naming a placeholder that nobody could fill in."""
+    """Raise InvalidInput naming a placeholder that nobody could fill in, or what nobody could fetch."""
+    for wanted in (*models_of(template), *bundles_of(template)):
+        parse_source(wanted)
     known = {name.partition(":")[0] for name in PLACEHOLDERS}
     for name, argument in _placeholders(template):
         if name not in known or (name == "model") != bool(argument):
