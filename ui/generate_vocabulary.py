@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the monitor's words (src/muster/web/vocabulary.js) from the server's enums, so that the two cannot drift apart.
+"""Write the monitor's words (src/muster/web/core/vocabulary.js) from the server's enums: the two cannot drift apart.
 
 With --check nothing is written; the exit status is 1 when the file differs from what would be.
 """
@@ -9,12 +9,13 @@ import sys
 from enum import StrEnum
 from pathlib import Path
 
+from muster.access.roles import Role
 from muster.domain.job import ACTIVE, TERMINAL, JobStatus
 from muster.domain.node import Health, Phase
 from muster.domain.service import ServiceStatus
 from muster.domain.worker import WorkerStatus
 
-TARGET = Path(__file__).resolve().parent.parent / "src" / "muster" / "web" / "vocabulary.js"
+TARGET = Path(__file__).resolve().parent.parent / "src" / "muster" / "web" / "core" / "vocabulary.js"
 
 HEADER = "// Made by ui/generate_vocabulary.py from the server's enums; run it again instead of editing.\n"
 
@@ -24,6 +25,7 @@ ENUMS: dict[str, type[StrEnum]] = {
     "WORKER_STATUS": WorkerStatus,
     "SERVICE_STATUS": ServiceStatus,
     "JOB_STATUS": JobStatus,
+    "ROLE": Role,
 }
 JOB_SETS = {"JOB_ACTIVE": ACTIVE, "JOB_TERMINAL": TERMINAL}
 

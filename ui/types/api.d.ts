@@ -1,10 +1,10 @@
 // What the control plane sends to the monitor. Absent figures are null: unknown is not zero. Times are ms since the epoch.
 
-type Health = import("../../src/muster/web/vocabulary.js").Health;
-type Phase = import("../../src/muster/web/vocabulary.js").Phase;
-type WorkerStatus = import("../../src/muster/web/vocabulary.js").WorkerStatus;
-type ServiceStatus = import("../../src/muster/web/vocabulary.js").ServiceStatus;
-type JobStatus = import("../../src/muster/web/vocabulary.js").JobStatus;
+type Health = import("../../src/muster/web/core/vocabulary.js").Health;
+type Phase = import("../../src/muster/web/core/vocabulary.js").Phase;
+type WorkerStatus = import("../../src/muster/web/core/vocabulary.js").WorkerStatus;
+type ServiceStatus = import("../../src/muster/web/core/vocabulary.js").ServiceStatus;
+type JobStatus = import("../../src/muster/web/core/vocabulary.js").JobStatus;
 type Signal<T> = import("@preact/signals-core").Signal<T>;
 
 interface Gpu {
@@ -66,6 +66,29 @@ interface Machine {
   models: string[];
 }
 
+/** A node in a line; the server leaves out what is as usual. */
+interface Line {
+  machine_id: string;
+  status: string;
+  health_status: Health;
+  draining: boolean;
+  late: boolean;
+  hostname: string | null;
+  pool: string | null;
+  link: string;
+  labels: Record<string, string>;
+  services: string[];
+  models: string[];
+  gpu_count: number;
+  gpu_names: string[];
+  gpu_percent: number | null;
+  gpu_memory_used_gb: number | null;
+  gpu_memory_total_gb: number | null;
+  out_of_service: number;
+  workers: number;
+  workers_busy: number;
+}
+
 interface Worker {
   worker_id: string;
   machine_id: string;
@@ -76,6 +99,31 @@ interface Worker {
   current_jobs: string[];
   jobs_completed: number;
   jobs_failed: number;
+}
+
+/** What GET /api/v1/nodes/{id} adds to what the stream tells. */
+interface NodeDetail {
+  type: string;
+  address: string | null;
+  platform: string | null;
+  region: string | null;
+  az: string | null;
+  instance_id: string | null;
+  heartbeat_interval_s: number;
+  registered_at: string;
+  command_problem: string | null;
+}
+
+interface CommandView {
+  command_id: string;
+  command: string;
+  args: Record<string, unknown>;
+  state: string;
+  issued_by: string | null;
+  created_at: string;
+  progress: Progress | null;
+  result: unknown;
+  error: string | null;
 }
 
 interface Progress {
@@ -133,8 +181,8 @@ interface Explanation {
 interface SystemStats {
   version: string;
   total_machines: number;
-  /** Those that nobody can run count as pending. */
-  jobs: Record<Exclude<JobStatus, "unworkable">, number>;
+  models: number;
+  jobs: Record<JobStatus, number>;
   gateway: { in_flight: number; requests_total: number; errors_total: number };
 }
 
@@ -144,9 +192,11 @@ interface MonitorState {
   workers: Worker[];
   jobs: { pending: Job[]; active: Job[]; completed: Job[]; failed: Job[] };
   system_stats: SystemStats;
+  lines?: Line[];
 }
 
 type MonitorMessage =
+  | { type: "machine_lines"; lines: Line[]; removed: string[] }
   | { type: "connected"; timestamp: number }
   | { type: "full_state_snapshot"; data: MonitorState; timestamp: number }
   | { type: "machine_update"; machine: Machine; workers: Worker[] }

@@ -74,6 +74,7 @@ ROUTES: dict[Right, tuple[str, ...]] = {
         "GET /api/customers/{}",
         "GET /api/jobs",
         "GET /api/jobs/failures",
+        "GET /api/jobs/search",
         "GET /api/monitor/state",
         "GET /api/queues",
         "GET /api/schedules",

@@ -11,6 +11,7 @@ from muster.api.plane import AnyRequest, ThePlane
 from muster.api.state import MonitorState
 from muster.api.streams import event_stream, last_event_id
 from muster.events.hub import fact_view
+from muster.events.selection import Wish
 
 
 class EventsAnswer(Struct, frozen=True, kw_only=True):
@@ -70,8 +71,21 @@ async def monitor_state(
 
 
 @get("/api/events/monitor", tags=["monitor"], summary="Live state for monitors as server-sent events")
-async def monitor_events(plane: ThePlane, request: AnyRequest, machines: FromQuery[str | None] = None) -> Stream:
-    return event_stream(plane.hub.monitor(last_event_id(request), names_in(machines)))
+async def monitor_events(
+    plane: ThePlane,
+    request: AnyRequest,
+    *,
+    machines: FromQuery[str | None] = None,
+    whole_up_to: Annotated[int | None, QueryParameter(ge=0, le=10_000)] = None,
+    all_jobs: FromQuery[bool] = False,
+) -> Stream:
+    """`machines` names those wanted, with the jobs on them; without it everything is told.
+
+    With `whole_up_to` a fleet of at most so many machines is told whole; of a larger one there is a line about each
+    machine, and in full only `machines`, with their jobs or `all_jobs`.
+    """
+    wish = Wish(machines=names_in(machines), whole_up_to=whole_up_to, all_jobs=all_jobs)
+    return event_stream(plane.hub.monitor(last_event_id(request), wish))
 
 
 def names_in(text: str | None) -> frozenset[str]:

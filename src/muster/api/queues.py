@@ -7,8 +7,10 @@ from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Struct
 
+from muster.api.lists import TextSearch
 from muster.api.plane import ThePlane
-from muster.control.jobs.queues import LOOKED_AT_MAX, FailureGroup, Filter, QueueState
+from muster.api.views import JobView, job_view
+from muster.control.jobs.queues import LOOKED_AT_MAX, FailureGroup, Filter, QueueState, Search
 from muster.domain.job import JobStatus
 from muster.domain.queue import CustomerFigures, CustomerTerms
 
@@ -99,6 +101,14 @@ class ReplayAnswer(Struct, frozen=True, kw_only=True):
     timestamp: int
 
 
+class SearchAnswer(Struct, frozen=True, kw_only=True):
+    success: bool
+    jobs: list[JobView]
+    looked_at: int
+    next_cursor: str | None
+    timestamp: int
+
+
 @get("/api/queues", tags=["jobs"], summary="Queues: what waits, what runs, how fast, and whether it is paused")
 async def queues(plane: ThePlane) -> QueuesAnswer:
     return QueuesAnswer(
@@ -155,6 +165,32 @@ async def forget_customer(plane: ThePlane, customer_id: FromPath[str]) -> Respon
     return Response(None, status_code=http.HTTPStatus.NO_CONTENT)
 
 
+@get(
+    "/api/jobs/search",
+    tags=["jobs"],
+    summary=f"Jobs by what is known of them: a call looks at up to {LOOKED_AT_MAX}, its cursor leads on",
+)
+async def search(
+    plane: ThePlane,
+    status: FromQuery[JobStatus | None] = None,
+    service: FromQuery[str | None] = None,
+    customer_id: FromQuery[str | None] = None,
+    workflow_id: FromQuery[str | None] = None,
+    text: TextSearch = None,
+    cursor: FromQuery[str | None] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=500)] = 50,
+) -> SearchAnswer:
+    wanted = Search(status=status, service=service, customer_id=customer_id, workflow_id=workflow_id, text=text)
+    found = await plane.queues.search(wanted, cursor, limit)
+    return SearchAnswer(
+        success=True,
+        jobs=[job_view(job, whole=False) for job in found.jobs],
+        looked_at=found.looked_at,
+        next_cursor=found.next_cursor,
+        timestamp=plane.clock.now_ms(),
+    )
+
+
 @get("/api/jobs/failures", tags=["jobs"], summary="Why jobs ended badly: the newest by service and code of error")
 async def failures(
     plane: ThePlane,
@@ -202,7 +238,7 @@ async def replay(plane: ThePlane, data: JSONBody[Replay]) -> ReplayAnswer:
     )
 
 
-HANDLERS = [queues, pause, resume, customers, customer, set_customer, forget_customer, failures, replay]
+HANDLERS = [queues, pause, resume, customers, customer, set_customer, forget_customer, search, failures, replay]
 
 
 def _queue(state: QueueState) -> QueueView:

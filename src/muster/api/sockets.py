@@ -12,6 +12,7 @@ from litestar.params import FromPath, FromQuery
 
 from muster.api.events import names_in
 from muster.api.plane import ThePlane
+from muster.events.selection import Wish
 
 log = structlog.get_logger()
 
@@ -35,7 +36,7 @@ async def monitor_socket(
     `after` goes on behind an id, `machines` names those wanted. What the caller says is not listened to.
     """
     await socket.accept()
-    frames = plane.hub.monitor(after, names_in(machines))
+    frames = plane.hub.monitor(after, Wish(machines=names_in(machines)))
     await converse(socket, client_id, _send(socket, frames), _until_gone(socket))
 
 

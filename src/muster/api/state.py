@@ -2,16 +2,27 @@
 
 from collections.abc import Callable, Sequence
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from muster import __version__
-from muster.api.views import JobView, MachineView, WorkerView, job_view, machine_status, machine_view, worker_views
+from muster.api.lines import MachineLine, machine_line
+from muster.api.views import (
+    JobView,
+    MachineView,
+    WorkerView,
+    job_view,
+    machine_status,
+    machine_view,
+    worker_views,
+)
 from muster.clock import Clock
 from muster.control.fleet.fleet import Fleet
 from muster.control.jobs.service import JobService
 from muster.domain.job import ACTIVE, JobStatus
 from muster.domain.node import Health, Node
 from muster.domain.worker import WorkerStatus
+from muster.events.selection import Selection
 from muster.ids import JobId, NodeId
 
 _SHOWN_PER_STATE = 50
@@ -59,10 +70,13 @@ class JobLists(Struct, frozen=True, kw_only=True):
 
 
 class MonitorState(Struct, frozen=True, kw_only=True):
+    """`lines` tells of every machine when only some of a large fleet are in `machines`."""
+
     machines: list[MachineView]
     workers: list[WorkerView]
     jobs: JobLists
     system_stats: SystemStats
+    lines: list[MachineLine] | UnsetType = UNSET
 
 
 class MachineSign(Struct, frozen=True, kw_only=True, tag_field="type", tag="periodic_status_update"):
@@ -129,13 +143,24 @@ class Scenery:
             for node in self._fleet.nodes()
         ]
 
-    async def snapshot(self, machines: frozenset[str] = frozenset()) -> MonitorState:
-        """Without `machines` everything, else these and the jobs that they have or had."""
-        if not machines:
-            return await self.state(self._fleet.nodes())
-        nodes = [node for node in self._fleet.nodes() if node.node_id in machines]
-        jobs = await self._job_lists(_SEARCHED_PER_STATE, lambda job: job.machine_id in machines)
-        return await self._state(nodes, jobs)
+    def size(self) -> int:
+        return len(self._fleet.nodes())
+
+    def lines(self) -> list[MachineLine]:
+        return [machine_line(node, late=self._fleet.is_late(node)) for node in self._fleet.nodes()]
+
+    async def snapshot(self, selection: Selection | None = None) -> MonitorState:
+        """Without a selection everything, else its machines and the jobs that they have or had, or all jobs."""
+        nodes = self._fleet.nodes()
+        if selection is None:
+            return await self.state(nodes)
+        wanted = selection.machines
+        if selection.all_jobs:
+            jobs = await self._job_lists(_SHOWN_PER_STATE)
+        else:
+            jobs = await self._job_lists(_SEARCHED_PER_STATE, lambda job: job.machine_id in wanted)
+        state = await self._state([node for node in nodes if node.node_id in wanted], jobs)
+        return replace(state, lines=self.lines()) if selection.lines else state
 
     async def state(self, nodes: Sequence[Node]) -> MonitorState:
         return await self._state(nodes, await self._job_lists(_SHOWN_PER_STATE))

@@ -22,7 +22,7 @@ from muster.errors import JobNotFound, MusterError
 from muster.events.followers import Change, FollowedJob, Followers, FollowLimits
 from muster.events.frames import KEEP_ALIVE, frame
 from muster.events.reader import Concerns, Reader
-from muster.events.selection import PlacedJob, Selection
+from muster.events.selection import PlacedJob, Selection, Wish
 from muster.ids import JobId, NodeId
 from muster.ports import Bus, EventLog
 from muster.wire import ProgressReport, ProgressReports, decode
@@ -53,6 +53,11 @@ class SignOfLife(Protocol):
     def machine_id(self) -> str: ...
 
 
+class MachineLine(Protocol):
+    @property
+    def machine_id(self) -> str: ...
+
+
 class ShownMachine(Protocol):
     @property
     def machine(self) -> Any: ...
@@ -67,7 +72,9 @@ class Scenery(Protocol):
     async def jobs(self, job_ids: Sequence[JobId]) -> Sequence[ShownJob]: ...
     async def whole_jobs(self, job_ids: Sequence[JobId]) -> Sequence[FollowedJob]: ...
     async def stats(self) -> Any: ...
-    async def snapshot(self, machines: frozenset[str]) -> Snapshot: ...
+    async def snapshot(self, selection: Selection | None) -> Snapshot: ...
+    def size(self) -> int: ...
+    def lines(self) -> Sequence[MachineLine]: ...
     def signs_of_life(self) -> Sequence[SignOfLife]: ...
 
 
@@ -75,6 +82,7 @@ class HubLimits(Struct, frozen=True, kw_only=True):
     join_s: float = 0.05
     stats_every_s: float = 2.0
     signs_every_s: float = 15.0
+    lines_every_s: float = 0.5
     keep_alive_s: float = 15.0
     ring_entries: int = 10_000
     tail_batch: int = 2_000
@@ -109,7 +117,7 @@ class Hub:
         self._dirty_nodes: set[NodeId] = set()
         self._dirty_jobs: dict[JobId, None] = {}
         self._progress: dict[JobId, ProgressReport] = {}
-        self._stats: dict[str, Any] = {}
+        self._lines: dict[str, MachineLine | None] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -119,6 +127,7 @@ class Hub:
                 "event-tail": self._tail,
                 "event-flush": self._flush_often,
                 "event-stats": self._stats_often,
+                "event-lines": self._tell_lines_often,
                 "event-progress": self._follow_progress,
             }
             self._tasks = [asyncio.create_task(self._ever(name, run), name=name) for name, run in loops.items()]
@@ -143,9 +152,9 @@ class Hub:
 
     # --- readers ------------------------------------------------------------------------------------------------------
 
-    async def monitor(self, last_event_id: str | None, machines: frozenset[str]) -> AsyncGenerator[bytes, None]:
+    async def monitor(self, last_event_id: str | None, wish: Wish) -> AsyncGenerator[bytes, None]:
         """Yield frames for a monitor: `connected`, a snapshot or what changed since, then deltas for ever."""
-        selection = Selection(machines) if machines else None
+        selection = wish.selection(self._scenery.size())
         reader = Reader(self._limits.reader_bytes_max, selection)
         self._monitors.add(reader)
         try:
@@ -226,7 +235,7 @@ class Hub:
                 return entries[position + 1 :]
         return None
 
-    # --- the four loops -----------------------------------------------------------------------------------------------
+    # --- the loops ----------------------------------------------------------------------------------------------------
 
     async def _ever(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -281,6 +290,24 @@ class Hub:
         for sign in self._scenery.signs_of_life():
             if crc32(sign.machine_id.encode()) % turns == turn % turns:
                 self._push(frame(sign), partial(Selection.has_machine, machine_id=sign.machine_id))
+
+    async def _tell_lines_often(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.lines_every_s)
+            readers = [reader for reader in self._monitors if reader.selection and reader.selection.lines]
+            if readers:
+                self._tell_lines(readers)
+
+    def _tell_lines(self, readers: Sequence[Reader]) -> None:
+        """Tell what differs from what was told last. Who came in between has it already, which does no harm."""
+        now = {line.machine_id: line for line in self._scenery.lines()}
+        changed = [line for machine_id, line in now.items() if self._lines.get(machine_id) != line]
+        removed = sorted(self._lines.keys() - now.keys())
+        self._lines = {**now}
+        if changed or removed:
+            body = frame({"type": "machine_lines", "lines": changed, "removed": removed})
+            for reader in readers:
+                reader.push(body)
 
     async def _follow_progress(self) -> None:
         async for data in self._bus.subscribe(self._progress_topic):
@@ -343,9 +370,11 @@ class Hub:
 
     async def _snapshot_frame(self, selection: Selection | None) -> bytes:
         at = self._newest  # read before the state: what changes meanwhile comes again as a delta
-        data = await self._scenery.snapshot(selection.machines if selection else frozenset())
+        data = await self._scenery.snapshot(selection)
         if selection is not None:
             selection.shown(data.jobs.active)
+            if selection.lines:
+                self._lines = dict.fromkeys(line.machine_id for line in self._scenery.lines()) | self._lines
         return frame({"type": "full_state_snapshot", "data": data, "timestamp": self._clock.now_ms()}, at)
 
 

@@ -17,7 +17,7 @@ class Reader:
 
     def __init__(self, bytes_max: int, selection: Selection | None = None) -> None:
         self._bytes_max = bytes_max
-        self._selection = selection
+        self.selection = selection
         self._frames: deque[bytes] = deque()
         self._size = 0
         self._ready = asyncio.Event()
@@ -27,7 +27,7 @@ class Reader:
     def push(self, frame: bytes, concerns: Concerns | None = None) -> None:
         if self._gap is not None:
             return
-        if self._selection is not None and concerns is not None and not concerns(self._selection):
+        if self.selection is not None and concerns is not None and not concerns(self.selection):
             return
         if self._size + len(frame) > self._bytes_max:
             self.lose("this reader was too slow")

@@ -1,35 +1,34 @@
-// The page: totals and connection on top, nodes and jobs below, one job beside them.
+// The frame of all pages: totals, connection and navigation on top, the open page below, one job over it.
 
-import { html, render, signal, useState, computed } from "./view.js";
-import { state } from "./state.js";
-import { Stream } from "./stream.js";
-import { keepToken, request } from "./api.js";
-import { clockTime, counted, now, setClock } from "./format.js";
-import { TextFilter } from "./filter.js";
-import { Fleet } from "./fleet.js";
-import { Jobs } from "./jobs.js";
-import { Drawer, close } from "./drawer.js";
+import { computed, effect, html, render, useState } from "./core/view.js";
+import { WHOLE_UP_TO, state } from "./core/state.js";
+import { Stream } from "./core/stream.js";
+import { keepToken, request } from "./core/api.js";
+import { clockTime, counted, now, setClock } from "./core/format.js";
+import { closeJob, openJobId, route } from "./core/route.js";
+import { TextFilter } from "./parts/filter.js";
+import { JobSheet } from "./pages/job.js";
+import { PAGES, openPage } from "./pages/index.js";
 
 const CHECK_EVERY_MS = 10_000;
+/** Who pages or types quickly is not followed with each step. */
+const RESELECT_AFTER_MS = 150;
 
-const stream = new Stream("/api/events/monitor", (message) => {
+const stream = new Stream((message) => {
   if ("timestamp" in message) setClock(message.timestamp);
   state.receive(message);
 });
 
-/** On narrow screens one of the two is shown. */
-const tab = signal(/** @type {"fleet" | "jobs"} */ ("fleet"));
-
 const totals = computed(() => {
-  const nodes = state.nodeIds.value.flatMap((id) => state.nodes.get(id)?.value ?? []);
-  const workers = nodes.flatMap((node) => node.workers);
+  const lines = state.nodeIds.value.flatMap((id) => state.lines.get(id)?.value ?? []);
+  const sum = (/** @type {(line: Line) => number} */ of) => lines.reduce((total, line) => total + of(line), 0);
   return {
-    nodes: nodes.length,
-    healthy: nodes.filter((node) => node.machine.health_status === "healthy").length,
-    gpus: nodes.reduce((sum, node) => sum + node.machine.gpu_count, 0),
-    workers: workers.length,
-    busy: workers.filter((worker) => worker.status === "busy").length,
-    models: new Set(nodes.flatMap((node) => node.machine.models)).size,
+    nodes: lines.length,
+    healthy: lines.filter((line) => line.health_status === "healthy").length,
+    gpus: sum((line) => line.gpu_count),
+    workers: sum((line) => line.workers),
+    busy: sum((line) => line.workers_busy),
+    models: new Set(lines.flatMap((line) => line.models)).size,
   };
 });
 
@@ -103,12 +102,15 @@ function TokenForm({ known, reason }) {
   </form>`;
 }
 
-function Tabs() {
-  const choose = (/** @type {"fleet" | "jobs"} */ name, /** @type {string} */ title) =>
-    html`<button aria-pressed=${tab.value === name} onClick=${() => (tab.value = name)}>${title}</button>`;
+function Navigation() {
+  const { page } = route.value;
   const { running, waiting } = state.jobCounts.value;
-  return html`<nav class="tabs" aria-label="What to show">
-    ${choose("fleet", `Nodes ${state.nodeIds.value.length}`)}${choose("jobs", `Jobs ${running + waiting}`)}
+  /** @type {Record<string, number>} */
+  const counts = { fleet: state.nodeIds.value.length, jobs: running + waiting };
+  const isOpen = (/** @type {string} */ name) => name === page || (name === "fleet" && page === "node");
+  return html`<nav class="pages" aria-label="Pages">
+    ${Object.entries(PAGES).map(([name, { title, href }]) => href && html`<a key=${name} href=${href}
+      aria-current=${isOpen(name) ? "page" : undefined}>${title}${counts[name] !== undefined && html` <span class="quiet">${counts[name]?.toLocaleString()}</span>`}</a>`)}
   </nav>`;
 }
 
@@ -129,8 +131,8 @@ function Main() {
   if (connection.kind === "refused")
     return html`<${TokenForm} key="token" known=${connection.known} reason=${connection.reason} />`;
   if (!state.stats.value) return html`<p class="empty">${kind === "away" ? "The server does not answer." : "Loading the fleet …"}</p>`;
-  return html`<main class="${kind === "away" ? "last-known" : ""} show-${tab.value}">
-    <${Tabs} /><${Fleet} /><${Jobs} /><${Drawer} />
+  return html`<main class="${kind === "away" ? "last-known" : ""} page-${route.value.page}">
+    <${openPage().draw} id=${route.value.id} /><${JobSheet} />
   </main>`;
 }
 
@@ -138,7 +140,7 @@ function App() {
   return html`<header class="top">
       <h1><a href="#/">Muster</a> <span class="quiet">${state.stats.value?.version}</span></h1>
       <${Connection} />
-      ${state.stats.value && html`<${TextFilter} />`}
+      ${state.stats.value && html`<${Navigation} /><${TextFilter} />`}
       <${Totals} />
     </header>
     <${Updated} />
@@ -147,7 +149,7 @@ function App() {
 
 addEventListener("keydown", (event) => {
   const typing = event.target instanceof HTMLInputElement;
-  if (event.key === "Escape" && !typing) close();
+  if (event.key === "Escape" && !typing && openJobId.peek() !== null) closeJob();
   if (event.key === "/" && !typing) {
     event.preventDefault();
     document.getElementById("filter")?.focus();
@@ -170,5 +172,25 @@ async function check() {
 }
 setInterval(() => check().catch((error) => console.info(`muster: state not checked (${error.message})`)), CHECK_EVERY_MS);
 
+/** What the stream is asked for. A fleet that is told whole stays so until it grows too large. */
+const wished = computed(() => {
+  const { machines, jobs } = openPage().interest(route.value.id);
+  return `/api/events/monitor?whole_up_to=${WHOLE_UP_TO}&all_jobs=${jobs}&machines=${machines.map(encodeURIComponent).join(",")}`;
+});
+const tooLarge = computed(() => state.selective.value || state.nodeIds.value.length > WHOLE_UP_TO);
+
+let asked = wished.peek();
+let reselection = 0;
+effect(() => {
+  const path = wished.value;
+  if (!tooLarge.value) return;
+  clearTimeout(reselection);
+  reselection = setTimeout(() => {
+    if (path === asked && state.selective.peek()) return;
+    asked = path;
+    stream.reselect(path);
+  }, RESELECT_AFTER_MS);
+});
+
 render(html`<${App} />`, /** @type {HTMLElement} */ (document.getElementById("monitor")));
-stream.run();
+stream.run(asked);

@@ -28,7 +28,7 @@ async def test_a_server_that_was_killed_and_restarted_is_found_again(
     await server.stop()
     await expect(page.locator(".connection")).to_contain_text("server away since")
     await expect(page.locator(".connection")).to_contain_text("reconnecting")
-    await expect(page.locator("main")).to_have_class("last-known show-fleet")
+    await expect(page.locator("main")).to_have_class("last-known page-fleet")
     await expect(card(page, "old")).to_be_visible()
 
     server.machines.clear()

@@ -21,7 +21,7 @@ COUNT_DRAWINGS = """() => {
   count.observe(finished, { characterData: true, childList: true, subtree: true });
 }"""
 SIZES = """async () => {
-  const { state } = await import("/web/state.js");
+  const { state } = await import("/web/core/state.js");
   const lanes = state.lanes.peek();
   const lengths = Object.entries(lanes).map(([lane, jobs]) => [lane, jobs.length]);
   return { jobs: state.jobs.size, ...Object.fromEntries(lengths) };

@@ -179,9 +179,9 @@ async def test_a_narrow_screen_shows_nodes_or_jobs_without_scrolling_sideways(
     await open_live(page, server)
     await expect(page.locator("#jobs")).to_be_hidden()
     await page.screenshot(path=artifacts / "monitor-narrow-nodes.png")
-    await page.get_by_label("What to show").get_by_role("button", name="Jobs 19").click()
+    await page.get_by_label("Pages").get_by_role("link", name="Jobs 19").click()
     await expect(page.locator("#jobs")).to_be_visible()
-    await expect(page.locator("#fleet")).to_be_hidden()
+    await expect(page.locator("#fleet")).to_have_count(0)
     assert await page.evaluate("document.documentElement.scrollWidth") == 360
     await page.screenshot(path=artifacts / "monitor-narrow-jobs.png")
     await page.locator('[data-job^="job-01jbq7t8"]').click()

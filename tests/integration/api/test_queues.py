@@ -176,6 +176,25 @@ async def test_failures_are_grouped_and_replayed_by_what_they_have_in_common(ser
     assert (await ask(served, "POST", "/api/jobs/replay", {"limit": 0}, 400))["field"] == "limit"
 
 
+async def test_jobs_are_searched_by_what_is_known_of_them(served: Served) -> None:
+    await served.plane.open_session()
+    for number in range(4):
+        await submit(served, id=f"thumb-{number}", customer_id="acme" if number % 2 else "zenith")
+    await submit(served, id="other", service_required="images", workflow_id="wf-1")
+    await fail(served, "thumb-0", code="out_of_memory")
+
+    async def found(question: str) -> list[str]:
+        return sorted(job["job_id"] for job in (await ask(served, "GET", f"/api/jobs/search?{question}"))["jobs"])
+
+    assert await found("text=THUMB") == ["thumb-0", "thumb-1", "thumb-2", "thumb-3"]
+    assert await found("text=memory") == ["thumb-0"]
+    assert await found("customer_id=acme") == ["thumb-1", "thumb-3"]
+    assert await found("status=failed&service=simulation") == ["thumb-0"]
+    assert await found("workflow_id=wf-1") == ["other"]
+    assert await found("service=nothing") == []
+    assert (await ask(served, "GET", "/api/jobs/search?limit=0", status=400))["field"] == "limit"
+
+
 async def test_a_question_may_hold_any_character_where_a_token_may_be_in_it(served: Served) -> None:
     assert (await ask(served, "GET", "/api/jobs/failures?code=%C3%A9%FF"))["groups"] == []
 

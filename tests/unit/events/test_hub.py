@@ -11,6 +11,7 @@ from muster.domain.job import Progress
 from muster.errors import StoreUnavailable
 from muster.events.followers import FollowLimits
 from muster.events.frames import KEEP_ALIVE
+from muster.events.selection import Wish
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.wire import CloseSession, Deregistration, Outcome, OutcomeKind, ProgressReport, ProgressReports
 from tests.planes import PlaneUnderTest
@@ -63,7 +64,7 @@ class Listener:
 
 
 def monitor(plane: PlaneUnderTest, last_id: str | None = None, *machines: str) -> Listener:
-    return Listener(plane.hub.monitor(last_id, frozenset(machines)))
+    return Listener(plane.hub.monitor(last_id, Wish(machines=frozenset(machines))))
 
 
 async def test_a_monitor_gets_a_snapshot_and_then_what_changes(plane: PlaneUnderTest) -> None:
@@ -267,3 +268,43 @@ async def test_what_could_not_be_read_is_told_when_the_store_is_back(
     await plane.heartbeat("n1")
     assert (await listener.next("job_update"))["job"]["job_id"] == job_id
     assert failed.is_set()
+
+
+async def test_of_a_large_fleet_there_is_a_line_about_each_node_and_in_full_only_those_wanted(
+    plane: PlaneUnderTest,
+) -> None:
+    for name in ("n1", "n2", "n3"):
+        await plane.heartbeat(name)
+    wish = Wish(machines=frozenset({"n2"}), whole_up_to=2)
+    listener = Listener(plane.hub.monitor(None, wish))
+    data = (await listener.next("full_state_snapshot"))["data"]
+    assert [machine["machine_id"] for machine in data["machines"]] == ["n2"]
+    assert [line["machine_id"] for line in data["lines"]] == ["n1", "n2", "n3"]
+    await plane.heartbeat("n4")
+    await plane.ingest.deregister(Deregistration(node_id=NodeId("n1"), boot_id="n1-boot"))
+    seen: set[str] = set()
+    removed: set[str] = set()
+    while not ("n4" in seen and "n1" in removed):
+        news = await listener.next("machine_lines", "machine_update")
+        if news["type"] == "machine_update":
+            assert news["machine"]["machine_id"] == "n2", "nobody asked for the others in full"
+        else:
+            seen |= {line["machine_id"] for line in news["lines"]}
+            removed |= set(news["removed"])
+
+
+async def test_a_fleet_that_is_small_enough_is_told_whole(plane: PlaneUnderTest) -> None:
+    await plane.heartbeat("n1")
+    listener = Listener(plane.hub.monitor(None, Wish(whole_up_to=1)))
+    data = (await listener.next("full_state_snapshot"))["data"]
+    assert [machine["machine_id"] for machine in data["machines"]] == ["n1"]
+    assert "lines" not in data
+    await plane.heartbeat("n2")
+    assert await listener.machine("n2")
+
+
+async def test_who_looks_at_jobs_hears_of_all_of_them_whatever_machines_are_wanted(plane: PlaneUnderTest) -> None:
+    listener = Listener(plane.hub.monitor(None, Wish(whole_up_to=0, all_jobs=True)))
+    assert (await listener.next("full_state_snapshot"))["data"]["machines"] == []
+    job_id = await plane.submit()
+    assert (await listener.next("job_update"))["job"]["job_id"] == job_id

@@ -17,6 +17,7 @@ LOOKED_AT_MAX = 1_000  # jobs in one call: it can be repeated from where it ende
 _NAME_CHARS_MAX = 256
 _LIMIT_MAX = 1_000_000
 _EXAMPLES_MAX = 5
+_SEARCHED_AT_ONCE = 200
 BAD_ENDS = (JobStatus.FAILED, JobStatus.TIMEOUT, JobStatus.CANCELLED)
 
 
@@ -44,6 +45,43 @@ class Filter(Struct, frozen=True, kw_only=True):
             and self.workflow_id in (None, spec.workflow_id)
             and (self.since is None or (state.completed_at or 0) >= self.since)
         )
+
+
+class Search(Struct, frozen=True, kw_only=True):
+    """Which jobs; what is None does not matter. `text` occurs, in any case, in a name or an error."""
+
+    status: JobStatus | None = None
+    service: str | None = None
+    customer_id: str | None = None
+    workflow_id: str | None = None
+    text: str | None = None
+
+    def fits(self, job: Job) -> bool:
+        spec, state = job.spec, job.state
+        error = state.error
+        names = (
+            job.job_id,
+            spec.service_required,
+            spec.customer_id,
+            spec.workflow_id,
+            state.worker_id,
+            error and error.code,
+            error and error.message,
+        )
+        return (
+            self.service in (None, spec.service_required)
+            and self.customer_id in (None, spec.customer_id)
+            and self.workflow_id in (None, spec.workflow_id)
+            and (not self.text or any(self.text.casefold() in name.casefold() for name in names if name))
+        )
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    """`next_cursor` leads on; None: all were looked at."""
+
+    jobs: tuple[Job, ...]
+    looked_at: int
+    next_cursor: str | None
 
 
 class Replayed(Struct, frozen=True, kw_only=True):
@@ -104,6 +142,20 @@ class QueueService:
         oldest = min((created[job_id] for job_id in queue.first if job_id in created), default=None)
         age_s = None if oldest is None else max(0, self._clock.now_ms() - oldest) / 1000
         return QueueState(figures=queue, oldest_age_s=age_s)
+
+    # --- jobs, by what is known of them -------------------------------------------------------------------------------
+
+    async def search(self, wanted: Search, cursor: str | None, limit: int) -> Found:
+        """Look through jobs until about `limit` are found or LOOKED_AT_MAX were looked at."""
+        found: list[Job] = []
+        looked_at = 0
+        while True:
+            page = await self._jobs.page(wanted.status, cursor, _SEARCHED_AT_ONCE)
+            found += [job for job in page.jobs if wanted.fits(job)]
+            looked_at += len(page.jobs)
+            cursor = page.next_cursor
+            if cursor is None or len(found) >= limit or looked_at >= LOOKED_AT_MAX:
+                return Found(jobs=tuple(found), looked_at=looked_at, next_cursor=cursor)
 
     # --- customers ----------------------------------------------------------------------------------------------------
 

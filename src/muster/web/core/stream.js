@@ -24,6 +24,8 @@ class Refused extends Error {
   }
 }
 class Resync extends Error {}
+/** What is looked at changed: another stream is opened, and what is shown stays. */
+class Reselect extends Error {}
 
 /** Spread by chance, so that a server that comes back is not met by all pages at once. @param {number} failures */
 const backoffMs = (failures) => Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** failures) * (0.75 + Math.random() / 4);
@@ -57,7 +59,8 @@ async function* events(body, heard) {
 export class Stream {
   connection = signal(/** @type {Connection} */ ({ kind: "connecting" }));
   lastHeard = signal(/** @type {number | null} */ (null));
-  #path;
+  #path = "";
+  #reselecting = false;
   #receive;
   #failures = 0;
   #awaySince = /** @type {number | null} */ (null);
@@ -65,19 +68,21 @@ export class Stream {
   #attempt = new AbortController();
   #wake = () => {};
 
-  /** @param {string} path @param {(message: MonitorMessage) => void} receive */
-  constructor(path, receive) {
-    this.#path = path;
+  /** @param {(message: MonitorMessage) => void} receive */
+  constructor(receive) {
     this.#receive = receive;
   }
 
-  /** Listen for the life of the page. */
-  async run() {
+  /** Listen for the life of the page. @param {string} path */
+  async run(path) {
+    this.#path = path;
     for (;;) {
       const reason = await this.#listen().catch((error) => error);
       if (reason instanceof Refused) {
         this.connection.value = { kind: "refused", known: reason.known, reason: reason.message };
         await this.#pause(null);
+      } else if (reason instanceof Reselect) {
+        this.#reselecting = true;
       } else if (reason instanceof Resync) {
         this.#enter("snapshot");
       } else {
@@ -98,8 +103,16 @@ export class Stream {
     this.#attempt.abort(new Resync(reason));
   }
 
+  /** Listen to this instead; at the next try, where there is no connection. @param {string} path */
+  reselect(path) {
+    this.#path = path;
+    this.#lastId = null;
+    this.#attempt.abort(new Reselect());
+  }
+
   /** @param {string} reason */
   async #waitOutside(reason) {
+    this.#reselecting = false;
     this.#awaySince ??= Date.now();
     const since = this.#awaySince;
     const delay = backoffMs(this.#failures++);
@@ -151,7 +164,7 @@ export class Stream {
     const message = JSON.parse(data);
     this.lastHeard.value = Date.now();
     this.#receive(message);
-    if (message.type === "connected") this.#enter(this.#lastId === null ? "snapshot" : "live");
+    if (message.type === "connected" && !this.#reselecting) this.#enter(this.#lastId === null ? "snapshot" : "live");
     else if (message.type === "resync") this.#enter("snapshot");
     else if (message.type === "full_state_snapshot") this.#enter("live");
     if (id !== null) this.#lastId = id;
@@ -160,6 +173,7 @@ export class Stream {
   /** @param {"snapshot" | "live"} kind */
   #enter(kind) {
     if (kind === "live") {
+      this.#reselecting = false;
       this.#failures = 0;
       this.#awaySince = null;
     }

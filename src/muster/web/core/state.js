@@ -4,6 +4,8 @@ import { batch, computed, signal } from "./view.js";
 import { JOB_ACTIVE, JOB_TERMINAL } from "./vocabulary.js";
 
 /** @typedef {{machine: Machine, workers: Worker[]}} Node */
+/** Of a fleet of more machines there is only a line about each, and in full those that are looked at. */
+export const WHOLE_UP_TO = 100;
 /** @typedef {"waiting" | "running" | "failed" | "finished"} Lane */
 
 /** How many jobs of a lane are kept; the server's own counts speak of the others. @type {Record<Lane, number>} */
@@ -42,10 +44,56 @@ const LANE_ORDER = {
 };
 const LANES = /** @type {Lane[]} */ (Object.keys(LANE_ORDER));
 
+/** @param {(number | null | undefined)[]} values */
+const known = (values) => values.filter((value) => value != null);
+
+/** @param {(number | null | undefined)[]} megabytes */
+function gigabytes(megabytes) {
+  const there = known(megabytes);
+  return there.length ? Math.round(there.reduce((sum, mb) => sum + mb, 0) / 1024) : null;
+}
+
+/** What the server leaves out of a line because it is as usual. @param {Partial<Line> & Pick<Line, "machine_id" | "status" | "health_status">} line @returns {Line} */
+const whole = (line) => ({
+  draining: false, late: false, hostname: null, pool: null, link: "", labels: {}, services: [], models: [], gpu_count: 0,
+  gpu_names: [], gpu_percent: null, gpu_memory_used_gb: null, gpu_memory_total_gb: null, out_of_service: 0, workers: 0,
+  workers_busy: 0, ...line,
+});
+
+/** The same as the server's line about a node (api/lines.py), of a node that is there in full. @param {Node} node @returns {Line} */
+function lineOf({ machine: m, workers }) {
+  const uses = known(m.gpus.map((gpu) => gpu.utilization_percent));
+  return {
+    machine_id: m.machine_id,
+    status: m.status,
+    health_status: m.health_status,
+    draining: m.draining,
+    late: m.late,
+    hostname: m.hostname,
+    pool: m.pool,
+    link: m.link,
+    labels: m.labels,
+    services: m.service_details.flatMap((service) => [service.name, service.connector]),
+    models: m.models,
+    gpu_count: m.gpu_count,
+    gpu_names: [...new Set(m.gpus.flatMap((gpu) => gpu.name ?? []))],
+    gpu_percent: uses.length ? Math.round(uses.reduce((sum, use) => sum + use, 0) / uses.length / 5) * 5 : null,
+    gpu_memory_used_gb: gigabytes(m.gpus.map((gpu) => gpu.memory_used_mb)),
+    gpu_memory_total_gb: gigabytes(m.gpus.map((gpu) => gpu.memory_total_mb)),
+    out_of_service: m.gpus.filter((gpu) => gpu.out_of_service).length,
+    workers: workers.length,
+    workers_busy: workers.filter((worker) => worker.status === "busy").length,
+  };
+}
+
 export class FleetState {
   /** @type {Map<string, Signal<Node>>} */
   nodes = new Map();
-  /** In order of their names. */
+  /** What every node can be found and sorted by. @type {Map<string, Signal<Line>>} */
+  lines = new Map();
+  /** Whether `nodes` has only those that are looked at. */
+  selective = signal(false);
+  /** All of `lines`, in order of their names. */
   nodeIds = signal(/** @type {string[]} */ ([]));
   /** @type {Map<string, Signal<Job>>} */
   jobs = new Map();
@@ -53,6 +101,7 @@ export class FleetState {
   /** Jobs by lane in the whole fleet: the server's figure, moved along by each job that changes. */
   jobCounts = signal(noJobs());
   #jobsChanged = signal(0);
+  #nodesChanged = signal(0);
   /** @type {MonitorMessage[]} */
   #inbox = [];
   #flushDue = false;
@@ -96,6 +145,9 @@ export class FleetState {
         return this.#replace(message.data);
       case "machine_update":
         return this.#putNode({ machine: message.machine, workers: message.workers });
+      case "machine_lines":
+        for (const line of message.lines) this.#putLine(whole(line));
+        return this.#removeLines(message.removed);
       case "machine_removed":
         return this.#removeNode(message.machine_id);
       case "job_update":
@@ -107,6 +159,13 @@ export class FleetState {
       default:
         return undefined; // of the connection only, or of a newer server
     }
+  }
+
+  /** One node in full, if it is looked at; who asks while drawing is told when it comes or changes. @param {string} id */
+  node(id) {
+    const known = this.nodes.get(id);
+    if (!known) this.#nodesChanged.value;
+    return known?.value;
   }
 
   /** One job, if it is kept; who asks while drawing is told when it comes or changes. @param {string} id */
@@ -132,7 +191,7 @@ export class FleetState {
       }
       this.#putStats(stats);
     });
-    if (stats.total_machines !== this.nodes.size) found.add(`${this.nodes.size} nodes here, ${stats.total_machines} there`);
+    if (stats.total_machines !== this.lines.size) found.add(`${this.lines.size} nodes here, ${stats.total_machines} there`);
     this.#compare("running", jobs.active, stats.jobs.assigned + stats.jobs.in_progress, found);
     this.#compare("waiting", jobs.pending, stats.jobs.pending + stats.jobs.unworkable, found);
     return found;
@@ -154,7 +213,11 @@ export class FleetState {
     /** @type {Map<string, Worker[]>} */
     const workers = new Map(data.machines.map((machine) => [machine.machine_id, []]));
     for (const worker of data.workers) workers.get(worker.machine_id)?.push(worker);
-    for (const id of this.nodes.keys()) if (!workers.has(id)) this.#removeNode(id);
+    this.selective.value = data.lines != null;
+    for (const id of this.nodes.keys()) if (!workers.has(id)) this.nodes.delete(id);
+    const known = new Set(data.lines?.map((line) => line.machine_id) ?? workers.keys());
+    this.#removeLines([...this.lines.keys()].filter((id) => !known.has(id)));
+    for (const line of data.lines ?? []) this.#putLine(whole(line));
     for (const machine of data.machines) this.#putNode({ machine, workers: workers.get(machine.machine_id) ?? [] });
 
     const before = this.jobs;
@@ -172,17 +235,33 @@ export class FleetState {
   #putNode(node) {
     const id = node.machine.machine_id;
     const known = this.nodes.get(id);
-    if (known) {
-      known.value = node;
-    } else {
+    if (known) known.value = node;
+    else {
       this.nodes.set(id, signal(node));
-      this.nodeIds.value = [...this.nodes.keys()].sort(byName);
+      this.#nodesChanged.value += 1;
     }
+    if (!this.selective.peek()) this.#putLine(lineOf(node));
+  }
+
+  /** @param {Line} line */
+  #putLine(line) {
+    const known = this.lines.get(line.machine_id);
+    if (!known) {
+      this.lines.set(line.machine_id, signal(line));
+      this.nodeIds.value = [...this.lines.keys()].sort(byName);
+    } else if (JSON.stringify(known.peek()) !== JSON.stringify(line)) known.value = line;
+  }
+
+  /** @param {string[]} ids */
+  #removeLines(ids) {
+    const gone = new Set(ids.filter((id) => this.lines.delete(id)));
+    if (gone.size) this.nodeIds.value = this.nodeIds.peek().filter((id) => !gone.has(id));
   }
 
   /** @param {string} id */
   #removeNode(id) {
-    if (this.nodes.delete(id)) this.nodeIds.value = this.nodeIds.peek().filter((other) => other !== id);
+    this.nodes.delete(id);
+    this.#removeLines([id]);
   }
 
   /** @param {Job} job */

@@ -1,7 +1,7 @@
 // Status as shape, colour and word together: each can be read without the others.
 
-import { html } from "./view.js";
-import { readable } from "./format.js";
+import { html } from "../core/view.js";
+import { readable } from "../core/format.js";
 
 /** @typedef {"good" | "busy" | "warn" | "bad" | "quiet"} Tone */
 /** @typedef {keyof typeof SHAPES} Shape */

@@ -15,6 +15,9 @@ export const SERVICE_STATUS = /** @type {const} */ (["starting", "running", "unh
 /** @typedef {typeof JOB_STATUS[number]} JobStatus */
 export const JOB_STATUS = /** @type {const} */ (["pending", "assigned", "in_progress", "completed", "failed", "cancelled", "timeout", "unworkable"]);
 
+/** @typedef {typeof ROLE[number]} Role */
+export const ROLE = /** @type {const} */ (["admin", "operator", "viewer", "client", "agent"]);
+
 /** @type {ReadonlySet<string>} */
 export const JOB_ACTIVE = new Set(["assigned", "in_progress"]);
 

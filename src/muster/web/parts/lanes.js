@@ -1,15 +1,15 @@
 // Jobs by state: what runs, what waits and in which order, what failed and why, what is done.
 
-import { html, useState } from "./view.js";
-import { state } from "./state.js";
+import { html, useState } from "../core/view.js";
+import { state } from "../core/state.js";
 import { Badge, ProgressBar } from "./badge.js";
-import { Ago, Span, now, percent, duration } from "./format.js";
+import { Ago, Span, now, percent, duration } from "../core/format.js";
 import { jobMatches, text } from "./filter.js";
-import { jobHref, openJobId } from "./drawer.js";
+import { jobHref, openJobId } from "../core/route.js";
 
 const ROWS_AT_FIRST = 25;
 
-/** @type {{lane: import("./state.js").Lane, title: string, none: string}[]} */
+/** @type {{lane: import("../core/state.js").Lane, title: string, none: string}[]} */
 const LANES = [
   { lane: "running", title: "Running", none: "Nothing runs." },
   { lane: "waiting", title: "Waiting", none: "Nothing waits." },
@@ -53,7 +53,7 @@ function When({ job, lane }) {
   return html`${took && html`took <${Span} from=${job.started_at} to=${job.completed_at} /> · `}<${Ago} at=${job.completed_at} />`;
 }
 
-/** @param {{job: Signal<Job>, lane: import("./state.js").Lane}} props */
+/** @param {{job: Signal<Job>, lane: import("../core/state.js").Lane}} props */
 function JobRow({ job: source, lane }) {
   const job = source.value;
   return html`<li>
@@ -91,9 +91,6 @@ function LaneList({ lane, title, none }) {
   </details>`;
 }
 
-export function Jobs() {
-  return html`<section id="jobs" aria-labelledby="jobs-title">
-    <header class="heading"><h2 id="jobs-title">Jobs</h2></header>
-    ${LANES.map((lane) => html`<${LaneList} key=${lane.lane} ...${lane} />`)}
-  </section>`;
+export function Lanes() {
+  return html`<div class="lanes">${LANES.map((lane) => html`<${LaneList} key=${lane.lane} ...${lane} />`)}</div>`;
 }

@@ -1,20 +1,14 @@
-// Nodes as cards: how each is, what it has, what it is doing right now.
+// One node as a card: how it is, what it has, what it is doing right now.
 
-import { computed, html, signal } from "./view.js";
-import { state } from "./state.js";
+import { html } from "../core/view.js";
+import { state } from "../core/state.js";
 import { Badge, Meter, ProgressBar } from "./badge.js";
-import { Ago, counted, duration, percent, readable, share } from "./format.js";
-import { HealthFilter, NothingMatches, nodeIds } from "./filter.js";
-import { jobHref } from "./drawer.js";
+import { Ago, counted, duration, percent, readable, share } from "../core/format.js";
+import { jobHref, nodeHref } from "../core/route.js";
 
-const CARDS_PER_PAGE = 60;
 /** From here on memory is drawn as a warning, in percent. */
 const MEMORY_HIGH = 95;
 const MODELS_SHOWN = 3;
-
-const page = signal(0);
-const pages = computed(() => Math.max(1, Math.ceil(nodeIds.value.length / CARDS_PER_PAGE)));
-const shownPage = computed(() => Math.min(page.value, pages.value - 1));
 
 /** @param {number | null | undefined} used @param {number | null | undefined} total */
 const ratio = (used, total) => (used == null || !total ? null : (100 * used) / total);
@@ -23,7 +17,7 @@ const ratio = (used, total) => (used == null || !total ? null : (100 * used) / t
 const gpuName = (name) => (name ?? "unknown GPU").replace(/^NVIDIA (GeForce )?/, "");
 
 /** @param {{machine: Machine}} props */
-function Notices({ machine: m }) {
+export function Notices({ machine: m }) {
   const notices = [];
   if (m.draining) notices.push(html`<p class="notice">draining: finishes what it has, takes no new work</p>`);
   if (m.late && m.health_status !== "dead") notices.push(html`<p class="notice">late: heartbeats overdue, takes no new work</p>`);
@@ -32,7 +26,7 @@ function Notices({ machine: m }) {
 }
 
 /** @param {{machine: Machine}} props */
-function Host({ machine: { resources: r, cpu_cores: cores } }) {
+export function Host({ machine: { resources: r, cpu_cores: cores } }) {
   return html`<div class="host">
     <span title=${cores ? counted(cores, "core") : undefined}>CPU</span>
     <${Meter} label="CPU" value=${r?.cpu_percent} text=${percent(r?.cpu_percent)} />
@@ -60,7 +54,7 @@ function GpuRow({ gpu }) {
 }
 
 /** @param {{machine: Machine}} props */
-function Gpus({ machine: { gpus, gpu_count: count } }) {
+export function Gpus({ machine: { gpus, gpu_count: count } }) {
   if (!gpus.length) return count ? html`<p class="quiet">${counted(count, "GPU")}, figures unknown</p>` : null;
   const names = gpus.map((gpu) => gpuName(gpu.name));
   const kinds = [...new Set(names)].map((kind) => `${names.filter((name) => name === kind).length} × ${kind}`);
@@ -75,8 +69,8 @@ function Gpus({ machine: { gpus, gpu_count: count } }) {
   </section>`;
 }
 
-/** @param {{service: Service}} props */
-function ServiceRow({ service: s }) {
+/** @param {{service: Service, action?: unknown}} props */
+export function ServiceRow({ service: s, action = null }) {
   // Where some are only on disk, those in memory are said to be loaded.
   const mixed = s.models.some((model) => model.resident === false);
   const models = s.models.map((model) => (mixed && model.resident ? `${model.name} (loaded)` : model.name));
@@ -88,6 +82,7 @@ function ServiceRow({ service: s }) {
       ${s.connector !== s.name && html`<span class="quiet">${s.connector}</span>`}
       ${s.restarts > 0 && html`<span class="tag">${counted(s.restarts, "restart")}</span>`}
       ${s.slots != null && html`<span class="end">${s.slots_busy ?? "?"} of ${counted(s.slots, "slot")} busy</span>`}
+      ${action && html`<span class="end">${action}</span>`}
     </div>
     ${models.length > 0 &&
     html`<p class="models" title=${models.join("\n")}>
@@ -109,7 +104,7 @@ function CurrentJob({ id }) {
 }
 
 /** @param {{worker: Worker, name: string}} props */
-function WorkerCell({ worker: w, name }) {
+export function WorkerCell({ worker: w, name }) {
   const connectors = Object.entries(w.connector_statuses ?? {}).map(([connector, status]) => `${connector}: ${status}`);
   const title = [w.worker_id, `${w.jobs_completed} completed, ${w.jobs_failed} failed`, ...connectors].join("\n");
   return html`<li title=${title}>
@@ -119,10 +114,19 @@ function WorkerCell({ worker: w, name }) {
   </li>`;
 }
 
+/** Of a node that is not there in full yet. @param {{id: string}} props */
+function Waiting({ id }) {
+  const line = state.lines.get(id)?.value;
+  return html`<article class="card" data-node=${id} aria-busy="true">
+    <header><h3>${id}</h3> ${line && html`<span class="end"><${Badge} of="health" word=${line.health_status} /></span>`}</header>
+    <p class="quiet">Loading …</p>
+  </article>`;
+}
+
 /** @param {{id: string}} props */
-function Card({ id }) {
-  const node = state.nodes.get(id)?.value;
-  if (!node) return null;
+export function Card({ id }) {
+  const node = state.node(id);
+  if (!node) return html`<${Waiting} id=${id} />`;
   const { machine: m, workers } = node;
   const gone = !m.connected || m.health_status === "dead";
   const labels = Object.entries(m.labels ?? {}).map(([name, value]) => `${name}=${value}`);
@@ -130,7 +134,7 @@ function Card({ id }) {
     m.uptime_seconds > 0 && !gone && `up ${duration(m.uptime_seconds * 1000)}`, ...labels].filter(Boolean);
   return html`<article class="card ${gone ? "gone" : ""}" data-node=${id} aria-labelledby="node-${id}">
     <header>
-      <h3 id="node-${id}">${id}</h3>
+      <h3 id="node-${id}"><a href=${nodeHref(id)}>${id}</a></h3>
       <span class="tag" title="phase: ${m.phase}">${readable(m.status)}</span>
       <span class="end"><${Badge} of="health" word=${m.health_status} /></span>
     </header>
@@ -152,38 +156,4 @@ function Card({ id }) {
         name=${worker.worker_id.replace(`${id}-`, "")} />`)}
     </ul>`}
   </article>`;
-}
-
-function Pager() {
-  if (pages.value === 1) return null;
-  const turn = (/** @type {number} */ by) => () => {
-    page.value = shownPage.value + by;
-    document.getElementById("fleet")?.scrollIntoView();
-  };
-  const first = shownPage.value * CARDS_PER_PAGE;
-  const last = Math.min(first + CARDS_PER_PAGE, nodeIds.value.length);
-  return html`<nav class="pager" aria-label="Pages of nodes">
-    <button disabled=${shownPage.value === 0} onClick=${turn(-1)}>Previous</button>
-    <span>${first + 1}–${last} of ${nodeIds.value.length}</span>
-    <button disabled=${shownPage.value === pages.value - 1} onClick=${turn(1)}>Next</button>
-  </nav>`;
-}
-
-function Cards() {
-  const first = shownPage.value * CARDS_PER_PAGE;
-  const shown = nodeIds.value.slice(first, first + CARDS_PER_PAGE);
-  if (shown.length) return html`<div class="cards">${shown.map((id) => html`<${Card} key=${id} id=${id} />`)}</div>`;
-  if (state.nodeIds.value.length) return html`<${NothingMatches} what="node" />`;
-  return html`<div class="empty">
-    <p>No node has registered yet.</p>
-    <p>Start an agent on any machine: <code>muster agent</code> with <code>MUSTER_CONTROL_PLANE=${location.origin}</code></p>
-  </div>`;
-}
-
-export function Fleet() {
-  return html`<section id="fleet" aria-labelledby="fleet-title">
-    <header class="heading"><h2 id="fleet-title">Nodes</h2><${HealthFilter} /></header>
-    <${Cards} />
-    <${Pager} />
-  </section>`;
 }

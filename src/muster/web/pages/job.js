@@ -1,44 +1,18 @@
 // One job in full: what was asked, what came of it, why it waits; with cancel and retry. Its address is #/jobs/<id>.
 
-import { html, signal, useEffect, useRef, useState } from "./view.js";
-import { state, laneOf } from "./state.js";
-import { request } from "./api.js";
-import { Badge, ProgressBar } from "./badge.js";
-import { Ago, Clock, Span, counted, percent } from "./format.js";
+import { html, useEffect, useRef, useState } from "../core/view.js";
+import { state, laneOf } from "../core/state.js";
+import { load, request } from "../core/api.js";
+import { closeJob, openJobId } from "../core/route.js";
+import { Badge, ProgressBar } from "../parts/badge.js";
+import { Ago, Clock, Span, counted, percent } from "../core/format.js";
 
 /** Longer texts are cut: a browser is not the place for megabytes. */
 const MAX_JSON_CHARS = 20_000;
 const EXPLAIN_EVERY_MS = 5_000;
 
-/** @param {string} id */
-export const jobHref = (id) => `#/jobs/${id}`; // ids are made of letters, digits and ._:-
-
-const fromAddress = () => (location.hash.startsWith("#/jobs/") ? location.hash.slice(7) : null);
-
-export const openJobId = signal(fromAddress());
-addEventListener("hashchange", () => (openJobId.value = fromAddress()));
-
-export function close() {
-  history.replaceState(null, "", "#/");
-  openJobId.value = null;
-}
-
 /** @param {string} id @param {string} [action] */
 const pathOf = (id, action) => `/api/jobs/${encodeURIComponent(id)}${action ? `/${action}` : ""}`;
-
-/** What can be shown of an answer that may still be under way or have failed. @template T @typedef {{value?: T, error?: string}} Answer */
-
-/** @template T @param {() => Promise<T>} ask @param {(answer: Answer<T>) => void} show */
-function load(ask, show) {
-  let wanted = true;
-  ask().then(
-    (value) => wanted && show({ value }),
-    (error) => wanted && show({ error: error.message }),
-  );
-  return () => {
-    wanted = false;
-  };
-}
 
 /** @param {{title: string, value: unknown}} props */
 function Json({ title, value }) {
@@ -53,7 +27,7 @@ function Json({ title, value }) {
 
 /** The server's own words, asked for again while they may change. @param {{job: Job}} props */
 function Explanation({ job }) {
-  const [answer, setAnswer] = useState(/** @type {Answer<Explanation>} */ ({}));
+  const [answer, setAnswer] = useState(/** @type {import("../core/api.js").Answer<Explanation>} */ ({}));
   useEffect(() => {
     let stop = () => {};
     const ask = () => {
@@ -133,7 +107,7 @@ function Facts({ job }) {
 
 /** @param {{id: string, live: Job | undefined}} props */
 function Body({ id, live }) {
-  const [answer, setAnswer] = useState(/** @type {Answer<FullJob>} */ ({}));
+  const [answer, setAnswer] = useState(/** @type {import("../core/api.js").Answer<FullJob>} */ ({}));
   // The live record is slim: what was asked and what came of it is fetched again with each step of its life.
   useEffect(() => load(async () => (await request(pathOf(id))).job, setAnswer), [id, live?.status, live?.attempt]);
   const full = answer.value;
@@ -155,7 +129,7 @@ function Body({ id, live }) {
     ${Object.keys(full?.requirements ?? {}).length > 0 && html`<${Json} title="Requirements" value=${full?.requirements} />`}`;
 }
 
-export function Drawer() {
+export function JobSheet() {
   const id = openJobId.value;
   const closer = useRef(/** @type {HTMLButtonElement | null} */ (null));
   useEffect(() => {
@@ -168,7 +142,7 @@ export function Drawer() {
   return html`<dialog open class="drawer" aria-labelledby="drawer-title">
     <header class="line">
       <h2 id="drawer-title"><span class="quiet">Job</span> <code>${id}</code></h2>
-      <button ref=${closer} class="end" onClick=${close} aria-label="Close" title="Close (Esc)">✕</button>
+      <button ref=${closer} class="end" onClick=${closeJob} aria-label="Close" title="Close (Esc)">✕</button>
     </header>
     <${Body} key=${id} id=${id} live=${state.job(id)} />
   </dialog>`;

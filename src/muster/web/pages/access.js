@@ -1,0 +1,96 @@
+// Tokens: who may come in as what, made and revoked by admins. A token's own text is shown once, when it is made.
+
+import { html, signal, useEffect } from "../core/view.js";
+import { request } from "../core/api.js";
+import { Ago, readable } from "../core/format.js";
+import { Act } from "../parts/confirm.js";
+import { ROLE } from "../core/vocabulary.js";
+
+/**
+ * @typedef {{id: string, name: string, role: string, joins: boolean, node_id: string | null, requests_per_s: number | null,
+ *   uses: number, uses_max: number | null, created_at: number, expires_at: number | null, expired: boolean, last_used_at: number | null}} Token
+ */
+
+const tokens = signal(/** @type {Token[] | null} */ (null));
+const trouble = signal("");
+const made = signal(/** @type {{name: string, token: string} | null} */ (null));
+const wanted = signal({ name: "", role: "client", days: "" });
+
+async function look() {
+  try {
+    tokens.value = await request("/api/v1/tokens");
+    trouble.value = "";
+  } catch (error) {
+    trouble.value = /** @type {Error} */ (error).message;
+  }
+}
+
+async function make() {
+  const { name, role, days } = wanted.peek();
+  try {
+    const expires = days === "" ? {} : { expires_in_s: Number(days) * 86_400 };
+    const answer = await request("/api/v1/tokens", { method: "POST", json: { name: name.trim(), role, ...expires } });
+    made.value = { name: answer.about.name, token: answer.token };
+    wanted.value = { ...wanted.peek(), name: "" };
+    await look();
+  } catch (error) {
+    trouble.value = /** @type {Error} */ (error).message;
+  }
+}
+
+/** @param {keyof ReturnType<typeof wanted.peek>} name */
+const put = (name) => (/** @type {Event} */ event) => {
+  wanted.value = { ...wanted.value, [name]: /** @type {HTMLInputElement} */ (event.target).value };
+};
+
+function Form() {
+  return html`<form class="inline" onSubmit=${(/** @type {SubmitEvent} */ event) => {
+    event.preventDefault();
+    make();
+  }}>
+    <label>Name <input required value=${wanted.value.name} onInput=${put("name")} autocomplete="off" spellcheck=${false} /></label>
+    <label>Role <select onChange=${put("role")}>${ROLE.map((role) => html`<option key=${role} value=${role}
+      selected=${role === wanted.value.role}>${readable(role)}</option>`)}</select></label>
+    <label>Ends after <input type="number" min="1" step="1" placeholder="never" value=${wanted.value.days} onInput=${put("days")} /> days</label>
+    <button type="submit">Make a token</button>
+  </form>`;
+}
+
+function Made() {
+  if (!made.value) return null;
+  const { name, token } = made.value;
+  return html`<section class="panel" role="status"><p>The token <b>${name}</b>, shown this once:</p>
+    <p class="line"><code class="secret">${token}</code> <button onClick=${() => navigator.clipboard?.writeText(token)}>Copy</button>
+      <button onClick=${() => (made.value = null)}>Done</button></p></section>`;
+}
+
+/** @param {{token: Token}} props */
+function Row({ token: t }) {
+  return html`<tr data-token=${t.name}>
+    <th scope="row">${t.name}</th>
+    <td>${t.joins ? "join" : readable(t.role)} ${t.node_id && html`<span class="quiet">${t.node_id}</span>`}</td>
+    <td><${Ago} at=${t.created_at} /></td>
+    <td>${t.last_used_at ? html`<${Ago} at=${t.last_used_at} />` : html`<span class="quiet">never</span>`}
+      ${t.joins && html` <span class="quiet">${t.uses}${t.uses_max != null && ` of ${t.uses_max}`} joined</span>`}</td>
+    <td>${t.expired ? html`<span class="error-text">ended</span>` : t.expires_at ? new Date(t.expires_at).toLocaleDateString() : html`<span class="quiet">never</span>`}</td>
+    <td><${Act} label="Revoke" question="Refuse ${t.name} from now on?" yes="Revoke it" no="No" danger=${true} onSure=${async () => {
+      await request(`/api/v1/tokens/${encodeURIComponent(t.id)}`, { method: "DELETE" });
+      await look();
+    }} /></td>
+  </tr>`;
+}
+
+export function AccessPage() {
+  useEffect(() => {
+    look();
+    return () => (made.value = null);
+  }, []);
+  return html`<div class="access-page"><header class="heading"><h2>Tokens</h2></header>
+    ${trouble.value && html`<p class="error-text" role="alert">${trouble.value}</p>`}
+    ${tokens.value && html`<${Form} /><${Made} />
+      ${tokens.value.length === 0 ? html`<p class="empty">None was made yet.</p>` : html`<div class="table-box"><table>
+        <thead><tr><th scope="col">Name</th><th scope="col">Role</th><th scope="col">Made</th><th scope="col">Used</th><th scope="col">Ends</th>
+          <th scope="col"><span class="for-readers">Actions</span></th></tr></thead>
+        <tbody>${tokens.value.map((token) => html`<${Row} key=${token.id} token=${token} />`)}</tbody></table></div>`}`}
+  </div>`;
+}

@@ -1,0 +1,86 @@
+// All nodes: cards to look at, or a table of a line each where there are many.
+
+import { computed, html, signal } from "../core/view.js";
+import { state } from "../core/state.js";
+import { nodeHref } from "../core/route.js";
+import { percent } from "../core/format.js";
+import { Badge, Meter } from "../parts/badge.js";
+import { Card } from "../parts/card.js";
+import { HealthFilter, NothingMatches, OrderChoice, PoolFilter, lines } from "../parts/filter.js";
+import { Pager } from "../parts/pager.js";
+
+const VIEW_KEY = "muster-fleet-view";
+const PER_PAGE = { cards: 60, table: 250 };
+
+const view = signal(localStorage.getItem(VIEW_KEY) === "table" ? /** @type {const} */ ("table") : /** @type {const} */ ("cards"));
+const page = signal(0);
+const pages = computed(() => Math.max(1, Math.ceil(lines.value.length / PER_PAGE[view.value])));
+const first = computed(() => Math.min(page.value, pages.value - 1) * PER_PAGE[view.value]);
+const shown = computed(() => lines.value.slice(first.value, first.value + PER_PAGE[view.value]));
+
+/** The nodes that have to be there in full: a table shows lines alone. */
+export const inFull = computed(() => (view.value === "cards" ? shown.value.map((line) => line.machine_id) : []));
+
+function ViewChoice() {
+  const choose = (/** @type {"cards" | "table"} */ name, /** @type {string} */ title) => html`<button
+    aria-pressed=${view.value === name} onClick=${() => {
+      view.value = name;
+      page.value = 0;
+      localStorage.setItem(VIEW_KEY, name);
+    }}>${title}</button>`;
+  return html`<div class="chips end" role="group" aria-label="View">${choose("cards", "Cards")}${choose("table", "Table")}</div>`;
+}
+
+/** @param {Line} line */
+const flags = (line) => [line.draining && "draining", line.late && "late", line.out_of_service > 0 && `${line.out_of_service} GPU out of service`]
+  .filter(Boolean).join(", ");
+
+/** @param {{id: string}} props */
+function Row({ id }) {
+  const line = state.lines.get(id)?.value;
+  if (!line) return null;
+  const { gpu_memory_used_gb: used, gpu_memory_total_gb: total } = line;
+  const memory = total == null ? null : { share: used == null ? null : (100 * used) / total, text: `${used ?? "?"} / ${total} GB` };
+  return html`<tr data-node=${id}>
+    <th scope="row"><a href=${nodeHref(id)}>${id}</a></th>
+    <td><${Badge} of="health" word=${line.health_status} /></td>
+    <td>${line.status} <span class="quiet">${flags(line)}</span></td>
+    <td>${line.pool}</td>
+    <td>${line.gpu_count || ""} <span class="quiet">${line.gpu_names.join(", ")}</span></td>
+    <td class="meter-cell">${line.gpu_count > 0 && html`<${Meter} label="GPU use" value=${line.gpu_percent} text=${percent(line.gpu_percent)} />`}</td>
+    <td class="meter-cell">${memory && html`<${Meter} label="GPU memory" value=${memory.share} text=${memory.text} />`}</td>
+    <td>${line.workers > 0 && `${line.workers_busy} of ${line.workers} busy`}</td>
+  </tr>`;
+}
+
+function Table() {
+  return html`<div class="table-box"><table class="nodes">
+    <thead><tr><th scope="col">Node</th><th scope="col">Health</th><th scope="col">State</th><th scope="col">Pool</th><th scope="col">GPUs</th>
+      <th scope="col">Use</th><th scope="col">Memory</th><th scope="col">Workers</th></tr></thead>
+    <tbody>${shown.value.map(({ machine_id: id }) => html`<${Row} key=${id} id=${id} />`)}</tbody>
+  </table></div>`;
+}
+
+function Nodes() {
+  if (!state.nodeIds.value.length)
+    return html`<div class="empty">
+      <p>No node has registered yet.</p>
+      <p>Start an agent on any machine: <code>muster agent</code> with <code>MUSTER_CONTROL_PLANE=${location.origin}</code></p>
+    </div>`;
+  if (!shown.value.length) return html`<${NothingMatches} what="node" />`;
+  if (view.value === "table") return html`<${Table} />`;
+  return html`<div class="cards">${shown.value.map(({ machine_id: id }) => html`<${Card} key=${id} id=${id} />`)}</div>`;
+}
+
+export function Fleet() {
+  const turn = (/** @type {number} */ to) => {
+    page.value = to;
+    document.getElementById("fleet")?.scrollIntoView();
+  };
+  return html`<section id="fleet" aria-labelledby="fleet-title">
+    <header class="heading"><h2 id="fleet-title">Nodes</h2><${HealthFilter} /><${PoolFilter} /><${OrderChoice} /><${ViewChoice} /></header>
+    <${Nodes} />
+    <${Pager} what="nodes" first=${first.value} shown=${shown.value.length} total=${lines.value.length}
+      page=${Math.min(page.value, pages.value - 1)} onTurn=${turn} />
+  </section>`;
+}

@@ -1,0 +1,40 @@
+// Every page: what it is called, what it needs from the stream, and what draws it. A page is added here and in core/route.js.
+
+import { html } from "../core/view.js";
+import { route } from "../core/route.js";
+import { AccessPage } from "./access.js";
+import { Fleet, inFull } from "./fleet.js";
+import { Jobs, JobsBeside } from "./jobs.js";
+import { NodePage } from "./node.js";
+import { QueuesPage } from "./queues.js";
+
+/**
+ * `machines` are those needed in full where there are too many for all; `jobs` whether those of all machines matter.
+ * @typedef {{machines: string[], jobs: boolean}} Interest
+ * @typedef {{title: string, href: string | null, interest: (id: string | null) => Interest, draw: (props: {id: string | null}) => unknown}} Page
+ */
+
+/** @returns {Interest} */
+export const nothing = () => ({ machines: [], jobs: false });
+
+/** In the order of the navigation; without an address a page is reached from another one. @type {Partial<Record<import("../core/route.js").PageName, Page>>} */
+export const PAGES = {
+  fleet: {
+    title: "Fleet",
+    href: "#/",
+    interest: () => ({ machines: inFull.value, jobs: true }),
+    draw: () => html`<div class="overview"><${Fleet} /><${JobsBeside} /></div>`,
+  },
+  node: {
+    title: "Node",
+    href: null,
+    interest: (id) => ({ machines: id === null ? [] : [id], jobs: false }),
+    draw: NodePage,
+  },
+  jobs: { title: "Jobs", href: "#/jobs", interest: () => ({ machines: [], jobs: true }), draw: () => html`<${Jobs} />` },
+  queues: { title: "Queues", href: "#/queues", interest: nothing, draw: QueuesPage },
+  access: { title: "Tokens", href: "#/access", interest: nothing, draw: AccessPage },
+};
+
+/** @returns {Page} */
+export const openPage = () => PAGES[route.value.page] ?? /** @type {Page} */ (PAGES.fleet);

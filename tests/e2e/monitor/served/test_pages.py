@@ -1,0 +1,136 @@
+"""The pages beside the fleet, against the real API."""
+
+from http import HTTPStatus
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from muster.domain.job import JobError, JobStatus
+from muster.domain.service import Service, ServiceStatus
+from muster.ids import JobId
+from muster.wire import Outcome, OutcomeKind
+from tests.e2e.monitor.axe import violations
+from tests.e2e.monitor.conftest import ARTIFACTS
+from tests.integration.api.conftest import Served, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def to(page: Page, name: str) -> None:
+    await page.get_by_label("Pages").get_by_role("link", name=name).click()
+
+
+async def fail(served: Served, *names: str) -> None:
+    await served.plane.open_session()
+    for name in names:
+        await served.plane.submit(name, max_retries=0)
+        await served.plane.claim()
+        error = JobError(code="out_of_memory", message="needs 30 GB")
+        await served.plane.claim(
+            want=0, done=(Outcome(job_id=JobId(name), attempt=1, kind=OutcomeKind.FAILED, error=error),)
+        )
+
+
+async def test_jobs_are_found_among_all_that_are_kept(page: Page, served: Served) -> None:
+    for number in range(60):
+        await served.plane.submit(f"job-{number}", customer_id="acme" if number % 2 else None)
+    await to(page, "Jobs")
+    await page.get_by_role("button", name="Search").click()
+    form = page.get_by_role("search")
+    await form.get_by_label("Words").fill("job-1")
+    await form.get_by_label("Customer").fill("acme")
+    await form.get_by_role("button", name="Search").click()
+    await expect(page.get_by_role("status").filter(has_text="found")).to_have_text("6 jobs found among 60.")
+    await expect(page.locator("tbody tr")).to_have_count(6)
+    await page.locator('tbody [data-job="job-13"]').click()
+    await expect(page.get_by_role("dialog")).to_contain_text("job-13")
+    await page.keyboard.press("Escape")
+    await expect(page.locator("tbody tr")).to_have_count(6)
+
+
+async def test_what_failed_for_one_reason_is_tried_again_together(page: Page, served: Served) -> None:
+    await fail(served, "a", "b")
+    await to(page, "Jobs")
+    await page.get_by_role("button", name="Failures").click()
+    row = page.locator(".rows li")
+    for words in ["simulation", "out_of_memory", "2 jobs", "needs 30 GB"]:
+        await expect(row).to_contain_text(words)
+    await page.screenshot(path=ARTIFACTS / "monitor-failures.png")
+    await row.get_by_role("button", name="Try again").click()
+    await row.get_by_role("button", name="Try again").click()
+    await expect(page.get_by_text("None of the jobs that are kept ended so.")).to_be_visible()
+    assert {await served.plane.status(JobId(name)) for name in ("a", "b")} == {JobStatus.PENDING}
+
+
+async def test_a_job_is_submitted_by_a_form_of_its_connectors_schema(page: Page, served: Served) -> None:
+    await to(page, "Jobs")
+    await page.get_by_role("button", name="Submit").first.click()
+    form = page.locator("form.submit")
+    await form.get_by_label("duration_ms").fill("250")
+    await form.get_by_label("Priority").fill("70")
+    await page.screenshot(path=ARTIFACTS / "monitor-submit.png")
+    await form.get_by_role("button", name="Submit").click()
+    await expect(form.get_by_role("status")).to_contain_text("Submitted:")
+    (job,) = (await served.plane.jobs.page(None, None, 10)).jobs
+    assert (job.spec.service_required, job.spec.priority) == ("simulation", 70)
+
+
+async def test_queues_are_held_and_let_go(page: Page, served: Served) -> None:
+    await served.plane.submit("job-1")
+    await to(page, "Queues")
+    row = page.locator('[data-queue="simulation"]')
+    await expect(row.locator("td").first).to_contain_text("1")
+    await row.get_by_role("button", name="Pause").click()
+    await row.get_by_role("button", name="Pause it").click()
+    await expect(row).to_contain_text("paused")
+    await page.screenshot(path=ARTIFACTS / "monitor-queues.png")
+    await served.plane.open_session()
+    assert (await served.plane.claim()).jobs == ()
+    await row.get_by_role("button", name="Resume").click()
+    await expect(row).not_to_contain_text("paused")
+    assert len((await served.plane.claim()).jobs) == 1
+
+
+async def test_a_token_is_made_shown_once_and_revoked(browser: Browser) -> None:
+    async with serving(token="admin-secret") as served, await browser.new_context() as context:
+        page = await context.new_page()
+        await page.goto(f"{served.url}/#/access")
+        await page.get_by_label("Token").fill("admin-secret")
+        await page.get_by_role("button", name="Open the monitor").click()
+        await page.get_by_label("Name").fill("ci")
+        await page.get_by_label("Role").select_option("viewer")
+        await page.get_by_label("Ends after").fill("7")
+        await page.get_by_role("button", name="Make a token").click()
+        secret = await page.locator(".secret").inner_text()
+        row = page.locator('[data-token="ci"]')
+        await expect(row).to_contain_text("viewer")
+        await page.screenshot(path=ARTIFACTS / "monitor-tokens.png")
+        with_it = {"Authorization": f"Bearer {secret}"}
+        assert (await served.client.get("/api/v1/nodes", headers=with_it)).status == HTTPStatus.OK
+        await page.get_by_role("button", name="Done").click()
+        await expect(page.locator(".secret")).to_have_count(0)
+        await row.get_by_role("button", name="Revoke").click()
+        await row.get_by_role("button", name="Revoke it").click()
+        await expect(row).to_have_count(0)
+        assert (await served.client.get("/api/v1/nodes", headers=with_it)).status == HTTPStatus.UNAUTHORIZED
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_every_page_can_be_read_by_everybody(page: Page, served: Served, scheme: str) -> None:
+    await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    llama = Service(name="llama", connector="llamacpp", status=ServiceStatus.RUNNING, managed=True)
+    await served.plane.heartbeat("n1", services=(llama,))
+    await fail(served, "a")
+    await served.plane.submit("b", customer_id="acme")
+    for name in ("Jobs", "Queues", "Tokens", "Fleet"):
+        await to(page, name)
+        await expect(page.get_by_role("heading", level=2).first).to_be_visible()
+        assert await violations(page) == [], name
+    await page.get_by_role("link", name="n1", exact=True).click()
+    await expect(page.locator(".node-page")).to_be_visible()
+    assert await violations(page) == []
+    await to(page, "Jobs")
+    for section in ("Search", "Failures", "Submit"):
+        await page.get_by_role("button", name=section).first.click()
+        await expect(page.get_by_role("button", name=section).first).to_have_attribute("aria-pressed", "true")
+        assert await violations(page) == [], section
