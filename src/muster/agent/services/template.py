@@ -66,8 +66,7 @@ def paths_of(template: ServiceTemplate, fetched: Mapping[str, str]) -> dict[str,
 
 def check(template: ServiceTemplate) -> None:
     """Raise InvalidInput naming a placeholder that nobody could fill in, or what nobody could fetch."""
-    for wanted in (*models_of(template), *bundles_of(template)):
-        parse_source(wanted)
+    _check_sources(template)
     known = {name.partition(":")[0] for name in PLACEHOLDERS}
     for name, argument in _placeholders(template):
         if name not in known or (name == "model") != bool(argument):
@@ -78,6 +77,15 @@ def check(template: ServiceTemplate) -> None:
             raise InvalidInput(f'{{{name}}} needs {_OWN[name]} = "…"', field="command")
         if name == "gpu" and template.per != "gpu":
             raise InvalidInput('{gpu} needs per = "gpu"', field="command")
+
+
+def _check_sources(template: ServiceTemplate) -> None:
+    named = [("bundle", name) for name in bundles_of(template)]
+    for field, name in (*named, *(("model", name) for name in models_of(template))):
+        try:
+            parse_source(name)
+        except InvalidInput as error:
+            raise InvalidInput(error.message, field=field) from None
 
 
 def fill(text: str, values: Mapping[str, str], models: Mapping[str, str]) -> str:
