@@ -485,6 +485,36 @@ async def test_nothing_else_is_given_away(
         assert response.status == status
 
 
+async def test_what_goes_out_is_no_faster_than_allowed(
+    session: aiohttp.ClientSession, peer: Peer, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
+
+    theirs = await peer.bench.get(server.put("/m.gguf", CONTENT))
+    slow = Peer(peer.bench, bytes_per_s_max=1000)
+    await slow.door.start()
+    holder = slow.holder(theirs)
+    monkeypatch.setattr("muster.agent.artifacts.door.asyncio.sleep", noted)
+    headers = {"Authorization": f"Bearer {holder.ticket}"}
+    async with session.get(f"{holder.url}/artifacts/{SHA}/m.gguf", headers=headers) as response:
+        assert await response.read() == CONTENT
+    monkeypatch.undo()
+    await slow.door.stop()
+    assert sum(pauses) == pytest.approx(len(CONTENT) / 1000, abs=1.0)
+
+
+async def test_a_list_that_never_ends_is_not_read_to_its_end(
+    bench: FetchBench, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muster.agent.artifacts.plan._LIST_BYTES_MAX", 100)
+    server.put_hub("org/repo", "c0ffee", {"m.gguf": CONTENT})
+    with pytest.raises(ArtifactFailed, match="more than 100 bytes"):
+        await bench.get("hf:org/repo")
+
+
 async def test_what_was_removed_meanwhile_is_not_found(
     session: aiohttp.ClientSession, peer: Peer, server: FileServer
 ) -> None:

@@ -17,7 +17,7 @@ from muster.wire import encode
 
 log = structlog.get_logger()
 
-_CHUNK_BYTES = 262_144
+_CHUNK_BYTES = 1_048_576
 _BUSY_RETRY_S = 5
 _STOP_S = 1.0
 

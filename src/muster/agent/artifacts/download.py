@@ -200,6 +200,7 @@ class Downloads:
             headers={"Accept-Encoding": "identity"} | headers,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s, sock_read=limits.idle_s),
             allow_redirects=wanted.moves,
+            read_bufsize=_CHUNK_BYTES,  # what comes while a chunk is written is ready in one piece
         )
 
     def _check_status(self, wanted: Wanted, response: aiohttp.ClientResponse, good: set[http.HTTPStatus]) -> None:
