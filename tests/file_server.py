@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,6 +51,7 @@ class FileServer:
         self.tags: dict[str, str | None] = {}
         self.documents: dict[str, Any] = {}
         self.asked: list[Asked] = []
+        self.sent: Counter[str] = Counter()  # how often its content, or a part of it, went out
         self.always: dict[str, Fault] = {}
         self.has_arrived: Callable[[int], bool] = lambda _: True
         self._faults: defaultdict[str, list[Fault]] = defaultdict(list)
@@ -150,6 +151,7 @@ class FileServer:
             response.enable_chunked_encoding()
         else:
             response.content_length = fault.announced or len(content) - begin
+        self.sent[request.path] += 1
         await response.prepare(request)
         await self._send_body(request, response, content, begin, fault)
         return response

@@ -56,6 +56,7 @@ class ArtifactDirectory:
                 ticket=tickets.issue(node.artifacts.ticket_key or "", artifact.digest or "", now_ms),
                 digest=artifact.digest or "",
                 size_bytes=artifact.size_bytes,
+                validator=artifact.validator,
             )
             for node in near
             for artifact in _on_disk(node)

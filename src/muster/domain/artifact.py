@@ -25,6 +25,7 @@ class Artifact(Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: ArtifactKind = ArtifactKind.MODEL
     state: ArtifactState = ArtifactState.ON_DISK
     digest: str | None = None
+    validator: str | None = None  # what its source calls this version: an ETag, a date, a commit
     size_bytes: int | None = None
     fraction: float | None = None  # of one that is being fetched
     fetched_at_ms: int | None = None

@@ -143,6 +143,7 @@ class ArtifactHolder(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ticket: str
     digest: str
     size_bytes: int | None = None
+    validator: str | None = None
 
 
 class ArtifactReply(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -56,7 +56,7 @@ async def test_an_artifact_is_fetched_and_told_of(bench: FetchBench, server: Fil
     assert (told["name"], told["digest"], told["from"]) == (name, SHA, name)
     assert bench.progress[-1] == (len(CONTENT), len(CONTENT))
     assert bench.asked == [(name, None)]
-    assert bench.fetcher.flights == {}
+    assert bench.fetcher.flights == []
     assert list((bench.store.folder / "partial").iterdir()) == []
 
 
@@ -104,7 +104,7 @@ async def test_when_the_last_gives_up_it_ends_and_can_be_gone_on_with(bench: Fet
     await eventually(lambda: bench.progress and bench.progress[-1][0] == 10_000)
     only.cancel()
     await asyncio.gather(only, return_exceptions=True)
-    assert bench.fetcher.flights == {}
+    assert bench.fetcher.flights == []
     assert bench.events == []
     assert (await bench.get(name)).digest == SHA
     assert server.asked[-1].range == "bytes=10000-"
@@ -182,7 +182,7 @@ async def test_what_must_be_fresh_is_compared_with_its_source(bench: FetchBench,
     assert (await bench.bundle(name) / "run").read_bytes() == b"1"
     assert (await bench.bundle(name, fresh=True) / "run").read_bytes() == b"22"
     (entry,) = bench.store.entries()  # the older one is gone
-    assert entry.names == (name,)
+    assert entry.names == [name]
 
 
 async def test_the_older_one_stays_while_it_is_in_use(bench: FetchBench, server: FileServer) -> None:
@@ -319,10 +319,14 @@ class Peer:
         self.bench = bench
         self.door = Door(bench.store, DoorRules(**rules), "127.0.0.1", KEY, SystemClock())
 
-    def holder(self, kept: Kept, *, key: str = KEY) -> ArtifactHolder:
+    def holder(self, kept: Kept, *, key: str = KEY, validator: str | None = None) -> ArtifactHolder:
         ticket = tickets.issue(key, kept.digest, SystemClock().now_ms())
         return ArtifactHolder(
-            node_id=NodeId("peer"), url=self.door.url or "http://127.0.0.1:1", ticket=ticket, digest=kept.digest
+            node_id=NodeId("peer"),
+            url=self.door.url or "http://127.0.0.1:1",
+            ticket=ticket,
+            digest=kept.digest,
+            validator=validator,
         )
 
 
@@ -358,6 +362,40 @@ async def test_several_files_and_bundles_come_from_there_too(bench: FetchBench, 
     assert (await bench.get("hf:org/repo")).digest == theirs.digest
     assert (await bench.bundle(name) / "run").read_bytes() == b"1"
     assert len(server.asked) == before
+
+
+async def test_what_must_be_fresh_comes_from_a_node_only_if_that_has_the_newest(
+    session: aiohttp.ClientSession, tmp_path: Path, peer: Peer, server: FileServer
+) -> None:
+    name = server.put("/b.tgz", archive_of(run=b"1"))
+    await peer.bench.bundle(name)
+    theirs, tag = peer.bench.store.find(name), server.tags["/b.tgz"]
+    assert theirs is not None
+    same = FetchBench(session, tmp_path / "same")
+    same.replies = [ArtifactReply(holders=(peer.holder(theirs, validator=tag),))]
+    await same.bundle(name, fresh=True)
+    assert same.told("artifact_fetched")[0]["from"] == "node peer"
+    await same.bundle(name, fresh=True)  # it knows the version that it was given
+    assert server.sent["/b.tgz"] == 1
+    server.put("/b.tgz", archive_of(run=b"22"))
+    newer = FetchBench(session, tmp_path / "newer")
+    newer.replies = [ArtifactReply(holders=(peer.holder(theirs, validator=tag), peer.holder(theirs)))]
+    assert (await newer.bundle(name, fresh=True) / "run").read_bytes() == b"22"
+    server.always["/b.tgz"] = Fault(status=500)  # nobody can say: then it is as good as any
+    away = FetchBench(session, tmp_path / "away")
+    away.replies = [ArtifactReply(holders=(peer.holder(theirs, validator=tag),))]
+    assert (await away.bundle(name, fresh=True) / "run").read_bytes() == b"1"
+
+
+async def test_who_wants_another_version_does_not_get_that_of_who_came_first(
+    bench: FetchBench, server: FileServer
+) -> None:
+    name = server.put("/m.gguf", CONTENT)
+    one, other = await asyncio.gather(
+        bench.get(f"{name}#sha256={SHA}"), bench.get(f"{name}#sha256={'0' * 64}"), return_exceptions=True
+    )
+    assert isinstance(one, Kept)
+    assert isinstance(other, ArtifactFailed)
 
 
 async def test_a_node_that_is_gone_lies_or_refuses_is_passed_over(

@@ -67,7 +67,7 @@ def test_what_was_taken_in_is_found_by_name_and_digest(store: ArtifactStore) -> 
     assert store.path_of(kept).read_bytes() == b"GGUF" + NAME.encode()
     assert store.path_of(kept).name == "m.gguf"
     (entry,) = store.entries()
-    assert (entry.kept, entry.names) == (kept, (NAME,))
+    assert (entry.kept, entry.validators) == (kept, {NAME: '"v1"'})
     assert store.used_bytes() == kept.size_bytes
     assert store.free_bytes() > 0
 
@@ -83,10 +83,16 @@ def test_two_names_may_stand_for_one_artifact(store: ArtifactStore) -> None:
     one, other = keep(store, "a", {"f": b"same"}), keep(store, "b", {"f": b"same"})
     assert one == other
     (entry,) = store.entries()
-    assert entry.names == ("a", "b")
+    assert entry.names == ["a", "b"]
     store.remove(one.digest)
     assert store.find("a") is None
     assert store.find("b") is None
+
+
+def test_the_same_bytes_as_a_bundle_are_unpacked_as_well(store: ArtifactStore) -> None:
+    keep(store, "a", {"f": b"same"})
+    bundle = keep(store, "b", {"f": b"same"}, tree=True)
+    assert (store.path_of(bundle) / "run.sh").exists()
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "record"])

@@ -2,7 +2,8 @@
 
 import asyncio
 import fcntl
-from collections.abc import AsyncIterator, Awaitable, Callable
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from muster.clock import Clock
 from muster.domain.artifact import ArtifactFile, ArtifactKind, digest_of
 from muster.domain.source import HubSource, OllamaSource, WebSource, parse_source
 from muster.errors import ArtifactFailed, DiskFull, InvalidInput, MusterError
-from muster.wire import ArtifactReply
+from muster.wire import ArtifactHolder, ArtifactReply
 
 log = structlog.get_logger()
 
@@ -44,9 +45,19 @@ class FetchRules(Struct, frozen=True, kw_only=True):
     wait_for_fleet_s: float = 0.0
 
 
+class _Asked(Struct, frozen=True):
+    """What makes two who ask wait for the same fetch."""
+
+    source: WebSource | HubSource
+    kind: ArtifactKind
+    fresh: bool
+    from_fleet: bool
+
+
 class Flight(Struct):
     """One fetch, and all who wait for it."""
 
+    name: str
     kind: ArtifactKind
     task: "asyncio.Task[Kept] | None" = None
     reports: list[Report] = []
@@ -83,12 +94,12 @@ class Fetcher:
         self._rules = rules
         self._clock = clock
         self._tell = tell
-        self._flights: dict[str, Flight] = {}
+        self._flights: dict[_Asked, Flight] = {}
 
     @property
-    def flights(self) -> dict[str, Flight]:
-        """What is being fetched, by name."""
-        return self._flights
+    def flights(self) -> list[Flight]:
+        """What is being fetched."""
+        return list(self._flights.values())
 
     async def fetch(
         self,
@@ -104,12 +115,11 @@ class Fetcher:
         `fresh`: ask its source whether it has changed; what is here counts where that cannot be asked.
         `from_fleet`: take it from another node, or not at all.
         """
-        flight = self._flights.get(source.name)
+        asked = _Asked(source, kind, fresh, from_fleet)
+        flight = self._flights.get(asked)
         if flight is None:
-            flight = self._flights[source.name] = Flight(kind=kind, reports=[])
-            flight.task = asyncio.create_task(
-                self._fly(source, flight, fresh=fresh, from_fleet=from_fleet), name=f"fetch {source.name}"
-            )
+            flight = self._flights[asked] = Flight(name=source.name, kind=kind, reports=[])
+            flight.task = asyncio.create_task(self._fly(asked, flight), name=f"fetch {source.name}")
         assert flight.task is not None  # noqa: S101 - it was begun above, or by whoever made the flight
         flight.reports.append(report)
         flight.waiting += 1
@@ -122,24 +132,24 @@ class Fetcher:
                 flight.task.cancel()  # nobody waits for it any more; what has come stays for the next time
                 await asyncio.gather(flight.task, return_exceptions=True)
 
-    async def _fly(self, source: WebSource | HubSource, flight: Flight, *, fresh: bool, from_fleet: bool) -> Kept:
-        started_s = self._clock.monotonic_s()
+    async def _fly(self, asked: _Asked, flight: Flight) -> Kept:
+        source, started_s = asked.source, self._clock.monotonic_s()
         try:
-            kept = await self._kept(source, flight.kind)
-            if kept is not None and not fresh:
+            kept = await self._kept(source, asked.kind)
+            if kept is not None and not asked.fresh:
                 return kept
             async with self._locked(source.name, flight):
-                before = await self._kept(source, flight.kind)
-                if before is not None and (before != kept or (fresh and await self._is_current(source, before))):
-                    return before  # another process was quicker, or it is what the source has
-                kept, place = await self._bring(source, flight, before, from_fleet=from_fleet)
+                before = await self._kept(source, asked.kind)
+                if before is not None and (before != kept or (asked.fresh and await self._is_current(source, before))):
+                    return before  # somebody else was quicker, or it is what the source has
+                kept, place = await self._bring(asked, flight, has_older=before is not None)
         except (ArtifactFailed, InvalidInput, OSError) as error:
             failed = error if isinstance(error, ArtifactFailed) else _unkept(source.name, error)
             log.warning("download_failed", name=source.name, error=failed.message)
             self._tell("artifact_failed", name=source.name, reason=failed.message, next_step=failed.next_step)
             raise failed from None
         finally:
-            self._flights.pop(source.name, None)
+            self._flights.pop(asked, None)
         if before is not None and before.digest != kept.digest:
             await asyncio.to_thread(self._forget_older, before.digest)
         took_s = round(self._clock.monotonic_s() - started_s, 2)
@@ -164,11 +174,13 @@ class Fetcher:
             await asyncio.to_thread(self._space.forget, kept.digest)
             return False
         named = await asyncio.to_thread(self._store.named, source.name)
-        validator = named.validator if named is not None else None
+        return await self._is_latest(source, named.validator if named is not None else None)
+
+    async def _is_latest(self, source: WebSource | HubSource, validator: str | None) -> bool:
+        """Ask the source whether this is what it has; one that cannot be asked has nothing better."""
         try:
             if isinstance(source, HubSource):
-                plan = await plan_of_hub(source, self._rules.hub, self._sources)
-                return plan.validator == validator
+                return (await plan_of_hub(source, self._rules.hub, self._sources)).validator == validator
             if source.sha256 is not None:
                 return True
             return validator is not None and await self._sources.is_unchanged(plan_of_url(source).files[0], validator)
@@ -183,14 +195,11 @@ class Fetcher:
 
     # --- where from ---------------------------------------------------------------------------------------------------
 
-    async def _bring(
-        self, source: WebSource | HubSource, flight: Flight, before: Kept | None, *, from_fleet: bool
-    ) -> tuple[Kept, str]:
-        """Return what was fetched, and from where. `before`: its source has something newer than the fleet may have."""
-        asked = before is None or from_fleet
-        reply = await self._holders(source) if asked else ArtifactReply()
+    async def _bring(self, asked: _Asked, flight: Flight, *, has_older: bool) -> tuple[Kept, str]:
+        """Return what was fetched, and from where."""
+        source = asked.source
         problem: ArtifactFailed | None = None
-        for holder in reply.holders[:_HOLDERS_MAX]:
+        for holder in await self._holders(asked, has_older=has_older):
             try:
                 plan = await plan_of_holder(holder, self._nodes)
                 return await self._carry_out(source, plan, flight), plan.place
@@ -199,7 +208,7 @@ class Fetcher:
             except ArtifactFailed as error:
                 problem = error
                 log.warning("download_from_fleet_failed", name=source.name, node=holder.node_id, error=error.message)
-        if from_fleet:
+        if asked.from_fleet:
             raise problem or ArtifactFailed(
                 f"no other node that can be reached has {source.name}",
                 next_step="muster model ls shows who has what; muster model pull fetches it from its source",
@@ -210,7 +219,20 @@ class Fetcher:
             plan = plan_of_url(source)
         return await self._carry_out(source, plan, flight), plan.place
 
-    async def _holders(self, source: WebSource | HubSource) -> ArtifactReply:
+    async def _holders(self, asked: _Asked, *, has_older: bool) -> Sequence[ArtifactHolder]:
+        """Return who has it. Of what must be fresh only those count who have what its source has now."""
+        source = asked.source
+        if asked.from_fleet:
+            return (await self._found(source)).holders[:_HOLDERS_MAX]
+        if has_older:
+            return ()  # the source has something newer, and that is all we know
+        holders = (await self._found(source)).holders[:_HOLDERS_MAX]
+        if not asked.fresh:
+            return holders
+        latest = {tag: await self._is_latest(source, tag) for tag in {holder.validator for holder in holders}}
+        return [holder for holder in holders if latest[holder.validator]]
+
+    async def _found(self, source: WebSource | HubSource) -> ArtifactReply:
         """Ask who has it; while another node fetches it, wait for that one as long as we may."""
         pin = source.sha256 if isinstance(source, WebSource) else None
         patient_until_s = self._clock.monotonic_s() + self._rules.wait_for_fleet_s
@@ -257,7 +279,7 @@ class Fetcher:
         tree = None
         size_bytes = sum(file.size_bytes for file in files)
         if flight.kind is ArtifactKind.BUNDLE:
-            tree = folder / "tree"
+            tree = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="tree-", dir=folder))
             size_bytes += await self._unpack(source.name, parts, tree)
         kept = Kept(
             digest=digest,

@@ -190,14 +190,14 @@ class Keeper:
             return NodeArtifacts()
         await self._look()
         flying = {
-            name: Artifact(
-                name=name,
+            flight.name: Artifact(
+                name=flight.name,
                 kind=flight.kind,
                 state=ArtifactState.FETCHING,
                 size_bytes=flight.total_bytes,
                 fraction=_fraction(flight.done_bytes, flight.total_bytes),
             )
-            for name, flight in self._fetcher.flights.items()
+            for flight in self._fetcher.flights
             if flight.begun
         }
         kept = [artifact for entry in self._entries for artifact in self._told_of(entry)]
@@ -216,13 +216,14 @@ class Keeper:
                 name=name,
                 kind=kept.kind,
                 digest=kept.digest,
+                validator=validator,
                 size_bytes=kept.size_bytes,
                 fetched_at_ms=kept.fetched_at_ms,
                 last_used_at_ms=entry.last_used_ms,
                 services=self._needs.users_of(name),
                 pinned=self._needs.is_pinned(name),
             )
-            for name in entry.names
+            for name, validator in entry.validators.items()
         ]
 
     # --- inside -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import msgspec
@@ -60,6 +61,7 @@ class Sink:
         self._file = path.open("r+b" if offset else "w+b", buffering=0)
         self._hash = hashlib.sha256()
         self._offset = offset
+        self._lock = threading.Lock()  # who gives up while a thread writes closes it only after that
         self.size = 0
         self.is_read = False
 
@@ -76,16 +78,18 @@ class Sink:
         self.is_read = True
 
     def write(self, chunk: bytes) -> None:
-        left = memoryview(chunk)
-        while left:
-            written = self._file.write(left)
-            self._hash.update(left[:written])
-            self.size += written
-            left = left[written:]
+        with self._lock:
+            left = memoryview(chunk)
+            while left:
+                written = self._file.write(left)
+                self._hash.update(left[:written])
+                self.size += written
+                left = left[written:]
 
     def close(self) -> None:
-        if not self._file.closed:
-            try:
-                os.fsync(self._file.fileno())
-            finally:
-                self._file.close()
+        with self._lock:
+            if not self._file.closed:
+                try:
+                    os.fsync(self._file.fileno())
+                finally:
+                    self._file.close()

@@ -121,6 +121,7 @@ async def plan_of_holder(holder: ArtifactHolder, downloads: Downloads) -> Plan:
             for file in manifest.files
         ),
         digest=holder.digest,
+        validator=holder.validator,
         from_fleet=True,
     )
 

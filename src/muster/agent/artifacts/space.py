@@ -51,7 +51,7 @@ class Space:
                 await asyncio.to_thread(self.forget, candidate.digest)
                 self._tell(
                     "artifact_removed",
-                    names=list(entries[candidate.digest].names),
+                    names=entries[candidate.digest].names,
                     digest=candidate.digest,
                     size_bytes=candidate.size_bytes,
                     reason=f"to make room for {name}",

@@ -56,9 +56,15 @@ class Named(Struct, frozen=True, kw_only=True):
 
 
 class Entry(Struct, frozen=True, kw_only=True):
+    """`validators` by name."""
+
     kept: Kept
-    names: tuple[str, ...]
+    validators: dict[str, str | None]
     last_used_ms: int
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.validators)
 
 
 class Lease:
@@ -110,14 +116,14 @@ class ArtifactStore:
         return self.folder / kept.digest / _CONTENT / path
 
     def entries(self) -> list[Entry]:
-        names: dict[str, list[str]] = {}
-        for named in self._names():
-            names.setdefault(named.digest, []).append(named.name)
+        validators: dict[str, dict[str, str | None]] = {}
+        for named in sorted(self._names(), key=lambda named: named.name):
+            validators.setdefault(named.digest, {})[named.name] = named.validator
         found = []
         for path in self.folder.glob(f"*/{_KEPT}"):
             if not path.parent.name.startswith(".") and (kept := _read(path, Kept)) is not None:
-                called = tuple(sorted(names.get(kept.digest, ())))
-                found.append(Entry(kept=kept, names=called, last_used_ms=self._last_used_ms(kept.digest)))
+                called = validators.get(kept.digest, {})
+                found.append(Entry(kept=kept, validators=called, last_used_ms=self._last_used_ms(kept.digest)))
         return found
 
     def version(self) -> int:
@@ -181,7 +187,8 @@ class ArtifactStore:
 
     def put(self, kept: Kept, parts: dict[str, Path], tree: Path | None) -> None:
         """Take in the files of an artifact, all or nothing; one that is there already stays."""
-        if self.get(kept.digest) is not None:
+        known = self.get(kept.digest)
+        if known is not None and known.kind is kept.kind:
             return
         new = self.folder / f"{_NEW}{kept.digest}-{os.getpid()}"
         shutil.rmtree(new, ignore_errors=True)
