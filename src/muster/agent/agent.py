@@ -10,7 +10,6 @@ from msgspec import Struct
 
 from muster.agent.artifacts.actions import ArtifactActions
 from muster.agent.artifacts.keeper import ArtifactMeans, FetchModel, Keeper
-from muster.agent.artifacts.needs import Needs
 from muster.agent.board import ServiceBoard
 from muster.agent.commands import Action, CommandDesk
 from muster.agent.config import AgentConfig
@@ -105,10 +104,7 @@ class Agent:
         self._crew = Crew(
             config, jobs, self._gpus, devices.host, self._state.facts.cpu_cores or 0, self._around, self.hurry
         )
-        self._needs = Needs(config.services, config.models, self._board)
-        self._keeper = Keeper(
-            config.node_id, backends.artifacts, backends.fetch_model, nodes, self._around, self._needs
-        )
+        self._keeper = Keeper(config, backends.artifacts, backends.fetch_model, nodes, self._around)
         self._supervisor: Supervisor | None = None
         interval_s = config.heartbeat_interval_s
         self._desk = CommandDesk(
@@ -240,7 +236,7 @@ class Agent:
         return {}
 
     async def _fetch_models(self) -> dict[str, Any]:
-        self._needs.plan([gpu.index for gpu in self._gpus.inventory])
+        self._keeper.needs.plan([gpu.index for gpu in self._gpus.inventory])
         await self._run(self._keeper)
         missing = await self._keeper.fetch_needed()
         if missing:
@@ -255,7 +251,7 @@ class Agent:
             check_health=self._backends.check_health,
             gpu_names=self._gpus.cuda_names,
         )
-        planned = self._needs.plan([gpu.index for gpu in self._gpus.inventory])
+        planned = self._keeper.needs.plan([gpu.index for gpu in self._gpus.inventory])
         self._supervisor = Supervisor(planned, provisions, self._around)
         await self._run(self._supervisor)
         return {"services": {service.name: service.status.value for service in self._board.services()}}

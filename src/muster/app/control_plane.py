@@ -122,11 +122,7 @@ class ControlPlane:
         self.files = files = self._files(jobs)
         commands = await self._commands(store, fleet, recorder, jobs)
 
-        artifacts = ArtifactDirectory(fleet, self._clock)
-
-        def ingest(link: str) -> Ingest:
-            return Ingest(fleet, commands, recorder, self._clock, link=link, artifacts=artifacts)
-
+        ingest = self._ingests(fleet, commands, recorder)
         access = self._access(store)
         cloud = self._cloud(store, fleet, recorder, leader, lambda: gateway.stats().in_flight_by_worker)
         gateway = self._gateway(fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses()), access, cloud)
@@ -189,6 +185,11 @@ class ControlPlane:
             await self._stack.start(cloud)
         if pool_nodes is not None:
             await self._stack.start(self._pool_workers(fleet, pool_nodes, jobs, leader))
+
+    def _ingests(self, fleet: Fleet, commands: CommandService, recorder: Recorder) -> Callable[[str], Ingest]:
+        """Return what makes the end of each link, by its name."""
+        artifacts = ArtifactDirectory(fleet, self._clock)
+        return lambda link: Ingest(fleet, commands, recorder, self._clock, link=link, artifacts=artifacts)
 
     def _front_for(self, gateway: Gateway, plane: Plane, certificate: Certificate | None) -> Front:
         tls = certificate.context if certificate else None

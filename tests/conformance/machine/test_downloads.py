@@ -1,5 +1,6 @@
 """The rows on downloads: fetched once however many ask, from where they are nearest, and failures told in words."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -159,11 +160,7 @@ def test_f4_u1_u2_i1_i2_and_g5_four_workers_make_one_fetch_of_package_and_model(
         assert worker["artifacts"] == {site.bundle: sha(site.package), site.model: sha(MODEL)}
     assert site.copies(site.model) == {"m1": "resident"}
     # U3: whatever is said of downloads is success.
-    said = [line for line in agent.log.splitlines() if "download_" in line]
-    assert {word for line in said for word in line.split() if word.startswith("download_")} == {
-        "download_started",
-        "download_done",
-    }
+    assert set(re.findall(r"download_\w+", agent.log)) == {"download_started", "download_done"}
 
 
 def test_u4_and_f1_p_a_new_package_is_fetched_at_the_next_boot_and_the_cache_cleaned_each_time(site: Site) -> None:
@@ -225,7 +222,8 @@ def test_killed_while_fetching_it_goes_on_where_it_was(site: Site) -> None:
     eventually_sync(lambda: site.copies(site.model) == {"m1": "fetching"}, 20)
     (service,) = eventually_sync(lambda: site.node().get("services", []), 20)
     assert service["status"] == "starting"
-    assert service["error"].startswith(f"fetching {site.model}: ")
+    assert service["error"].startswith("fetching ")
+    assert site.model in service["error"]
     agent.kill()
     assert not list(parts.rglob("m.gguf"))
     agent.start()

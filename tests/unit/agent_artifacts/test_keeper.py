@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ from muster.agent.artifacts.actions import ArtifactActions
 from muster.agent.artifacts.door import DoorRules
 from muster.agent.artifacts.fetcher import FetchRules
 from muster.agent.artifacts.keeper import ArtifactMeans, Keeper
-from muster.agent.artifacts.needs import Needs
 from muster.agent.artifacts.plan import Hub
 from muster.agent.artifacts.room import DiskLimits
 from muster.agent.artifacts.store import ArtifactStore
 from muster.agent.board import Entry, ServiceBoard
-from muster.agent.config import ServiceTemplate
+from muster.agent.config import AgentConfig, ServiceTemplate
 from muster.agent.outbox import Outbox
 from muster.agent.services.actions import ServiceActions
 from muster.agent.surroundings import Surroundings
@@ -49,18 +47,6 @@ from tests.waiting import eventually
 
 CONTENT = b"GGUF" + bytes(1000)
 NODE = NodeId("n1")
-
-
-@pytest.fixture
-def server() -> Iterator[FileServer]:
-    with FileServer() as running:
-        yield running
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as opened:
-        yield opened
 
 
 class Library(FakeConnector):
@@ -113,10 +99,9 @@ class KeeperBench:
         )
         self.store = ArtifactStore(folder, SystemClock())
         self.shown: list[tuple[str, float | None]] = []
-        self.needs = Needs(templates, pins, self.board)
         self.plane = FakePlane()
         self.keeper = Keeper(
-            NODE,
+            AgentConfig(node_id=NODE, services=templates, models=pins),
             ArtifactMeans(
                 store=self.store,
                 sources=quick_downloads(session),
@@ -131,8 +116,8 @@ class KeeperBench:
             built_in,
             self.plane,
             self.around,
-            self.needs,
         )
+        self.needs = self.keeper.needs
         services = ServiceActions(self.board, self.connectors, built_in, lambda: None)
         self.actions = ArtifactActions(self.keeper, services)
         self.progress: list[Progress] = []

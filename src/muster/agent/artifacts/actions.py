@@ -4,6 +4,7 @@ from typing import Any
 
 from muster.agent.artifacts.fetcher import fetchable
 from muster.agent.artifacts.keeper import Keeper
+from muster.agent.artifacts.waiting import fraction_of
 from muster.agent.services.actions import ServiceActions
 from muster.domain.artifact import ArtifactKind
 from muster.domain.job import Progress
@@ -33,9 +34,8 @@ class ArtifactActions:
             return await self._services.pull_model(args, report)
 
         def tell(done_bytes: int, total_bytes: int | None) -> None:
-            fraction = min(1.0, done_bytes / total_bytes) if total_bytes else None
             of = f" of {total_bytes / 1e6:.1f}" if total_bytes else ""
-            report(Progress(fraction=fraction, message=f"{done_bytes / 1e6:.1f}{of} MB"))
+            report(Progress(fraction=fraction_of(done_bytes, total_bytes), message=f"{done_bytes / 1e6:.1f}{of} MB"))
 
         try:
             path = await self._keeper.fetch(

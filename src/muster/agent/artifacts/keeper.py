@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,13 @@ from muster.agent.artifacts.needs import Needs
 from muster.agent.artifacts.room import DiskLimits
 from muster.agent.artifacts.space import Space
 from muster.agent.artifacts.store import ArtifactStore, Entry, Lease
-from muster.agent.board import Entry as BoardEntry
-from muster.agent.services.template import Instance
+from muster.agent.artifacts.waiting import WaitingServices, fraction_of
+from muster.agent.config import AgentConfig
 from muster.agent.surroundings import Surroundings
 from muster.domain.artifact import Artifact, ArtifactKind, ArtifactState, NodeArtifacts
-from muster.domain.service import Service, ServiceStatus
 from muster.domain.source import canonical_name, is_digest
 from muster.errors import MusterError, NotFound
-from muster.ids import NodeId, base32
+from muster.ids import base32
 from muster.ports import NodeLink
 from muster.wire import ArtifactQuery, ArtifactReply
 
@@ -55,19 +55,18 @@ class Keeper:
 
     def __init__(
         self,
-        node_id: NodeId,
+        config: AgentConfig,
         means: ArtifactMeans | None,
         fetch_model: FetchModel,
         link: NodeLink,
         around: Surroundings,
-        needs: Needs,
     ) -> None:
-        self._node_id = node_id
+        self._node_id = config.node_id
         self._means = means
         self._fetch_model = fetch_model
         self._link = link
         self._around = around
-        self._needs = needs
+        self.needs = needs = Needs(config.services, config.models, around.board)
         self.paths: dict[str, str] = {}  # of what was fetched for services, by name
         self.missing: dict[str, str] = {}  # why the rest was not
         self._leases: dict[str, Lease] = {}  # by name
@@ -76,6 +75,7 @@ class Keeper:
         self._seen_version = -1
         self._seen_s = float("-inf")
         self._told_s = float("-inf")
+        self._waiting = WaitingServices(around, needs)
         self._fetcher: Fetcher | None = None
         self._door: Door | None = None
         self._pinning: asyncio.Task[None] | None = None
@@ -100,7 +100,7 @@ class Keeper:
         if self._door is not None:
             await self._door.start()
         await self._look()
-        if self._needs.pinned:
+        if self.needs.pinned:
             self._pinning = asyncio.create_task(self._fetch_pinned(), name="pinned models")
 
     async def stop(self) -> None:
@@ -118,25 +118,25 @@ class Keeper:
 
     async def fetch_needed(self, services: Sequence[str] | None = None) -> dict[str, str]:
         """Fetch what all services need, or those named, side by side; return why what is missing is missing."""
-        wanted = self._needs.of_services(services)
+        wanted = self.needs.of_services(services)
         await asyncio.gather(*(self._fetch_one(name, fresh=services is None) for name in wanted))
         return {name: why for name, why in self.missing.items() if name in wanted}
 
     async def _fetch_pinned(self) -> None:
         """Fetch what is wanted here besides, and try again what was not to be had; nobody waits for it."""
         while True:
-            wanted = [name for name in self._needs.pinned if name not in self.paths]
+            wanted = [name for name in self.needs.pinned if name not in self.paths]
             await asyncio.gather(*(self._fetch_one(name, fresh=False) for name in wanted))
             await asyncio.sleep(_PINNED_AGAIN_S)
 
     async def _fetch_one(self, name: str, *, fresh: bool) -> None:
-        kind = self._needs.kinds[name]
-        shown = _Shown(self._around, name, self._needs.services_with(name))
+        kind = self.needs.kinds[name]
         try:
             # What services are made of is compared with its source at each start; models say by their name what
             # they are, and are large.
-            path = await self.fetch(name, kind, shown.report, fresh=fresh and kind is ArtifactKind.BUNDLE)
-            if self._needs.services_with(name):
+            fresh = fresh and kind is ArtifactKind.BUNDLE
+            path = await self.fetch(name, kind, partial(self._waiting.report, name), fresh=fresh)
+            if self.needs.services_with(name):
                 self._hold(name)
         except MusterError as error:
             step = getattr(error, "next_step", None)
@@ -147,6 +147,8 @@ class Keeper:
         else:
             self.paths[name] = str(path)
             self.missing.pop(name, None)
+        finally:
+            self._waiting.ended(name)
 
     # --- for anybody --------------------------------------------------------------------------------------------------
 
@@ -195,7 +197,7 @@ class Keeper:
                 kind=flight.kind,
                 state=ArtifactState.FETCHING,
                 size_bytes=flight.total_bytes,
-                fraction=_fraction(flight.done_bytes, flight.total_bytes),
+                fraction=fraction_of(flight.done_bytes, flight.total_bytes),
             )
             for flight in self._fetcher.flights
             if flight.begun
@@ -220,8 +222,8 @@ class Keeper:
                 size_bytes=kept.size_bytes,
                 fetched_at_ms=kept.fetched_at_ms,
                 last_used_at_ms=entry.last_used_ms,
-                services=self._needs.users_of(name),
-                pinned=self._needs.is_pinned(name),
+                services=self.needs.users_of(name),
+                pinned=self.needs.is_pinned(name),
             )
             for name, validator in entry.validators.items()
         ]
@@ -260,8 +262,8 @@ class Keeper:
         """Let go of what is not used any more, and hold what is used again."""
         known = {service.name for service in self._around.board.services()}
         for name in list(self.paths):
-            services = [instance.name for instance in self._needs.services_with(name)]
-            if self._needs.users_of(name):
+            services = [instance.name for instance in self.needs.services_with(name)]
+            if self.needs.users_of(name):
                 try:
                     self._hold(name)
                 except NotFound as error:
@@ -281,42 +283,4 @@ class Keeper:
         now_s = self._around.clock.monotonic_s()
         if self._means is not None and (now_s - self._told_s >= _TELL_EVERY_S or done_bytes == total_bytes):
             self._told_s = now_s
-            self._means.progress(f"fetching {name}", _fraction(done_bytes, total_bytes))
-
-
-class _Shown:
-    """How far a fetch is, written on the services that wait for it."""
-
-    def __init__(self, around: Surroundings, name: str, instances: Sequence[Instance]) -> None:
-        self._around = around
-        self._name = name
-        self._instances = instances
-        self._shown_s = float("-inf")
-
-    def report(self, done_bytes: int, total_bytes: int | None) -> None:
-        now_s = self._around.clock.monotonic_s()
-        if now_s - self._shown_s < _TELL_EVERY_S:
-            return
-        self._shown_s = now_s
-        fraction = _fraction(done_bytes, total_bytes)
-        extent = f"{done_bytes // 10**6} MB" if fraction is None else f"{fraction:.0%}"
-        known = {service.name: service for service in self._around.board.services()}
-        for instance in self._instances:
-            service = known.get(instance.name)
-            if service is None or service.status is ServiceStatus.STARTING:
-                self._around.board.put(BoardEntry(service=self._waiting(instance, extent), public_url=None))
-
-    def _waiting(self, instance: Instance, extent: str) -> Service:
-        return Service(
-            name=instance.name,
-            connector=instance.template.connector,
-            status=ServiceStatus.STARTING,
-            managed=True,
-            gpu_index=instance.gpu_index,
-            slots=instance.template.slots,
-            error=f"fetching {self._name}: {extent}",
-        )
-
-
-def _fraction(done_bytes: int, total_bytes: int | None) -> float | None:
-    return min(1.0, done_bytes / total_bytes) if total_bytes else None
+            self._means.progress(f"fetching {name}", fraction_of(done_bytes, total_bytes))
