@@ -10,7 +10,7 @@ PURE := access batches commands domain jobs placement registry webhooks wire
 export MAKE_CHOSE_PYTHON := $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-run up down status test faults cover check check-ui format bench docs proto pins clean
+.PHONY: help install install-run up down status test faults cover check check-ui format bench docs site proto pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -62,8 +62,11 @@ bench: install ## measure the gateway, the queue and the links
 	@$(BIN)/python -m bench $(ARGS)
 
 docs: install ## write the generated parts of docs/ anew
-	@$(BIN)/python docs/generate.py
-	@$(BIN)/python docs/diagrams.py --write
+	@$(BIN)/python -m docs.generate
+	@$(BIN)/python -m docs.diagrams --write
+
+site: install ## the documentation as a web site under build/site
+	@$(BIN)/zensical build --strict -f mkdocs.yml
 
 proto: install ## write the python files of the gRPC service from its .proto
 	@$(BIN)/python tools/proto.py

@@ -1,6 +1,6 @@
 """Draw the state diagrams of docs/architecture.md from the tables that the code runs on.
 
-`python docs/diagrams.py --write` refreshes the page; without `--write` it says whether the page is current.
+`python -m docs.diagrams --write` refreshes the page; without `--write` it says whether the page is current.
 """
 
 import re
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
     if "--write" in arguments:
         PAGE.write_text(new, encoding="utf-8")
     elif new != old:
-        sys.stderr.write(f"{PAGE.name} differs from the tables: run python docs/diagrams.py --write\n")
+        sys.stderr.write(f"{PAGE.name} differs from the tables: run python -m docs.diagrams --write\n")
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""Write docs/reference/settings.md and cli.md from the code (`make docs`); a test holds them against it."""
+"""Write docs/reference/settings.md, cli.md and api.md from the code (`make docs`); a test holds them against it."""
 
 import inspect
 import os
@@ -9,6 +9,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin
 
 import typer
+from docs.api_page import api_page
 from msgspec.inspect import Metadata, StructType, type_info
 from typer.models import ArgumentInfo
 
@@ -149,7 +150,11 @@ def _cell(text: str) -> str:
 def pages() -> dict[Path, str]:
     for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME"):  # defaults are shown as they are without them
         os.environ.pop(name, None)
-    return {REFERENCE / "settings.md": settings_page(), REFERENCE / "cli.md": cli_page()}
+    return {
+        REFERENCE / "settings.md": settings_page(),
+        REFERENCE / "cli.md": cli_page(),
+        REFERENCE / "api.md": api_page(NOTE),
+    }
 
 
 def main() -> None:

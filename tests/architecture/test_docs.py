@@ -1,6 +1,9 @@
 """The documents say what is true: generated pages are current, links lead somewhere, nothing points outside."""
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +106,20 @@ def test_nothing_names_a_package_index_or_a_path_of_one_machine() -> None:
     ]
 
     assert found == []
+
+
+def test_the_site_leads_to_every_page() -> None:
+    listed = set(re.findall(r"- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    docs = ROOT / "docs"
+    pages_there = {str(path.relative_to(docs)) for path in MARKDOWN if path.is_relative_to(docs)}
+    assert listed <= pages_there
+    assert {page for page in pages_there - listed if not page.startswith("decisions/")} == set()
+
+
+def test_the_site_can_be_made(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    build = [sys.executable, "-m", "zensical", "build", "--strict", "-f", "mkdocs.yml"]
+    done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Troubleshooting" in (tmp_path / "build" / "site" / "index.html").read_text()
