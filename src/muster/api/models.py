@@ -109,6 +109,7 @@ async def models(
     capability: FromQuery[str | None] = None,
     kind: FromQuery[ArtifactKind | None] = None,
     node: FromQuery[str | None] = None,
+    served: FromQuery[bool | None] = None,
     q: TextSearch = None,
     sort: Order = None,
     page: Page = 1,
@@ -119,6 +120,7 @@ async def models(
         for model in catalog(plane)
         if capability in (None, *model.capabilities)
         and kind in (None, model.kind)
+        and served in (None, bool(model.nodes))
         and (node is None or any(copy.node_id == node for copy in model.copies))
         and said(q, model.name)
     ]

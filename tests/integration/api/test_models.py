@@ -86,6 +86,8 @@ async def test_models_are_listed_with_their_copies_and_states(fleet: Served) -> 
         ("kind=bundle", [BUNDLE]),
         ("node=n1", [HUB, "m"]),
         ("q=TOOLS", [BUNDLE]),
+        ("served=true", ["m"]),
+        ("served=false&kind=bundle", [BUNDLE]),
         ("capability=completion", ["m"]),
         ("sort=-copies&limit=2", [HUB, WEB]),
         ("sort=name&limit=1&page=2", [WEB]),
