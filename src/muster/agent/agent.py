@@ -288,6 +288,8 @@ class Agent:
         )
 
     async def _sample(self) -> Heartbeat:
+        if not self._keeper.missing:
+            self._state.problems.pop("fetch_models", None)  # what was missing has been fetched since
         return await self._sampler.sample(await self._keeper.report(), draining=self._draining)
 
     def _hear(self, reply: HeartbeatReply) -> None:

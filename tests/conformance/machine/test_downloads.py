@@ -212,6 +212,7 @@ def test_f4_s2_what_cannot_be_fetched_fails_its_services_in_words_and_can_be_tri
         answer = site.done("/api/v1/command", node_id="m1", command="restart_service", args={"service": service})
         assert answer["state"] == "done", answer["error"]
     site.wait_until_running(2)
+    eventually_sync(lambda: site.node()["health_status"] == "healthy", 20)
 
 
 def test_killed_while_fetching_it_goes_on_where_it_was(site: Site) -> None:

@@ -278,6 +278,24 @@ async def test_what_a_service_uses_cannot_be_removed_and_afterwards_it_can(
     await bench.keeper.stop()
 
 
+async def test_a_newer_version_is_held_by_who_starts_with_it_and_the_older_one_until_then(
+    session: aiohttp.ClientSession, tmp_path: Path, server: FileServer
+) -> None:
+    model = server.put("/m.gguf", CONTENT)
+    bench = KeeperBench(session, tmp_path, server, served(model=model))
+    bench.needs.plan([])
+    await bench.keeper.fetch_needed()
+    bench.put("llama", ServiceStatus.RUNNING)
+    server.put("/m.gguf", CONTENT + b"!")
+    await bench.pull(model)
+    bench.put("llama", ServiceStatus.UNHEALTHY)
+    assert (bench.store.is_in_use(sha(CONTENT)), bench.store.is_in_use(sha(CONTENT + b"!"))) == (True, False)
+    await bench.keeper.fetch_needed(["llama"])
+    assert (bench.store.is_in_use(sha(CONTENT)), bench.store.is_in_use(sha(CONTENT + b"!"))) == (False, True)
+    assert content_of(bench.keeper.paths[model]) == CONTENT + b"!"
+    await bench.keeper.stop()
+
+
 async def test_what_a_service_at_rest_needs_goes_last(
     session: aiohttp.ClientSession, tmp_path: Path, server: FileServer
 ) -> None:

@@ -249,27 +249,32 @@ class Keeper:
             self._entries = await asyncio.to_thread(store.entries)
 
     def _hold(self, name: str) -> None:
-        """Keep it from being evicted, for as long as a service uses it."""
+        """Keep what the name stands for now from being evicted, for as long as a service uses it."""
         source = fetchable(name)
-        if source is None or self._means is None or name in self._leases:
+        if source is None or self._means is None:
             return
         named = self._means.store.named(source.name)
         if named is None:
             raise NotFound(f"{name} was removed as soon as it had come: there is too little room")
-        self._leases[name] = self._means.store.lease(named.digest)
+        older = self._leases.get(name)
+        if older is None or older.digest != named.digest:
+            self._leases[name] = self._means.store.lease(named.digest)
+            if older is not None:
+                older.release()
 
     def _follow_services(self) -> None:
         """Let go of what is not used any more, and hold what is used again."""
         known = {service.name for service in self._around.board.services()}
         for name in list(self.paths):
             services = [instance.name for instance in self.needs.services_with(name)]
-            if self.needs.users_of(name):
+            if not self.needs.users_of(name):
+                if services and known.issuperset(services) and (lease := self._leases.pop(name, None)) is not None:
+                    lease.release()
+            elif name not in self._leases:
                 try:
                     self._hold(name)
                 except NotFound as error:
                     log.warning("artifact_not_held", name=name, error=error.message)
-            elif services and known.issuperset(services) and (lease := self._leases.pop(name, None)) is not None:
-                lease.release()
 
     def _note_failure(self, name: str, kind: ArtifactKind, why: str) -> None:
         self._failures[name] = Artifact(name=name, kind=kind, state=ArtifactState.FAILED, error=why)
