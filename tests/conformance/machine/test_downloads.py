@@ -219,7 +219,7 @@ def test_killed_while_fetching_it_goes_on_where_it_was(site: Site) -> None:
     site.source.fail("/models/m.gguf", Fault(hold_at=300_000))
     agent = site.machine(gpus=1)
     parts = site.folder / "m1" / "artifacts"
-    eventually_sync(lambda: [path.stat().st_size for path in parts.rglob("*.part")] == [300_000], 30)
+    eventually_sync(lambda: [path.stat().st_size for path in parts.rglob("*.part")] == [300_000], 60)
     eventually_sync(lambda: site.copies(site.model) == {"m1": "fetching"}, 20)
     (service,) = eventually_sync(lambda: site.node().get("services", []), 20)
     assert service["status"] == "starting"
