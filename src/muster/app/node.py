@@ -11,7 +11,7 @@ import aiohttp
 from muster.agent.agent import Agent, Backends, Devices
 from muster.agent.artifacts.artifacts import ArtifactCache
 from muster.agent.artifacts.door import DoorRules
-from muster.agent.artifacts.download import Downloads
+from muster.agent.artifacts.download import FLEET_LIMITS, Downloads
 from muster.agent.artifacts.download import Limits as DownloadLimits
 from muster.agent.artifacts.fetcher import FetchRules
 from muster.agent.artifacts.keeper import ArtifactMeans
@@ -121,12 +121,11 @@ def artifact_means(
     settings: Settings, session: aiohttp.ClientSession, outside: aiohttp.ClientSession, progress: Progress
 ) -> ArtifactMeans:
     clock = SystemClock()
-    limits = DownloadLimits()
     address = settings.artifact_address
     return ArtifactMeans(
         store=ArtifactStore(settings.artifact_path / _STORE_DIR, clock),
-        sources=Downloads(outside, limits, clock, system_rng()),
-        nodes=Downloads(session, limits, clock, system_rng()),
+        sources=Downloads(outside, DownloadLimits(), clock, system_rng()),
+        nodes=Downloads(session, FLEET_LIMITS, clock, system_rng()),
         rules=FetchRules(
             hub=Hub(url=settings.hub_url, token=settings.hub_token),
             wait_for_fleet_s=settings.artifact_wait_for_fleet_s,

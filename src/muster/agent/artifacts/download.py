@@ -58,6 +58,10 @@ class Limits(Struct, frozen=True, kw_only=True):
     patience: Patience = Patience()
 
 
+# Another holder, or the source, is always there to go on with.
+FLEET_LIMITS = Limits(connect_s=3.0, patience=Patience(attempts_max=2, told_s_max=30.0))
+
+
 class _Trouble(Exception):
     """What another attempt may get over."""
 
@@ -89,11 +93,8 @@ class Downloads:
         part: Part,
         on_bytes: OnBytes,
         has_room: HasRoom,
-        *,
-        patience: Patience | None = None,
     ) -> Got:
         """Return what is then whole in `part`; ArtifactFailed says why not, and leaves what can be gone on with."""
-        patience = patience or self._limits.patience
         failures = 0
         resumed_wrong = False
         while True:
@@ -109,7 +110,7 @@ class Downloads:
                 log.warning("download_begun_anew", url=wanted.shown, reason=str(error))
             except _Trouble as trouble:
                 failures = 1 if part.size > before else failures + 1
-                delay_s = patience.delay_s(failures, trouble.told_s, self._rng)
+                delay_s = self._limits.patience.delay_s(failures, trouble.told_s, self._rng)
                 if delay_s is None:
                     raise _given_up(wanted, trouble) from None
                 log.info(

@@ -14,7 +14,6 @@ from msgspec import Struct
 
 from muster.agent.artifacts.download import Downloads
 from muster.agent.artifacts.part import Part
-from muster.agent.artifacts.patience import Patience
 from muster.agent.artifacts.plan import Hub, Plan, plan_of_holder, plan_of_hub, plan_of_url
 from muster.agent.artifacts.space import Space
 from muster.agent.artifacts.store import ArtifactStore, Kept, Named, size_below
@@ -34,8 +33,6 @@ Find = Callable[[str, str | None], Awaitable[ArtifactReply]]  # by name and, whe
 _LOCK_POLL_S = 0.2
 _FLEET_POLL_S = 2.0
 _HOLDERS_MAX = 3
-# Another holder, or the source, is always there to go on with.
-_FLEET_PATIENCE = Patience(attempts_max=2, told_s_max=30.0)
 
 
 class FetchRules(Struct, frozen=True, kw_only=True):
@@ -268,7 +265,6 @@ class Fetcher:
                 part,
                 partial(_moved, flight, plan, sum(file.size_bytes for file in files)),
                 partial(self._space.make, source.name),
-                patience=_FLEET_PATIENCE if plan.from_fleet else None,
             )
             parts[wanted.path] = part.path
             files.append(got.file)
