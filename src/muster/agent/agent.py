@@ -104,7 +104,7 @@ class Agent:
         self._crew = Crew(
             config, jobs, self._gpus, devices.host, self._state.facts.cpu_cores or 0, self._around, self.hurry
         )
-        self._keeper = Keeper(config, backends.artifacts, backends.fetch_model, nodes, self._around)
+        self._keeper = Keeper(config, backends.artifacts, backends.fetch_model, nodes, self._around, self._start_late)
         self._supervisor: Supervisor | None = None
         interval_s = config.heartbeat_interval_s
         self._desk = CommandDesk(
@@ -255,6 +255,11 @@ class Agent:
         self._supervisor = Supervisor(planned, provisions, self._around)
         await self._run(self._supervisor)
         return {"services": {service.name: service.status.value for service in self._board.services()}}
+
+    async def _start_late(self, service: str) -> None:
+        """Start a service that failed at first, for want of what has come since."""
+        if self._supervisor is not None and self._supervisor.has(service):
+            await self._supervisor.restart(service)
 
     async def _attach_services(self) -> dict[str, Any]:
         await self._run(self._attachments)

@@ -116,11 +116,16 @@ class KeeperBench:
             built_in,
             self.plane,
             self.around,
+            self._note_late,
         )
+        self.late: list[str] = []
         self.needs = self.keeper.needs
         services = ServiceActions(self.board, self.connectors, built_in, lambda: None)
         self.actions = ArtifactActions(self.keeper, services)
         self.progress: list[Progress] = []
+
+    async def _note_late(self, service: str) -> None:
+        self.late.append(service)
 
     def put(self, name: str, status: ServiceStatus, connector: str = "work", models: tuple[Model, ...] = ()) -> None:
         service = Service(name=name, connector=connector, status=status, url="http://x", models=models)
@@ -235,7 +240,7 @@ async def test_what_cannot_be_had_is_missing_with_the_next_step_and_is_tried_aga
 async def test_a_pinned_model_is_fetched_though_no_service_names_it_and_nobody_waits_for_it(
     session: aiohttp.ClientSession, tmp_path: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("muster.agent.artifacts.keeper._PINNED_AGAIN_S", 0.01)
+    monkeypatch.setattr("muster.agent.artifacts.keeper._AGAIN_S", 0.01)
     model = server.put("/m.gguf", CONTENT)
     server.fail("/m.gguf", Fault(status=404))
     bench = KeeperBench(session, tmp_path, server, pins=(f"{model}#sha256={sha(CONTENT)}",))
@@ -246,6 +251,33 @@ async def test_a_pinned_model_is_fetched_though_no_service_names_it_and_nobody_w
     assert (kept[0].name, kept[0].pinned, kept[0].digest) == (model, True, sha(CONTENT))
     assert server.count("/m.gguf") == 2
     await bench.remove(model)  # whoever says so may; it is not in use
+    await bench.keeper.stop()
+
+
+async def test_a_service_that_failed_for_want_of_a_model_is_started_once_that_can_be_had(
+    session: aiohttp.ClientSession, tmp_path: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muster.agent.artifacts.keeper._AGAIN_S", 0.01)
+    model, other = server.url("/m.gguf"), server.url("/other")
+    server.always["/m.gguf"] = server.always["/other"] = Fault(status=404)
+    lacks_both = served("both", model=other, command=("serve", "{model_path}", f"{{model:{model}}}"))
+    bench = KeeperBench(session, tmp_path, server, served(model=model), served("fine", model="smol"), lacks_both)
+    bench.needs.plan([])
+    await bench.keeper.fetch_needed()
+    for name, status in (
+        ("llama", ServiceStatus.FAILED),
+        ("both", ServiceStatus.FAILED),
+        ("fine", ServiceStatus.RUNNING),
+    ):
+        bench.put(name, status)
+    await bench.keeper.start()
+    await eventually(lambda: server.count("/m.gguf") > 2)
+    assert bench.late == []
+    server.put("/m.gguf", CONTENT)
+    del server.always["/m.gguf"]
+    await eventually(lambda: bench.late)
+    assert bench.late == ["llama"]
+    assert bench.keeper.missing.keys() == {other}
     await bench.keeper.stop()
 
 

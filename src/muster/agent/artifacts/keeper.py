@@ -21,6 +21,7 @@ from muster.agent.artifacts.waiting import WaitingServices, fraction_of
 from muster.agent.config import AgentConfig
 from muster.agent.surroundings import Surroundings
 from muster.domain.artifact import Artifact, ArtifactKind, ArtifactState, NodeArtifacts
+from muster.domain.service import ServiceStatus
 from muster.domain.source import canonical_name, is_digest
 from muster.errors import MusterError, NotFound
 from muster.ids import base32
@@ -33,7 +34,7 @@ FetchModel = Callable[[str], Awaitable[Path]]
 
 _LOOK_EVERY_S = 30.0  # at what other processes have changed
 _TELL_EVERY_S = 1.0
-_PINNED_AGAIN_S = 300.0
+_AGAIN_S = 120.0
 _TOLD_MAX = 200
 _FAILURES_MAX = 50
 
@@ -60,8 +61,11 @@ class Keeper:
         fetch_model: FetchModel,
         link: NodeLink,
         around: Surroundings,
+        on_fetched: Callable[[str], Awaitable[object]],
     ) -> None:
+        """`on_fetched` is told each service that failed for want of what has been fetched since."""
         self._node_id = config.node_id
+        self._on_fetched = on_fetched
         self._means = means
         self._fetch_model = fetch_model
         self._link = link
@@ -78,7 +82,7 @@ class Keeper:
         self._waiting = WaitingServices(around, needs)
         self._fetcher: Fetcher | None = None
         self._door: Door | None = None
-        self._pinning: asyncio.Task[None] | None = None
+        self._later: asyncio.Task[None] | None = None
         if means is not None:
             self._ticket_key = base32(around.rng.getrandbits(KEY_BITS), KEY_BITS // 5)
             space = Space(
@@ -100,14 +104,13 @@ class Keeper:
         if self._door is not None:
             await self._door.start()
         await self._look()
-        if self.needs.pinned:
-            self._pinning = asyncio.create_task(self._fetch_pinned(), name="pinned models")
+        self._later = asyncio.create_task(self._fetch_later(), name="artifacts")
 
     async def stop(self) -> None:
-        if self._pinning is not None:
-            self._pinning.cancel()
-            await asyncio.gather(self._pinning, return_exceptions=True)
-            self._pinning = None
+        if self._later is not None:
+            self._later.cancel()
+            await asyncio.gather(self._later, return_exceptions=True)
+            self._later = None
         if self._door is not None:
             await self._door.stop()
         for lease in self._leases.values():
@@ -122,12 +125,24 @@ class Keeper:
         await asyncio.gather(*(self._fetch_one(name, fresh=services is None) for name in wanted))
         return {name: why for name, why in self.missing.items() if name in wanted}
 
-    async def _fetch_pinned(self) -> None:
+    async def _fetch_later(self) -> None:
         """Fetch what is wanted here besides, and try again what was not to be had; nobody waits for it."""
         while True:
-            wanted = [name for name in self.needs.pinned if name not in self.paths]
+            wanted = [name for name in dict.fromkeys((*self.needs.pinned, *self.missing)) if name not in self.paths]
             await asyncio.gather(*(self._fetch_one(name, fresh=False) for name in wanted))
-            await asyncio.sleep(_PINNED_AGAIN_S)
+            for service in self._startable(wanted):
+                await self._on_fetched(service)
+            await asyncio.sleep(_AGAIN_S)
+
+    def _startable(self, names: Sequence[str]) -> list[str]:
+        """Return the services that failed for want of one of these, and lack nothing any more."""
+        failed = {each.name for each in self._around.board.services() if each.status is ServiceStatus.FAILED}
+        waiting = dict.fromkeys(instance.name for name in names for instance in self.needs.services_with(name))
+        return [
+            service
+            for service in waiting
+            if service in failed and all(name in self.paths for name in self.needs.of_services([service]))
+        ]
 
     async def _fetch_one(self, name: str, *, fresh: bool) -> None:
         kind = self.needs.kinds[name]
