@@ -34,7 +34,7 @@ FetchModel = Callable[[str], Awaitable[Path]]
 
 _LOOK_EVERY_S = 30.0  # at what other processes have changed
 _TELL_EVERY_S = 1.0
-_AGAIN_S = 120.0
+_AGAIN_S = 300.0
 _TOLD_MAX = 200
 _FAILURES_MAX = 50
 
