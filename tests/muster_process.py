@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -164,6 +165,11 @@ class ControlPlane(MusterProcess):
         data = json.dumps(body).encode() if body is not None else b""
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         return self._call(urllib.request.Request(self.url + path, data=data, headers=headers, method="POST"))
+
+    def forget(self, node_id: str) -> None:
+        """Delete a node whose process is gone, if it is still known."""
+        with suppress(AssertionError):
+            self._call(urllib.request.Request(f"{self.url}/api/v1/nodes/{node_id}", method="DELETE"))
 
     def job(self, job_id: str) -> dict[str, Any]:
         return dict(self.get(f"/api/jobs/{job_id}")["job"])

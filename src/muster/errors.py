@@ -11,7 +11,7 @@ Every class carries a stable `code`, the HTTP status it maps to and whether a re
     ├── Conflict 409 ── InvalidTransition · OverBudget · PoolAmbiguous
     ├── QueueFull 429 · RateLimited 429
     ├── FilesFull 507
-    ├── UpstreamFailed 502 ── UpstreamTimeout 504 · NodeNotConnected 502
+    ├── UpstreamFailed 502 ── UpstreamTimeout 504 · NodeNotConnected 502 · ArtifactFailed 502 ── DiskFull 507
     ├── CloudFailed 502 ── CloudRefused 502 · NoCapacity 503 · CloudQuotaReached 503
     ├── NoWorker 503 ── ModelAsleep 503 · PoolNotReady · ModelNotAvailable
     ├── SwitchedOff 503 ── CloudNotConfigured
@@ -171,6 +171,21 @@ class UpstreamTimeout(UpstreamFailed):
 
 class NodeNotConnected(UpstreamFailed):
     code = "node_not_connected"
+
+
+class ArtifactFailed(UpstreamFailed):
+    """A model or bundle that a node wants cannot be had; `next_step` says what the person can do."""
+
+    code = "artifact_failed"
+
+    def __init__(self, message: str, *, next_step: str) -> None:
+        super().__init__(message)
+        self.next_step = next_step
+
+
+class DiskFull(ArtifactFailed):
+    code = "disk_full"
+    http_status = 507
 
 
 class NoWorker(MusterError):

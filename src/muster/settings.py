@@ -28,6 +28,8 @@ SEED_NAMES = {
     "CONTROL_PLANE_ADDR": "control_plane",
     "FLEET_API_URL": "fleet_api_url",
     "LLM_INSTANCE_TYPE": "cloud_instance_type",
+    "HF_ENDPOINT": "hub_url",
+    "HF_TOKEN": "hub_token",
 }
 _EMPTY_COUNTS = frozenset({"FLEET_API_URL"})  # set to nothing it means: none
 NO_GRPC = "none"
@@ -58,6 +60,32 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     artifact_dir: Annotated[str, Meta(description="Where fetched models are kept, shared by all data directories.")] = (
         msgspec.field(default_factory=lambda: str(_xdg("XDG_CACHE_HOME", ".cache") / "artifacts"))
     )
+    artifact_disk_bytes_max: Annotated[
+        int,
+        Meta(ge=0, description="All fetched models and bundles together; 0: as much as artifact_free_bytes_min lets."),
+    ] = 0
+    artifact_free_bytes_min: Annotated[
+        int, Meta(ge=0, description="What fetching leaves free on the disk; what is used least goes before that.")
+    ] = 1_073_741_824
+    artifact_listen: Annotated[
+        str,
+        Meta(
+            description="Agent: host:port where other nodes get what this one has fetched; empty: a free port at its "
+            "address, `none`: nowhere."
+        ),
+    ] = ""
+    artifact_uploads_max: Annotated[int, Meta(ge=1, description="Agent: files that others may fetch at a time.")] = 4
+    artifact_upload_bytes_per_s_max: Annotated[
+        int, Meta(ge=0, description="Agent: bytes per second to all who fetch from it; 0: any number.")
+    ] = 0
+    artifact_wait_for_fleet_s: Annotated[
+        float,
+        Meta(ge=0, description="Agent: how long to wait for a node that fetches the same instead of fetching it too."),
+    ] = 0.0
+    hub_url: Annotated[str, Meta(description="Server that `hf:` stands for, with Hugging Face's API.")] = (
+        "https://huggingface.co"
+    )
+    hub_token: Annotated[str, Meta(description="Token for that server; empty: none.")] = ""
     listen: Annotated[str, Meta(description="host:port of the one HTTP port; several with commas.")] = "127.0.0.1:8090"
     token: Annotated[
         str,
@@ -102,7 +130,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: Annotated[
         str,
         Meta(
-            description="The model that this node serves: a built-in name, a .gguf file, a directory, or `none`. "
+            description="The model that this node serves: a built-in name, a .gguf file, a directory, https://…, hf:… "
+            "or `none`. "
             "Empty: `muster up` serves smollm2-135m unless a model server already runs, `muster agent` none."
         ),
     ] = ""
@@ -340,6 +369,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.data_path / "logs" / "monitorEventStream.log" if self.profile else None
 
     @property
+    def artifact_address(self) -> tuple[str, int] | None:
+        """Return host and port, each empty or 0 where one is to be found; None: nothing is given to other nodes."""
+        if self.artifact_listen == NO_GRPC:
+            return None
+        return parse_address(self.artifact_listen, "artifact_listen") if self.artifact_listen else ("", 0)
+
+    @property
     def node_path(self) -> Path | None:
         return Path(self.node_file).expanduser().resolve() if self.node_file else None
 
@@ -533,6 +569,11 @@ def _word_rules(s: Settings) -> list[tuple[bool, str, str]]:
             f"cgroup_root must be an absolute path, `none` or empty, got {s.cgroup_root!r}",
             "try MUSTER_CGROUP_ROOT=/sys/fs/cgroup",
         ),
+        (
+            s.hub_url.startswith(("http://", "https://")),
+            f"hub_url must begin with http:// or https://, got {s.hub_url!r}",
+            "correct hub_url",
+        ),
         (s.strategy in _STRATEGIES, f"unknown strategy {s.strategy!r}", f"use one of {', '.join(_STRATEGIES)}"),
         (s.cloud_provider in _CLOUDS, f"unknown cloud_provider {s.cloud_provider!r}", "use ec2, or leave it empty"),
         (s.log_level in _LOG_LEVELS, f"unknown log_level {s.log_level!r}", f"use one of {', '.join(_LOG_LEVELS)}"),
@@ -542,7 +583,7 @@ def _word_rules(s: Settings) -> list[tuple[bool, str, str]]:
 def public_values(settings: Settings) -> dict[str, Any]:
     """All values with secrets masked, for `doctor` and the log."""
     values = msgspec.structs.asdict(settings)
-    for name in ("token", "valkey_url", "rabbitmq_url", "cloud_join_token", "cloud_rabbitmq_url"):
+    for name in ("token", "valkey_url", "rabbitmq_url", "hub_token", "cloud_join_token", "cloud_rabbitmq_url"):
         if values[name]:
             values[name] = "***"
     return values

@@ -85,6 +85,7 @@ ROUTES: dict[Right, tuple[str, ...]] = {
         "GET /api/v1/fleet",
         "GET /api/v1/gateway",
         "GET /api/v1/models",
+        "GET /api/v1/models/*",
         "GET /api/v1/nodes",
         "GET /api/v1/nodes/{}",
         "GET /api/v1/nodes/{}/history",
@@ -126,6 +127,9 @@ ROUTES: dict[Right, tuple[str, ...]] = {
         "POST /api/schedules/{}/pause",
         "POST /api/schedules/{}/resume",
         "POST /api/v1/command",
+        "POST /api/v1/models/copy",
+        "POST /api/v1/models/pull",
+        "POST /api/v1/models/remove",
         "POST /api/webhooks",
         "POST /api/webhooks/{}/deliveries/{}/redeliver",
         "POST /api/webhooks/{}/resume",
@@ -193,4 +197,7 @@ def right_for(method: str, path: str) -> Right:
     for template, right in _VARIABLE.get((method, len(parts)), ()):
         if all(wanted in (_ANY, part) for wanted, part in zip(template, parts, strict=True)):
             return right
-    return _EXACT.get((method, (*parts[:1], _REST)), Right.MANAGE) if len(parts) > 1 else Right.MANAGE
+    for length in range(len(parts) - 1, 0, -1):  # the longest beginning that is listed
+        if (found := _EXACT.get((method, (*parts[:length], _REST)))) is not None:
+            return found
+    return Right.MANAGE

@@ -9,6 +9,8 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
+from muster.agent.artifacts.actions import ArtifactActions
+from muster.agent.artifacts.keeper import ArtifactMeans, FetchModel, Keeper
 from muster.agent.board import ServiceBoard
 from muster.agent.commands import Action, CommandDesk
 from muster.agent.config import AgentConfig, BasicMachine
@@ -27,14 +29,13 @@ from muster.agent.services.attach import Attachments, Discovery, Identify
 from muster.agent.services.cgroups import find_cgroups
 from muster.agent.services.launch import HealthCheck, Provisions
 from muster.agent.services.supervisor import Supervisor
-from muster.agent.services.template import instances, models_of
 from muster.agent.startup import InOrder, StartupFailed, Step, run_steps
 from muster.agent.surroundings import Surroundings
 from muster.clock import Clock, Rng
 from muster.domain.node import Phase
 from muster.domain.service import Service
 from muster.domain.trace import Tracer
-from muster.errors import MusterError, SetupError, UpstreamFailed
+from muster.errors import MusterError, UpstreamFailed
 from muster.ids import new_id
 from muster.logs.clerk import LogClerk
 from muster.logs.shelf import LogShelf
@@ -42,8 +43,6 @@ from muster.ports import Connector, FileLink, GpuProbe, HostProbe, JobLink, Life
 from muster.wire import Deregistration, Heartbeat, HeartbeatReply, Registration
 
 log = structlog.get_logger()
-
-FetchModel = Callable[[str], Awaitable[Path]]
 
 _GOODBYE_S = 5.0
 
@@ -57,13 +56,14 @@ class Devices(Struct, frozen=True, kw_only=True):
 
 
 class Backends(Struct, frozen=True, kw_only=True):
-    """How services are driven, found, checked and given their models."""
+    """How services are driven, found, checked and given their models: those of `fetch_model` lie here already."""
 
     connectors: Mapping[str, Connector]
     identify: Identify
     usual_ports: Mapping[str, int]
     check_health: HealthCheck
     fetch_model: FetchModel
+    artifacts: ArtifactMeans | None = None  # None: nothing is fetched
     broken_connectors: Mapping[str, str] = {}  # why, by name
     files: FileLink | None = None  # None: jobs can neither keep files nor read any
     tracer: Tracer | None = None
@@ -120,6 +120,7 @@ class Agent:
         )
         self._profile = self._startup_of(config.profile) if config.profile else None
         self._told_phase: Phase | None = None
+        self._keeper = Keeper(config, backends.artifacts, backends.fetch_model, nodes, self._around, self._start_late)
         self._supervisor: Supervisor | None = None
         interval_s = config.heartbeat_interval_s
         self._logs = LogClerk(LogShelf(data_dir / "logs", clock), nodes.tell_logs, clock, sender=config.node_id)
@@ -134,7 +135,6 @@ class Agent:
         self._stop_asked = asyncio.Event()
         self._stop_reason = "stopped"
         self._superseded = self._draining = False
-        self._models, self._missing_models = dict[str, str](), dict[str, str]()
         self._board.on_change(self.hurry)
 
     @property
@@ -299,35 +299,35 @@ class Agent:
         return {}
 
     async def _fetch_models(self) -> dict[str, Any]:
-        names = dict.fromkeys(name for template in self._config.services for name in models_of(template))
-        for name in names:
-            try:
-                self._models[name] = str(await self._backends.fetch_model(name))
-            except SetupError as error:
-                self._missing_models[name] = f"{error.message}: {error.next_step}"
-            except (MusterError, OSError) as error:
-                self._missing_models[name] = str(error)
-        if self._missing_models:
-            raise UpstreamFailed("; ".join(f"{name}: {why}" for name, why in self._missing_models.items()))
-        return {"models": self._models}
+        self._keeper.needs.plan([gpu.index for gpu in self._gpus.inventory])
+        await self._run(self._keeper)
+        missing = await self._keeper.fetch_needed()
+        if missing:
+            raise UpstreamFailed("; ".join(f"{name}: {why}" for name, why in missing.items()))
+        return {"models": dict(self._keeper.paths)}
 
     async def _start_services(self) -> dict[str, Any]:
         provisions = Provisions(
             data_dir=self._data_dir,
-            models=self._models,
-            missing_models=self._missing_models,
+            models=self._keeper.paths,
+            missing_models=self._keeper.missing,
             check_health=self._backends.check_health,
             gpu_names=self._gpus.cuda_names,
             cgroups=find_cgroups(self._config.cgroup_root),
             limits_required=self._config.limits_required,
             adopt_within_s=self._config.adopt_within_s,
         )
-        planned = instances(self._config.services, [gpu.index for gpu in self._gpus.inventory])
+        planned = self._keeper.needs.plan([gpu.index for gpu in self._gpus.inventory])
         # A profile's services are told in the order of their GPUs.
         in_order = InOrder(self._outbox, [each.name for each in planned] if self._profile else [])
         self._supervisor = Supervisor(planned, provisions, replace(self._around, outbox=in_order))
         await self._run(self._supervisor)
         return {"services": {service.name: service.status.value for service in self._board.services()}}
+
+    async def _start_late(self, service: str) -> None:
+        """Start a service that failed at first, for want of what has come since."""
+        if self._supervisor is not None and self._supervisor.has(service):
+            await self._supervisor.restart(service)
 
     async def _attach_services(self) -> dict[str, Any]:
         await self._run(self._attachments)
@@ -371,7 +371,9 @@ class Agent:
         )
 
     async def _sample(self) -> Heartbeat:
-        return await self._sampler.sample(draining=self._draining)
+        if not self._keeper.missing:
+            self._state.problems.pop("fetch_models", None)  # what was missing has been fetched since
+        return await self._sampler.sample(await self._keeper.report(), draining=self._draining)
 
     def _hear(self, reply: HeartbeatReply) -> None:
         if reply.superseded and not self._superseded:
@@ -402,15 +404,17 @@ class Agent:
     def _commands(self) -> dict[str, Action]:
         backends, around = self._backends, self._around
         services = ServiceActions(around.board, around.connectors, backends.fetch_model, lambda: self._supervisor)
+        artifacts = ArtifactActions(self._keeper, services)
         return {
             "status": self._status,
             "drain": self._hold_work,
             "resume": self._take_work,
             "shutdown": self._shut_down,
             "cancel_job": self._cancel_job,
-            "restart_service": services.restart,
+            "restart_service": artifacts.restart,
             "stop_service": services.stop,
-            "pull_model": services.pull_model,
+            "pull_model": artifacts.pull_model,
+            "remove_model": artifacts.remove_model,
             "unload_model": services.unload_model,
             "logs": services.logs,
             "exec": AllowedPrograms(self._config.commands, self._data_dir).run,

@@ -12,7 +12,8 @@ from muster.ids import NodeId
 class ServiceTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A service to run, once for the node or once for each GPU.
 
-    `command` and `env` may use the placeholders of `services/template.py`. Without `port` a free one is taken; with
+    `command` and `env` may use the placeholders of `services/template.py`; `model` and `bundle` are fetched before it
+    starts. Without `port` a free one is taken; with
     it the first instance has that port and the others those that follow. `health` is a path that must answer 200 before
     the connector looks at the service. `limits` bind all its processes together, by a cgroup. `adopt` says when what
     runs is left to the next agent: after this one was killed, after any stop of it, or never.
@@ -22,6 +23,8 @@ class ServiceTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     connector: str
     command: Annotated[tuple[str, ...], Meta(min_length=1)]
     per: Literal["node", "gpu"] = "node"
+    model: Annotated[str, Meta(min_length=1)] | None = None
+    bundle: Annotated[str, Meta(min_length=1)] | None = None
     health: Annotated[str, Meta(pattern="^/")] | None = None
     port: Annotated[int, Meta(ge=1, le=65_000)] | None = None
     slots: Annotated[int, Meta(ge=1, le=1024)] | None = None
@@ -68,6 +71,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     ignored_ports: frozenset[int] = frozenset()
     services: tuple[ServiceTemplate, ...] = ()
     profile: BasicMachine | None = None
+    models: tuple[str, ...] = ()  # wanted here although no service names them
     commands: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what `exec` may run, by name
     stop_timeout_s: float = 10.0
     adopt_within_s: float = 60.0  # how long services outlive an agent that was killed

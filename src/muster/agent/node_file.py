@@ -13,6 +13,7 @@ from msgspec import Struct
 from muster.agent.config import ServiceTemplate
 from muster.agent.services import template
 from muster.domain.capability import CustomerAccess
+from muster.domain.source import parse_source
 from muster.errors import InvalidInput, SetupError
 
 T = TypeVar("T", bound=Struct)
@@ -22,6 +23,8 @@ _SECTIONS = ("node", "service", "commands")
 
 class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[node]`; None where the file says nothing. `attach` has the URL or URLs of each connector's services.
+
+    `models` are fetched and kept although no service names them.
 
     `customers` says whose jobs its workers take: `{ allow = ["acme"] }`, `{ deny = ["umbrella"], strict = true }`.
     """
@@ -39,6 +42,7 @@ class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     worker_slots: int | None = None
     attach: dict[str, str | tuple[str, ...]] = {}
     discover: bool | None = None
+    models: tuple[str, ...] = ()
     customers: CustomerAccess = CustomerAccess()
 
     @property
@@ -77,7 +81,7 @@ def load_node_file(path: Path, kinds: Mapping[str, type[Struct]] | None = None) 
     reader = _Reader(path, text.splitlines())
     kinds = kinds or {}
     reader.check_names(values, (*_SECTIONS, *kinds), "", 0)
-    node = reader.read(values.get("node", {}), NodeSection, "node", 0)
+    node = reader.read_node(values.get("node", {}))
     services = tuple(
         reader.read_service(entry, number) for number, entry in enumerate(_as_list(values.get("service", [])))
     )
@@ -95,6 +99,15 @@ class _Reader:
     def __init__(self, path: Path, lines: list[str]) -> None:
         self._path = path
         self._lines = lines
+
+    def read_node(self, entry: Any) -> NodeSection:
+        found = self.read(entry, NodeSection, "node", 0)
+        try:
+            for model in found.models:
+                parse_source(model)
+        except InvalidInput as error:
+            raise self._error(error.message, "node", 0, "models") from None
+        return found
 
     def read_service(self, entry: Any, number: int) -> ServiceTemplate:
         found = self.read(entry, ServiceTemplate, "service", number)

@@ -43,8 +43,8 @@ class SendCommand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     command: Annotated[
         str | None,
         Meta(
-            description="status, drain, resume, shutdown, restart_service, pull_model, unload_model, cancel_job, logs "
-            "or exec."
+            description="status, drain, resume, shutdown, restart_service, pull_model, remove_model, unload_model, "
+            "cancel_job, logs or exec."
         ),
     ] = None
     type: Annotated[str | None, Meta(description="Another name of `command`.")] = None
@@ -106,16 +106,16 @@ class CommandAnswer(Struct, frozen=True, kw_only=True):
     },
 )
 async def send_command(plane: ThePlane, caller: TheCaller, data: JSONBody[SendCommand]) -> Response[CommandAnswer]:
-    issued = await plane.commands.issue(_order(data, caller.name))
+    issued = await plane.commands.issue(order_of(data, caller.name))
     return Response(
-        _answer(issued.command_id, issued.commands, created=issued.created),
+        answer_of(issued.command_id, issued.commands, created=issued.created),
         status_code=http.HTTPStatus.ACCEPTED if issued.created else http.HTTPStatus.OK,
     )
 
 
 @get("/api/v1/commands/{command_id:str}", tags=["commands"], summary="One command, or all that were issued together")
 async def command(plane: ThePlane, command_id: FromPath[str]) -> CommandAnswer:
-    return _answer(command_id, plane.commands.find(CommandId(command_id)), created=False)
+    return answer_of(command_id, plane.commands.find(CommandId(command_id)), created=False)
 
 
 @get("/api/v1/commands", tags=["commands"], summary="Commands, the newest first, filtered and paged")
@@ -133,7 +133,7 @@ async def commands(
 HANDLERS = [send_command, command, commands]
 
 
-def _order(data: SendCommand, issued_by: str) -> Order:
+def order_of(data: SendCommand, issued_by: str) -> Order:
     if data.command and data.type and data.command.lower() != data.type.lower():
         raise InvalidInput("command and type name different commands; give one of them", field="type")
     name = check_command(data.command or data.type, data.args)
@@ -160,7 +160,7 @@ def _order(data: SendCommand, issued_by: str) -> Order:
     )
 
 
-def _answer(command_id: str, found: tuple[Command, ...], *, created: bool) -> CommandAnswer:
+def answer_of(command_id: str, found: tuple[Command, ...], *, created: bool) -> CommandAnswer:
     first = found[0]
     is_single = first.group_id is None
     counts: dict[str, int] = {}

@@ -23,6 +23,9 @@ REQUESTS: dict[str, Any] = {
         "jobs": [{"service_required": "simulation", "payload": {"duration_ms": duration_ms}} for duration_ms in (1, 2)]
     },
     "POST /api/v1/command": {"node_id": "gpu-node-1", "command": "drain", "args": {}, "timeout": 30},
+    "POST /api/v1/models/pull": {"model": "hf:org/repo/model-q4.gguf", "pool": "gpus"},
+    "POST /api/v1/models/copy": {"model": "hf:org/repo/model-q4.gguf", "nodes": ["gpu-node-1"]},
+    "POST /api/v1/models/remove": {"model": "hf:org/repo/model-q4.gguf", "all": True},
     "POST /v1/batches": {
         "input_file_id": "file-1m7zhbjcen57wyt3ncqj",
         "endpoint": "/v1/chat/completions",

@@ -1,4 +1,4 @@
-"""Nodes, workers and models as `/api/v1` shows them."""
+"""Nodes and workers as `/api/v1` shows them."""
 
 import http
 from collections.abc import Callable
@@ -13,12 +13,9 @@ from muster.api.plane import Plane, ThePlane
 from muster.api.views import NodeView, WorkerView, node_view, worker_views
 from muster.control.fleet.history import Curve
 from muster.domain.job import JobStatus
-from muster.domain.model import Model
 from muster.domain.node import Health, Node
 from muster.domain.worker import WorkerStatus
 from muster.ids import NodeId, WorkerId
-from muster.placement.filters import rejections
-from muster.placement.wish import Wish
 from muster.registry.workers import find
 
 Idle = Annotated[
@@ -47,12 +44,6 @@ _WORKER_ORDERS: dict[str, Callable[[WorkerView], Any]] = {
     "status": lambda worker: worker.status.value,
     "jobs_completed": lambda worker: worker.jobs_completed,
     "jobs_failed": lambda worker: worker.jobs_failed,
-}
-_MODEL_ORDERS: dict[str, Callable[["FleetModel"], Any]] = {
-    "name": lambda model: model.name,
-    "size_bytes": lambda model: model.size_bytes,
-    "context_length": lambda model: model.context_length,
-    "nodes": lambda model: len(model.nodes),
 }
 
 
@@ -99,28 +90,6 @@ class Stats(Struct, frozen=True, kw_only=True):
     connected: int
     suspects_itself: bool  # most nodes are silent at once, which is likely our own fault: nobody is judged
     jobs: dict[str, int]
-
-
-class ModelHolder(Struct, frozen=True, kw_only=True):
-    """Where a model is; `reasons` say why a request would not go there now."""
-
-    node_id: str
-    service: str
-    connector: str
-    resident: bool | None
-    url: str
-    accepts_work: bool
-    reasons: list[str]
-
-
-class FleetModel(Struct, frozen=True, kw_only=True):
-    name: str
-    capabilities: list[str]
-    context_length: int | None
-    size_bytes: int | None
-    parameter_size: str | None
-    quantization: str | None
-    nodes: list[ModelHolder]
 
 
 @get("/api/v1/fleet", tags=["fleet"], summary="All nodes and their sum")
@@ -219,54 +188,6 @@ async def workers(
     ]
     shown, headers = paged(ordered(found, sort, _WORKER_ORDERS), page, limit)
     return Response(shown, headers=headers)
-
-
-@get("/api/v1/models", tags=["fleet"], summary="Models, and which nodes hold them")
-async def models(
-    plane: ThePlane,
-    capability: FromQuery[str | None] = None,
-    q: TextSearch = None,
-    sort: Order = None,
-    page: Page = 1,
-    limit: Limit = 1000,
-) -> Response[list[FleetModel]]:
-    found = [
-        model for model in _held_models(plane) if capability in (None, *model.capabilities) and said(q, model.name)
-    ]
-    shown, headers = paged(ordered(found, sort, _MODEL_ORDERS), page, limit)
-    return Response(shown, headers=headers)
-
-
-def _held_models(plane: Plane) -> list[FleetModel]:
-    found: dict[str, list[ModelHolder]] = {}
-    facts: dict[str, Model] = {}
-    for candidate in plane.fleet.candidates():
-        for name, model in candidate.models.items():
-            against = list(rejections(candidate, Wish(model=name, capability=model.capabilities[0])))
-            facts.setdefault(name, model)
-            found.setdefault(name, []).append(
-                ModelHolder(
-                    node_id=candidate.node_id,
-                    service=candidate.service,
-                    connector=candidate.connector,
-                    resident=model.resident,
-                    url=candidate.url,
-                    accepts_work=not against,
-                    reasons=[rejection.reason for rejection in against],
-                )
-            )
-    return [
-        FleetModel(
-            name=name,
-            capabilities=list(facts[name].capabilities),
-            context_length=facts[name].context_length,
-            size_bytes=facts[name].size_bytes,
-            parameter_size=facts[name].parameter_size,
-            quantization=facts[name].quantization,
-            nodes=holders,
-        )
-        for name, holders in sorted(found.items())
-    ]
 
 
 @get("/api/v1/stats", tags=["fleet"], summary="Figures of the fleet", status_code=http.HTTPStatus.OK)

@@ -10,12 +10,11 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Struct
 
 from muster.api.lists import LabelFilter, Limit, Page, TextSearch, labelled, paged, said
+from muster.api.models import names_held
 from muster.api.plane import TheCaller, ThePlane
 from muster.api.views import rfc3339
 from muster.control.fleet.pools import Pool
-from muster.domain.model import canonical_model_name
 from muster.domain.node import Health, Node, Phase
-from muster.domain.service import ServiceStatus
 from muster.ids import NodeId
 from muster.registry.health import LOST
 from muster.wire.pools import PoolHeartbeat, RegisterNode
@@ -141,7 +140,7 @@ async def availability(
     plane: ThePlane,
     model: Annotated[str | None, QueryParameter(max_length=256, description="Part of a model's name.")] = None,
 ) -> Availability:
-    """Speak of every node that is heard, whatever its link; a service that does not answer offers nothing."""
+    """Speak of every node that is heard, whatever its link: of what its services offer and what it keeps."""
     part = (model or "").casefold()
     by_node: dict[str, list[str]] = {
         node.node_id: _models(node, part)
@@ -206,13 +205,7 @@ def _entry(node: Node, *, late: bool) -> NodeEntry:
 
 
 def _models(node: Node, part: str) -> list[str]:
-    names = {
-        canonical_model_name(model.name)
-        for service in node.services
-        if service.status is ServiceStatus.RUNNING
-        for model in service.models
-    }
-    return sorted(name for name in names if part in name.casefold())
+    return sorted(name for name in names_held(node) if part in name.casefold())
 
 
 HANDLERS = [register_node, node_heartbeat, list_nodes, deregister_node, availability]

@@ -128,6 +128,8 @@ class WorkerView(Struct, frozen=True, kw_only=True):
     current_jobs: tuple[str, ...]
     jobs_completed: int
     jobs_failed: int
+    version: str | None
+    artifacts: dict[str, str]  # digests of the models and bundles that its services run on, by name
 
 
 class NodeView(Struct, frozen=True, kw_only=True):
@@ -381,7 +383,23 @@ def worker_view(node: Node, worker: Worker, known: FleetWorker | None) -> Worker
         current_jobs=worker.current_jobs if alive else (),
         jobs_completed=worker.jobs_completed,
         jobs_failed=worker.jobs_failed,
+        version=node.facts.version,
+        artifacts=_artifacts_of(node, worker),
     )
+
+
+def _artifacts_of(node: Node, worker: Worker) -> dict[str, str]:
+    """Return what is under the services that it drives: those of its GPU, and those of the node."""
+    driven = {
+        service.name
+        for service in node.services
+        if service.connector in worker.connectors and service.gpu_index in {None, worker.gpu_index}
+    }
+    return {
+        artifact.name: artifact.digest
+        for artifact in node.artifacts.kept
+        if artifact.digest is not None and not driven.isdisjoint(artifact.services)
+    }
 
 
 def worker_views(node: Node) -> list[WorkerView]:

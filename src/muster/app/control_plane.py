@@ -130,8 +130,7 @@ class ControlPlane:
         self._tracer = await self._open_tracer()
         store = await self._open_store()
         recorder = Recorder(store.nodes, store.log)
-        fleet = Fleet(self._book(), recorder, self._clock)
-        fleet.load(await store.nodes.load())
+        fleet = await self._fleet(store, recorder)
         announce = StartupChannel(store.bus.announce).tell
         peers, leader = self._beside_others(store, fleet, recorder)
         load = GatewayLoad(lambda: gateway.stats().in_flight_by_worker, store.bus, self._clock, self._plane_id)
@@ -141,7 +140,7 @@ class ControlPlane:
         self.files = files = self._files(jobs)
         commands = await self._commands(store, fleet, recorder, jobs)
         logs = PlaneLogs(settings, fleet, peers, store.bus, self._clock, self._rng, self._plane_id)
-        ingest = Ingests(fleet, commands, recorder, self._clock, take_logs=logs.desk.take, announce=announce)
+        ingest = Ingests(fleet, commands, recorder, self._clock, logs.desk.take, announce)
         access = self._access(store)
         cloud = self._cloud(store, fleet, recorder, leader, lambda: gateway.stats().in_flight_by_worker)
         gateway = self._gateway(fleet, access, cloud, logs)
@@ -196,6 +195,11 @@ class ControlPlane:
         )
         await self._start_optional(cloud, fleet, plane.pool_nodes, jobs, leader)
         await self._announce(grpc, MemoryLink(ingest("memory"), jobs))
+
+    async def _fleet(self, store: ValkeyStore, recorder: Recorder) -> Fleet:
+        fleet = Fleet(self._book(), recorder, self._clock)
+        fleet.load(await store.nodes.load())
+        return fleet
 
     async def _start_each(self, *services: Lifecycle) -> None:
         for service in services:

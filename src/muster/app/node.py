@@ -1,7 +1,6 @@
 """A node put together: settings and node file become an agent with its links, connectors and devices."""
 
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal, TypeVar
@@ -18,6 +17,7 @@ from muster.agent.report.hive import Send
 from muster.agent.services.attach import Identify
 from muster.agent.services.health import HttpHealth
 from muster.app.agent_link import AgentLink, Links, open_link
+from muster.app.artifacts import Progress, artifact_means, outside_session
 from muster.app.files import open_file_link
 from muster.app.logs import agent_log
 from muster.app.tracing import OtelTracer, open_tracer, passing_on
@@ -39,9 +39,6 @@ from muster.tls import trusting
 NO_MODEL = "none"
 UP_MODEL = "smollm2-135m"
 _WORK_DIR = "attempts"
-
-Progress = Callable[[str, float | None], None]
-
 
 T = TypeVar("T")
 
@@ -76,6 +73,7 @@ def agent_config(
         ignored_ports=frozenset(port for _, port in settings.listen_addresses),
         services=(*file.services, *services, *of_profile),
         profile=profile,
+        models=node.models,
         commands=file.commands,
         stop_timeout_s=settings.stop_timeout_s,
         adopt_within_s=settings.adopt_within_s,
@@ -190,6 +188,7 @@ class LocalNode:
         self._session: aiohttp.ClientSession | None = None  # to the control plane
         self._services: aiohttp.ClientSession | None = None
         self._tracer: OtelTracer | None = None
+        self._outside: aiohttp.ClientSession | None = None
         self._gpus = MachineGpus()
         self._link: AgentLink | None = None
         self.agent: Agent | None = None
@@ -202,6 +201,7 @@ class LocalNode:
         self._session = session = aiohttp.ClientSession()
         self._services = services = aiohttp.ClientSession(trace_configs=[passing_on(), _correlating()])
         self._tracer = tracer = open_tracer(settings, "agent")
+        self._outside = outside = outside_session(settings)
 
         async def identify_at(url: str) -> Service | None:
             return await identify(services, url)
@@ -230,6 +230,7 @@ class LocalNode:
                 usual_ports=USUAL_PORTS,
                 check_health=HttpHealth(session).check,
                 fetch_model=lambda name: self._fetch(cache, name),
+                artifacts=artifact_means(settings, session, outside, self._progress),
                 files=files,
                 tracer=tracer,
                 tell_queen=self._queen(session),
@@ -249,7 +250,7 @@ class LocalNode:
             await self._link.stop()
         if self._tracer is not None:
             await self._tracer.stop()
-        for session in (self._session, self._services):
+        for session in (self._session, self._services, self._outside):
             if session is not None:
                 await session.close()
 

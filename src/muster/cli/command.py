@@ -59,7 +59,7 @@ def command(
     aim = {"selector": selector} if selector else _aim(words[0])
     name, *given = words[needed - 1 :]
     body = aim | {"command": name, "args": _args(name, given), "timeout": timeout, "command_id": command_id}
-    _send(body, wait=not no_wait, as_json=as_json, server=server)
+    send(body, wait=not no_wait, as_json=as_json, server=server)
 
 
 command.__doc__ = f"{command.__doc__}\n\nExit code 0 means that every node has done it. The commands are:\n\n{_KNOWN}"
@@ -67,12 +67,12 @@ command.__doc__ = f"{command.__doc__}\n\nExit code 0 means that every node has d
 
 def drain(node: Node, reason: Reason = None, as_json: AsJson = False, server: ServerUrl = None) -> None:
     """Keep new work from a node; what runs there goes on."""
-    _send(_aim(node) | {"command": "drain", "args": _why(reason)}, wait=True, as_json=as_json, server=server)
+    send(_aim(node) | {"command": "drain", "args": _why(reason)}, wait=True, as_json=as_json, server=server)
 
 
 def resume(node: Node, reason: Reason = None, as_json: AsJson = False, server: ServerUrl = None) -> None:
     """Give work to a node again that was drained."""
-    _send(_aim(node) | {"command": "resume", "args": _why(reason)}, wait=True, as_json=as_json, server=server)
+    send(_aim(node) | {"command": "resume", "args": _why(reason)}, wait=True, as_json=as_json, server=server)
 
 
 def commands(
@@ -130,9 +130,10 @@ def _value(arg: Arg, text: str) -> Any:
     return text
 
 
-def _send(body: dict[str, Any], *, wait: bool, as_json: bool, server: str | None) -> None:
+def send(body: dict[str, Any], *, wait: bool, as_json: bool, server: str | None, path: str = "/api/v1/command") -> None:
+    """Issue commands and show what comes of them; exit code 1 unless all are done."""
     client = Client.find(server)
-    answer = client.post("/api/v1/command", {key: value for key, value in body.items() if value is not None})
+    answer = client.post(path, {key: value for key, value in body.items() if value is not None})
     if wait:
         with _Display(hidden=as_json) as display:
             for answer in _until_ended(client, answer):  # noqa: B020  # the newest answer is what is shown in the end

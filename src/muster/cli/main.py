@@ -21,6 +21,7 @@ from muster.cli.explain import explain
 from muster.cli.jobs import job, jobs
 from muster.cli.logs import logs
 from muster.cli.map import map_
+from muster.cli.model import model
 from muster.cli.models import models
 from muster.cli.nodes import node, nodes
 from muster.cli.queues import queues
@@ -61,6 +62,7 @@ for panel, functions in COMMANDS.items():
     for function in functions:
         app.command(function.__name__.rstrip("_"), rich_help_panel=panel)(function)
 app.add_typer(job, name="job", rich_help_panel="Work")
+app.add_typer(model, name="model", rich_help_panel="Act")
 app.add_typer(queues, name="queues", rich_help_panel="Work")
 app.add_typer(connectors, name="connectors", rich_help_panel="Work")
 app.add_typer(schedules, name="schedules", rich_help_panel="Work")

@@ -4,8 +4,8 @@ from muster.cli.tables import Column, Row, print_json, show_rows, size
 
 
 def models(as_json: AsJson = False, server: ServerUrl = None) -> None:
-    """List the models of the fleet, who serves them, and who takes no work and why."""
-    rows = Client.find(server).get("/api/v1/models")
+    """List the models that are served, by whom, and who takes no work and why (`muster model ls`: who keeps what)."""
+    rows = Client.find(server).get("/api/v1/models", served="true")
     if as_json:
         print_json(rows)
         return

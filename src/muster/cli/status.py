@@ -58,7 +58,7 @@ def _found(running: Running | None, settings: Settings) -> dict[str, Any]:
     client = Client.at(running.url, settings)
     try:
         facts["stats"] = client.get("/api/v1/stats")
-        facts["models"] = [model["name"] for model in client.get("/api/v1/models")]
+        facts["models"] = [model["name"] for model in client.get("/api/v1/models", served="true")]
     except (Unreachable, Refused) as error:
         facts["problem"] = f"{error.message}: {error.next_step}" if error.next_step else error.message
     machine = find_machine(settings.data_path)

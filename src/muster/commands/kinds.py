@@ -41,7 +41,14 @@ KINDS: dict[str, Kind] = {
     "stop_service": Kind(
         about="stop a service until it is restarted", args=(Arg("service", required=True),), for_any_boot=False
     ),
-    "pull_model": Kind(about="fetch a model", args=(Arg("model", required=True), Arg("service")), timeout_s=3600.0),
+    "pull_model": Kind(
+        about="fetch a model; from=fleet: only from another node",
+        args=(Arg("model", required=True), Arg("service"), Arg("from")),
+        timeout_s=3600.0,
+    ),
+    "remove_model": Kind(
+        about="delete a model from the disk", args=(Arg("model", required=True), Arg("service")), for_any_boot=False
+    ),
     "unload_model": Kind(
         about="take a model out of memory", args=(Arg("model", required=True), Arg("service")), for_any_boot=False
     ),

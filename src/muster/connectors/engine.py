@@ -63,14 +63,14 @@ class Engine:
         self._session = session
         self._limits = limits or EngineLimits()
 
-    async def look(self, url: str, body: Any = None) -> Look:
+    async def look(self, url: str, body: Any = None, *, method: str | None = None) -> Look:
         """Ask for something small, whatever the status; UpstreamFailed when the server is silent."""
         limits = self._limits
         with failures_named(url, f"within {limits.look_s:g} s"):
             async with (
                 asyncio.timeout(limits.look_s),
                 self._session.request(
-                    "GET" if body is None else "POST",
+                    method or ("GET" if body is None else "POST"),
                     url,
                     data=None if body is None else msgspec.json.encode(body),
                     headers=_HEADERS,

@@ -121,6 +121,12 @@ class OllamaConnector(OpenAIConnector):
             raise refusal(look.status, look.value)
         return {"model": model, "service": service.name}
 
+    async def remove_model(self, service: Service, model: str) -> dict[str, Any]:
+        look = await self._engine.look(f"{base_url(service.url or '')}/api/delete", {"model": model}, method="DELETE")
+        if look.status != _OK:
+            raise refusal(look.status, look.value)
+        return {"model": model, "service": service.name}
+
 
 def _progress(line: dict[str, Any]) -> Progress:
     total, completed, status = line.get("total"), line.get("completed"), line.get("status")

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from muster.clock import Clock
+from muster.control.artifacts import ArtifactDirectory
 from muster.control.commands import CommandService
 from muster.control.fleet.fleet import Fleet
 from muster.control.recorder import Recorder
@@ -13,6 +14,8 @@ from muster.errors import Forbidden, InvalidInput
 from muster.ids import check_node_id
 from muster.wire import (
     AgentEvents,
+    ArtifactQuery,
+    ArtifactReply,
     CommandBatch,
     CommandPoll,
     CommandReports,
@@ -49,8 +52,9 @@ class Ingest:
         link: str,
         take_logs: TakeLogs | None = None,
         announce: Announce | None = None,
+        artifacts: ArtifactDirectory | None = None,
     ) -> None:
-        """`announce` hears the events of agents as well."""
+        """`announce` hears the events of agents as well; `artifacts` is the one that all links share."""
         self._take_logs = take_logs
         self._announce = announce
         self._fleet = fleet
@@ -60,6 +64,7 @@ class Ingest:
         self.link = link
         self.heartbeats = 0
         self.registrations = 0
+        self._artifacts = artifacts or ArtifactDirectory(fleet, clock)
 
     async def register(self, message: Registration) -> RegistrationReply:
         check_node_id(message.facts.node_id)
@@ -113,6 +118,9 @@ class Ingest:
             return LogChunkReply(wanted=False)
         return await self._take_logs(message)
 
+    async def find_artifacts(self, message: ArtifactQuery) -> ArtifactReply:
+        return self._artifacts.find(message)
+
     async def join(self, message: Join) -> Joined:
         """Refuse: whoever gets as far as here was let in without a token of its own."""
         raise Forbidden(f"nothing asks {message.node_id!r} for a token here, so there is nothing to join with")
@@ -127,18 +135,21 @@ class Ingests:
         commands: CommandService,
         recorder: Recorder,
         clock: Clock,
-        *,
         take_logs: TakeLogs | None = None,
         announce: Announce | None = None,
     ) -> None:
         self._parts = (fleet, commands, recorder, clock)
         self._take_logs = take_logs
         self._announce = announce
+        self._artifacts = ArtifactDirectory(fleet, clock)
         self.made: list[Ingest] = []
 
     def __call__(self, link: str) -> Ingest:
-        self.made.append(Ingest(*self._parts, link=link, take_logs=self._take_logs, announce=self._announce))
-        return self.made[-1]
+        made = Ingest(
+            *self._parts, link=link, take_logs=self._take_logs, announce=self._announce, artifacts=self._artifacts
+        )
+        self.made.append(made)
+        return made
 
 
 def _check_interval(interval_s: float) -> None:

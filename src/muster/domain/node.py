@@ -2,6 +2,7 @@ from enum import StrEnum
 
 from msgspec import Struct, field
 
+from muster.domain.artifact import NodeArtifacts
 from muster.domain.gpu import Gpu
 from muster.domain.process import ProcessFigures
 from muster.domain.service import Service
@@ -84,6 +85,7 @@ class Node(Struct, frozen=True, kw_only=True, omit_defaults=True):
     services: tuple[Service, ...] = ()
     processes: tuple[ProcessFigures, ...] = ()  # how those services that it started are doing
     reason: str | None = None  # why it is not healthy, in words
+    artifacts: NodeArtifacts = NodeArtifacts()
 
     @property
     def node_id(self) -> NodeId:

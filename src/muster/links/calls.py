@@ -12,6 +12,8 @@ from muster.errors import NotFound
 from muster.ports import JobLink, NodeLink
 from muster.wire import (
     AgentEvents,
+    ArtifactQuery,
+    ArtifactReply,
     ClaimReply,
     ClaimRequest,
     CloseSession,
@@ -55,6 +57,7 @@ DEREGISTER = Call("deregister", Deregistration, type(None), lambda nodes, _, mes
 COMMANDS = Call("commands", CommandPoll, CommandBatch, lambda nodes, _, message: nodes.next_commands(message))
 REPORTS = Call("reports", CommandReports, type(None), lambda nodes, _, message: nodes.report_commands(message))
 LOGS = Call("logs", LogChunk, LogChunkReply, lambda nodes, _, message: nodes.tell_logs(message))
+ARTIFACTS = Call("artifacts", ArtifactQuery, ArtifactReply, lambda nodes, _, message: nodes.find_artifacts(message))
 JOIN = Call("join", Join, Joined, lambda nodes, _, message: nodes.join(message))
 SESSION = Call("session", OpenSession, SessionReply, lambda _, jobs, message: jobs.open_session(message))
 CLAIM = Call("claim", ClaimRequest, ClaimReply, lambda _, jobs, message: jobs.claim(message))
@@ -65,7 +68,8 @@ CLOSE = Call("close", CloseSession, type(None), lambda _, jobs, message: jobs.cl
 CALLS: dict[str, Call[Any, Any]] = {
     call.name: call
     for call in (
-        JOIN, REGISTER, HEARTBEAT, EVENTS, DEREGISTER, COMMANDS, REPORTS, LOGS, SESSION, CLAIM, RENEW, PROGRESS, CLOSE,
+        JOIN, REGISTER, HEARTBEAT, EVENTS, DEREGISTER, COMMANDS, REPORTS, LOGS, ARTIFACTS,
+        SESSION, CLAIM, RENEW, PROGRESS, CLOSE,
     )
 }  # fmt: skip
 
@@ -115,6 +119,9 @@ class CallingLink(ABC):
 
     async def tell_logs(self, message: LogChunk) -> LogChunkReply:
         return await self._call(LOGS, message)
+
+    async def find_artifacts(self, message: ArtifactQuery) -> ArtifactReply:
+        return await self._call(ARTIFACTS, message)
 
     async def join(self, message: Join) -> Joined:
         return await self._call(JOIN, message)

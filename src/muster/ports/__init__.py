@@ -25,6 +25,7 @@ from muster.ports.node import (
     JobFiles,
     JobKind,
     PullsModels,
+    RemovesModels,
     ReportProgress,
     UnloadsModels,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "NodeLink",
     "NodeStore",
     "PullsModels",
+    "RemovesModels",
     "Renewed",
     "RentedMachine",
     "ReportProgress",

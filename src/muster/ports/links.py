@@ -7,6 +7,8 @@ from muster.domain.file import FileRef
 from muster.ids import JobId
 from muster.wire import (
     AgentEvents,
+    ArtifactQuery,
+    ArtifactReply,
     ClaimReply,
     ClaimRequest,
     CloseSession,
@@ -42,6 +44,7 @@ class NodeLink(Protocol):
         ...
 
     async def report_commands(self, message: CommandReports) -> None: ...
+    async def find_artifacts(self, message: ArtifactQuery) -> ArtifactReply: ...
     async def tell_logs(self, message: LogChunk) -> LogChunkReply: ...
     async def join(self, message: Join) -> Joined:
         """Exchange a join token for one of the node's own; Forbidden where that is not what was shown."""

@@ -94,3 +94,10 @@ class UnloadsModels(Protocol):
     """A connector whose services can let go of a model's memory."""
 
     async def unload_model(self, service: Service, model: str) -> Any: ...
+
+
+@runtime_checkable
+class RemovesModels(Protocol):
+    """A connector whose services can delete a model from their disk."""
+
+    async def remove_model(self, service: Service, model: str) -> Any: ...

@@ -460,6 +460,7 @@ class NodeBook:
             services=node.services if message.services == node.services else message.services,
             processes=message.processes,
             reason=message.reason,
+            artifacts=message.artifacts,
         )
         return [*self._write(entry, after, now_ms), *refused]
 

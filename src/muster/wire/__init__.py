@@ -2,6 +2,9 @@
 
 from muster.wire.agent import (
     AgentEvents,
+    ArtifactHolder,
+    ArtifactQuery,
+    ArtifactReply,
     ClaimReply,
     ClaimRequest,
     CloseSession,
@@ -30,6 +33,9 @@ from muster.wire.logs import LogAsk, LogChunk, LogChunkReply
 
 __all__ = [
     "AgentEvents",
+    "ArtifactHolder",
+    "ArtifactQuery",
+    "ArtifactReply",
     "ClaimReply",
     "ClaimRequest",
     "CloseSession",

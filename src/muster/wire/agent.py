@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
+from muster.domain.artifact import NodeArtifacts
 from muster.domain.capability import Capability
 from muster.domain.command import Command, CommandStatus
 from muster.domain.event import Event
@@ -86,6 +87,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     processes: tuple[ProcessFigures, ...] = ()  # of its services: apart, for they change with every heartbeat
     draining: bool = False  # as the agent was told last; the control plane corrects it where it is wrong
     packed: Packed | None = None  # instead of those lists, where they are long: `packing.py`
+    artifacts: NodeArtifacts = NodeArtifacts()
 
 
 class HeartbeatReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -143,6 +145,38 @@ class CommandReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class CommandReports(Struct, frozen=True, kw_only=True):
     node_id: NodeId
     reports: tuple[CommandReport, ...]
+
+
+# --- artifacts: who in the fleet has what --------------------------------------------------------------------------
+
+
+class ArtifactQuery(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who else has the artifact of this name, or digest; and who has those that this node keeps.
+
+    `fetches`: whoever is told that nobody has it will fetch it now, and others may wait for that.
+    """
+
+    node_id: NodeId
+    name: str = ""
+    digest: str | None = None
+    fetches: bool = False
+    kept: tuple[str, ...] = ()  # digests
+
+
+class ArtifactHolder(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    node_id: NodeId
+    url: str
+    ticket: str
+    digest: str
+    size_bytes: int | None = None
+    validator: str | None = None
+
+
+class ArtifactReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    holders: tuple[ArtifactHolder, ...] = ()
+    fetching: tuple[NodeId, ...] = ()  # who will have it soon, and gives it away
+    in_pool: tuple[str, ...] = ()  # of `kept`, what another node of the same pool has too
+    elsewhere: tuple[str, ...] = ()  # of the rest, what any other node has
 
 
 # --- jobs: a worker's session and its leases -------------------------------------------------------------------------

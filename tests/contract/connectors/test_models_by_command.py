@@ -15,7 +15,7 @@ from muster.connectors.openai import OpenAIConnector
 from muster.domain.job import Progress
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import Conflict, MusterError, NotFound, UpstreamFailed, UpstreamTimeout
-from muster.ports import PullsModels, UnloadsModels
+from muster.ports import PullsModels, RemovesModels, UnloadsModels
 from tests.contract.connectors.test_odd_servers import Handler, serving
 
 
@@ -112,6 +112,18 @@ async def test_ollama_lets_go_of_a_model(session: aiohttp.ClientSession) -> None
     async with serving(api__generate=says('{"error":"model not found"}', status=404)) as url:
         with pytest.raises(NotFound, match="model not found"):
             await OllamaConnector(session).unload_model(at(url), "llama3")
+
+
+async def test_ollama_deletes_a_model(session: aiohttp.ClientSession) -> None:
+    seen: list[Any] = []
+    assert isinstance(OllamaConnector(session), RemovesModels)
+    async with serving(api__delete=says(seen=seen)) as url:
+        found = await OllamaConnector(session).remove_model(at(url), "llama3")
+    assert found == {"model": "llama3", "service": "mine"}
+    assert seen == [{"model": "llama3"}]
+    async with serving(api__delete=says('{"error":"model not found"}', status=404)) as url:
+        with pytest.raises(NotFound, match="model not found"):
+            await OllamaConnector(session).remove_model(at(url), "llama3")
 
 
 async def test_a_llama_cpp_router_lets_go_of_a_model_and_a_single_server_keeps_its_own(

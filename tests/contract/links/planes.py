@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from muster.domain.artifact import Artifact, NodeArtifacts
 from muster.domain.capability import Capability
 from muster.domain.command import Command, CommandStatus
 from muster.domain.event import Event
@@ -18,6 +19,9 @@ from muster.domain.worker import Worker, WorkerStatus
 from muster.ids import CommandId, JobId, NodeId, SessionId, WorkerId
 from muster.wire import (
     AgentEvents,
+    ArtifactHolder,
+    ArtifactQuery,
+    ArtifactReply,
     ClaimReply,
     ClaimRequest,
     CloseSession,
@@ -100,6 +104,10 @@ class NotingPlane:
         reply: LogChunkReply = await self._take(message)
         return reply
 
+    async def find_artifacts(self, message: ArtifactQuery) -> ArtifactReply:
+        reply: ArtifactReply = await self._take(message)
+        return reply
+
     async def join(self, message: Join) -> Joined:
         reply: Joined = await self._take(message)
         return reply
@@ -155,6 +163,11 @@ EXCHANGES: list[tuple[str, Any, Any]] = [
                 ),
             ),
             draining=True,
+            artifacts=NodeArtifacts(
+                kept=(Artifact(name="hf:o/r", digest="ab", services=("llama-gpu0",), pinned=True),),
+                url="http://10.0.0.1:7000",
+                ticket_key="key",
+            ),
         ),
         HeartbeatReply(next_heartbeat_ms=2500, known=False, draining=True),
     ),
@@ -178,6 +191,16 @@ EXCHANGES: list[tuple[str, Any, Any]] = [
             reports=(CommandReport(command_id=CommandId("command-2"), status=CommandStatus.DONE, result={"n": 1}),),
         ),
         None,
+    ),
+    (
+        "find_artifacts",
+        ArtifactQuery(node_id=NODE, name="hf:o/r", digest="ab", fetches=True, kept=("cd",)),
+        ArtifactReply(
+            holders=(ArtifactHolder(node_id=NODE, url="http://10.0.0.1:7000", ticket="t", digest="ab", size_bytes=7),),
+            fetching=(NODE,),
+            in_pool=("cd",),
+            elsewhere=("ef",),
+        ),
     ),
     (
         "open_session",

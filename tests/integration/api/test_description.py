@@ -65,6 +65,7 @@ _TRUE_REFUSALS = {
     "batch_not_found",
     "cloud_not_configured",
     "conflict",
+    "model_not_found",
     "node_not_found",
     "not_found",
     "webhook_not_found",

@@ -16,6 +16,8 @@ from muster.errors import Forbidden, ModelNotFound, UpstreamFailed
 from muster.ids import CommandId, NodeId
 from muster.wire import (
     AgentEvents,
+    ArtifactQuery,
+    ArtifactReply,
     CommandBatch,
     CommandPoll,
     CommandReport,
@@ -96,6 +98,9 @@ class FakePlane:
     async def tell_logs(self, message: LogChunk) -> LogChunkReply:
         self.logs.append(await self._hear("tell_logs", message))
         return LogChunkReply(wanted=True)
+
+    async def find_artifacts(self, _: ArtifactQuery) -> ArtifactReply:
+        return ArtifactReply()
 
     async def join(self, _: Join) -> Joined:
         raise Forbidden("nobody joins in these tests")

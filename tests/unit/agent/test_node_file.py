@@ -123,3 +123,14 @@ def test_further_tables_are_read_as_they_are_described(tmp_path: Path) -> None:
     path.write_text('[[robot]]\nname = "a"\n[[robot]]\nname = "a"\n')
     with pytest.raises(SetupError, match=r"two of \[\[robot\]\] are named a"):
         load_node_file(path, {"robot": Robot})
+
+
+def test_models_and_bundles_that_nobody_could_fetch_are_told_with_their_line(tmp_path: Path) -> None:
+    node = '[node]\nmodels = ["hf:org/repo/m.gguf"]\n'
+    text = f'{node}[[service]]\nname = "s"\nconnector = "c"\ncommand = ["{{bundle_path}}/s"]\n'
+    file = load(tmp_path, text + 'bundle = "https://host/b.tgz"')
+    assert (file.node.models, file.services[0].bundle) == (("hf:org/repo/m.gguf",), "https://host/b.tgz")
+    with pytest.raises(SetupError, match="line 7: nothing is fetched by ftp://"):
+        load(tmp_path, text + 'bundle = "ftp://host/b.tgz"')
+    with pytest.raises(SetupError, match="line 2: 'hf:org' cannot be fetched"):
+        load(tmp_path, text.replace("/repo/m.gguf", "") + 'bundle = "https://host/b.tgz"')

@@ -1,10 +1,14 @@
 import hashlib
 import os
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from muster.agent.artifacts.wheel import WheelModel
+from tests.file_server import FileServer
+from tests.unit.agent_artifacts.fetching import FetchBench
 from tests.unit.agent_artifacts.made_wheel import CONTENT, make_wheel
 
 
@@ -34,3 +38,20 @@ def wheel(index: Path) -> WheelModel:
         size_bytes=len(CONTENT),
         sha256=hashlib.sha256(CONTENT).hexdigest(),
     )
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    with FileServer() as running:
+        yield running
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+@pytest.fixture
+def bench(session: aiohttp.ClientSession, tmp_path: Path, server: FileServer) -> FetchBench:
+    return FetchBench(session, tmp_path / "store", hub=server.url())

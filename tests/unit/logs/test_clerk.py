@@ -74,7 +74,7 @@ async def test_an_answer_is_numbered_and_ends_once_however_often_it_is_asked(cle
     assert [chunk.number for chunk in plane.heard] == list(range(1, len(plane.heard) + 1))
     assert plane.texts == ["one", "two"]
     assert [chunk.caught_up for chunk in plane.heard].count(True) == 1
-    assert clerk._running == {}
+    await eventually(lambda: clerk._running == {})
 
 
 async def test_what_was_not_heard_is_said_again_under_the_same_number(clerk: LogClerk, plane: Plane) -> None:

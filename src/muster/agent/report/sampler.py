@@ -7,6 +7,7 @@ from msgspec import Struct
 from muster.agent.board import Entry, ServiceBoard
 from muster.agent.gpus.gpus import Gpus
 from muster.agent.jobs.crew import Crew
+from muster.domain.artifact import NodeArtifacts
 from muster.domain.node import Health, NodeFacts, Phase
 from muster.domain.service import ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
@@ -53,7 +54,7 @@ class Sampler:
         self._seq = 0
         self._judged = Judgement(Health.HEALTHY)
 
-    async def sample(self, *, draining: bool = False) -> Heartbeat:
+    async def sample(self, artifacts: NodeArtifacts = NodeArtifacts(), *, draining: bool = False) -> Heartbeat:  # noqa: B008 - it cannot be changed
         reading = await self._gpus.read(self._interval_s / 2)  # else a driver that hangs would make the node late
         self._crew.hold_gpus(reading.out_of_service)
         processes = await self._board.processes()
@@ -74,6 +75,7 @@ class Sampler:
             services=self._board.advertised(),
             processes=processes,
             draining=draining,
+            artifacts=artifacts,
         )
 
     def hive(self) -> HiveInfo:

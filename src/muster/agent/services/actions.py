@@ -11,7 +11,7 @@ from muster.commands.kinds import LINES_MAX
 from muster.domain.model import canonical_model_name
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import Conflict, ModelNotFound, NotFound, SetupError, UpstreamFailed
-from muster.ports import Connector, PullsModels, ReportProgress, UnloadsModels
+from muster.ports import Connector, PullsModels, RemovesModels, ReportProgress, UnloadsModels
 
 _LOG_BYTES_MAX = 49_152  # leaves room for how JSON writes it
 _LINES = 100
@@ -58,12 +58,39 @@ class ServiceActions:
                 unknown = f"{error.message}: {error.next_step}"
         else:
             unknown = ""
-        candidates = self._running(args.get("service"))
-        for service in candidates:
-            connector = self._connectors[service.connector]
-            if isinstance(connector, PullsModels):
-                return await connector.pull_model(service, model, report)
-        raise Conflict(_cannot(candidates, "fetch models") + (f"; {unknown}" if unknown else ""))
+        return await self.pull_by_service(model, report, args.get("service"), unknown=unknown)
+
+    async def pull_by_service(
+        self,
+        model: str,
+        report: ReportProgress,
+        service: str | None = None,
+        connector: str | None = None,
+        *,
+        unknown: str = "",
+    ) -> Any:
+        """Let the service of that name fetch it, else the first of that connector, else any that can."""
+        candidates = self._running(service, connector)
+        for candidate in candidates:
+            driver = self._connectors[candidate.connector]
+            if isinstance(driver, PullsModels):
+                return await driver.pull_model(candidate, model, report)
+        raise Conflict(_cannot(candidates, "fetch models", connector) + (f"; {unknown}" if unknown else ""))
+
+    async def remove_model(self, model: str, service: str | None = None, connector: str | None = None) -> Any:
+        """Let the services delete it that have it and can."""
+        candidates = self._running(service, connector)
+        holders = [candidate for candidate in candidates if _has(candidate, model)]
+        if not holders:
+            raise ModelNotFound(f"no running service of this node has the model {model!r}, and neither does its store")
+        removed = None
+        for holder in holders:
+            driver = self._connectors[holder.connector]
+            if isinstance(driver, RemovesModels):
+                removed = await driver.remove_model(holder, model)
+        if removed is None:
+            raise Conflict(_cannot(holders, "delete a model"))
+        return removed
 
     async def unload_model(self, args: dict[str, Any], _: ReportProgress) -> Any:
         model = args["model"]
@@ -85,18 +112,23 @@ class ServiceActions:
             raise Conflict(f"{name} was found running and is not managed by this agent: it cannot be {what} from here")
         raise NotFound(f"this node has no service {name!r}; it has {self._names()}")
 
-    def _running(self, name: str | None) -> list[Service]:
-        """Return the services that run: of that name, or all."""
+    def _running(self, name: str | None, connector: str | None = None) -> list[Service]:
+        """Return the services that run: of that name, of that connector, or all."""
         if name is not None and not self._board.has(name):
             raise NotFound(f"this node has no service {name!r}; it has {self._names()}")
-        found = [service for service in self._board.services() if name in {None, service.name}]
+        found = [
+            service
+            for service in self._board.services()
+            if name in {None, service.name} and connector in {None, service.connector}
+        ]
         running = [
             service
             for service in found
             if service.status is ServiceStatus.RUNNING and service.connector in self._connectors
         ]
         if name is not None and not running:
-            raise UpstreamFailed(f"{name} does not run: it is {found[0].status.value}")
+            state = f"it is {found[0].status.value}" if found else f"it is no {connector} service"
+            raise UpstreamFailed(f"{name} does not run: {state}")
         return running
 
     def _names(self) -> str:
@@ -108,6 +140,7 @@ def _has(service: Service, model: str) -> bool:
     return any(canonical_model_name(known.name) == wanted for known in service.models)
 
 
-def _cannot(services: list[Service], what: str) -> str:
+def _cannot(services: list[Service], what: str, connector: str | None = None) -> str:
     named = ", ".join(f"{service.name} ({service.connector})" for service in services)
-    return f"{named} cannot {what}" if services else f"no service runs here that could {what}"
+    kind = f"{connector} service" if connector else "service"
+    return f"{named} cannot {what}" if services else f"no {kind} runs here that could {what}"

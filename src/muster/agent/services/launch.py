@@ -15,7 +15,7 @@ from muster.agent.services.keeping import KeeperClient, Kept, Order
 from muster.agent.services.log_file import LogFile
 from muster.agent.services.process import ServiceProcess, command_problem
 from muster.agent.services.sockets import free_port, holder_of
-from muster.agent.services.template import Instance, fill
+from muster.agent.services.template import Instance, fill, paths_of
 from muster.agent.surroundings import Surroundings
 from muster.errors import UpstreamFailed
 from muster.system import own_environment
@@ -171,7 +171,7 @@ class Launcher:
             "port": port,
             "index": str(instance.index),
             "gpu": str(instance.gpu_index),
-        }
+        } | paths_of(self._template, models)
         env = {name: fill(text, values, models) for name, text in self._template.env.items()}
         if instance.gpu_index is not None:  # in the order of the driver's own numbers
             device = self._provisions.gpu_names.get(instance.gpu_index, str(instance.gpu_index))

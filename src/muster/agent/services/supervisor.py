@@ -16,7 +16,7 @@ from muster.agent.services.log_file import LogFile
 from muster.agent.services.look import look
 from muster.agent.services.restarts import Restarts
 from muster.agent.services.sockets import holder_of
-from muster.agent.services.template import Instance, models_of
+from muster.agent.services.template import Instance, bundles_of, models_of
 from muster.agent.surroundings import Surroundings
 from muster.domain.process import ProcessFigures
 from muster.domain.service import Service, ServiceStatus
@@ -164,8 +164,10 @@ class Supervised:
         if connector not in known:
             return f"there is no connector {connector!r}; known are {', '.join(known)}"
         why = self._provisions.missing_models
-        missing = [f"{name}: {why[name]}" for name in models_of(self._template) if name in why]
-        return f"its model is not there ({'; '.join(missing)})" if missing else None
+        needed = (*models_of(self._template), *bundles_of(self._template))
+        missing = [f"{name}: {why[name]}" for name in needed if name in why]
+        what = "bundle" if self._template.bundle in why else "model"
+        return f"its {what} is not there ({'; '.join(missing)})" if missing else None
 
     async def _live(self) -> tuple[float, str]:
         """See one process through to its end; return how long it was healthy, and why it ended."""

@@ -26,6 +26,8 @@ from muster.links.amqp.topology import (
 )
 from muster.wire import (
     AgentEvents,
+    ArtifactQuery,
+    ArtifactReply,
     CommandBatch,
     CommandPoll,
     CommandReports,
@@ -127,6 +129,10 @@ class AmqpLink:
 
     async def tell_logs(self, message: LogChunk) -> LogChunkReply:
         raise Forbidden(f"a broker carries no logs: {message.node_id} is to send them to the control plane itself")
+
+    async def find_artifacts(self, _: ArtifactQuery) -> ArtifactReply:
+        """Find none: a broker does not answer, and each artifact has a source besides."""
+        return ArtifactReply()
 
     async def join(self, message: Join) -> Joined:
         raise Forbidden(f"a broker carries no tokens: {message.node_id} is to join at the control plane itself")

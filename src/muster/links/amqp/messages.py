@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw, Struct, field
 from msgspec.structs import asdict, replace
 
+from muster.domain.artifact import NodeArtifacts
 from muster.domain.gpu import Gpu
 from muster.domain.model import Model
 from muster.domain.node import Health, Node, NodeFacts, Phase, Resources
@@ -77,6 +78,7 @@ class HeartbeatMessage(_FlatFacts, frozen=True, kw_only=True):
     processes: tuple[ProcessFigures, ...] = ()
     seq: int | None = None
     draining: bool | None = None
+    artifacts: NodeArtifacts = NodeArtifacts()
 
 
 class ReportedResources(Resources, frozen=True, kw_only=True, omit_defaults=False):
@@ -153,6 +155,7 @@ def heartbeat_body(message: Heartbeat, now_ms: int) -> bytes:
             "seq": message.seq,
             "heartbeat_interval_s": message.heartbeat_interval_s,
             "draining": message.draining,
+            "artifacts": message.artifacts,
             "facts": message.facts,
         }
     )
@@ -235,6 +238,7 @@ def read_heartbeat(message: HeartbeatMessage, known: Node | None, new_boot: NewB
         processes=message.processes,
         # Who does not say has nothing to be corrected.
         draining=draining if draining is not None else (known.draining if known else False),
+        artifacts=message.artifacts,
     )
 
 

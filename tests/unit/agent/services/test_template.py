@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from muster.agent.config import ServiceTemplate
-from muster.agent.services.template import check, fill, instances, models_of
+from muster.agent.services.template import bundles_of, check, fill, instances, models_of, paths_of
 from muster.errors import InvalidInput
 
 
@@ -43,7 +43,33 @@ def test_a_placeholder_that_nobody_can_fill_in_is_named(command: str, shown: str
     with pytest.raises(InvalidInput, match="cannot be filled in") as caught:
         check(template("serve", command))
     assert shown in caught.value.message
-    assert "known are {python} {host} {port} {gpu} {index} {model:NAME}" in caught.value.message
+    known = "{python} {host} {port} {gpu} {index} {model_path} {bundle_path} {model:NAME}"
+    assert f"known are {known}" in caught.value.message
+
+
+def test_what_the_template_itself_names_is_where_its_placeholders_lead() -> None:
+    both = template("{bundle_path}/serve", "{model_path}", model="hf:o/r/m.gguf", bundle="https://host/b.tgz")
+    check(both)
+    assert models_of(both) == ["hf:o/r/m.gguf"]
+    assert bundles_of(both) == ["https://host/b.tgz"]
+    fetched = {"hf:o/r/m.gguf": "/store/m.gguf", "https://host/b.tgz": "/store/tree"}
+    assert fill("{bundle_path}/serve {model_path}", paths_of(both, fetched), {}) == "/store/tree/serve /store/m.gguf"
+    assert bundles_of(template()) == []
+    assert paths_of(template(), fetched) == {}
+
+
+@pytest.mark.parametrize("word", ["{model_path}", "{bundle_path}"])
+def test_a_path_needs_a_name(word: str) -> None:
+    with pytest.raises(InvalidInput, match=r"needs (model|bundle) = "):
+        check(template(word))
+
+
+@pytest.mark.parametrize("named", [{"model": "ftp://host/m"}, {"bundle": "https://user:pw@host/b.tgz"}])
+def test_what_nobody_could_fetch_is_refused_with_the_template(named: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput):
+        check(template("serve", **named))
+    with pytest.raises(InvalidInput):
+        check(template("serve", "{model:hf:nothing}"))
 
 
 def test_the_gpu_of_a_service_of_the_whole_node_is_nobodys() -> None:
