@@ -36,15 +36,16 @@ export function load(ask, show) {
   };
 }
 
-/** @param {string} path @param {{method?: string, json?: unknown, signal?: AbortSignal}} [options] @returns {Promise<any>} null of an empty answer */
-export async function request(path, { json, ...options } = {}) {
+/** @param {string} path @param {{method?: string, json?: unknown, withHeaders?: boolean}} [options] @returns {Promise<any>} null of an empty answer */
+export async function request(path, { json, withHeaders = false, ...options } = {}) {
   /** @type {Record<string, string>} */
   const headers = { Accept: "application/json", ...authorization() };
   if (json !== undefined) headers["Content-Type"] = "application/json";
   const body = json === undefined ? null : JSON.stringify(json);
   const response = await fetch(path, { ...options, headers, body });
   if (!response.ok) throw new Error(await problem(response));
-  return response.status === 204 ? null : response.json();
+  const answer = response.status === 204 ? null : await response.json();
+  return withHeaders ? { body: answer, headers: response.headers } : answer;
 }
 
 /** A file's content: an address in the page cannot show the token. @param {string} path */

@@ -34,7 +34,7 @@ const backoffMs = (failures) => Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** fa
  * Cut the bytes of a stream into events.
  * @param {ReadableStream<Uint8Array>} body @param {() => void} heard called for every piece, comments included
  */
-async function* events(body, heard) {
+export async function* events(body, heard) {
   const reader = body.getReader();
   const decoder = new TextDecoder();
   let rest = "";

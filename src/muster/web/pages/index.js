@@ -6,6 +6,7 @@ import { AccessPage } from "./access.js";
 import { Fleet, inFull } from "./fleet.js";
 import { GatewayPage } from "./gateway.js";
 import { Jobs, JobsBeside } from "./jobs.js";
+import { ModelsPage } from "./models.js";
 import { NodePage } from "./node.js";
 import { QueuesPage } from "./queues.js";
 
@@ -33,6 +34,7 @@ export const PAGES = {
     draw: NodePage,
   },
   jobs: { title: "Jobs", href: "#/jobs", interest: () => ({ machines: [], jobs: true }), draw: () => html`<${Jobs} />` },
+  models: { title: "Models", href: "#/models", interest: nothing, draw: ModelsPage },
   gateway: { title: "Gateway", href: "#/gateway", interest: nothing, draw: GatewayPage },
   queues: { title: "Queues", href: "#/queues", interest: nothing, draw: QueuesPage },
   access: { title: "Tokens", href: "#/access", interest: nothing, draw: AccessPage },

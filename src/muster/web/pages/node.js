@@ -8,6 +8,8 @@ import { Badge } from "../parts/badge.js";
 import { Gpus, Host, Notices, ServiceRow, WorkerCell } from "../parts/card.js";
 import { Commands, follow, send } from "../parts/commands.js";
 import { Act } from "../parts/confirm.js";
+import { LastMinutes } from "../parts/history.js";
+import { Logs } from "../parts/log.js";
 
 /** @param {{id: string, machine: Machine}} props */
 function Actions({ id, machine: m }) {
@@ -115,6 +117,8 @@ export function NodePage({ id }) {
       <${Services} id=${id} machine=${m} />
       <${Facts} id=${id} machine=${m} />
       <${Commands} />
+      <${LastMinutes} id=${id} />
+      <${Logs} id=${id} />
     </div>
   </div>`;
 }

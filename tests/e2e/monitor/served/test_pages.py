@@ -14,6 +14,7 @@ from tests.e2e.monitor.axe import violations
 from tests.e2e.monitor.conftest import ARTIFACTS
 from tests.integration.api.conftest import Served, serving
 from tests.integration.gateway.engine import TOKENS, Engine, llama
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -159,3 +160,27 @@ async def test_the_gateway_shows_what_it_does_and_lets_people_try_a_model(page: 
         await expect(row.locator("td").first).to_have_text("1")
         assert await violations(page) == []
         await page.screenshot(path=ARTIFACTS / "monitor-gateway.png")
+
+
+async def test_models_are_shown_with_the_nodes_that_have_them_and_ordered_to_others(page: Page, served: Served) -> None:
+    held = Model(name="tiny", resident=True, size_bytes=98_362_432, capabilities=("completion",))
+    llama_here = Service(
+        name="llama",
+        connector="llamacpp",
+        status=ServiceStatus.RUNNING,
+        url="http://127.0.0.1:9",
+        dialects=(Dialect.OPENAI,),
+        models=(held,),
+    )
+    await served.plane.heartbeat("n1", services=(llama_here,))
+    await served.plane.heartbeat("n2")
+    await to(page, "Models")
+    row = page.locator('[data-model="tiny"]')
+    for words in ["tiny", "98 MB", "completion", "n1", "resident"]:
+        await expect(row).to_contain_text(words)
+    await page.get_by_label("Fetch", exact=True).fill("hf:org/repo/model.gguf")
+    await page.get_by_label("Fetch to node").select_option("n2")
+    await page.get_by_role("button", name="Fetch", exact=True).click()
+    await eventually(lambda: [(c.command, c.node_id) for c in served.plane.commands.newest()] == [("pull_model", "n2")])
+    assert await violations(page) == []
+    await page.screenshot(path=ARTIFACTS / "monitor-models.png")
