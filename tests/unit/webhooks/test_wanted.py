@@ -17,8 +17,8 @@ from muster.webhooks.wanted import (
     make_webhook,
     needs_jobs,
     order,
-    own_hook,
     own_deliveries_of,
+    own_hook,
     secret_of,
 )
 
