@@ -40,3 +40,8 @@ def test_an_error_without_particulars_renders_three_fields() -> None:
 
 def test_what_keeps_muster_from_starting_has_a_next_step() -> None:
     assert errors.SetupError("no room", next_step="make room").next_step == "make room"
+
+
+def test_an_artifact_that_cannot_be_had_says_what_to_do_next() -> None:
+    error = errors.ArtifactFailed("the host answers 403", next_step="set HF_TOKEN")
+    assert (error.message, error.next_step) == ("the host answers 403", "set HF_TOKEN")

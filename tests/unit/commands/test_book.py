@@ -230,3 +230,8 @@ def test_of_two_books_the_further_state_counts_and_the_answer_before_its_absence
     assert not theirs.merge(expired)
     assert ours.newest() == theirs.newest() == [done]
     assert ours.unanswered(NODE) is None
+
+
+def test_commands_are_counted_by_where_they_stand() -> None:
+    commands = issued()
+    assert commands.counts() == {CommandStatus.CREATED: 1}

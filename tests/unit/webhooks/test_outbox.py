@@ -111,3 +111,10 @@ def test_what_waits_is_counted_by_webhook() -> None:
     box.take(0, 1)
     box.settle(done(first))
     assert (box.counts()["a"], box.counts()["b"]) == (1, 1)
+
+
+def test_a_removed_webhook_takes_nothing_of_the_others_with_it() -> None:
+    kept = delivery(2, "b", "job-2")
+    box = outbox(delivery(1, "a"), kept)
+    box.forget("a")
+    assert box.take(0, 10) == [kept]

@@ -18,6 +18,7 @@ from muster.webhooks.wanted import (
     needs_jobs,
     order,
     own_deliveries_of,
+    own_hook,
     secret_of,
 )
 
@@ -210,3 +211,12 @@ def test_the_same_fact_has_the_same_delivery_id_and_another_fact_another() -> No
 
 def test_places_in_the_log_are_compared_as_numbers() -> None:
     assert order("10-2") < order("10-10") < order("11") < order("100-0")
+
+
+def test_what_goes_to_the_address_of_a_job_is_signed_by_the_secret_of_who_submitted_it() -> None:
+    hooks = JobHooks(secret="s", since="4-0")
+    (delivery,) = own_deliveries_of(
+        told("job_completed", "a"), hooks, lambda _: job("a", webhook_url=URL, submitted_by="ci"), now_ms=9
+    )
+    hook = own_hook(hooks, delivery)
+    assert (hook.url, hook.secret, hook.since) == (URL, secret_of(hooks, "ci"), "4-0")

@@ -5,6 +5,7 @@ import { state, laneOf } from "../core/state.js";
 import { fileAt, load, request } from "../core/api.js";
 import { closeJob, openJobId } from "../core/route.js";
 import { Badge, ProgressBar } from "../parts/badge.js";
+import { Timeline } from "../parts/timeline.js";
 import { Ago, Clock, Span, counted, percent } from "../core/format.js";
 
 /** Longer texts are cut: a browser is not the place for megabytes. */
@@ -136,6 +137,7 @@ function Body({ id, live }) {
     ${lane === "waiting" && html`<${Explanation} key=${id} job=${job} />`}
     <${Facts} job=${job} />
     ${answer.error && html`<p class="error-text">${answer.error}</p>`}
+    <${Timeline} key=${`timeline ${id}`} id=${id} />
     <${Json} title="Result" value=${full?.result} />
     <${Json} title="Payload" value=${full?.payload} />
     ${Object.keys(full?.requirements ?? {}).length > 0 && html`<${Json} title="Requirements" value=${full?.requirements} />`}`;

@@ -57,6 +57,9 @@ async def test_a_job_of_the_queue_is_shown_from_submit_to_result(page: Page, ser
     done = Outcome(job_id=job_id, attempt=1, kind=OutcomeKind.COMPLETED, result=encode_result({"image": "fox.png"}))
     await plane.claim("s2", "n2", want=0, done=(done,))
     await expect(drawer).to_contain_text("fox.png")
+    await drawer.get_by_role("button", name="Show").click()
+    for fact in ("job submitted", "job claimed", "job completed"):
+        await expect(drawer.locator(".timeline")).to_contain_text(fact)
     await expect(lane(page, "finished")).to_contain_text("job-1")
 
 
