@@ -46,7 +46,7 @@ _OPERATIONAL = {
 }
 _HEALTHS = {health.value: health for health in (Health.HEALTHY, Health.DEGRADED, Health.UNHEALTHY)}
 
-_Figure = Annotated[float, Meta(ge=0)]
+_Figure = Annotated[float, Meta(ge=0, le=_MB_MAX)]  # a bound for rates and shares too
 _Megabytes = Annotated[int, Meta(ge=0, le=_MB_MAX)]
 _Name = Annotated[str, Meta(min_length=1, max_length=60)]
 _Text = Annotated[str, Meta(max_length=256)]

@@ -96,6 +96,7 @@ def test_a_message_that_does_not_fit_is_refused_by_the_name_of_its_field(body: b
         ({"group": "g", "instance": "i" * 61}, "instance"),
         ({"group": "g", "instance": "i", "pid": 0}, "pid"),
         ({"group": "g", "instance": "i", "rss_mb": -1}, "rss_mb"),
+        ({"group": "g", "instance": "i", "io_r_mb_s": 1e308}, "io_r_mb_s"),
         ({"group": "g", "instance": "i", "vram_mb": 0.5}, "vram_mb"),
         ({"group": "g", "instance": "i", "gpu_known": None}, "gpu_known"),
     ],
