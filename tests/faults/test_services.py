@@ -42,7 +42,7 @@ def running(plane: ControlPlane) -> dict[str, Any] | None:
 
 def boots(plane: ControlPlane) -> int:
     events = plane.get("/api/events?limit=1000")["events"]
-    return sum(event["kind"] == "node_ready" for event in events)
+    return sum(event["kind"] == "startup_complete" for event in events)
 
 
 def test_a_killed_agent_finds_its_service_as_it_was(plane: ControlPlane, agent: MusterProcess) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -58,10 +59,11 @@ class OtelSpan:
 class OtelTracer:
     """A Tracer and a Lifecycle. Spans are sent by a thread of their own from a line with a bound."""
 
-    def __init__(self, provider: "TracerProvider") -> None:
+    def __init__(self, provider: "TracerProvider", give_up: Callable[[], None]) -> None:
         from opentelemetry import trace  # noqa: PLC0415 - as above
 
         self._provider = provider
+        self._give_up = give_up
         self._tracer = provider.get_tracer("muster", __version__)
         self._kinds = {kind: trace.SpanKind[kind.name] for kind in SpanKind}
 
@@ -89,6 +91,8 @@ class OtelTracer:
         ending = threading.Thread(target=self._provider.shutdown, name="last-traces", daemon=True)
         ending.start()
         await asyncio.to_thread(ending.join, _LAST_WORDS_S)
+        if ending.is_alive():
+            self._give_up()  # else it goes on trying in the background
 
 
 def _context_of(parent: str | None) -> "Context":
@@ -122,15 +126,16 @@ def open_tracer(settings: Settings, part: str) -> OtelTracer | None:
     _tell_of_failures()
     about = {"service.name": f"muster-{part}", "service.version": __version__}
     provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
+    exporter = OTLPSpanExporter(endpoint=_address(settings.otel_endpoint), timeout=_SEND_TIMEOUT_S)
     provider.add_span_processor(
         BatchSpanProcessor(
-            OTLPSpanExporter(endpoint=_address(settings.otel_endpoint), timeout=_SEND_TIMEOUT_S),
+            exporter,
             max_queue_size=_QUEUE_MAX,
             max_export_batch_size=_BATCH_MAX,
             schedule_delay_millis=_EVERY_MS,
         )
     )
-    return OtelTracer(provider)
+    return OtelTracer(provider, exporter.shutdown)
 
 
 def passing_on() -> aiohttp.TraceConfig:

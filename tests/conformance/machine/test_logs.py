@@ -19,7 +19,7 @@ GPUS = 2
 MACHINE = "basic-machine-local"
 COMPONENTS = {
     *(f"control-plane/{name}" for name in ("api", "gateway", "server")),
-    *(f"{MACHINE}/{name}" for name in ("agent", "talker-gpu0", "talker-gpu1", "worker-0", "worker-1")),
+    *(f"{MACHINE}/{name}" for name in ("agent", "keeper", "talker-gpu0", "talker-gpu1", "worker-0", "worker-1")),
 }
 _TALKER = Path(__file__).parents[2] / "integration" / "logs" / "talker.py"
 _NODE_FILE = f"""
@@ -117,7 +117,7 @@ def test_8_all_are_viewed_together_with_coloured_prefixes(machine: Machine) -> N
         found = re.match(r"\x1b\[(\d+)m(\S+) +\|\x1b\[0m", line)
         assert found is not None, line
         colours.setdefault(found[2], set()).add(found[1])
-    assert colours.keys() == COMPONENTS
+    assert colours.keys() == COMPONENTS - {f"{MACHINE}/keeper"}, "the keeper of services has nothing to say"
     assert all(len(used) == 1 for used in colours.values())
     assert len({next(iter(used)) for used in colours.values()}) > 3
 
@@ -147,5 +147,5 @@ def test_5_2_the_store_in_use_is_told_without_its_password(machine: Machine) -> 
 
 def test_4_3_the_way_of_a_machine_is_in_the_logs(machine: Machine) -> None:
     shown = machine.muster("logs", "control-plane/server", "--tail", "1000")
-    for event in ("node_registered", "step_started", "service_started", "worker_status_changed"):
+    for event in ("node_registered", "startup_step", "service_started", "worker_status_changed"):
         assert event in shown, event

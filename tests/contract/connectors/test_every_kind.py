@@ -13,7 +13,7 @@ from muster.agent.jobs.attempt import run_attempt
 from muster.agent.jobs.offer import Means, Tool, make_offer
 from muster.agent.services.look import look
 from muster.connectors.catalog import BUILT_IN_NAMES, job_kinds
-from muster.domain.job import ClaimedJob, JobSpec, Progress
+from muster.domain.job import ClaimedJob, JobSpec, Progress, result_file_of
 from muster.domain.service import ServiceStatus
 from muster.errors import InvalidInput, UpstreamFailed
 from muster.ids import JobId
@@ -22,6 +22,7 @@ from tests.contract.connectors.makers import KeptFiles
 from tests.contract.connectors.rigs import KINDS, Rig
 from tests.waiting import eventually
 
+RESULT_BYTES_MAX = 1_000_000
 SAYS_NOTHING_YET = {"http once"}  # an answer that has not come says nothing of how far it is
 
 
@@ -43,7 +44,7 @@ def job(rig: Rig, payload: Any, timeout_s: float = 3600.0) -> ClaimedJob:
 
 def begin(rig: Rig, claimed: ClaimedJob, heard: list[Progress]) -> asyncio.Task[Outcome]:
     tool = Tool(rig.connector, rig.service)
-    return asyncio.create_task(run_attempt(claimed, tool, heard.append, KeptFiles(), 1_000_000))
+    return asyncio.create_task(run_attempt(claimed, tool, heard.append, KeptFiles(), RESULT_BYTES_MAX))
 
 
 async def under_way(rig: Rig, kind: str, heard: list[Progress], task: asyncio.Task[Outcome]) -> None:
@@ -115,13 +116,18 @@ async def test_a_service_that_dies_in_mid_job_is_worth_another_attempt(rig: Rig,
     assert outcome.error.retriable, outcome.error
 
 
-async def test_a_result_that_is_too_large_is_told_and_not_tried_again(rig: Rig) -> None:
+async def test_a_result_that_is_too_large_becomes_a_file_or_is_told_and_not_tried_again(rig: Rig) -> None:
     if rig.big is None:
         return  # its results are small by nature: what is large are files
     outcome = await asyncio.wait_for(begin(rig, job(rig, rig.big), []), 60)
-    assert outcome.error is not None
-    assert not outcome.error.retriable
-    assert "bytes" in outcome.error.message
+    if outcome.error is not None:  # beyond what the connector itself takes in
+        assert not outcome.error.retriable
+        assert "bytes" in outcome.error.message
+        return
+    assert isinstance(outcome.result, msgspec.Raw)
+    kept = result_file_of(outcome.result)
+    assert kept is not None
+    assert kept.bytes > RESULT_BYTES_MAX
 
 
 async def test_lesson_a_service_is_offered_only_while_it_answers(rig: Rig) -> None:

@@ -45,6 +45,6 @@ async def test_figures_of_nodes_are_there_for_prometheus(served: Served) -> None
     await served.plane.heartbeat("n1", gpus=(Gpu(index=0, utilization_percent=50.0),))
     async with served.client.get("/metrics") as answer:
         lines = (await answer.text()).splitlines()
-    assert 'muster_node_up{node="n1"} 1.0' in lines
+    assert 'muster_node_health{node="n1",health="healthy"} 1' in lines
     assert 'muster_gpu_utilization_ratio{node="n1",gpu="0"} 0.5' in lines
     assert len(lines) == len(set(lines)), "no family is told twice"

@@ -26,7 +26,7 @@ def test_a_services_last_words_are_read_searched_and_cleared(site: Site, until: 
     assert site.lines(path, since="1m", tail=1) == ["half"]
 
     listed = {log["name"]: log for log in site.plane.get(f"/api/v1/nodes/{link}/logs")["logs"]}
-    assert listed.keys() == {"agent", "talker", "worker-0"} - ({"worker-0"} - listed.keys())
+    assert listed.keys() == {"agent", "keeper", "talker", "worker-0"} - ({"worker-0"} - listed.keys())
     assert listed["talker"]["bytes"] > 0
     request = urllib.request.Request(site.plane.url + path, method="DELETE")
     urllib.request.urlopen(request, timeout=10).close()
@@ -72,7 +72,7 @@ def test_several_logs_come_as_one_in_the_order_of_time(site: Site, until: Until)
 def test_what_cannot_be_read_says_why(site: Site) -> None:
     for path, status, text in (
         ("/api/v1/nodes/nobody/logs", 404, "no node 'nobody'"),
-        ("/api/v1/nodes/http/logs/nothing", 404, "there are agent, talker"),
+        ("/api/v1/nodes/http/logs/nothing", 404, "there are agent, keeper, talker"),
         ("/api/v1/nodes/http/logs/talker?level=loud", 400, "level must be one of"),
         ("/api/v1/nodes/http/logs/talker?since=yesterday", 400, "since is a time like"),
     ):

@@ -100,7 +100,7 @@ class Keeper:
         if self._means is None:
             return
         removed = await asyncio.to_thread(self._means.store.clean)
-        log.info("Worker cache cleaned", folder=str(self._means.store.folder), removed=removed)
+        log.info("artifact_store_cleaned", folder=str(self._means.store.folder), removed=removed)
         if self._door is not None:
             await self._door.start()
         await self._look()
