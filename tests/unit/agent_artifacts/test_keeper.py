@@ -172,7 +172,7 @@ async def test_the_cache_is_cleaned_before_anything_is_fetched(
     bench = KeeperBench(session, tmp_path, server)
     with structlog.testing.capture_logs() as said:
         await bench.keeper.start()
-    assert said[0]["event"] == "Worker cache cleaned"
+    assert said[0]["event"] == "artifact_store_cleaned"
     await bench.keeper.stop()
 
 
