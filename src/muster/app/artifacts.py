@@ -1,7 +1,5 @@
 """Models and bundles of a node: where they come from, are kept, and are given to other nodes."""
 
-from collections.abc import Callable
-
 import aiohttp
 
 from muster.agent.artifacts.door import DoorRules
@@ -12,14 +10,12 @@ from muster.agent.artifacts.keeper import ArtifactMeans
 from muster.agent.artifacts.plan import Hub
 from muster.agent.artifacts.room import DiskLimits
 from muster.agent.artifacts.store import ArtifactStore
+from muster.app.process import Progress
 from muster.settings import Settings
 from muster.system import SystemClock, system_rng
 from muster.tls import trusting
 
 _STORE_DIR = "store"
-
-
-Progress = Callable[[str, float | None], None]
 
 
 def artifact_means(

@@ -22,7 +22,7 @@ from muster.app.grpc_port import GrpcPort
 from muster.app.metrics import metrics_of
 from muster.app.plane_logs import PlaneLogs
 from muster.app.pool_workers import PoolWorkers
-from muster.app.process import StateFile, make_data_dir, url_of
+from muster.app.process import Progress, StateFile, make_data_dir, url_of
 from muster.app.stack import Stack
 from muster.app.startup_channel import StartupChannel
 from muster.app.tracing import OtelTracer, open_tracer
@@ -79,7 +79,6 @@ from muster.wire.pools import LINK as V2_LINK
 
 log = structlog.get_logger()
 
-Progress = Callable[[str, float | None], None]
 
 _STOP_MARGIN_S = 5.0
 WEB_DIR = Path(muster.__file__).parent / "web"

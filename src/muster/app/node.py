@@ -17,9 +17,10 @@ from muster.agent.report.hive import Send
 from muster.agent.services.attach import Identify
 from muster.agent.services.health import HttpHealth
 from muster.app.agent_link import AgentLink, Links, open_link
-from muster.app.artifacts import Progress, artifact_means, outside_session
+from muster.app.artifacts import artifact_means, outside_session
 from muster.app.files import open_file_link
 from muster.app.logs import agent_log
+from muster.app.process import Progress
 from muster.app.tracing import OtelTracer, open_tracer, passing_on
 from muster.connectors.catalog import BUILT_IN_NAMES, NODE_SECTIONS, USUAL_PORTS, identify, node_connectors
 from muster.connectors.plugins import load_plugins

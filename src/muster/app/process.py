@@ -15,6 +15,8 @@ from muster import __version__
 from muster.errors import SetupError
 from muster.system import SystemClock
 
+Progress = Callable[[str, float | None], None]  # what is being done, and how much of it
+
 log = structlog.get_logger()
 
 STATE_FILE = "muster.json"

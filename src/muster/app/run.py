@@ -7,12 +7,12 @@ from typing import Any
 
 import structlog
 
-from muster.app.control_plane import ControlPlane, Progress
+from muster.app.control_plane import ControlPlane
 from muster.app.event_log import EventLog
 from muster.app.full_stack import FullStack, start_event_log, way_to
 from muster.app.logs import agent_log, configure_logs, plane_log
 from muster.app.node import UP_MODEL, LocalNode, check_machine
-from muster.app.process import make_data_dir, run
+from muster.app.process import Progress, make_data_dir, run
 from muster.app.stack import Stack
 from muster.connectors.catalog import BUILT_IN_NAMES, job_kinds
 from muster.connectors.plugins import load_plugins

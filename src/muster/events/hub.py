@@ -43,8 +43,12 @@ class ShownJobs(Protocol):
 
 
 class Snapshot(Protocol):
+    """`lines` are there where the selection asks for them."""
+
     @property
     def jobs(self) -> ShownJobs: ...
+    @property
+    def lines(self) -> Any: ...
 
 
 class SignOfLife(Protocol):
@@ -391,7 +395,7 @@ class Hub:
         if selection is not None:
             selection.shown(data.jobs.active)
             if selection.lines:
-                self._lines = dict.fromkeys(line.machine_id for line in self._scenery.lines()) | self._lines
+                self._lines = dict.fromkeys(line.machine_id for line in data.lines) | self._lines
         return frame({"type": "full_state_snapshot", "data": data, "timestamp": self._clock.now_ms()}, at)
 
 
