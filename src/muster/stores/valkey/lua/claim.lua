@@ -91,26 +91,32 @@ local function score_of(entry)
   return score
 end
 
+-- Return the state of a job from now on, its customer, its attempt, its deadline, and whether it left out a worker.
+local function assigned(id, entry, before_now, session, worker)
+  local timeout_ms, signature, customer = brief(entry)
+  local attempt, retries, avoids = history(id, before_now)
+  local state = 'assigned|' .. attempt .. '|' .. session .. '|' .. worker .. '|' .. retries .. '|' .. NOW_TEXT .. '|'
+    .. timeout_ms .. '|||' .. signature .. '|' .. customer .. '|'
+  return state, customer, attempt, NOW + timeout_ms, avoids
+end
+
 -- Lease jobs to the session and add them to the reply.
 local function lease(ids, entries, session, worker, lease_ends, reply)
   local batch, texts, attempts, earliest = batch_for(#ids), read_texts(ids), {}, lease_ends
   local running, clocks = NONE, {}
   local priorities = #ids > 1 and band_of(score_of(entries[#ids])) - band_of(score_of(entries[1])) + 1 or 1
   for n, id in ipairs(ids) do
-    local timeout_ms, signature, score, customer = string.match(entries[n], '^(%d+)|([^|]*)|(%d+)|[^|]*|([^|]*)|')
     if n == #ids or priorities > 1 then
-      clocks[math.floor(score / BAND)] = score  -- the last of a band is the highest
+      local score = score_of(entries[n])
+      clocks[band_of(score)] = score  -- the last of a band is the highest
     end
+    local state, customer, attempt, deadline, avoids = assigned(id, entries[n], texts[n], session, worker)
     if customer ~= '' then
       if running == NONE then
         running = {}
       end
       running[customer] = (running[customer] or 0) + 1
     end
-    local attempt, retries, avoids = history(id, texts[n])
-    local state = 'assigned|' .. attempt .. '|' .. session .. '|' .. worker .. '|' .. retries .. '|' .. NOW_TEXT .. '|'
-      .. timeout_ms .. '|||' .. signature .. '|' .. customer .. '|'
-    local deadline = NOW + timeout_ms
     put(batch, 'HSET', key('states'), id, state)
     put(batch, 'SADD', key('held:', session), id)
     put(batch, 'ZADD', key('in:assigned'), NOW_TEXT, id)
@@ -138,15 +144,76 @@ local function lease(ids, entries, session, worker, lease_ends, reply)
   end
 end
 
+-- Write that the attempt of a job has ended well for this session.
+local function complete(id, attempt, state, result)
+  call('ZREM', key('in:', state.status), id)
+  call('ZADD', key('in:completed'), NOW_TEXT, id)
+  if result ~= '' then
+    call('HSET', key('results'), id, result)
+  end
+  if attempt ~= '1' then
+    call('HDEL', key('errors'), id)  -- of an attempt before
+  end
+end
+
+-- The short way, in as few commands as can be, for what most workers ask: one job, while one or none has ended well, and
+-- nothing else follows from that. Nothing is written before that is known. Return the reply; nil: take the long way.
+local function swap(session, known, lease_ms)
+  local done, done_attempt = ARGV[A + 6], ARGV[A + 7]
+  local queue, found = look_at_front(known.class)
+  if not queue then
+    return nil
+  end
+  local id, states, held, ended = found[1], key('states'), key('held:', session), nil
+  local texts = done and call('HMGET', states, id, done) or call('HMGET', states, id)
+  if done then
+    ended = texts[2] and running_state(texts[2], done_attempt, session)
+    if not ended or customer_of(ended.tail) or call('EXISTS', key('step_of'), key('unmet')) > 0 then
+      return nil
+    end
+  end
+  take_front(known.class, queue, found)
+  local entry = call('HGET', key('jobs'), id)
+  local state, customer, attempt, deadline = assigned(id, entry, texts[1], session, known.worker)
+  call('SADD', held, id)  -- before the other one goes: a set that becomes empty has to be made anew
+  call('ZADD', key('in:assigned'), NOW_TEXT, id)
+  if done then
+    call('HSET', states, id, state, done, ended_text(ended, 'completed'))
+    call('SREM', held, done)
+    complete(done, done_attempt, ended, ARGV[A + 9])
+    tell_one('job_completed', done, known.worker, done_attempt, '')
+  else
+    call('HSET', states, id, state)
+  end
+  call('ZADD', key('virtual'), 'GT', found[2], band_of(found[2]))
+  if customer ~= '' then
+    count('running', customer, 1)
+  end
+  if deadline < NOW + lease_ms then
+    call('ZADD', key('looks'), 'LT', deadline, session)
+  end
+  tell_one('job_claimed', id, known.worker, attempt, '')
+  return { 1, NONE, entry, tonumber(attempt), deadline }
+end
+
 define('claim', function()
   local session, want, lease_ms = ARGV[A], tonumber(ARGV[A + 1]), tonumber(ARGV[A + 2])
-  local mark_idle, bytes_max = ARGV[A + 3] == '1', tonumber(ARGV[A + 4])
   local known = read_session(session)
+  if known then
+    prolong(session, known, lease_ms)
+    local ends = ARGV[A + 5]
+    if want == 1 and (ends == '0' or ends == '1' and ARGV[A + 8] == 'completed') then
+      local reply = swap(session, known, lease_ms)
+      if reply then
+        return reply
+      end
+    end
+  end
+  local mark_idle, bytes_max = ARGV[A + 3] == '1', tonumber(ARGV[A + 4])
   local refused = settle_mine(read_settlements(A + 5), session, known and known.worker)
   if not known then
     return { 0, refused }
   end
-  prolong(session, known, lease_ms)
   local reply = { 1, refused }
   local ids, queues = take(known.class, known.worker, want)
   if #ids == 0 then

@@ -93,7 +93,7 @@ local function begin(keys, args)
   if keys[1] ~= prefix then
     names, prefix = {}, keys[1]
   end
-  NOW_TEXT, EVENTS_MAX, AVOID_MS = args[1], args[2], tonumber(args[3])
+  NOW_TEXT, EVENTS_MAX, AVOID_MS = args[1], args[2], args[3]
   if NOW_TEXT == '0' then
     local time = call('TIME')  -- seconds, microseconds
     NOW_TEXT = time[1] .. string.sub('00000' .. time[2], -6, -4)

@@ -8,8 +8,26 @@ local function header(entry)
   return string.match(entry, '^(%d+)|([^|]*)|(%d+)|([^|]*)|([^|]*)|(%d*)|')
 end
 
+-- Return timeout, signature and customer of an entry, which is what a claim needs: fields of known lengths are cut out,
+-- for less than a pattern costs.
+local function brief(entry)
+  local bar = string.find(entry, '|', 1, true)
+  local workflow = string.find(entry, '|', bar + DIGEST + 2, true) + 1  -- where it begins
+  local customer = (string.byte(entry, workflow) == BAR and workflow or workflow + DIGEST) + 1
+  return string.sub(entry, 1, bar - 1), string.sub(entry, bar + 1, bar + DIGEST),
+    string.byte(entry, customer) == BAR and '' or string.sub(entry, customer, customer + DIGEST - 1)
+end
+
+local band_names = {}  -- by number; there is one for each priority
+
 local function band_of(score)
-  return int(math.floor(score / BAND))
+  local number = math.floor(score / BAND)
+  local name = band_names[number]
+  if not name then
+    name = int(number)
+    band_names[number] = name
+  end
+  return name
 end
 
 local band_at = {}  -- band by the first score of it; there is one for each priority

@@ -6,8 +6,12 @@ local RESOLUTION_MS = 100
 local function read_session(session)
   local text = call('HGET', key('sessions'), session)
   if text then
-    local worker, class, ends = string.match(text, '^([^|]*)|([^|]*)|(%d+)$')
-    return { worker = worker, class = class, ends = tonumber(ends) }
+    local bar = string.find(text, '|', 1, true)
+    local last = string.find(text, '|', bar + 1, true)
+    return {
+      worker = string.sub(text, 1, bar - 1), class = string.sub(text, bar + 1, last - 1),
+      ends = tonumber(string.sub(text, last + 1)),
+    }
   end
 end
 

@@ -10,7 +10,8 @@
 local FRONT = '^([^|]*)(|(%d+)|([^|]*)|.*)$'
 local REST = '^|%d+|[^|]*|([^|]*)|(%d+)|(%d*)|(%d*)|(%d*)|([^|]*)|([^|]*)|([^|]*)|(%d*)$'
 local NEVER_CLAIMED = 'pending|0|||0|||||||'
-local DIGEST = 16  -- characters of a signature, and of a customer
+local DIGEST = 16  -- characters of a signature, a workflow and a customer
+local BAR = 124  -- '|' as a byte
 
 -- Return {id, status, attempt, session, tail (all but the status)}.
 local function front_of(id, text)
@@ -72,7 +73,7 @@ end
 
 -- Return the customer of a running job, if it has one: the last field of its tail before the end, of a known length.
 local function customer_of(tail)
-  if string.byte(tail, -2) ~= 124 then  -- "|"
+  if string.byte(tail, -2) ~= BAR then
     return string.sub(tail, -DIGEST - 1, -2)
   end
 end

@@ -90,9 +90,9 @@ local function close(index, part)
   end
 end
 
--- Take up to `want` jobs by a merge; return ids and queues, lists beside each other.
-local function take_many(class, avoided, want)
-  local index = { key = key('ready:', class), avoided = avoided, read = 0, more = true, last = -math.huge }
+-- Take up to `want` jobs out of their queues; return ids and queues, lists beside each other.
+local function take(class, worker, want)
+  local index = { key = key('ready:', class), avoided = '!' .. worker, read = 0, more = true, last = -math.huge }
   local parts, opened, n = {}, {}, 0
   local ids, queues = {}, {}
   while n < want do
@@ -131,37 +131,27 @@ local function take_many(class, avoided, want)
   return ids, queues
 end
 
--- Take one job the short way: its queue is a signature's and alone in front, and the index is right about it. Otherwise
--- take none.
-local function take_one(class)
-  local ready = key('ready:', class)
-  local top = call('ZRANGE', ready, '0', '1', 'WITHSCORES')
+-- Return the queue that is alone in front of all of a class, and its first two jobs as id, score, id, score, for the
+-- short way: it is a signature's own, and the index is right about it. Otherwise nil.
+local function look_at_front(class)
+  local top = call('ZRANGE', key('ready:', class), '0', '1', 'WITHSCORES')
   local queue, score = top[1], top[2]
   if not queue or score == top[4] or is_variant(queue) then
     return nil
   end
   local found = call('ZRANGE', key('p:', queue), '0', '1', 'WITHSCORES')
-  if found[2] ~= score then
-    return nil
+  if found[2] == score then
+    return queue, found
   end
-  call('ZREM', key('p:', queue), found[1])
-  if found[4] then
-    call('ZADD', ready, found[4], queue)
-  else
-    call('ZREM', ready, queue)
-  end
-  return { found[1] }, { queue }
 end
 
--- Take up to `want` jobs out of their queues; return ids and queues, lists beside each other.
-local function take(class, worker, want)
-  local avoided = '!' .. worker
-  local ids, queues
-  if want == 1 then  -- what most workers ask for
-    ids, queues = take_one(class)
+-- Take the job that `look_at_front` has found first.
+local function take_front(class, queue, found)
+  call('ZREM', key('p:', queue), found[1])
+  call('ZREM', key('pending'), found[1])
+  if found[4] then
+    call('ZADD', key('ready:', class), found[4], queue)
+  else
+    call('ZREM', key('ready:', class), queue)
   end
-  if not ids then
-    ids, queues = take_many(class, avoided, want)
-  end
-  return ids, queues
 end
