@@ -29,6 +29,17 @@ local function enter(parts, part)
   parts[at + 1] = part
 end
 
+-- The score of the first part has changed: it stays in front, most often so when its page was read, or goes to its place.
+local function settle_down(parts)
+  local part, second = parts[1], parts[2]
+  if part.score == math.huge then
+    table.remove(parts, 1)
+  elseif second and leads(second, part) then
+    table.remove(parts, 1)
+    enter(parts, part)
+  end
+end
+
 -- Enter the next queues of the index, but those that leave out this worker.
 local function read_index(index, parts, most)
   local count = math.min(most, INDEX_PAGE) + 1
@@ -67,14 +78,14 @@ local function read_queue(part, most, alone)
   advance(part)
 end
 
--- Remove what was taken from a queue, and bring its entry in the index up to date.
-local function close(index, part)
+-- Remove what was taken from a queue, and bring its entry in the index up to date, with the rest of the batch.
+local function close(index, part, batch)
   local name = key('p:', part.queue)
   if part.taken > 0 then
     call('ZREMRANGEBYRANK', name, '0', part.taken - 1)
   end
   if part.full then
-    call('ZREM', index.key, part.queue)
+    put(batch, 'ZREM', index.key, part.queue)
     drop_if_empty(part.queue)
     return
   end
@@ -83,10 +94,10 @@ local function close(index, part)
   end
   local score = part.found[part.at + 2]
   if not score then
-    call('ZREM', index.key, part.queue)
+    put(batch, 'ZREM', index.key, part.queue)
     drop_if_empty(part.queue)
   elseif score ~= part.indexed then
-    call('ZADD', index.key, score, part.queue)
+    put(batch, 'ZADD', index.key, score, part.queue)
   end
 end
 
@@ -99,7 +110,7 @@ local function take(class, worker, want)
     while index.more and (#parts == 0 or parts[1].score >= index.last) do
       read_index(index, parts, want - n)
     end
-    local part = table.remove(parts, 1)
+    local part = parts[1]
     if not part then
       break
     elseif part.customer and room_of(part.customer) <= 0 then
@@ -111,7 +122,7 @@ local function take(class, worker, want)
       if part.size == 0 then
         opened[#opened + 1] = part
       end
-      read_queue(part, want - n, #parts == 0 and not index.more)
+      read_queue(part, want - n, #parts == 1 and not index.more)
     else
       n = n + 1
       ids[n], queues[n] = part.found[part.at + 1], part.queue
@@ -121,13 +132,13 @@ local function take(class, worker, want)
       end
       advance(part)
     end
-    if part.score < math.huge then
-      enter(parts, part)
-    end
+    settle_down(parts)
   end
+  local batch = batch_for(#opened)
   for _, part in ipairs(opened) do
-    close(index, part)
+    close(index, part, batch)
   end
+  write(batch)
   return ids, queues
 end
 
