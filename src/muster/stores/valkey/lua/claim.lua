@@ -6,7 +6,7 @@
 --            `jobs`, attempt, deadline in ms}
 -- Reads:     sessions, ready:<class>, p:*, jobs, customers
 -- Writes:    sessions, looks, held:<session>, states, in:*, p:*, pending, avoiding, variants, at:*, ready:<class>, idle,
---            virtual, running, log; for settlements also what settle.lua writes
+--            tags, running, log; for settlements also what settle.lua writes
 
 -- Return the state of a job if this very attempt runs in the session: to compare the front is to take nothing apart.
 local function running_state(text, attempt, session)
@@ -129,7 +129,7 @@ local function lease(ids, entries, session, worker, lease_ends, reply)
   end
   write(batch)
   for band, score in pairs(clocks) do
-    call('ZADD', key('virtual'), 'GT', score, band)
+    call('ZADD', key('tags'), 'GT', score, CLOCK .. band)
   end
   for customer, jobs in pairs(running) do
     count('running', customer, jobs)
@@ -185,7 +185,7 @@ local function swap(session, known, lease_ms)
   else
     call('HSET', states, id, state)
   end
-  call('ZADD', key('virtual'), 'GT', found[2], band_of(found[2]))
+  call('ZADD', key('tags'), 'GT', found[2], CLOCK .. band_of(found[2]))
   if customer ~= '' then
     count('running', customer, 1)
   end

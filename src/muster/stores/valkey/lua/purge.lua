@@ -66,13 +66,13 @@ local function count_uses(ids)
   return signatures, workflows, customers
 end
 
--- Forget what is kept of a name in a hash for each band.
-local function forget_bands(hash, name)
+-- Forget what is kept of a name under `of` for each band.
+local function forget_bands(command, of, name)
   local fields = {}
   for band = 0, BANDS - 1 do
     push(fields, name .. '|' .. band)
   end
-  bulk('HDEL', key(hash), fields)
+  bulk(command, key(of), fields)
 end
 
 local function forget_class(class)
@@ -110,13 +110,13 @@ define('purge', function()
   write(batch)
   release('uses', signatures, forget_signature)
   release('workflow_uses', workflows, function(workflow)
-    forget_bands('workflows', workflow)
+    forget_bands('HDEL', 'workflows', workflow)
     for _, name in ipairs({ 'workflow_uses', 'workflow_names', 'bad_steps' }) do
       call('HDEL', key(name), workflow)
     end
   end)
   release('customer_uses', customers, function(customer)
-    forget_bands('tags', customer)
+    forget_bands('ZREM', 'tags', customer)
     call('HDEL', key('customer_uses'), customer)
   end)
   local unused = call('ZRANGE', key('unused'), '-inf', unused_before, 'BYSCORE', 'LIMIT', '0', CLASSES_AT_ONCE)

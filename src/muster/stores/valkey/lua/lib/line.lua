@@ -2,6 +2,7 @@
 
 local BAND = 2 ^ 46  -- scores of one priority; the same as in jobs/order.py
 local STEP = 100
+local CLOCK = '*|'  -- before the band, of the member of `tags` that is no customer's
 
 -- Return timeout, signature, score, workflow, customer and deadline of a job's entry in `jobs`.
 local function header(entry)
@@ -44,22 +45,33 @@ local function band_from(base)
   return band
 end
 
+local function step_of(customer)
+  return customer == '' and STEP or STEP / limits_of(customer).weight
+end
+
 -- Return the place of a customer's next job in a band, and count it: the rule is in jobs/order.py. `tags` gathers what
 -- is to be written.
 local function next_place(tags, customer, band)
   local field = customer .. '|' .. band
   local last = tags[field]
   if not last then
-    local clock = math.fmod(tonumber(call('ZSCORE', key('virtual'), band) or 0), BAND)
-    last = math.max(tonumber(call('HGET', key('tags'), field) or 0), clock)
+    local found = call('ZMSCORE', key('tags'), field, CLOCK .. band)
+    last = math.max(tonumber(found[1] or 0), math.fmod(found[2] or 0, BAND))
   end
-  tags[field] = last + STEP / (customer == '' and 1 or limits_of(customer).weight)
-  return math.floor(tags[field])
+  local tag = last + step_of(customer)
+  tags[field] = tag
+  return math.floor(tag)
+end
+
+-- The job is none that needs the place which it was given last.
+local function give_place_back(tags, customer, band)
+  local field = customer .. '|' .. band
+  tags[field] = tags[field] - step_of(customer)
 end
 
 local function write_tags(tags)
   for field, tag in pairs(tags) do
-    call('HSET', key('tags'), field, string.format('%.17g', tag))
+    call('ZADD', key('tags'), tag == math.floor(tag) and int(tag) or string.format('%.17g', tag), field)
   end
 end
 
@@ -67,6 +79,9 @@ end
 
 -- Return signature and customer of a queue.
 local function parts_of(queue)
+  if #queue == DIGEST then
+    return queue, ''
+  end
   return string.match(queue, '^([^@!]*)@?([^!]*)')
 end
 
@@ -189,10 +204,11 @@ end
 
 -- Put jobs into a queue and so into line; `members` is score, id, score, id…
 local function place(queue, members)
-  local line, lowest = key('p:', queue), members[1]
+  local line, first = key('p:', queue), 1
   for at = 3, members.n or #members, 2 do
-    if tonumber(members[at]) < tonumber(lowest) then
-      lowest = members[at]
+    local ahead = members[at] - members[first]
+    if ahead < 0 or (ahead == 0 and before(members[at + 1], members[first + 1])) then
+      first = at
     end
   end
   bulk('ZADD', line, members)
@@ -200,8 +216,8 @@ local function place(queue, members)
   if is_variant(queue) then
     note_variant(queue)
   end
-  if call('ZCOUNT', line, '-inf', '(' .. lowest) == 0 then  -- a new head; to count is cheaper than to read the old one
-    offer(queue, lowest)
+  if call('ZRANGE', line, '0', '0')[1] == members[first + 1] then  -- a new head
+    offer(queue, members[first])
   end
 end
 
