@@ -111,7 +111,7 @@ class ValkeyQueue:
             len(done),
             *settlement_args(self._bounded(done)),
         )
-        return Claimed(jobs=tuple(claimed_of(jobs)), refused=_ids(refused), session_known=bool(known))
+        return Claimed(jobs=tuple(claimed_of(jobs)), refused=_ids(refused or ()), session_known=bool(known))
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         accepted: list[bool] = []

@@ -1,7 +1,7 @@
 -- Append events to the log.
 --
 -- Arguments: events as JSON.
--- Returns:   their ids.
+-- Returns:   the ids of their entries.
 -- Writes:    log
 
 define('append', function()

@@ -2,7 +2,7 @@
 --
 -- Arguments: session, want, lease in ms, 1 to be woken when nothing is found, bytes of jobs at most (one job
 --            is given whatever its size), how many settlements, then those (see lib/attempts.lua).
--- Returns:   {1 if the session is known, {ids of settlements that came too late}, then for each job: its entry in
+-- Returns:   {1 if the session is known, {ids of settlements that came too late} or nil, then for each job: its entry in
 --            `jobs`, attempt, deadline in ms}
 -- Reads:     sessions, ready:<class>, p:*, jobs, customers
 -- Writes:    sessions, looks, held:<session>, states, in:*, p:*, pending, avoiding, variants, at:*, ready:<class>, idle,
@@ -138,19 +138,25 @@ local function lease(ids, entries, session, worker, lease_ends, reply)
     call('ZADD', key('looks'), 'LT', earliest, session)
   end
   if #ids == 1 then
-    tell_one('job_claimed', ids[1], worker, attempts[1], '')
+    log(lines_of('job_claimed', ids[1], worker, attempts[1], ''))
   else
     tell('job_claimed', ids, worker, attempts)
   end
 end
 
--- Write that the attempt of a job has ended well for this session.
-local function complete(id, attempt, state, result)
+-- Write the states of the job that was claimed and of the one that has ended well, and its result.
+local function write_end(states, id, state, done, ended, result)
+  if result == '' then
+    call('HSET', states, id, state, done, ended)
+  else
+    call('HSET', states, id, state, done, ended, RESULT .. done, result)
+  end
+end
+
+-- Let go of the job that has ended well.
+local function complete(id, attempt, state)
   call('ZREM', key('in:', state.status), id)
   call('ZADD', key('in:completed'), NOW_TEXT, id)
-  if result ~= '' then
-    call('HSET', key('results'), id, result)
-  end
   if attempt ~= '1' then
     call('HDEL', key('errors'), id)  -- of an attempt before
   end
@@ -175,15 +181,17 @@ local function swap(session, known, lease_ms)
   take_front(known.class, queue, found)
   local entry = call('HGET', key('jobs'), id)
   local state, customer, attempt, deadline = assigned(id, entry, texts[1], session, known.worker)
+  local claimed = lines_of('job_claimed', id, known.worker, attempt, '')
   call('SADD', held, id)  -- before the other one goes: a set that becomes empty has to be made anew
   call('ZADD', key('in:assigned'), NOW_TEXT, id)
   if done then
-    call('HSET', states, id, state, done, ended_text(ended, 'completed'))
+    write_end(states, id, state, done, ended_text(ended, 'completed'), ARGV[A + 9])
     call('SREM', held, done)
-    complete(done, done_attempt, ended, ARGV[A + 9])
-    tell_one('job_completed', done, known.worker, done_attempt, '')
+    complete(done, done_attempt, ended)
+    log(lines_of('job_completed', done, known.worker, done_attempt, ''), claimed)
   else
     call('HSET', states, id, state)
+    log(claimed)
   end
   call('ZADD', key('tags'), 'GT', found[2], CLOCK .. band_of(found[2]))
   if customer ~= '' then
@@ -192,8 +200,7 @@ local function swap(session, known, lease_ms)
   if deadline < NOW + lease_ms then
     call('ZADD', key('looks'), 'LT', deadline, session)
   end
-  tell_one('job_claimed', id, known.worker, attempt, '')
-  return { 1, NONE, entry, tonumber(attempt), deadline }
+  return { 1, false, entry, attempt == '1' and 1 or tonumber(attempt), deadline }
 end
 
 define('claim', function()

@@ -4,7 +4,7 @@
 --            how long a class without sessions is kept in ms.
 -- Returns:   how many jobs were forgotten.
 -- Reads:     in:<ended>, jobs, unused
--- Writes:    in:<ended>, jobs, states, errors, progress, results, deadlines, uses, signatures, service_of, able:*,
+-- Writes:    in:<ended>, jobs, states, errors, progress, deadlines, uses, signatures, service_of, able:*,
 --            ready:*, workflows, workflow_uses, workflow_names, step_of, open_steps, bad_steps, customer_uses, tags,
 --            classes, refuses:*, refusing, unused, idle, matched, log
 
@@ -103,8 +103,11 @@ define('purge', function()
   end
   close_steps(gone, statuses)  -- of those that an older version of this library ended
   local signatures, workflows, customers = count_uses(gone)
-  for _, name in ipairs({ 'jobs', 'states', 'errors', 'progress', 'results' }) do
+  for _, name in ipairs({ 'jobs', 'errors', 'progress' }) do
     batch.HDEL[key(name)] = gone
+  end
+  for _, id in ipairs(gone) do
+    file(batch.HDEL, key('states'), id, RESULT .. id)
   end
   batch.ZREM[key('deadlines')] = gone
   write(batch)

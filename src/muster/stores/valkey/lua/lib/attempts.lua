@@ -41,7 +41,7 @@ end
 local function tell_of(settlements)
   if #settlements == 1 then
     local s = settlements[1]
-    tell_one(s.kind, s.id, s.worker, s.attempt, s.code == NO_CODE and '' or s.code)
+    log(lines_of(s.kind, s.id, s.worker, s.attempt, s.code == NO_CODE and '' or s.code))
     return
   end
   local groups, order = {}, {}
@@ -133,7 +133,7 @@ local function end_attempts(settlements)
       put(batch, 'ZADD', key('in:', s.status), NOW_TEXT, s.id)
     end
     if s.result ~= '' then
-      put(batch, 'HSET', key('results'), s.id, s.result)
+      put(batch, 'HSET', key('states'), RESULT .. s.id, s.result)
     end
     if s.error ~= '' then
       put(batch, 'HSET', key('errors'), s.id, s.error)

@@ -11,10 +11,9 @@
 -- Keys (<…> is a part of the name):
 --   jobs           hash  job id -> "timeout in ms|signature|score|workflow|customer|deadline in ms|specification as
 --                        JSON". Workflows and customers stand here and elsewhere as digests of their names; "": none
---   states         hash  job id -> its state once it was claimed, see lib/states.lua
+--   states         hash  job id -> its state once it was claimed, see lib/states.lua; "=" and job id -> result, JSON
 --   errors         hash  job id -> error of the last failed attempt, JSON
 --   progress       hash  job id -> "at in ms|JSON"
---   results        hash  job id -> JSON
 --   p:<queue>      zset  waiting jobs of one queue by score. A queue is a signature, or a variant of it:
 --                        "signature@customer" has the jobs of a special customer, "signature!worker" and
 --                        "signature@customer!worker" retries that leave out that worker for a while
@@ -67,7 +66,7 @@
 --   schedules      hash  schedule -> record as JSON;  schedules:next: zset, schedule -> when it is due in ms
 --   schedules:last hash  schedule -> "time in ms|job" of its last job
 --   layout         version of this list, written once when the store is opened (server.py)
---   log            stream of events: field `event` with JSON, or field `job` with lines, see `tell`
+--   log            stream of events: field `event` with JSON, or one or two fields `job` with lines, see `tell`
 --
 -- A hash for all jobs rather than a key for each: one command serves a whole batch, and that is what a claim costs.
 
@@ -206,20 +205,25 @@ end
 
 local IDS_PER_EVENT = 50
 
-local function log(lines)
-  call('XADD', key('log'), 'MAXLEN', '~', EVENTS_MAX, '*', 'job', lines)
+-- Append an event, and perhaps one that follows it: one entry for both costs half as much.
+local function log(lines, next_lines)
+  if next_lines then
+    call('XADD', key('log'), 'MAXLEN', '~', EVENTS_MAX, '*', 'job', lines, 'job', next_lines)
+  else
+    call('XADD', key('log'), 'MAXLEN', '~', EVENTS_MAX, '*', 'job', lines)
+  end
 end
 
--- Append an event that speaks of one job which a worker has or had.
-local function tell_one(kind, id, worker, attempt, code)
-  log(kind .. '\n' .. NOW_TEXT .. '\n' .. worker .. '\n' .. id .. '\n' .. attempt .. '\n' .. code)
+-- Return the lines of an event that speaks of one job; "" for the worker of one that nobody has or had.
+local function lines_of(kind, id, worker, attempt, code)
+  return kind .. '\n' .. NOW_TEXT .. '\n' .. worker .. '\n' .. id .. '\n' .. attempt .. '\n' .. code
 end
 
 -- Append an event that speaks of all `ids`, as lines: kind, time, worker, ids, attempts, codes ("-": none). The last
 -- two run beside `ids`. Many ids make several events: the log is capped by entries, so each must be small.
 local function tell(kind, ids, worker, attempts, codes)
   if #ids == 1 and not worker and not codes then
-    return tell_one(kind, ids[1], '', '', '')
+    return log(lines_of(kind, ids[1], '', '', ''))
   end
   for first = 1, #ids, IDS_PER_EVENT do
     local last = math.min(first + IDS_PER_EVENT - 1, #ids)

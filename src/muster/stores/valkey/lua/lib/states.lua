@@ -10,6 +10,7 @@
 local FRONT = '^([^|]*)(|(%d+)|([^|]*)|.*)$'
 local REST = '^|%d+|[^|]*|([^|]*)|(%d+)|(%d*)|(%d*)|(%d*)|([^|]*)|([^|]*)|([^|]*)|(%d*)$'
 local NEVER_CLAIMED = 'pending|0|||0|||||||'
+local RESULT = '='  -- before the id, of the field of a job's result: no id begins so
 local DIGEST = 16  -- characters of a signature, a workflow and a customer
 local BAR = 124  -- '|' as a byte
 
