@@ -7,7 +7,7 @@
 define('append', function()
   local reply = {}
   for at = A, #ARGV do
-    reply[at - A + 1] = call('XADD', key('log'), 'MAXLEN', '~', EVENTS_MAX, '*', 'event', ARGV[at])
+    reply[at - A + 1] = call('XADD', K.log, 'MAXLEN', '~', EVENTS_MAX, '*', 'event', ARGV[at])
   end
   return reply
 end)

@@ -41,7 +41,7 @@ local function settle_mine(settlements, session, worker)
       push(mine, s)
     elseif seen[s.id] ~= outcome and not (text and repeats(text, s, session)) then
       push(refused, s.id)
-      if call('HEXISTS', key('jobs'), s.id) == 1 then  -- else it is only somebody's word
+      if call('HEXISTS', K.jobs, s.id) == 1 then  -- else it is only somebody's word
         if late == NONE then
           late, attempts = {}, {}
         end
@@ -117,11 +117,11 @@ local function lease(ids, entries, session, worker, lease_ends, reply)
       end
       running[customer] = (running[customer] or 0) + 1
     end
-    put(batch, 'HSET', key('states'), id, state)
+    put(batch, 'HSET', K.states, id, state)
     put(batch, 'SADD', key('held:', session), id)
-    put(batch, 'ZADD', key('in:assigned'), NOW_TEXT, id)
+    put(batch, 'ZADD', K['in:assigned'], NOW_TEXT, id)
     if avoids then
-      put(batch, 'ZREM', key('avoiding'), id)
+      put(batch, 'ZREM', K.avoiding, id)
     end
     attempts[n] = attempt
     reply[3 * n], reply[3 * n + 1], reply[3 * n + 2] = entries[n], tonumber(attempt), deadline
@@ -129,13 +129,13 @@ local function lease(ids, entries, session, worker, lease_ends, reply)
   end
   write(batch)
   for band, score in pairs(clocks) do
-    call('ZADD', key('tags'), 'GT', score, CLOCK .. band)
+    call('ZADD', K.tags, 'GT', score, CLOCK .. band)
   end
   for customer, jobs in pairs(running) do
     count('running', customer, jobs)
   end
   if earliest < lease_ends then
-    call('ZADD', key('looks'), 'LT', earliest, session)
+    call('ZADD', K.looks, 'LT', earliest, session)
   end
   if #ids == 1 then
     log(lines_of('job_claimed', ids[1], worker, attempts[1], ''))
@@ -156,34 +156,34 @@ end
 -- Let go of the job that has ended well.
 local function complete(id, attempt, state)
   call('ZREM', key('in:', state.status), id)
-  call('ZADD', key('in:completed'), NOW_TEXT, id)
+  call('ZADD', K['in:completed'], NOW_TEXT, id)
   if attempt ~= '1' then
-    call('HDEL', key('errors'), id)  -- of an attempt before
+    call('HDEL', K.errors, id)  -- of an attempt before
   end
 end
 
 -- The short way, in as few commands as can be, for what most workers ask: one job, while one or none has ended well, and
 -- nothing else follows from that. Nothing is written before that is known. Return the reply; nil: take the long way.
-local function swap(session, known, lease_ms)
+local function swap(session, known, lease_ends)
   local done, done_attempt = ARGV[A + 6], ARGV[A + 7]
   local queue, found = look_at_front(known.class)
   if not queue then
     return nil
   end
-  local id, states, held, ended = found[1], key('states'), key('held:', session), nil
+  local id, states, held, ended = found[1], K.states, key('held:', session), nil
   local texts = done and call('HMGET', states, id, done) or call('HMGET', states, id)
   if done then
     ended = texts[2] and running_state(texts[2], done_attempt, session)
-    if not ended or customer_of(ended.tail) or call('EXISTS', key('step_of'), key('unmet')) > 0 then
+    if not ended or customer_of(ended.tail) or call('EXISTS', K.step_of, K.unmet) > 0 then
       return nil
     end
   end
   take_front(known.class, queue, found)
-  local entry = call('HGET', key('jobs'), id)
+  local entry = call('HGET', K.jobs, id)
   local state, customer, attempt, deadline = assigned(id, entry, texts[1], session, known.worker)
   local claimed = lines_of('job_claimed', id, known.worker, attempt, '')
   call('SADD', held, id)  -- before the other one goes: a set that becomes empty has to be made anew
-  call('ZADD', key('in:assigned'), NOW_TEXT, id)
+  call('ZADD', K['in:assigned'], NOW_TEXT, id)
   if done then
     write_end(states, id, state, done, ended_text(ended, 'completed'), ARGV[A + 9])
     call('SREM', held, done)
@@ -193,30 +193,29 @@ local function swap(session, known, lease_ms)
     call('HSET', states, id, state)
     log(claimed)
   end
-  call('ZADD', key('tags'), 'GT', found[2], CLOCK .. band_of(found[2]))
+  call('ZADD', K.tags, 'GT', found[2], CLOCK .. band_of(found[2]))
   if customer ~= '' then
     count('running', customer, 1)
   end
-  if deadline < NOW + lease_ms then
-    call('ZADD', key('looks'), 'LT', deadline, session)
+  if deadline < lease_ends then
+    call('ZADD', K.looks, 'LT', deadline, session)
   end
   return { 1, false, entry, attempt == '1' and 1 or tonumber(attempt), deadline }
 end
 
 define('claim', function()
-  local session, want, lease_ms = ARGV[A], tonumber(ARGV[A + 1]), tonumber(ARGV[A + 2])
-  local known = read_session(session)
+  local session, lease_ends, known = ARGV[A], NOW + ARGV[A + 2], read_session(ARGV[A])
   if known then
-    prolong(session, known, lease_ms)
+    prolong(session, known, lease_ends)
     local ends = ARGV[A + 5]
-    if want == 1 and (ends == '0' or ends == '1' and ARGV[A + 8] == 'completed') then
-      local reply = swap(session, known, lease_ms)
+    if ARGV[A + 1] == '1' and (ends == '0' or ends == '1' and ARGV[A + 8] == 'completed') then
+      local reply = swap(session, known, lease_ends)
       if reply then
         return reply
       end
     end
   end
-  local mark_idle, bytes_max = ARGV[A + 3] == '1', tonumber(ARGV[A + 4])
+  local want, mark_idle, bytes_max = tonumber(ARGV[A + 1]), ARGV[A + 3] == '1', tonumber(ARGV[A + 4])
   local refused = settle_mine(read_settlements(A + 5), session, known and known.worker)
   if not known then
     return { 0, refused }
@@ -225,13 +224,13 @@ define('claim', function()
   local ids, queues = take(known.class, known.worker, want)
   if #ids == 0 then
     if mark_idle and want > 0 then
-      call('SADD', key('idle'), known.class)
+      call('SADD', K.idle, known.class)
     end
     return reply
   end
-  bulk('ZREM', key('pending'), ids)
-  local entries = call('HMGET', key('jobs'), unpack(ids))
+  bulk('ZREM', K.pending, ids)
+  local entries = call('HMGET', K.jobs, unpack(ids))
   cut(entries, ids, queues, bytes_max)
-  lease(ids, entries, session, known.worker, NOW + lease_ms, reply)
+  lease(ids, entries, session, known.worker, lease_ends, reply)
   return reply
 end)

@@ -7,7 +7,7 @@
 define('get', function()
   local ids = { unpack(ARGV, A + 1) }
   local function all(name)
-    return call('HMGET', key(name), unpack(ids))
+    return call('HMGET', K[name], unpack(ids))
   end
   local entries, states, errors, progress, unmet = all('jobs'), all('states'), all('errors'), all('progress'), all('unmet')
   local results = {}
@@ -16,7 +16,7 @@ define('get', function()
     for n, id in ipairs(ids) do
       fields[n] = RESULT .. id
     end
-    results = call('HMGET', key('states'), unpack(fields))
+    results = call('HMGET', K.states, unpack(fields))
   end
   local reply = {}
   for n = 1, #ids do

@@ -29,7 +29,7 @@ local function read_jobs(count)
     if not job.plain then
       job.workflow, job.customer, job.due, job.deadline, job.needs, job.told = string.match(rare, RARE)
       job.due = job.due ~= '' and tonumber(job.due) > NOW and job.due or ''
-      job.known = job.known or call('HEXISTS', key('jobs'), id) == 1
+      job.known = job.known or call('HEXISTS', K.jobs, id) == 1
       jobs.ask = jobs.ask or job.needs ~= '' or job.customer ~= ''
     end
     jobs[n], seen[id] = job, true
@@ -46,8 +46,8 @@ local function add_uses(jobs)
     end
   end
   for signature, jobs_of in pairs(uses) do
-    if call('HINCRBY', key('uses'), signature, jobs_of) == jobs_of
-      and call('HEXISTS', key('signatures'), signature) == 0 then
+    if call('HINCRBY', K.uses, signature, jobs_of) == jobs_of
+      and call('HEXISTS', K.signatures, signature) == 0 then
       push(unknown, signature)
     end
   end
@@ -66,9 +66,9 @@ local function score_of(job, tags)
   if job.workflow ~= '' then
     local band = band_from(job.base)
     local field = job.workflow .. '|' .. band
-    call('HSETNX', key('workflows'), field, int(next_place(tags, job.customer, band)))
-    call('HINCRBY', key('workflow_uses'), job.workflow, 1)
-    return int(job.base + call('HGET', key('workflows'), field))
+    call('HSETNX', K.workflows, field, int(next_place(tags, job.customer, band)))
+    call('HINCRBY', K.workflow_uses, job.workflow, 1)
+    return int(job.base + call('HGET', K.workflows, field))
   elseif job.due ~= '' then
     return job.base
   end
@@ -89,7 +89,7 @@ local function settle_in(job, score, queues)
   state.due = job.due
   write_states({ state })
   if unmet == 0 and not because then
-    call('ZADD', key('delayed'), job.due, job.id)
+    call('ZADD', K.delayed, job.due, job.id)
   end
   return because
 end
@@ -98,15 +98,15 @@ end
 local function store(job, score)
   local entry = job.timeout .. '|' .. job.signature .. '|' .. score .. '|' .. job.workflow .. '|' .. job.customer .. '|'
     .. job.deadline .. '|' .. job.spec
-  if call('HSETNX', key('jobs'), job.id, entry) == 0 then
+  if call('HSETNX', K.jobs, job.id, entry) == 0 then
     return false
   end
   if job.customer ~= '' then
-    call('HINCRBY', key('open'), job.customer, 1)
-    call('HINCRBY', key('customer_uses'), job.customer, 1)
+    call('HINCRBY', K.open, job.customer, 1)
+    call('HINCRBY', K.customer_uses, job.customer, 1)
   end
   if job.deadline ~= '' then
-    call('ZADD', key('deadlines'), NOW + job.deadline, job.id)
+    call('ZADD', K.deadlines, NOW + job.deadline, job.id)
   end
   if job.told ~= '' then
     open_step(job.id, job.workflow, job.told)
