@@ -47,11 +47,9 @@ def open_gateway(
         idle_timeout_s=settings.idle_timeout_s,
         attempts_max=settings.gateway_attempts_max,
     )
-    listeners: list[Callable[[Finished], None]] = [
-        logs.note_answer,
-        partial(_charge, metering),
-        *([cloud.answered] if cloud else []),
-    ]
+    listeners: list[Callable[[Finished], None]] = [logs.note_answer, partial(_charge, metering)]
+    if cloud is not None:
+        listeners.append(cloud.answered)
     return Gateway(
         served,
         clock=clock,

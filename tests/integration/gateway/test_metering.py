@@ -17,10 +17,11 @@ from muster.system import SystemClock
 from tests.integration.gateway.door import Door, opened
 from tests.integration.gateway.engine import TOKENS, Asked, Engine, ollama, stall_after
 from tests.integration.gateway.fleet import BOTH, CHAT, EMBED, FleetTwin, worker
-from tests.integration.gateway.wire import Wire
+from tests.integration.gateway.wire import Answer, get, post
 from tests.waiting import eventually
 
 ASK = {"model": CHAT.name, "messages": [{"role": "user", "content": "x" * 40}]}
+BOOT = "authorization: Bearer boot"
 WATTS = 3600.0
 
 
@@ -49,6 +50,12 @@ async def token_with(access: Access, **limits: object) -> str:
 
 def client_of(door: Door, token: str) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{door.url}/v1", api_key=token, max_retries=0)
+
+
+async def ask(door: Door, request: bytes) -> Answer:
+    async with await door.wire() as wire:
+        wire.send(request)
+        return await wire.answer()
 
 
 async def last_use(door: Door) -> Use:
@@ -81,8 +88,7 @@ def tokens_of(use: Use) -> tuple[int, int, bool]:
 async def test_an_answer_is_charged_as_the_engine_counts_it(
     door: Door, path: str, body: dict[str, object], expected: tuple[int, int, bool]
 ) -> None:
-    wire = await door.wire()
-    answer = await wire.post(path, body, headers={"authorization": "Bearer boot"})
+    answer = await ask(door, post(path, body, BOOT))
 
     assert answer.status == 200
     use = await last_use(door)
@@ -93,8 +99,7 @@ async def test_an_answer_is_charged_as_the_engine_counts_it(
 
 
 async def test_a_stream_that_tells_no_usage_is_counted_and_said_to_be(door: Door) -> None:
-    wire = await door.wire()
-    await wire.post("/v1/chat/completions", ASK | {"stream": True}, headers={"authorization": "Bearer boot"})
+    await ask(door, post("/v1/chat/completions", ASK | {"stream": True}, BOOT))
 
     prompt, completion, estimated = tokens_of(await last_use(door))
     assert prompt > 10
@@ -113,8 +118,7 @@ async def test_ollama_s_own_stream_is_charged_by_its_last_line(access: Access) -
         Engine(counting) as engine,
         opened(FleetTwin(worker(engine.url, dialects=BOTH)), account_of=access.account) as door,
     ):
-        wire = await door.wire()
-        await wire.post("/api/chat", ASK)
+        await ask(door, post("/api/chat", ASK))
         use = await last_use(door)
 
     assert tokens_of(use) == (9, 4, False)
@@ -141,16 +145,14 @@ async def test_an_error_of_the_engine_costs_nothing(engine: Engine, door: Door) 
         asked.reply({"error": {"message": "too long", "code": 400}}, 400)
 
     engine.behaviour = no
-    wire = await door.wire()
-    assert (await wire.post("/v1/chat/completions", ASK, headers={"authorization": "Bearer boot"})).status == 400
+    assert (await ask(door, post("/v1/chat/completions", ASK, BOOT))).status == 400
     await eventually(lambda: bool(door.finished))
     assert door.finished[-1].use is None
 
 
 async def test_without_any_token_it_is_nobody_s(engine: Engine) -> None:
     async with opened(FleetTwin(worker(engine.url))) as door:
-        wire = await door.wire()
-        await wire.post("/v1/chat/completions", ASK)
+        await ask(door, post("/v1/chat/completions", ASK))
         assert (await last_use(door)).token == "anonymous"
 
 
@@ -171,13 +173,12 @@ async def test_a_token_sees_and_asks_its_models_only(door: Door, access: Access)
 
 async def test_to_ollama_s_clients_what_is_not_allowed_is_not_there(door: Door, access: Access) -> None:
     token = await token_with(access, models=("mini*",))
-    headers = {"authorization": f"Bearer {token}"}
-    wire = await door.wire()
+    shown = f"authorization: Bearer {token}"
 
-    tags = await wire.get("/api/tags", headers=headers)
+    tags = await ask(door, get("/api/tags", shown))
     assert [model["name"] for model in tags.json["models"]] == [EMBED.name]
     for path in ("/api/chat", "/api/show"):
-        answer = await wire.post(path, ASK, headers=headers)
+        answer = await ask(door, post(path, ASK, shown))
         assert (answer.status, answer.json["error"]) == (404, f'model "{CHAT.name}" not found, try pulling it first')
 
 
@@ -211,12 +212,8 @@ async def test_a_used_up_budget_is_told_before_the_body_is_read(door: Door, acce
     assert int(caught.value.response.headers["retry-after"]) >= 1
     await client.close()
 
-    wire = await door.wire()
-    wire.send(
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n"
-        b"authorization: Bearer %b\r\n\r\n" % text.encode()
-    )
-    assert (await wire.read()).status == 429
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\nauthorization: Bearer {text}"
+    assert (await ask(door, f"{head}\r\n\r\n".encode())).status == 429
 
 
 async def test_callers_who_come_together_overdraw_by_no_more_than_what_is_in_flight(door: Door, access: Access) -> None:
@@ -235,8 +232,7 @@ async def test_ollama_engines_are_counted_too(access: Access) -> None:
         Engine(ollama) as engine,
         opened(FleetTwin(worker(engine.url, dialects=BOTH)), account_of=access.account) as door,
     ):
-        wire: Wire = await door.wire()
-        await wire.post("/api/chat", ASK)
+        await ask(door, post("/api/chat", ASK))
         use = await last_use(door)
 
     assert use.completion_tokens == len(TOKENS) + 1
