@@ -186,7 +186,7 @@ class PlaneUnderTest:
             requests_per_s_max=requests_per_s_max,
         )
         self.metering = Metering(
-            self.store.usage, self.store.jobs, self.access, self.clock, plane_id=plane_id, retention_s=86_400.0
+            self.store.usage, self.store.jobs, self.access, self.clock, plane_id=plane_id, retention_s=30 * 86_400.0
         )
         self.jobs.on_done(self.metering.job_done)
         self.jobs.check_models_by(self.access.check_models)

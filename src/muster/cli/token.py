@@ -56,7 +56,7 @@ def create(
     server: ServerUrl = None,
 ) -> None:
     """Make a token and print it, this once."""
-    wanted = {
+    wanted: dict[str, object] = {
         "name": name,
         "role": role.value,
         "expires_in_s": None if expires is None else _seconds(expires),
@@ -64,14 +64,10 @@ def create(
         "node_id": node,
         "joins": join,
         "uses_max": uses,
-        "allowance": {
-            "models": model or [],
-            "requests_per_min": requests_per_min,
-            "tokens_per_min": tokens_per_min,
-            "tokens_per_day": tokens_per_day,
-            "tokens_per_month": tokens_per_month,
-        },
     }
+    limits = (requests_per_min, tokens_per_min, tokens_per_day, tokens_per_month)
+    if allowance := _allowance(model, *limits):
+        wanted["allowance"] = allowance
     made = Client.find(server).post("/api/v1/tokens", wanted)
     if as_json:
         print_json(made)
@@ -101,13 +97,7 @@ def allow(
     server: ServerUrl = None,
 ) -> None:
     """Set which models a token may use, and how much; what is not given is not limited any more."""
-    allowance = {
-        "models": model or [],
-        "requests_per_min": requests_per_min,
-        "tokens_per_min": tokens_per_min,
-        "tokens_per_day": tokens_per_day,
-        "tokens_per_month": tokens_per_month,
-    }
+    allowance = _allowance(model, requests_per_min, tokens_per_min, tokens_per_day, tokens_per_month)
     path = f"/api/v1/tokens/{quote(token_id, safe='')}/allowance"
     changed, _ = Client.find(server).request("PUT", path, body=allowance)
     print(f"{token_id} may use {_models(changed) or 'all models'}, {_limits(changed) or 'as much as it wants'}.")
@@ -121,6 +111,13 @@ def revoke(
     """Revoke a token: within a second it counts no more."""
     Client.find(server).request("DELETE", f"/api/v1/tokens/{quote(token_id, safe='')}")
     print(f"{token_id} is revoked.")
+
+
+def _allowance(models: list[str] | None, *limits: int | None) -> dict[str, object]:
+    """Return what was given; the limits in the order of their names."""
+    names = ("requests_per_min", "tokens_per_min", "tokens_per_day", "tokens_per_month")
+    given: dict[str, object] = {name: limit for name, limit in zip(names, limits, strict=True) if limit is not None}
+    return given | ({"models": models} if models else {})
 
 
 def _seconds(text: str) -> float:

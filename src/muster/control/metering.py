@@ -183,7 +183,7 @@ class Metering:
     async def _take_jobs(self) -> None:
         if not self._of_jobs:
             return
-        waiting = self._of_jobs
+        waiting = list(self._of_jobs)
         jobs = await self._jobs.get([use.job_id for use in waiting])
         del self._of_jobs[: len(waiting)]
         for use, job in zip(waiting, jobs, strict=True):
