@@ -118,8 +118,8 @@ function Limits({ allowance, used }) {
   const parts = [
     allowance.requests_per_min && `${used.requests_left?.toLocaleString()} of ${allowance.requests_per_min.toLocaleString()} requests left this minute`,
     allowance.tokens_per_min && `${used.tokens_left?.toLocaleString()} of ${allowance.tokens_per_min.toLocaleString()} tokens left this minute`,
-    allowance.tokens_per_day && `${Math.max(0, allowance.tokens_per_day - used.tokens_today).toLocaleString()} of ${allowance.tokens_per_day.toLocaleString()} left today`,
-    allowance.tokens_per_month && `${Math.max(0, allowance.tokens_per_month - used.tokens_this_month).toLocaleString()} of ${allowance.tokens_per_month.toLocaleString()} left this month`,
+    allowance.tokens_per_day && `${Math.max(0, allowance.tokens_per_day - used.tokens_today).toLocaleString()} of ${allowance.tokens_per_day.toLocaleString()} tokens left today`,
+    allowance.tokens_per_month && `${Math.max(0, allowance.tokens_per_month - used.tokens_this_month).toLocaleString()} of ${allowance.tokens_per_month.toLocaleString()} tokens left this month`,
   ].filter(Boolean);
   return parts.length ? html`<ul class="rows">${parts.map((part) => html`<li key=${part}>${part}</li>`)}</ul>` : html`<span class="quiet">no limit</span>`;
 }

@@ -90,7 +90,7 @@ async def test_what_a_token_may_use_is_seen_and_changed(browser: Browser, scheme
         await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
         await open_as_admin(page, served, "access")
         row = page.locator('[data-token="shop"]')
-        for shown in ("llama*, qwen3:8b", "60 of 60 requests left this minute", "56,500 of 100,000 left today"):
+        for shown in ("llama*, qwen3:8b", "60 of 60 requests left this minute", "56,500 of 100,000 tokens left today"):
             await expect(row).to_contain_text(shown)
         await expect(page.locator('[data-token="lab"]')).to_contain_text("no limit")
 
@@ -103,7 +103,7 @@ async def test_what_a_token_may_use_is_seen_and_changed(browser: Browser, scheme
         await page.screenshot(path=ARTIFACTS / f"monitor-limits-{scheme}.png")
         await form.get_by_role("button", name="Save").click()
         await expect(form).to_have_count(0)
-        await expect(row).to_contain_text("869,500 of 1,000,000 left this month")
+        await expect(row).to_contain_text("869,500 of 1,000,000 tokens left this month")
         await expect(row).not_to_contain_text("requests left")
         (token,) = [token for token, _ in await served.plane.access.tokens() if token.name == "shop"]
         assert token.allowance == Allowance(models=("qwen3:8b",), tokens_per_day=100_000, tokens_per_month=1_000_000)
