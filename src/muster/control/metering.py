@@ -15,7 +15,7 @@ from muster import metrics as m
 from muster.clock import Clock
 from muster.control.access import Access
 from muster.control.rounds import ever
-from muster.domain.usage import ANONYMOUS, By, Spent, Sum, Use, day_of, hour_of, sum_of, summed
+from muster.domain.usage import ANONYMOUS, By, Spent, Sum, Use, day_of, hour_of, summed
 from muster.errors import InvalidInput, MusterError
 from muster.ids import JobId, WorkerId
 from muster.metrics import Metric
@@ -30,6 +30,7 @@ _DAYS_AT_ONCE_MAX = 1100
 _HOURS_AT_ONCE_MAX = 24 * 9
 _WAITING_MAX = 10_000  # sums, and jobs, that wait to be written
 _SERIES_MAX = 1000
+_JOULES_PER_MWH = 3.6
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
 
 
@@ -118,21 +119,19 @@ class Metering:
         account = self._access.account_of(use.token)
         if account is not None:
             account.take(use, now_ms, now_s)
-        one = sum_of(use, now_ms)
-        key = (one.at_ms, one.token, one.model)
-        if key not in self._sums and len(self._sums) >= _WAITING_MAX:
-            one.model = m.OTHER
-            key = (one.at_ms, one.token, m.OTHER)
-        known = self._sums.setdefault(key, one)
-        if known is not one:
-            known.add(one)
-        self._count(use)
+        key = (hour_of(now_ms), use.token, use.model)
+        known = self._sums.get(key)
+        if known is None:
+            if len(self._sums) >= _WAITING_MAX:
+                key = (key[0], use.token, m.OTHER)
+            known = self._sums.setdefault(key, Sum(at_ms=key[0], token=key[1], model=key[2]))
+        known.take(use)
 
-    def _count(self, use: Use) -> None:
-        for kind, count in (("prompt", use.prompt_tokens), ("completion", use.completion_tokens)):
-            _bump(self._tokens, (use.token, use.model, kind), (m.OTHER, m.OTHER, kind), count)
-        if use.energy_mwh is not None:
-            _bump(self._joules, (use.model,), (m.OTHER,), use.energy_mwh * 3.6)
+    def _count(self, one: Sum) -> None:
+        for kind, count in (("prompt", one.prompt_tokens), ("completion", one.completion_tokens)):
+            _bump(self._tokens, (one.token, one.model, kind), (m.OTHER, m.OTHER, kind), count)
+        if one.metered:
+            _bump(self._joules, (one.model,), (m.OTHER,), one.energy_mwh * _JOULES_PER_MWH)
 
     def job_done(self, job_id: JobId, worker_id: WorkerId, result: object) -> None:
         """Take what a job's result says that it cost; whose job it was is looked up later."""
@@ -171,6 +170,8 @@ class Metering:
                 self._batches += 1
                 name = f"{self._plane_id}-{self._batches}"
                 self._batch = _Batch(name, list(self._sums.values()), told, self._clock.now_ms())
+                for one in self._sums.values():
+                    self._count(one)
                 self._sums = {}
         return self._batch
 
@@ -220,6 +221,7 @@ class Metering:
         return summed(await self._store.read(since_ms, until_ms, hourly=hourly), by)
 
     def metrics(self) -> Iterator[Metric]:
+        """Tell what was written, or is about to be: up to a second ago."""
         yield m.GATEWAY_TOKENS.of(self._tokens)
         yield m.GATEWAY_ENERGY.of(self._joules)
 

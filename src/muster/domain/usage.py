@@ -42,6 +42,16 @@ class Sum(Struct, kw_only=True):
     worker_ms: int = 0
     energy_mwh: int = 0
 
+    def take(self, use: Use) -> None:
+        self.requests += 1
+        self.estimated += use.estimated
+        self.prompt_tokens += use.prompt_tokens
+        self.completion_tokens += use.completion_tokens
+        self.worker_ms += use.worker_ms
+        if use.energy_mwh is not None:
+            self.metered += 1
+            self.energy_mwh += use.energy_mwh
+
     def add(self, other: "Sum") -> None:
         for figure in FIGURES:
             setattr(self, figure, getattr(self, figure) + getattr(other, figure))
@@ -85,22 +95,6 @@ def next_day(at_ms: int) -> int:
 
 def next_month(at_ms: int) -> int:
     return month_of(month_of(at_ms) + 32 * 24 * _MS_PER_HOUR)
-
-
-def sum_of(use: Use, at_ms: int) -> Sum:
-    """Return the sum of this one answer in its hour."""
-    return Sum(
-        at_ms=hour_of(at_ms),
-        token=use.token,
-        model=use.model,
-        requests=1,
-        estimated=int(use.estimated),
-        metered=int(use.energy_mwh is not None),
-        prompt_tokens=use.prompt_tokens,
-        completion_tokens=use.completion_tokens,
-        worker_ms=use.worker_ms,
-        energy_mwh=use.energy_mwh or 0,
-    )
 
 
 def summed(sums: Iterable[Sum], by: Sequence[By]) -> list[Sum]:

@@ -133,6 +133,7 @@ async def test_an_allowance_is_changed_shown_and_checked(served: Served) -> None
 
 async def test_tokens_are_counted_for_prometheus(served: Served) -> None:
     take(served)
+    await served.plane.metering.sync()
     metrics: dict[str, Metric] = {metric.family.name: metric for metric in served.plane.metering.metrics()}
 
     assert list(metrics["muster_gateway_tokens_total"].samples) == [

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 
 from muster.access.allowance import Allowance
 from muster.access.roles import Role
@@ -20,7 +21,8 @@ from tests.integration.gateway.fleet import BOTH, CHAT, EMBED, FleetTwin, worker
 from tests.integration.gateway.wire import Answer, get, post
 from tests.waiting import eventually
 
-ASK = {"model": CHAT.name, "messages": [{"role": "user", "content": "x" * 40}]}
+SAID: list[ChatCompletionMessageParam] = [{"role": "user", "content": "x" * 40}]
+ASK: dict[str, object] = {"model": CHAT.name, "messages": SAID}
 BOOT = "authorization: Bearer boot"
 WATTS = 3600.0
 
@@ -128,7 +130,7 @@ async def test_ollama_s_own_stream_is_charged_by_its_last_line(access: Access) -
 async def test_who_leaves_pays_for_what_was_produced(engine: Engine, door: Door) -> None:
     engine.behaviour = stall_after(3)
     client = client_of(door, "boot")
-    stream = await client.chat.completions.create(**(ASK | {"stream": True}))  # type: ignore[call-overload]  # untyped
+    stream = await client.chat.completions.create(model=CHAT.name, messages=SAID, stream=True)
     for _ in range(3):
         await anext(stream)
     await stream.close()
@@ -165,7 +167,7 @@ async def test_a_token_sees_and_asks_its_models_only(door: Door, access: Access)
     assert [model.id async for model in client.models.list()] == [EMBED.name]
     assert (await client.embeddings.create(model=EMBED.name, input="hi")).usage.prompt_tokens == 3
     with pytest.raises(openai.NotFoundError, match="may not use it"):
-        await client.chat.completions.create(model=CHAT.name, messages=[{"role": "user", "content": "hi"}])
+        await client.chat.completions.create(model=CHAT.name, messages=SAID)
     with pytest.raises(openai.NotFoundError, match="not found"):
         await client.models.retrieve(CHAT.name)
     await client.close()
@@ -184,14 +186,14 @@ async def test_to_ollama_s_clients_what_is_not_allowed_is_not_there(door: Door, 
 
 async def test_limits_of_a_minute_are_told_before_and_after_they_are_reached(door: Door, access: Access) -> None:
     client = client_of(door, await token_with(access, requests_per_min=2, tokens_per_min=1000))
-    answered = await client.chat.completions.with_raw_response.create(**ASK)  # type: ignore[arg-type]  # untyped
+    answered = await client.chat.completions.with_raw_response.create(model=CHAT.name, messages=SAID)
     assert answered.headers["x-ratelimit-limit-requests"] == "2"
     assert answered.headers["x-ratelimit-remaining-requests"] == "1"
     assert answered.headers["x-ratelimit-limit-tokens"] == "1000"
-    await client.chat.completions.create(**ASK)  # type: ignore[arg-type]  # untyped
+    await client.chat.completions.create(model=CHAT.name, messages=SAID)
 
     with pytest.raises(openai.RateLimitError) as caught:
-        await client.chat.completions.create(**ASK)  # type: ignore[arg-type]  # untyped
+        await client.chat.completions.create(model=CHAT.name, messages=SAID)
     assert 1 <= int(caught.value.response.headers["retry-after"]) <= 31
     assert caught.value.response.headers["x-ratelimit-remaining-requests"] == "0"
     await client.close()
@@ -200,11 +202,11 @@ async def test_limits_of_a_minute_are_told_before_and_after_they_are_reached(doo
 async def test_a_used_up_budget_is_told_before_the_body_is_read(door: Door, access: Access) -> None:
     text = await token_with(access, tokens_per_day=10)
     client = client_of(door, text)
-    await client.chat.completions.create(**ASK)  # type: ignore[arg-type]  # untyped
+    await client.chat.completions.create(model=CHAT.name, messages=SAID)
     access.account(text.encode()).take(await last_use(door), SystemClock().now_ms(), SystemClock().monotonic_s())
 
     with pytest.raises(openai.RateLimitError) as caught:
-        await client.chat.completions.create(**ASK)  # type: ignore[arg-type]  # untyped
+        await client.chat.completions.create(model=CHAT.name, messages=SAID)
     body = caught.value.body
     assert isinstance(body, dict)
     assert (body["type"], body["code"]) == ("insufficient_quota", "insufficient_quota")
@@ -219,7 +221,7 @@ async def test_a_used_up_budget_is_told_before_the_body_is_read(door: Door, acce
 async def test_callers_who_come_together_overdraw_by_no_more_than_what_is_in_flight(door: Door, access: Access) -> None:
     client = client_of(door, await token_with(access, requests_per_min=5))
     tried = await asyncio.gather(
-        *(client.chat.completions.create(**ASK) for _ in range(20)),  # type: ignore[arg-type]  # untyped
+        *(client.chat.completions.create(model=CHAT.name, messages=SAID) for _ in range(20)),
         return_exceptions=True,
     )
     await client.close()

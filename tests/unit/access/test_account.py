@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import replace
 
 from muster.access.account import Account
 from muster.access.allowance import Allowance
@@ -13,7 +14,7 @@ DAY_MS = 86_400_000
 
 def account(**limits: int) -> Account:
     made = Account("t")
-    made.change(Allowance(**limits))
+    made.change(replace(Allowance(), **limits))
     return made
 
 
@@ -43,7 +44,8 @@ def test_requests_of_a_minute_come_back_steadily() -> None:
     limited.admit(NOON_MS, 30.0)
     left = limited.requests_left(30.0)
     assert left is not None
-    assert (left.limit, left.left, left.full_in_s) == (2, 0, pytest.approx(60.0))
+    assert (left.limit, left.left) == (2, 0)
+    assert left.full_in_s == pytest.approx(60.0)
 
 
 def test_tokens_are_taken_when_the_answer_has_ended_and_may_be_overdrawn_by_it() -> None:

@@ -157,6 +157,7 @@ async def test_a_stop_while_the_store_is_away_ends_all_the_same(one: Plane, usag
 async def test_counters_are_bounded(one: Plane) -> None:
     for number in range(1100):
         one.metering.take(use("anonymous", model=f"m{number}"))
+    await one.metering.sync()
 
     tokens, joules = one.metering.metrics()
     samples = {labels: value for _, labels, value in tokens.samples}

@@ -1,6 +1,6 @@
 from datetime import UTC, datetime
 
-from muster.domain.usage import By, Sum, Use, day_of, hour_of, month_of, next_day, next_month, sum_of, summed
+from muster.domain.usage import By, Sum, Use, day_of, hour_of, month_of, next_day, next_month, summed
 
 
 def ms(text: str) -> int:
@@ -20,6 +20,12 @@ def test_hours_days_and_months_are_those_of_utc() -> None:
 
 def use(token: str = "t", model: str = "m", energy_mwh: int | None = 5) -> Use:
     return Use(token=token, model=model, prompt_tokens=3, completion_tokens=4, worker_ms=100, energy_mwh=energy_mwh)
+
+
+def sum_of(one: Use, at_ms: int) -> Sum:
+    made = Sum(at_ms=hour_of(at_ms), token=one.token, model=one.model)
+    made.take(one)
+    return made
 
 
 def test_an_answer_becomes_a_sum_of_its_hour() -> None:

@@ -13,14 +13,12 @@ _TAIL_BYTES = 4096
 _HELD_BYTES_MAX = 16_384
 _BYTES_PER_TOKEN = 4  # of English text, roughly
 
-_COUNTS = re.compile(
-    rb'"(prompt_tokens|completion_tokens|input_tokens|output_tokens|prompt_eval_count|eval_count|prompt_n|cache_n|predicted_n)"'
-    rb"\s*:\s*(\d{1,12})"
-)
-# OpenAI's usage, Anthropic's and that of OpenAI's responses, Ollama's last line, llama.cpp's timings. The first counts.
-_PROMPT = (b"prompt_tokens", b"input_tokens", b"prompt_eval_count", b"prompt_n")
-_PROMPT_IN_ALL = frozenset(_PROMPT) - {b"prompt_n"}
-_COMPLETION = (b"completion_tokens", b"output_tokens", b"eval_count", b"predicted_n")
+_NUMBER = re.compile(rb"\s*:\s*(\d{1,12})")
+# OpenAI's usage, Anthropic's and that of OpenAI's responses, Ollama's last line. The first that is found counts.
+_PROMPT = (b'"prompt_tokens"', b'"input_tokens"', b'"prompt_eval_count"')
+_COMPLETION = (b'"completion_tokens"', b'"output_tokens"', b'"eval_count"')
+# llama.cpp's timings; what it had read of the prompt before is told apart.
+_PROMPT_NEW, _PROMPT_BEFORE, _PREDICTED = (b'"prompt_n"',), (b'"cache_n"',), (b'"predicted_n"',)
 
 
 class Counts(Struct, frozen=True):
@@ -67,26 +65,38 @@ class Counted:
 
     def read(self, *, question_bytes: int, stream: bool, embedding: bool) -> Counts:
         """Say what it came to, after the answer has ended or been left."""
-        data = b"".join(self._parts)
-        if not self._head:
-            self._see_head(data)
-        found = dict(_COUNTS.findall(self._head)) | dict(_COUNTS.findall(data))
-        prompt = _first(found, _PROMPT)
-        if prompt is not None and not found.keys() & _PROMPT_IN_ALL:
-            prompt += int(found.get(b"cache_n", 0))  # llama.cpp tells apart what it had read before
-        completion = 0 if embedding else _first(found, _COMPLETION)
+        parts = self._parts
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        prompt = self._told(data, _PROMPT)
+        completion = 0 if embedding else self._told(data, _COMPLETION)
         if prompt is not None and completion is not None:
             return Counts(prompt, completion, estimated=False)
+        if prompt is None and (timed := self._told(data, _PROMPT_NEW)) is not None:
+            prompt = timed + (self._told(data, _PROMPT_BEFORE) or 0)
         if completion is None:
-            if stream:
-                events = self._events + data.count(self._mark)
-                completion = max(0, events - data.count(b"[DONE]"))
-            else:
-                completion = (self._past_bytes + len(data)) // _BYTES_PER_TOKEN
-        return Counts(
-            max(1, question_bytes // _BYTES_PER_TOKEN) if prompt is None else prompt, completion, estimated=True
-        )
+            completion = self._told(data, _PREDICTED)
+        if prompt is not None and completion is not None:
+            return Counts(prompt, completion, estimated=False)
+        if prompt is None:
+            prompt = max(1, question_bytes // _BYTES_PER_TOKEN)
+        if completion is None:
+            completion = self._events_in(data) if stream else (self._past_bytes + len(data)) // _BYTES_PER_TOKEN
+        return Counts(prompt, completion, estimated=True)
+
+    def _told(self, data: bytes, names: tuple[bytes, ...]) -> int | None:
+        told = _last(data, names)
+        return _last(self._head, names) if told is None and self._head else told
+
+    def _events_in(self, data: bytes) -> int:
+        if not self._head:
+            self._see_head(data)
+        return max(0, self._events + data.count(self._mark) - data.count(b"[DONE]"))
 
 
-def _first(found: dict[bytes, bytes], names: tuple[bytes, ...]) -> int | None:
-    return next((int(found[name]) for name in names if name in found), None)
+def _last(data: bytes, names: tuple[bytes, ...]) -> int | None:
+    """Return the number that stands behind the last of the first of these names."""
+    for name in names:
+        at = data.rfind(name)
+        if at >= 0 and (number := _NUMBER.match(data, at + len(name))) is not None:
+            return int(number[1])
+    return None
