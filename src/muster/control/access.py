@@ -12,7 +12,7 @@ from muster.access.book import Caller, TokenBook
 from muster.access.roles import Right
 from muster.access.tokens import Token, Usage, Wanted, check_wanted, for_node, make
 from muster.clock import Clock, Rng
-from muster.errors import Conflict, Forbidden, MusterError, NotFound
+from muster.errors import Conflict, Forbidden, InvalidInput, MusterError, NotFound
 from muster.ports import Bus, TokenStore
 from muster.wire import Join, Joined
 
@@ -88,10 +88,13 @@ class Access:
         return self._book.account_of(token_id)
 
     def check_models(self, token_id: str | None, models: Sequence[str]) -> None:
-        """Raise ModelNotFound where a token names a model that it may not use."""
+        """Raise ModelNotFound where a job names what its token may not use, InvalidInput where it names no model."""
         account = self.account_of(token_id) if token_id else None
-        if account is not None:
-            account.allowance.check_allows(models)
+        if account is None or not account.allowance.models:
+            return
+        if not models:
+            raise InvalidInput("this token is for certain models only: name one of them as `model`", field="model")
+        account.allowance.check_allows(models)
 
     def names(self) -> dict[str, str]:
         """Return what the tokens are called, by id."""

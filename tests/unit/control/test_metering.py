@@ -234,4 +234,6 @@ async def test_a_job_with_a_model_that_its_token_may_not_use_is_refused(plane: P
     await job_of(plane, token.token_id, "small-1")
     with pytest.raises(ModelNotFound, match="may not use it"):
         await job_of(plane, token.token_id, "large")
+    with pytest.raises(InvalidInput, match="name one"):
+        await job_of(plane, token.token_id, "")
     await job_of(plane, None, "large")
