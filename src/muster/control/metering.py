@@ -100,7 +100,7 @@ class Metering:
         """Know what was used before the first request comes."""
         if self._task is None:
             await self._hear()
-            self._task = asyncio.create_task(ever(self.sync, "usage_written", _EVERY_S), name="usage")
+            self._task = asyncio.create_task(ever(self.sync, "metering", _EVERY_S), name="metering")
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -210,7 +210,9 @@ class Metering:
         hourly = By.HOUR in by
         unit_ms = _HOUR_MS if hourly else _DAY_MS
         begin = hour_of if hourly else day_of
-        until_ms = begin(self._clock.now_ms() if to_ms is None else to_ms - 1) + unit_ms
+        # Who asks may have a clock ahead of ours.
+        last_ms = max(self._clock.now_ms(), from_ms or 0) if to_ms is None else to_ms - 1
+        until_ms = begin(last_ms) + unit_ms
         since_ms = begin(until_ms - (_DAY_MS if hourly else 30 * _DAY_MS) if from_ms is None else from_ms)
         most = _HOURS_AT_ONCE_MAX if hourly else _DAYS_AT_ONCE_MAX
         if not 0 < until_ms - since_ms <= most * unit_ms:

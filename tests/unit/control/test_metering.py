@@ -194,6 +194,10 @@ async def test_a_time_that_makes_no_sense_is_refused(one: Plane, clock: ManualCl
             await one.metering.read(since_ms, until_ms, by)
 
 
+async def test_who_asks_from_tomorrow_on_is_told_nothing(one: Plane, clock: ManualClock) -> None:
+    assert await one.metering.read(clock.now_ms() + 10**9, None, []) == []
+
+
 # --- jobs -------------------------------------------------------------------------------------------------------------
 
 
