@@ -164,6 +164,13 @@ GATEWAY_FAILURES = _counter(
     "reason",
     series=f"{_WORKERS}, x reasons",
 )
+GATEWAY_QUARANTINED = _gauge(
+    "gateway_quarantined",
+    "1 for each worker that this gateway keeps from requests for a model; * for all of its models.",
+    "worker",
+    "model",
+    series=f"{_WORKERS} that fail",
+)
 GATEWAY_SENT = _counter("gateway_sent_bytes", "Bytes of answers sent to callers.")
 GATEWAY_FIRST_BYTE = _histogram(
     "gateway_first_byte",
@@ -237,7 +244,7 @@ AREAS: dict[str, tuple[Family, ...]] = {
     ),
     "The gateway": (
         *(GATEWAY_REQUESTS, GATEWAY_IN_FLIGHT, GATEWAY_FAILURES, GATEWAY_SENT, GATEWAY_FIRST_BYTE, GATEWAY_DURATION),
-        GATEWAY_INTER_TOKEN,
+        *(GATEWAY_INTER_TOKEN, GATEWAY_QUARANTINED),
     ),
     "The control plane": (
         *(INFO, HTTP_REQUESTS, HTTP_DURATION, STORE_UP, STORE_CALL, RECORDER_BACKLOG, EVENTS_DROPPED, EVENT_READERS),

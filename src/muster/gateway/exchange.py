@@ -5,13 +5,16 @@ caller is told in its own dialect. Every way out leads through `_close`, which g
 """
 
 import asyncio
+import contextlib
 from typing import Protocol
 
 from muster.domain.service import Dialect
 from muster.errors import ModelNotFound, MusterError, NoWorker, UpstreamFailed, UpstreamTimeout
 from muster.gateway import ollama, openai
 from muster.gateway.call import Call, with_model
+from muster.gateway.conduct import Watch
 from muster.gateway.delivery import Delivery
+from muster.gateway.ending import Ending, ending_of
 from muster.gateway.pins import pinned
 from muster.gateway.relay import Relay
 from muster.gateway.reply import JSON, NDJSON, Reply
@@ -29,11 +32,11 @@ from muster.placement.wish import Wish
 # Who can serve a caller of each dialect.
 SPOKEN_BY = {Dialect.OPENAI: openai.SPOKEN_BY, Dialect.OLLAMA: ollama.SPOKEN_BY}
 # The engine says that it cannot now, not that the request is wrong: another may.
-_TRY_ANOTHER = frozenset({429, 502, 503, 504})
-_TRY_LATER = frozenset({429, 503})
+_BUSY = 429
+_TRY_ANOTHER = frozenset({_BUSY, 502, 503, 504})
+_TRY_LATER = frozenset({_BUSY, 503})
 _FIRST_ERROR = 400
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
-_END_MARKS = (b"[DONE]", b'"done":true', b'"done": true')
 
 
 class Client(Protocol):
@@ -60,7 +63,8 @@ class Exchange:
     _head: AnswerHead | None = None
     _translation: Translation | None = None
     _engine_error: list[bytes] | None = None  # collected, to be told in the other dialect
-    _end_seen = True  # false: the answer ends with the connection, and its last line has not come
+    _ending: Ending | None = None  # of a stream whose last line is to say that it is whole
+    _watch: Watch | None = None
     _first_byte_s: float | None = None
     _quiet_since_s = 0.0
     _heard = False
@@ -94,8 +98,14 @@ class Exchange:
             self._attempt(candidate)
 
     def _reserved(self) -> Candidate:
-        call = self.call
-        return self._relay.router.reserve(call.model, call.capability, SPOKEN_BY[call.dialect], self._tried, self._pins)
+        """Avoid who is quarantined, but rather ask even those than nobody."""
+        call, router = self.call, self._relay.router
+        spoken_by = SPOKEN_BY[call.dialect]
+        avoided = self._relay.conduct.avoided(call.model)
+        if avoided and router.is_held_beside(call.model, self._tried | avoided):
+            with contextlib.suppress(MusterError):
+                return router.reserve(call.model, call.capability, spoken_by, self._tried | avoided, self._pins)
+        return router.reserve(call.model, call.capability, spoken_by, self._tried, self._pins)
 
     def _wake(self, error: MusterError) -> None:
         """Wait for a machine that is started for this model; `error` stands if there is none.
@@ -131,6 +141,8 @@ class Exchange:
         self._candidate = candidate
         self._worker = candidate.key
         self._attempts += 1
+        relay = self._relay
+        self._watch = relay.conduct.watch(candidate, call, self._attempt_s, relay.router.in_flight[candidate.key])
         try:
             endpoint = self._endpoint = self._relay.upstreams.endpoint(candidate.url)
             path, body = self._translated(candidate)
@@ -187,8 +199,9 @@ class Exchange:
             connection = await endpoint.connect()
         except (OSError, UnicodeError) as error:
             if not self._over and attempt == self._attempts:
-                why = "did not accept a connection in time" if isinstance(error, TimeoutError) else f"refused: {error}"
-                self._move_on(UpstreamFailed(f"{self._worker} {why}"), "connect")
+                late = isinstance(error, TimeoutError)
+                why = "did not accept a connection in time" if late else f"refused: {error}"
+                self._move_on(UpstreamFailed(f"{self._worker} {why}"), "connect_timeout" if late else "connect")
             return
         if self._over or attempt != self._attempts:
             endpoint.give_back(connection)
@@ -210,7 +223,7 @@ class Exchange:
             return None
 
     def _move_on(self, error: MusterError, reason: str) -> None:
-        self._relay.usage.upstream_failed(self._worker, reason)
+        self._note_failure(reason)
         if self._trail is not None:
             self._trail.attempt_ended(reason)
         candidate = self._another()
@@ -219,9 +232,14 @@ class Exchange:
         else:
             self._change_to(candidate)
 
+    def _note_failure(self, reason: str) -> None:
+        self._relay.usage.upstream_failed(self._worker, reason)
+        if self._watch is not None:
+            self._watch.failed(reason)
+
     def _change_to(self, candidate: Candidate) -> None:
         self._leave()
-        self._head = self._engine_error = None
+        self._head = self._engine_error = self._ending = None
         self._attempt_s = self._relay.clock.monotonic_s()
         self._attempt(candidate)
 
@@ -230,6 +248,9 @@ class Exchange:
         waking, self._waking = self._waking, None
         if waking is not None:
             waking.give_up()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.let_go()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.drop()
@@ -242,8 +263,8 @@ class Exchange:
     def answer_began(self, head: AnswerHead) -> None:
         self._head = head
         if head.status in _TRY_ANOTHER:
+            self._note_failure(f"status_{head.status}")
             candidate = self._another()
-            self._relay.usage.upstream_failed(self._worker, f"status_{head.status}")
             if self._trail is not None and candidate is not None:
                 self._trail.attempt_ended(f"status_{head.status}")
             if candidate is not None:
@@ -271,12 +292,14 @@ class Exchange:
             self._delivery.prepare(
                 head.status, head.fields.lines + lines, length=head.length, streamed=streamed, by_line=by_line
             )
-        if streamed and head.ends_with_connection:
-            self._end_seen = False
+        if by_line and head.status < _FIRST_ERROR:
+            self._ending = ending_of(self.call.path)
 
     def answer_continued(self, data: bytes) -> None:
         self._heard = True
         self._parts += 1
+        if self._watch is not None:
+            self._watch.heard(self._relay.clock.monotonic_s())
         if self._translation is not None:
             if self._engine_error is not None:
                 self._engine_error.append(data)
@@ -286,8 +309,8 @@ class Exchange:
             except MusterError as error:
                 self._broken(error, "answer")
                 return
-        elif not self._end_seen:
-            self._end_seen = any(mark in data for mark in _END_MARKS)
+        elif self._ending is not None:
+            self._ending.feed(data)
         delivery = self._delivery
         first = self._first_byte_s is None
         delivery.send(data)
@@ -299,15 +322,23 @@ class Exchange:
         if self._engine_error is not None:
             self._pass_on_error(b"".join([*self._engine_error, data]))
             return
+        now_s = self._relay.clock.monotonic_s()
+        if data and self._watch is not None:
+            self._watch.heard(now_s)
         try:
             if self._translation is not None:
                 data = self._translation.feed(data) + self._translation.finish()
-            elif not (self._end_seen or any(mark in data for mark in _END_MARKS)):
-                raise UpstreamFailed(f"{self._worker} closed the connection before its answer was complete")
+            elif self._ending is not None:
+                self._ending.feed(data)
+                if not self._ending.told:
+                    if self._first_byte_s is not None:
+                        self._delivery.send(data)
+                    raise UpstreamFailed(f"{self._worker} ended its answer before it was complete")
         except MusterError as error:
             self._broken(error, "answer")
             return
-        now_s = self._relay.clock.monotonic_s()
+        if self._watch is not None and self._head is not None:
+            self._watch.ended(self._head.status)
         if self._first_byte_s is None:
             self._first_byte_s = now_s - self._started_s
         self._delivery.end(data)
@@ -322,13 +353,15 @@ class Exchange:
 
     def _broken(self, error: MusterError, reason: str) -> None:
         if self._first_byte_s is not None:
-            self._relay.usage.upstream_failed(self._worker, reason)
+            self._note_failure(reason)
             self.fail(error)
         else:
             self._move_on(error, reason)
 
     def _pass_on_error(self, body: bytes) -> None:
         status = 502 if self._head is None else self._head.status
+        if self._watch is not None:
+            self._watch.ended(status)
         if self._delivery.began:
             self.fail(UpstreamFailed(error_text(body)))
             return
@@ -350,6 +383,8 @@ class Exchange:
     def resume(self) -> None:
         self._paused = False
         self._heard = True  # the silence was ours
+        if self._watch is not None:
+            self._watch.excuse(self._relay.clock.monotonic_s())
         if self._upstream is not None:
             self._upstream.resume()
 
@@ -361,23 +396,31 @@ class Exchange:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def check(self, now_s: float) -> None:
-        limits = self._relay.limits
         if self._waking is not None:
             self._waking.check(now_s)
-        elif self._first_byte_s is None:
-            if now_s - self._attempt_s > limits.first_byte_timeout_s:
-                text = f"{self._worker} did not begin to answer within {limits.first_byte_timeout_s:g} s"
-                self._move_on(UpstreamTimeout(text), "first_byte_timeout")
-        elif self._heard:
+        elif self._watch is not None:
+            self._check(self._watch, now_s)
+
+    def _check(self, watch: Watch, now_s: float) -> None:
+        """Give up on a worker that is silent for longer than it ever is, and on a caller who does not read."""
+        if self._heard:
             self._heard = False
             self._quiet_since_s = now_s
-        elif now_s - self._quiet_since_s > limits.idle_timeout_s:
-            if self._paused:  # the caller does not read
+            watch.alive(now_s)
+        elif self._first_byte_s is not None:
+            patience_s = self._relay.limits.idle_timeout_s if self._paused else watch.silence_s
+            if now_s - self._quiet_since_s <= patience_s:
+                return
+            if self._paused:
                 self.client.transport.abort()
                 self.client_gone()
             else:
-                text = f"{self._worker} fell silent for {limits.idle_timeout_s:g} s in the middle of its answer"
+                text = f"{self._worker} fell silent for {patience_s:.3g} s in the middle of its answer"
                 self._broken(UpstreamTimeout(text), "idle_timeout")
+            return
+        if self._first_byte_s is None and watch.is_late(now_s, self._attempt_s):
+            text = f"{self._worker} did not begin to answer within {watch.first_byte_s:.3g} s"
+            self._move_on(UpstreamTimeout(text), "first_byte_timeout")
 
     def fail(self, error: MusterError) -> None:
         if self._over:

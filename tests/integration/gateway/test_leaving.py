@@ -112,6 +112,7 @@ async def test_a_caller_that_reads_slowly_slows_the_engine_down():
             asked.chunk(b"x" * MEGABYTE + b"\n")
             sent += 1
             await asked.written()
+        asked.event("[DONE]")
         asked.last_chunk()
 
     async with Engine(flood) as engine, opened(FleetTwin(worker(engine.url))) as door:
