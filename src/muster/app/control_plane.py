@@ -142,7 +142,7 @@ class ControlPlane:
         ingest = Ingests(fleet, commands, recorder, self._clock, logs.desk.take, announce)
         access = self._access(store)
         cloud = self._cloud(store, fleet, recorder, leader, lambda: gateway.stats().in_flight_by_worker)
-        gateway = self._gateway(fleet, access, cloud, logs)
+        gateway = self._gateway(fleet, recorder, access, cloud, logs)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = self._hub(store, fleet, scenery)
         telemetry = self._telemetry(fleet, ingest(HIVE_LINK))
@@ -474,7 +474,9 @@ class ControlPlane:
         """How often nodes are to report that do not say it themselves."""
         return self._settings.node_timeout_s / self._settings.late_intervals
 
-    def _gateway(self, fleet: FleetView, access: Access, cloud: Cloud | None, logs: PlaneLogs) -> Gateway:
+    def _gateway(
+        self, fleet: FleetView, recorder: Recorder, access: Access, cloud: Cloud | None, logs: PlaneLogs
+    ) -> Gateway:
         settings = self._settings
         served = fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses())
         limits = GatewayLimits(
@@ -484,6 +486,10 @@ class ControlPlane:
             first_byte_timeout_s=settings.first_byte_timeout_s,
             idle_timeout_s=settings.idle_timeout_s,
             attempts_max=settings.gateway_attempts_max,
+            patience_factor=settings.patience_factor,
+            first_byte_floor_s=settings.first_byte_floor_s,
+            idle_floor_s=settings.idle_floor_s,
+            quarantine_max_s=settings.quarantine_max_s,
         )
         return Gateway(
             served,
@@ -493,6 +499,7 @@ class ControlPlane:
             strategy=Strategy(settings.strategy),
             limits=limits,
             on_finished=partial(_all_hear, (logs.note_answer, *([cloud.answered] if cloud else []))),
+            on_conduct=lambda change: recorder.emit([change.event(self._clock.now_ms())]),
             waker=cloud.waker if cloud else None,
             tracer=self._tracer,
         )

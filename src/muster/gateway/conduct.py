@@ -13,6 +13,7 @@ from muster.placement.candidate import Candidate
 _FIRST_SERVER_ERROR = 500
 _BUSY_OR_GONE = frozenset({502, 503, 504})
 _SILENT = frozenset({"first_byte_timeout", "idle_timeout"})
+_BUSY = "status_429"  # it says that it has enough to do
 _SIGNS_MAX = 4096
 
 
@@ -125,6 +126,9 @@ class Watch:
         if self._over:
             return
         self._over = True
+        if reason == _BUSY:
+            self._conduct.quarantine.let_go(self._key, self._began_s)
+            return
         if reason in _SILENT:
             self._conduct.patience.gave_up(self._key)
         clock = self._conduct.clock

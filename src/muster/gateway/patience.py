@@ -109,9 +109,6 @@ class Patience:
     def gave_up(self, key: Key) -> None:
         self._of(key).given_up += 1
 
-    def forget(self, key: Key) -> None:
-        self._known.pop(key, None)
-
     def view(self) -> list[Waits]:
         """Show those heard of last, for an everyday request."""
         return [

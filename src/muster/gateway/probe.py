@@ -17,6 +17,7 @@ from muster.ports import FleetView
 
 _AT_ONCE = 8
 _TOKENS = 8  # a worker that falls silent after the first few shall not pass
+_PIECES_ENOUGH = 4 * _TOKENS  # of an engine that does not heed how many are wanted
 _FIRST_SERVER_ERROR = 500
 _encode = msgspec.json.Encoder().encode
 
@@ -58,6 +59,7 @@ class Trial:
         self._body = body
         self._due_s = now_s + prober.relay.limits.probe_timeout_s
         self._ending: Ending | None = ending_of(path)
+        self._pieces = 0
         self._upstream: UpstreamConnection | None = None
 
     def start(self, url: str) -> None:
@@ -98,12 +100,16 @@ class Trial:
             self._ending = None
 
     def answer_continued(self, data: bytes) -> None:
+        self._pieces += 1
         if self._ending is not None:
             self._ending.feed(data)
+            if self._pieces > _PIECES_ENOUGH:
+                self._over(None)
 
     def answer_ended(self, data: bytes) -> None:
         self._upstream = None
-        self.answer_continued(data)
+        if self._ending is not None:
+            self._ending.feed(data)
         self._over(None if self._ending is None or self._ending.told else "answer")
 
     def answer_lost(self, reason: str) -> None:

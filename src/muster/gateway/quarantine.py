@@ -12,6 +12,7 @@ from enum import IntEnum, StrEnum
 
 from msgspec import Struct
 
+from muster.domain.event import Event
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.patience import Key
 
@@ -61,6 +62,13 @@ class Change(Struct, frozen=True, kw_only=True):
     model: str | None
     reason: str | None
     for_s: float = 0.0
+
+    def event(self, at_ms: int) -> Event:
+        data = {} if self.model is None else {"model": self.model}
+        if self.reason is None:
+            return Event(kind="worker_trusted_again", key=self.worker, at_ms=at_ms, data=data)
+        about = {"reason": self.reason, "for_s": self.for_s}
+        return Event(kind="worker_quarantined", key=self.worker, at_ms=at_ms, data=data | about)
 
 
 class _Case:

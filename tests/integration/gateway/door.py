@@ -3,7 +3,7 @@
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from muster.domain.trace import Tracer
 from muster.errors import Unauthorized
 from muster.gateway import Finished, Front, Gateway, GatewayLimits
 from muster.gateway.gateway import Authenticate
+from muster.gateway.quarantine import Change
 from muster.placement.scores import Strategy
 from muster.ports import Waker
 from muster.system import SystemClock
@@ -108,6 +109,7 @@ async def opened(
     authenticate: Authenticate = lambda _shown, _right: None,
     app: Any = web,
     tls: ssl.SSLContext | None = None,
+    on_conduct: Callable[[Change], None] | None = None,
     waker: Waker | None = None,
     tracer: Tracer | None = None,
 ) -> AsyncIterator[Door]:
@@ -120,6 +122,7 @@ async def opened(
         strategy=strategy,
         limits=limits,
         on_finished=finished.append,
+        on_conduct=on_conduct,
         waker=waker,
         tracer=tracer,
     )
