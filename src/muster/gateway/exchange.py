@@ -345,6 +345,9 @@ class Exchange:
         self._close(self._delivery.status, now_s=now_s)
 
     def answer_lost(self, reason: str) -> None:
+        if self._ending is not None and self._ending.told:
+            self.answer_ended(b"")  # all that was to be said has been
+            return
         upstream, self._upstream = self._upstream, None
         if self._head is None and upstream is not None and upstream.used and self._endpoint is not None:
             self._connect(self._endpoint)  # it had died while it was idle, which says nothing about the worker

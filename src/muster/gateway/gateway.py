@@ -210,6 +210,10 @@ class Gateway:
     def in_flight(self) -> int:
         return len(self._relay.active)
 
+    @property
+    def upstream_connections(self) -> int:
+        return self._upstreams.connections
+
     def sweep(self) -> None:
         now_s = self.clock.monotonic_s()
         self._relay.sweep(now_s)
