@@ -82,6 +82,11 @@ class Watch:
         self.silence_s = patience.silence_s(self._key)
         conduct.quarantine.began(self._key)
 
+    @property
+    def patience_s(self) -> float:
+        """How long the worker may be silent now, when its caller has been answered in part."""
+        return self.first_byte_s if self._heard_s is None else self.silence_s
+
     def heard(self, now_s: float) -> None:
         """Note that a piece of the answer has come."""
         if self._heard_s is None:

@@ -13,6 +13,7 @@ from muster.errors import ModelNotFound, MusterError, NoWorker, UpstreamFailed, 
 from muster.gateway import ollama, openai
 from muster.gateway.call import Call, with_model
 from muster.gateway.conduct import Watch
+from muster.gateway.continuation import CONNECTORS, Beginning, Continuation, Spliced, continuation, for_engine
 from muster.gateway.delivery import Delivery
 from muster.gateway.ending import Ending, ending_of
 from muster.gateway.pins import pinned
@@ -65,6 +66,8 @@ class Exchange:
     _engine_error: list[bytes] | None = None  # collected, to be told in the other dialect
     _ending: Ending | None = None  # of a stream whose last line is to say that it is whole
     _watch: Watch | None = None
+    _continuation: Continuation | None = None  # of a stream that could be gone on with elsewhere
+    _beginning: Beginning | None = None  # what an earlier worker has said of this answer
     _first_byte_s: float | None = None
     _quiet_since_s = 0.0
     _heard = False
@@ -155,6 +158,9 @@ class Exchange:
         if not path:
             self._reply(Reply(body=body, content_type=NDJSON if call.stream else JSON))
             return
+        if self._beginning is not None:
+            self._translation = Spliced(call, self._beginning, self._worker, self._translation)
+            body = for_engine(path, body, candidate.connector)
         headers = self._request.headers
         if self._trail is not None:
             headers = self._trail.attempt(self._worker, self._attempts)
@@ -217,10 +223,14 @@ class Exchange:
         self._tried |= {self._worker}
         if self._attempts >= self._relay.limits.attempts_max:
             return None
-        try:
-            return self._reserved()
-        except MusterError:  # why nobody else can be asked matters less than why this one failed
-            return None
+        with contextlib.suppress(MusterError):  # why nobody else can be asked matters less than why this one failed
+            while True:
+                candidate = self._reserved()
+                if self._first_byte_s is None or candidate.connector in CONNECTORS:
+                    return candidate
+                self._relay.router.release(candidate)
+                self._tried |= {candidate.key}
+        return None
 
     def _move_on(self, error: MusterError, reason: str) -> None:
         self._note_failure(reason)
@@ -262,21 +272,12 @@ class Exchange:
 
     def answer_began(self, head: AnswerHead) -> None:
         self._head = head
-        if head.status in _TRY_ANOTHER:
-            self._note_failure(f"status_{head.status}")
-            candidate = self._another()
-            if self._trail is not None and candidate is not None:
-                self._trail.attempt_ended(f"status_{head.status}")
-            if candidate is not None:
-                self._change_to(candidate)
-                return
+        if head.status in _TRY_ANOTHER and self._turned_away(head.status):
+            return
         if head.status >= _FIRST_ERROR and (self._translation is not None or self._delivery.began):
             self._engine_error = []
             return
-        lines = b"x-muster-worker: %b\r\nx-correlation-id: %b\r\n" % (
-            self._worker.encode(),
-            self._request.correlation_id,
-        )
+        lines = self._own_lines(head)
         if self._translation is not None:
             lines += b"content-type: %b\r\n" % self._translation.content_type
             if not self._delivery.began:
@@ -294,6 +295,29 @@ class Exchange:
             )
         if by_line and head.status < _FIRST_ERROR:
             self._ending = ending_of(self.call.path)
+
+    def _turned_away(self, status: int) -> bool:
+        """Ask another worker, if there is one, as this one says that it cannot now."""
+        self._note_failure(f"status_{status}")
+        candidate = self._another()
+        if candidate is None:
+            return False
+        if self._trail is not None:
+            self._trail.attempt_ended(f"status_{status}")
+        self._change_to(candidate)
+        return True
+
+    def _own_lines(self, head: AnswerHead) -> bytes:
+        """Return the header lines that are ours, and find out whether this answer could be gone on with."""
+        lines = b"x-muster-worker: %b\r\nx-correlation-id: %b\r\n" % (
+            self._worker.encode(),
+            self._request.correlation_id,
+        )
+        if self.call.stream and self._beginning is None and head.status < _FIRST_ERROR and not head.fields.encoded:
+            self._continuation = continuation(self.call, self._request.headers)
+            if self._continuation is not None:
+                lines += b"x-muster-continuable: yes\r\n"
+        return lines
 
     def answer_continued(self, data: bytes) -> None:
         self._heard = True
@@ -313,9 +337,14 @@ class Exchange:
             self._ending.feed(data)
         delivery = self._delivery
         first = self._first_byte_s is None
-        delivery.send(data)
+        self._pass_on(data)
         if first and delivery.began:
             self._note_first_byte()
+
+    def _pass_on(self, data: bytes) -> None:
+        self._delivery.send(data)
+        if self._continuation is not None:
+            self._continuation.note(data)
 
     def answer_ended(self, data: bytes) -> None:
         self._upstream = None
@@ -332,7 +361,7 @@ class Exchange:
                 self._ending.feed(data)
                 if not self._ending.told:
                     if self._first_byte_s is not None:
-                        self._delivery.send(data)
+                        self._pass_on(data)
                     raise UpstreamFailed(f"{self._worker} ended its answer before it was complete")
         except MusterError as error:
             self._broken(error, "answer")
@@ -355,11 +384,31 @@ class Exchange:
             self._broken(UpstreamFailed(f"{self._worker} {reason}"), "lost")
 
     def _broken(self, error: MusterError, reason: str) -> None:
-        if self._first_byte_s is not None:
-            self._note_failure(reason)
-            self.fail(error)
-        else:
+        if self._first_byte_s is None:
             self._move_on(error, reason)
+            return
+        self._note_failure(reason)
+        if self._trail is not None:
+            self._trail.attempt_ended(reason)
+        if not self._go_on_elsewhere():
+            self.fail(error)
+
+    def _go_on_elsewhere(self) -> bool:
+        """Have another worker go on with the answer, if the request allows it and there is one."""
+        beginning = None if self._continuation is None else self._continuation.begin()
+        if self._continuation is None or beginning is None:
+            return False
+        body = self._continuation.body(beginning)
+        candidate = None if body is None else self._another()
+        if body is None or candidate is None:
+            return False
+        self._beginning = beginning
+        self.call.body = body
+        self._delivery.go_on(by_line=False)
+        self._quiet_since_s = self._relay.clock.monotonic_s()
+        self._relay.continued += 1
+        self._change_to(candidate)
+        return True
 
     def _pass_on_error(self, body: bytes) -> None:
         status = 502 if self._head is None else self._head.status
@@ -411,7 +460,7 @@ class Exchange:
             self._quiet_since_s = now_s
             watch.alive(now_s)
         elif self._first_byte_s is not None:
-            patience_s = self._relay.limits.idle_timeout_s if self._paused else watch.silence_s
+            patience_s = self._relay.limits.idle_timeout_s if self._paused else watch.patience_s
             if now_s - self._quiet_since_s <= patience_s:
                 return
             if self._paused:

@@ -242,6 +242,7 @@ class Gateway:
 
     def metrics(self) -> Iterator[Metric]:
         yield from self._usage.metrics(self._router.in_flight)
+        yield m.GATEWAY_CONTINUED.single(self._relay.continued)
         quarantined = self._conduct.quarantine.view(self.clock.monotonic_s())
         yield m.GATEWAY_QUARANTINED.of({(case.worker, case.model or "*"): 1 for case in quarantined})
 

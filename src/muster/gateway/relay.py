@@ -47,6 +47,7 @@ class Relay:
         self.wakings = wakings
         self.conduct = conduct
         self.tracer = tracer
+        self.continued = 0  # answers that another worker went on with
         self.active: set[Running] = set()
         self._connecting: set[asyncio.Task[None]] = set()
 

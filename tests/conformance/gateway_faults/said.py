@@ -17,8 +17,8 @@ class Said(Struct):
     error: str | None
 
 
-def question(path: str) -> bytes:
-    return post(path, chat(stream=True, prompt="Tell."))
+def question(path: str, *headers: str) -> bytes:
+    return post(path, chat(stream=True, prompt="Tell."), *headers)
 
 
 def said(answer: Answer) -> Said:

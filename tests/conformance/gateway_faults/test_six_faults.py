@@ -1,7 +1,7 @@
 """Two workers, one of which fails where it counts while its health check is fine; in both dialects.
 
 A 503, a reset and a hang before the answer begins are hidden. A cut and a stall within it end with an error in the
-caller's dialect, within the deadline. The worker is then kept from requests. Who leaves frees the engine and the slot.
+caller's dialect, within the deadline, where nobody else may go on with it (test_continued.py has those). The worker is then kept from requests. Who leaves frees the engine and the slot.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ ENGINES = pytest.mark.parametrize("dialects", [OPENAI_ONLY, BOTH], ids=["engine 
 
 async def asked(door: Door, path: str) -> Answer:
     async with await door.wire() as wire:
-        wire.send(question(path))
+        wire.send(question(path, "x-muster-continue: no"))
         return await wire.answer()
 
 

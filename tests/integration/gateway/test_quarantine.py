@@ -38,9 +38,9 @@ FAULTS = pytest.mark.parametrize(
 )
 
 
-async def asked(door: Door, path: str = "/v1/chat/completions", **more: object) -> Answer:
+async def asked(door: Door, path: str = "/v1/chat/completions", content: dict[str, object] | None = None) -> Answer:
     async with await door.wire() as wire:
-        wire.send(post(path, chat(stream=True, **more)))
+        wire.send(post(path, content or chat(stream=True)))
         return await wire.answer()
 
 
@@ -79,7 +79,7 @@ async def test_who_fails_again_and_again_gets_no_requests_any_more(path: str, fa
             decision = door.gateway.decide(Wish(model="smollm2-135m"))
             assert decision.ranked == ("b/llama",)
             assert [entry.filter for entry in decision.rejections] == ["quarantined"]
-            written = {family.family.name: family.samples for family in door.gateway.metrics()}
+            written = {family.family.name: list(family.samples) for family in door.gateway.metrics()}
             assert len(written["muster_gateway_quarantined"]) == 1
 
 

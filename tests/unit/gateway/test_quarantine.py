@@ -62,9 +62,10 @@ def ward() -> Ward:
     ],
 )
 def test_a_worker_is_put_out_by_its_last_failure_and_not_before(ward: Ward, bad: list[Gravity]):
-    ward.fail(*bad[:-1])
-    assert not ward.out
-    ward.fail(bad[-1])
+    *before, last = bad
+    ward.fail(*before)
+    assert ward.changes == []
+    ward.fail(last)
     assert ward.out
     assert ward.quarantine.avoided("other") == frozenset(), "for this model only"
     assert ward.changes == [Change(worker="a/llama", model="m", reason="lost", for_s=2.0)]
