@@ -1,7 +1,8 @@
 """Two workers, one of which fails where it counts while its health check is fine; in both dialects.
 
 A 503, a reset and a hang before the answer begins are hidden. A cut and a stall within it end with an error in the
-caller's dialect, within the deadline, where nobody else may go on with it (test_continued.py has those). The worker is then kept from requests. Who leaves frees the engine and the slot.
+caller's dialect, within the deadline, where nobody else may go on with it (test_continued.py has those). The worker
+is then kept from requests. Who leaves frees the engine and the slot.
 """
 
 import asyncio
