@@ -45,7 +45,7 @@ def lines_of(asked: Asked) -> list[bytes]:
         return [json.dumps(piece).encode() + b"\n" for piece in (*pieces, end)]
     name = f"id-{len(begun)}"
     plain = asked.path == OPENAI_COMPLETION
-    said_by = [{"text": token} if plain else {"delta": {"content": token}} for token in rest]
+    said_by: list[dict[str, Any]] = [{"text": token} if plain else {"delta": {"content": token}} for token in rest]
     if not plain:
         said_by.insert(0, {"delta": {"role": "assistant", "content": None}})
     said_by.append({"text": "", "finish_reason": "stop"} if plain else {"delta": {}, "finish_reason": "stop"})
