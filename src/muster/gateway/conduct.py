@@ -58,8 +58,6 @@ class Watch:
         "_size",
         "_streams",
         "crowded",
-        "first_byte_s",
-        "silence_s",
     )
 
     def __init__(self, conduct: Conduct, candidate: Candidate, call: Call, now_s: float) -> None:
@@ -77,15 +75,18 @@ class Watch:
         self._longest_s = 0.0
         self._over = False
         self.crowded = False
-        patience = conduct.patience
-        self.first_byte_s = patience.first_byte_s(self._key, self._size) if self._learns else patience.most_s
-        self.silence_s = patience.silence_s(self._key)
         conduct.quarantine.began(self._key)
+
+    @property
+    def first_byte_s(self) -> float:
+        """How long the answer's first byte may take; looked for only when somebody wonders, which is seldom."""
+        patience = self._conduct.patience
+        return patience.first_byte_s(self._key, self._size) if self._learns else patience.most_s
 
     @property
     def patience_s(self) -> float:
         """How long the worker may be silent now, when its caller has been answered in part."""
-        return self.first_byte_s if self._heard_s is None else self.silence_s
+        return self.first_byte_s if self._heard_s is None else self._conduct.patience.silence_s(self._key)
 
     def heard(self, now_s: float) -> None:
         """Note that a piece of the answer has come."""

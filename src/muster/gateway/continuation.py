@@ -8,7 +8,7 @@ nothing is gone on with.
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from muster.domain.service import Dialect
 from muster.errors import UpstreamFailed
@@ -32,6 +32,14 @@ _FORBIDDEN = frozenset(
 _NOTHING = (b"null", b"false", b"[]", b"0", b'""')
 _BOUNDS = ("max_tokens", "max_completion_tokens", "n_predict")
 
+
+class _Message(Struct):
+    content: Raw
+    role: str = ""
+    images: list[Raw] | None = None
+
+
+_talk = msgspec.json.Decoder(list[_Message])
 _members = msgspec.json.Decoder(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
 
@@ -47,7 +55,7 @@ def continuation(call: Call, headers: dict[bytes, bytes]) -> "Continuation | Non
         return None
     match call.path:
         case openai.CHAT | ollama.CHAT:
-            fits = _is_plain_talk(msgspec.json.decode(asked["messages"]))
+            fits = _is_plain_talk(asked["messages"])
         case openai.COMPLETIONS:
             fits = bytes(asked["prompt"]).startswith(b'"')
         case ollama.GENERATE:
@@ -57,14 +65,13 @@ def continuation(call: Call, headers: dict[bytes, bytes]) -> "Continuation | Non
     return Continuation(call, asked) if fits else None
 
 
-def _is_plain_talk(messages: Any) -> bool:
-    return (
-        all(
-            isinstance(message, dict) and isinstance(message.get("content"), str) and not message.get("images")
-            for message in messages
-        )
-        and messages[-1].get("role") != "assistant"
-    )
+def _is_plain_talk(messages: Raw) -> bool:
+    try:
+        talk = _talk.decode(messages)
+    except msgspec.ValidationError:
+        return False
+    texts = all(memoryview(said.content)[:1] == b'"' and not said.images for said in talk)
+    return texts and talk[-1].role != "assistant"
 
 
 class Continuation:
