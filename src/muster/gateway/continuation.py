@@ -70,7 +70,7 @@ def _is_plain_talk(messages: Raw) -> bool:
         talk = _talk.decode(messages)
     except msgspec.ValidationError:
         return False
-    texts = all(memoryview(said.content)[:1] == b'"' and not said.images for said in talk)
+    texts = all(bytes(memoryview(said.content)[:1]) == b'"' and not said.images for said in talk)
     return texts and talk[-1].role != "assistant"
 
 
