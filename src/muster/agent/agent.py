@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from muster.agent.board import ServiceBoard
 from muster.agent.commands import Action, CommandDesk
 from muster.agent.config import AgentConfig, BasicMachine
 from muster.agent.gpus.gpus import Gpus, SimulatedGpus
+from muster.agent.gpus.turns import GpuTurns
 from muster.agent.identity import describe, local_address
 from muster.agent.jobs.cache import clean
 from muster.agent.jobs.crew import Crew
 from muster.agent.outbox import Outbox
+from muster.agent.owner.rules import OwnerRules
+from muster.agent.owner.yielding import Hands, OwnerFirst
 from muster.agent.profiles import basic_machine
 from muster.agent.programs import AllowedPrograms
 from muster.agent.report.heartbeat import Pulse
@@ -28,10 +32,13 @@ from muster.agent.services.actions import ServiceActions
 from muster.agent.services.attach import Attachments, Discovery, Identify
 from muster.agent.services.cgroups import find_cgroups
 from muster.agent.services.launch import HealthCheck, Provisions
+from muster.agent.services.residency import Residency
 from muster.agent.services.supervisor import Supervisor
 from muster.agent.startup import InOrder, StartupFailed, Step, run_steps
 from muster.agent.surroundings import Surroundings
 from muster.clock import Clock, Rng
+from muster.domain.gpu import Gpu
+from muster.domain.job import ClaimedJob, Progress
 from muster.domain.node import Phase
 from muster.domain.service import Service
 from muster.domain.trace import Tracer
@@ -115,8 +122,16 @@ class Agent:
             self._outbox.add,
             self._board.services,
         )
+        self._turns = GpuTurns(config.share_gpu, self._board.services, clock, self._outbox)
         self._crew = Crew(
-            config, jobs, self._gpus, devices.host, self._state.facts.cpu_cores or 0, self._around, self._crew_changed
+            config,
+            jobs,
+            self._gpus,
+            devices.host,
+            self._state.facts.cpu_cores or 0,
+            self._around,
+            self._crew_changed,
+            self._take_turn,
         )
         self._profile = self._startup_of(config.profile) if config.profile else None
         self._told_phase: Phase | None = None
@@ -124,9 +139,21 @@ class Agent:
         self._supervisor: Supervisor | None = None
         interval_s = config.heartbeat_interval_s
         self._logs = LogClerk(LogShelf(data_dir / "logs", clock), nodes.tell_logs, clock, sender=config.node_id)
+        self._services = ServiceActions(
+            self._board, backends.connectors, backends.fetch_model, lambda: self._supervisor
+        )
+        self._residency = self._models_of(config)
+        self._owner = self._owner_of(config.owner) if config.owner else None
         self._desk = self._command_desk(rng)
         self._sampler = Sampler(
-            self._state, self._boot_id, interval_s, devices.host, self._gpus, self._board, self._crew
+            self._state,
+            self._boot_id,
+            interval_s,
+            devices.host,
+            self._gpus,
+            self._board,
+            self._crew,
+            self._residency.marked,
         )
         self._pulse = self._pulse_over(nodes)
         self._attachments = Attachments(config.attach, self._around)
@@ -222,6 +249,40 @@ class Agent:
             Step(name="start_workers", run=self._start_workers, required=True),
             Step(name="attach_services", run=self._attach_services, phase=Phase.CONFIGURING),
         ]
+
+    def _models_of(self, config: AgentConfig) -> Residency:
+        return Residency(
+            config.model_policy,
+            self._board,
+            self._around.connectors,
+            self._services,
+            lambda: self._supervisor,
+            self._turns,
+            self._outbox,
+            self._clock,
+            self._data_dir,
+            look_every_s=config.look_every_s,
+        )
+
+    def _owner_of(self, rules: OwnerRules) -> OwnerFirst:
+        async def read_gpus() -> tuple[Gpu, ...]:
+            return (await self._gpus.read(rules.look_every_s)).gpus
+
+        hands = Hands(
+            hold=lambda held: self._crew.hold("yielding", held=held),
+            running=lambda: sum(len(worker.current_jobs) for worker in self._crew.records()),
+            give_back=self._crew.give_back,
+            leave=self._residency.pause,
+            come_back=self._residency.resume,
+        )
+        return OwnerFirst(rules, read_gpus, hands, self._outbox, self._clock)
+
+    def _take_turn(
+        self, service: Service | None, job: ClaimedJob, report: ReportProgress
+    ) -> AbstractAsyncContextManager[None]:
+        if service is None:
+            return nullcontext()
+        return self._turns.take(service, f"runs job {job.spec.job_id}", lambda why: report(Progress(message=why)))
 
     def _pulse_over(self, link: NodeLink) -> Pulse:
         return Pulse(
@@ -331,6 +392,9 @@ class Agent:
 
     async def _attach_services(self) -> dict[str, Any]:
         await self._run(self._attachments)
+        await self._run(self._residency)
+        if self._owner is not None:
+            await self._run(self._owner)
         if self._config.discover:
             backends, config = self._backends, self._config
             every_s = config.discover_every_s
@@ -373,7 +437,12 @@ class Agent:
     async def _sample(self) -> Heartbeat:
         if not self._keeper.missing:
             self._state.problems.pop("fetch_models", None)  # what was missing has been fetched since
-        return await self._sampler.sample(await self._keeper.report(), draining=self._draining)
+        self._state.facts = replace(self._state.facts, models=self._residency.policy)
+        return await self._sampler.sample(
+            await self._keeper.report(),
+            draining=self._draining,
+            yielding_to=None if self._owner is None else self._owner.to,
+        )
 
     def _hear(self, reply: HeartbeatReply) -> None:
         if reply.superseded and not self._superseded:
@@ -402,8 +471,7 @@ class Agent:
         )
 
     def _commands(self) -> dict[str, Action]:
-        backends, around = self._backends, self._around
-        services = ServiceActions(around.board, around.connectors, backends.fetch_model, lambda: self._supervisor)
+        services, models = self._services, self._residency
         artifacts = ArtifactActions(self._keeper, services)
         return {
             "status": self._status,
@@ -415,7 +483,10 @@ class Agent:
             "stop_service": services.stop,
             "pull_model": artifacts.pull_model,
             "remove_model": artifacts.remove_model,
-            "unload_model": services.unload_model,
+            "load_model": models.load,
+            "unload_model": models.unload,
+            "pin_model": models.pin,
+            "unpin_model": models.unpin,
             "logs": services.logs,
             "exec": AllowedPrograms(self._config.commands, self._data_dir).run,
         }

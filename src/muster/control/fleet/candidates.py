@@ -29,6 +29,7 @@ def candidates_of(node: Node, *, late: bool) -> tuple[Candidate, ...]:
             health=node.health,
             connected=node.connected,
             late=late,
+            on_demand=service.on_demand,
             draining=node.draining or service.draining or service.name in node.drained_services,
             pool=node.facts.pool,
             labels=node.facts.labels,
