@@ -122,7 +122,8 @@ class Agent:
             self._outbox.add,
             self._board.services,
         )
-        self._turns = GpuTurns(config.share_gpu, self._board.services, clock, self._outbox)
+        shared = config.model_policy.share_gpu if config.model_policy else ()
+        self._turns = GpuTurns(shared, self._board.services, clock, self._outbox)
         self._crew = Crew(
             config,
             jobs,
@@ -133,6 +134,7 @@ class Agent:
             self._crew_changed,
             self._take_turn,
         )
+        self._owner: OwnerFirst | None = None
         self._profile = self._startup_of(config.profile) if config.profile else None
         self._told_phase: Phase | None = None
         self._keeper = Keeper(config, backends.artifacts, backends.fetch_model, nodes, self._around, self._start_late)
@@ -214,6 +216,8 @@ class Agent:
         self._stop_asked.set()
 
     def _crew_changed(self) -> None:
+        if self._owner is not None:
+            self._owner.work_changed()
         if self._profile is not None:
             self._profile.show_workers()
         self.hurry()

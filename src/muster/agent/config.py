@@ -77,7 +77,6 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     services: tuple[ServiceTemplate, ...] = ()
     profile: BasicMachine | None = None
     model_policy: ModelPolicy | None = None
-    share_gpu: tuple[str, ...] = ()  # services, or connectors, of which one at a time has the GPU
     owner: OwnerRules | None = None
     models: tuple[str, ...] = ()  # wanted here although no service names them
     commands: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what `exec` may run, by name

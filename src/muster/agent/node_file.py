@@ -77,7 +77,12 @@ class ModelsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         pinned = {canonical_model_name(name) for name in self.pinned}
         rules = [replace(rule, pinned=rule.pinned or canonical_model_name(rule.name) in pinned) for rule in self.rule]
         rules += [ModelRule(name=name, pinned=True) for name in sorted(pinned - ruled)]
-        return ModelPolicy(idle_unload_s=self.idle_unload_s, resident_max=self.resident_max, rules=tuple(rules))
+        return ModelPolicy(
+            idle_unload_s=self.idle_unload_s,
+            resident_max=self.resident_max,
+            rules=tuple(rules),
+            share_gpu=self.share_gpu,
+        )
 
 
 class NodeFile(Struct, frozen=True, kw_only=True):

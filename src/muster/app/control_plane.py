@@ -47,6 +47,8 @@ from muster.control.jobs.stopper import Stopper
 from muster.control.jobs.tasks import TaskDesk
 from muster.control.leader import Leader
 from muster.control.machines.first_machine import FirstMachine
+from muster.control.models.loader import ModelLoader
+from muster.control.models.uses import Uses
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.control.timekeeper import Timekeeper
@@ -100,6 +102,7 @@ class _Work:
     files: FileService
     batches: Batches
     webhooks: Webhooks
+    load: GatewayLoad
 
 
 class ControlPlane:
@@ -155,8 +158,9 @@ class ControlPlane:
         ingest = Ingests(fleet, commands, base.recorder, self._clock, logs.desk.take, announce)
         access = self._access(base.store)
         cloud = self._cloud(base)
+        models = self._models(base, work)
         self._gateway = gateway = open_gateway(
-            settings, fleet, access, cloud, logs, clock=self._clock, rng=self._rng, tracer=self._tracer
+            settings, fleet, access, cloud, models, logs, clock=self._clock, rng=self._rng, tracer=self._tracer
         )
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = self._hub(base.store, fleet, scenery)
@@ -184,6 +188,7 @@ class ControlPlane:
             gateway=gateway.view,
             webhooks=work.webhooks.desk,
             batches=work.batches.desk,
+            models=models,
             telemetry=telemetry,
             pool_nodes=self._pool_nodes(fleet, ingest(V2_LINK)),
             fleet_api=bool(settings.fleet_api_url),
@@ -201,7 +206,7 @@ class ControlPlane:
         # Who has streams and waits stops before the front, and so ends what would hold it up.
         await self._start_each(
             *(base.recorder, base.peers, leader, access, logs.requests, logs.gateway, front, logs.desk, grpc, sweep),
-            *(work.files, work.webhooks, work.batches, jobs, commands, hub, telemetry.stream, broker),
+            *(work.files, work.webhooks, work.batches, jobs, commands, models, hub, telemetry.stream, broker),
         )
         await self._start_optional(cloud, fleet, plane.pool_nodes, jobs, leader)
         await self._announce(grpc, MemoryLink(ingest("memory"), jobs))
@@ -239,6 +244,18 @@ class ControlPlane:
             files=files,
             batches=self._batches(store, jobs, files, load, background, base.leader),
             webhooks=webhooks,
+            load=load,
+        )
+
+    def _models(self, base: _Base, work: _Work) -> ModelLoader:
+        uses = Uses(lambda: self._gateway.in_use() if self._gateway else (), work.load.in_flight, self._clock)
+        return ModelLoader(
+            base.fleet,
+            work.commands,
+            uses,
+            self._clock,
+            timeout_s=self._settings.model_load_timeout_s,
+            leads=lambda: base.leader.leads,
         )
 
     def _in_flight_by_worker(self) -> Mapping[str, int]:

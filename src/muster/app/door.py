@@ -5,9 +5,11 @@ from functools import partial
 
 from muster.app.cloud import Cloud
 from muster.app.plane_logs import PlaneLogs
+from muster.app.wakers import Wakers
 from muster.clock import Clock, Rng
 from muster.control.access import Access
 from muster.control.fleet.own_host import OwnHost
+from muster.control.models.loader import ModelLoader
 from muster.devices.host import own_addresses
 from muster.domain.trace import Tracer
 from muster.errors import SetupError
@@ -25,6 +27,7 @@ def open_gateway(
     fleet: FleetView,
     access: Access,
     cloud: Cloud | None,
+    models: ModelLoader,
     logs: PlaneLogs,
     *,
     clock: Clock,
@@ -47,8 +50,10 @@ def open_gateway(
         authenticate=access.refusal,
         strategy=Strategy(settings.strategy),
         limits=limits,
-        on_finished=partial(_all_hear, (logs.note_answer, *([cloud.answered] if cloud else []))),
-        waker=cloud.waker if cloud else None,
+        on_finished=partial(
+            _all_hear, (logs.note_answer, partial(_used, models), *([cloud.answered] if cloud else []))
+        ),
+        waker=Wakers([models, *([cloud.waker] if cloud else [])]),
         tracer=tracer,
     )
 
@@ -72,6 +77,11 @@ class Draining:
 
     async def stop(self) -> None:
         await self._front.stop(self._drain_s)
+
+
+def _used(models: ModelLoader, finished: Finished) -> None:
+    if finished.worker and finished.model:
+        models.uses.answered(finished.worker, finished.model)
 
 
 def _all_hear(listeners: Sequence[Callable[[Finished], None]], finished: Finished) -> None:

@@ -75,7 +75,6 @@ def agent_config(
         services=(*file.services, *services, *of_profile),
         profile=profile,
         model_policy=file.models.policy if file.models else None,
-        share_gpu=file.models.share_gpu if file.models else (),
         owner=file.owner,
         models=node.models,
         commands=file.commands,

@@ -22,6 +22,7 @@ class ModelPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True):
     idle_unload_s: float | None = None  # None: what is loaded stays
     resident_max: int | None = None  # in one GPU, or in the node where it has none
     rules: tuple[ModelRule, ...] = ()
+    share_gpu: tuple[str, ...] = ()  # services, or connectors, of which one at a time has the memory of a GPU
 
     def rule(self, model: str) -> ModelRule:
         wanted = canonical_model_name(model)

@@ -198,6 +198,10 @@ class Gateway:
     def in_flight(self) -> int:
         return len(self._relay.active)
 
+    def in_use(self) -> list[tuple[str, str]]:
+        """Return worker and model of each request that a worker has now."""
+        return [using for running in self._relay.active if (using := running.using)[0]]
+
     def sweep(self) -> None:
         now_s = self.clock.monotonic_s()
         self._relay.sweep(now_s)

@@ -17,8 +17,6 @@ from muster.errors import MusterError
 
 log = structlog.get_logger()
 
-_POLL_S = 0.1
-
 
 class Hands(Struct, frozen=True, kw_only=True):
     """How the machine is handed over: `hold` keeps new work away, `give_back` returns what still runs to the queue.
@@ -53,6 +51,7 @@ class OwnerFirst:
         self._local_time = local_time
         self._watch = OwnerWatch(rules)
         self._task: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
         self.to: str | None = None
 
     async def start(self) -> None:
@@ -64,6 +63,10 @@ class OwnerFirst:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+
+    def work_changed(self) -> None:
+        """Count again what still runs."""
+        self._ended.set()
 
     async def _keep_looking(self) -> None:
         while True:
@@ -92,9 +95,11 @@ class OwnerFirst:
     async def _yield(self, to: str) -> None:
         self._hands.hold(True)  # noqa: FBT003 - the one thing it says
         self._outbox.add("owner_came", to=to, jobs=self._hands.running())
-        deadline_s = self._clock.monotonic_s() + self._rules.grace_s
-        while self._hands.running() and self._clock.monotonic_s() < deadline_s:
-            await asyncio.sleep(_POLL_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._rules.grace_s):
+                while self._hands.running():
+                    self._ended.clear()
+                    await self._ended.wait()
         if returned := self._hands.running():
             self._hands.give_back()
         await self._hands.leave()
