@@ -10,9 +10,7 @@ from muster.cli.options import AsJson, Limit, Page, ServerUrl
 from muster.cli.tables import Column, Row, ago, print_json, show_rows, size
 from muster.errors import InvalidInput
 
-model = typer.Typer(
-    no_args_is_help=True, help="Models on nodes: list, fetch, copy and remove them, load, unload and pin them."
-)
+model = typer.Typer(no_args_is_help=True, help="Models on nodes: listed, fetched, copied, removed; in memory or not.")
 
 _NAME = "https://HOST/FILE, hf:ORG/REPO[/FILE][@REVISION], ollama:NAME, or a built-in name."
 

@@ -28,7 +28,7 @@ _PATIENCE_S = 10.0  # then what is at work all the time has to make room, too
 _SHOWN_S = 15.0  # from the end of a load until a heartbeat has told of it
 _TICK_S = 2.0
 _ASKED_AGAIN_S = 60.0
-_GATEWAY = "a request"
+_GATEWAY, _IDLE = "a request", "nobody used it"
 
 
 class ModelLoader:
@@ -163,12 +163,12 @@ class ModelLoader:
             await self._look_again()
         return None
 
-    async def _issue(self, name: str, key: str, model: str, timeout_s: float, *, unload: Iterable[str] = ()) -> Command:
+    async def _issue(
+        self, name: str, key: str, model: str, timeout_s: float, *, by: str = _GATEWAY, unload: Iterable[str] = ()
+    ) -> Command:
         node_id, _, service = key.partition("/")
         args = {"model": model, "service": service} | ({"unload": list(unload)} if unload else {})
-        order = Order(
-            command=name, nodes=(NodeId(node_id),), single=True, args=args, timeout_s=timeout_s, issued_by=_GATEWAY
-        )
+        order = Order(command=name, nodes=(NodeId(node_id),), single=True, args=args, timeout_s=timeout_s, issued_by=by)
         (command,) = (await self._commands.issue(order)).commands
         return command
 
@@ -234,7 +234,7 @@ class ModelLoader:
                 continue
             self._unloading[key, resident.model] = now_s
             log.info("idle_model_unloaded", model=resident.model, worker=key)
-            await self._issue("unload_model", key, resident.model, _ASKED_AGAIN_S)
+            await self._issue("unload_model", key, resident.model, _ASKED_AGAIN_S, by=_IDLE)
 
 
 async def _outcome(task: asyncio.Task[None]) -> None:
