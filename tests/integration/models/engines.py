@@ -50,6 +50,7 @@ class MadeOllama:
             web.get("/api/ps", self._ps),
             web.post("/api/generate", self._generate),
             web.post("/api/chat", self._chat),
+            web.post("/v1/chat/completions", self._stream),
         )
         async with serving(*routes) as self.url:
             yield self
@@ -82,6 +83,18 @@ class MadeOllama:
         message = {"role": "assistant", "content": f"{asked['model']} says so"}
         return web.json_response({"model": asked["model"], "message": message, "done": True})
 
+    async def _stream(self, request: web.Request) -> web.Response:
+        model = json.loads(await request.text())["model"]
+        if (problem := await self._load(model, None)) is not None:
+            return web.json_response({"error": {"message": problem}}, status=500)
+        said = {
+            "object": "chat.completion.chunk",
+            "model": model,
+            "choices": [{"delta": {"content": f"{model} says so"}}],
+        }
+        text = f"data: {json.dumps(said)}\n\ndata: [DONE]\n\n"
+        return web.Response(text=text, content_type="text/event-stream")
+
     async def _load(self, model: str, keep_alive: Any) -> str | None:
         if model not in self.loaded:
             await self.open.wait()
@@ -95,7 +108,7 @@ class MadeOllama:
 
 
 class MadeComfy:
-    """Counts what it is told to let go of; `frees` are the moments by what was in the language model's memory."""
+    """Counts how often it is told to let go of its memory."""
 
     def __init__(self) -> None:
         self.freed = 0

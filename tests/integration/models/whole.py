@@ -103,7 +103,7 @@ class Whole:
             tracer=None,
         )
         self.front = Front(self.gateway, web, [("127.0.0.1", 0)], tls=None)
-        self.parts = [self.recorder, self.jobs, self.commands, self.loader, self.front]
+        self.parts: list[Any] = [self.recorder, self.jobs, self.commands, self.loader, self.front]
 
     async def add(self, name: str, *, connectors: Mapping[str, Connector] | None = None, **config: Any) -> Agent:
         """Start an agent; `used_mb` and `total_mb` are the memory that its machine has."""

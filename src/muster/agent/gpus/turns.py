@@ -33,6 +33,7 @@ class Turn(Struct, kw_only=True):
     doing: str
     token: int = 0
     until_s: float = 0.0
+    over: bool = False  # what it was taken for is done; it goes on for what may follow
 
     def bars(self, other: "Turn") -> bool:
         return self.holder != other.holder and (self.gpu is None or other.gpu is None or self.gpu == other.gpu)
@@ -83,9 +84,14 @@ class GpuTurns:
                 await self._make_room(turn)
                 yield
         finally:
-            turn.until_s = self._clock.monotonic_s() + lasts_s
+            turn.until_s, turn.over = self._clock.monotonic_s() + lasts_s, True
             if not lasts_s:
                 self._end(turn)
+
+    def leave(self, service: Service) -> None:
+        """Let the next one begin: this service has nothing left that it could go on with."""
+        for turn in [held for held in self._held if held.holder == service.name and held.over]:
+            self._end(turn)
 
     async def _wait(self, turn: Turn, say: Say) -> None:
         said = ""

@@ -151,6 +151,7 @@ class Residency:
             return await self._services.unload_model(args, report)  # by a router, which loads again by itself
         async with self._loading:
             await self._let_go(service, model)
+        self._turns.leave(service)
         return {"model": model, "service": service.name}
 
     async def pin(self, args: dict[str, Any], _: ReportProgress) -> dict[str, Any]:
