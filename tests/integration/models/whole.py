@@ -81,7 +81,7 @@ class Whole:
             bus,
             self.clock,
             rng,
-            lease_s=30.0,
+            lease_s=3.0,
             retry_policy=_RETRY,
             payload_bytes_max=1_000_000,
             payload_checks={},
