@@ -357,7 +357,35 @@ def _served(plane: Plane) -> tuple[dict[str, list[ModelHolder]], dict[str, Model
                     asked_by=None if use is None else use.asked_by,
                 )
             )
+    for name, holder, offered in _at_rest(plane, pinned):
+        facts.setdefault(name, offered)
+        found.setdefault(name, []).append(holder)
     return found, facts
+
+
+def _at_rest(plane: Plane, pinned: Mapping[str, set[str]]) -> Iterator[tuple[str, ModelHolder, Model]]:
+    """Yield what services offer that have not run yet: they have no address, and so are nobody's choice."""
+    for node in plane.fleet.nodes():
+        for service in node.services if node.connected else ():
+            if not service.on_demand or (service.url and service.dialects):
+                continue
+            for offered in service.models:
+                name = canonical_model_name(offered.name)
+                holder = ModelHolder(
+                    node_id=node.node_id,
+                    service=service.name,
+                    connector=service.connector,
+                    resident=False,
+                    url="",
+                    accepts_work=False,
+                    reasons=["rests until somebody asks for it"],
+                    on_demand=True,
+                    pinned=name in pinned.get(node.node_id, ()),
+                    memory_mb=None,
+                    used_at=None,
+                    asked_by=None,
+                )
+                yield name, holder, offered
 
 
 def _copies_on(node: Node) -> Iterator[tuple[str, ArtifactKind, ModelCopy]]:
