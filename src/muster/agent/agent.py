@@ -124,16 +124,7 @@ class Agent:
         )
         shared = config.model_policy.share_gpu if config.model_policy else ()
         self._turns = GpuTurns(shared, self._board.services, clock, self._outbox)
-        self._crew = Crew(
-            config,
-            jobs,
-            self._gpus,
-            devices.host,
-            self._state.facts.cpu_cores or 0,
-            self._around,
-            self._crew_changed,
-            self._take_turn,
-        )
+        self._crew = self._crew_of(jobs, devices.host)
         self._owner: OwnerFirst | None = None
         self._profile = self._startup_of(config.profile) if config.profile else None
         self._told_phase: Phase | None = None
@@ -147,16 +138,7 @@ class Agent:
         self._residency = self._models_of(config)
         self._owner = self._owner_of(config.owner) if config.owner else None
         self._desk = self._command_desk(rng)
-        self._sampler = Sampler(
-            self._state,
-            self._boot_id,
-            interval_s,
-            devices.host,
-            self._gpus,
-            self._board,
-            self._crew,
-            self._residency.marked,
-        )
+        self._sampler = self._sampler_of(devices.host)
         self._pulse = self._pulse_over(nodes)
         self._attachments = Attachments(config.attach, self._around)
         self._running: list[Lifecycle] = []  # in the order of their start
@@ -253,6 +235,30 @@ class Agent:
             Step(name="start_workers", run=self._start_workers, required=True),
             Step(name="attach_services", run=self._attach_services, phase=Phase.CONFIGURING),
         ]
+
+    def _crew_of(self, jobs: JobLink, host: HostProbe) -> Crew:
+        return Crew(
+            self._config,
+            jobs,
+            self._gpus,
+            host,
+            self._state.facts.cpu_cores or 0,
+            self._around,
+            self._crew_changed,
+            self._take_turn,
+        )
+
+    def _sampler_of(self, host: HostProbe) -> Sampler:
+        return Sampler(
+            self._state,
+            self._boot_id,
+            self._config.heartbeat_interval_s,
+            host,
+            self._gpus,
+            self._board,
+            self._crew,
+            self._residency.marked,
+        )
 
     def _models_of(self, config: AgentConfig) -> Residency:
         return Residency(

@@ -21,7 +21,7 @@ from muster.domain.node import Node
 from muster.domain.service import ServiceStatus
 from muster.domain.source import OllamaSource, canonical_name, parse_source
 from muster.errors import InvalidInput, ModelNotFound
-from muster.ids import CommandId
+from muster.ids import CommandId, NodeId
 from muster.placement.filters import rejections
 from muster.placement.wish import Wish
 
@@ -363,7 +363,7 @@ def _served(plane: Plane) -> tuple[dict[str, list[ModelHolder]], dict[str, Model
     return found, facts
 
 
-def _at_rest(plane: Plane, pinned: Mapping[str, set[str]]) -> Iterator[tuple[str, ModelHolder, Model]]:
+def _at_rest(plane: Plane, pinned: Mapping[NodeId, set[str]]) -> Iterator[tuple[str, ModelHolder, Model]]:
     """Yield what services offer that have not run yet: they have no address, and so are nobody's choice."""
     for node in plane.fleet.nodes():
         for service in node.services if node.connected else ():

@@ -168,7 +168,7 @@ async def used_ms(plane: PlaneUnderTest, model: str = "w") -> int:
 @pytest.mark.parametrize("by", ["request", "another gateway", "job", "nobody"])
 async def test_what_is_at_work_is_used_now(plane: PlaneUnderTest, by: str) -> None:
     worker = Worker(worker_id=WorkerId("n-worker-0"), index=0, status=WorkerStatus.BUSY, current_jobs=(JobId("j"),))
-    await node(plane, ollama(WARM, COLD), **({"workers": (worker,)} if by == "job" else {}))
+    await node(plane, ollama(WARM, COLD), workers=(worker,) if by == "job" else ())
     before_ms = await used_ms(plane)
     plane.clock.advance(1.0)
     plane.in_use += [(KEY, "w")] if by == "request" else []
