@@ -1,8 +1,8 @@
 """The agent: one node of the fleet, from coming up to going away."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,6 @@ class Agent:
         self._told_phase: Phase | None = None
         self._keeper = Keeper(config, backends.artifacts, backends.fetch_model, nodes, self._around, self._start_late)
         self._supervisor: Supervisor | None = None
-        interval_s = config.heartbeat_interval_s
         self._logs = LogClerk(LogShelf(data_dir / "logs", clock), nodes.tell_logs, clock, sender=config.node_id)
         self._services = ServiceActions(
             self._board, backends.connectors, backends.fetch_model, lambda: self._supervisor
@@ -287,12 +286,20 @@ class Agent:
         )
         return OwnerFirst(rules, read_gpus, hands, self._outbox, self._clock)
 
-    def _take_turn(
+    @asynccontextmanager
+    async def _take_turn(
         self, service: Service | None, job: ClaimedJob, report: ReportProgress
-    ) -> AbstractAsyncContextManager[None]:
+    ) -> AsyncIterator[Service | None]:
+        """Have the GPU for a job where it is shared, and its service started where that rests."""
         if service is None:
-            return nullcontext()
-        return self._turns.take(service, f"runs job {job.spec.job_id}", lambda why: report(Progress(message=why)))
+            yield None
+            return
+
+        def say(why: str) -> None:
+            report(Progress(message=why))
+
+        async with self._turns.take(service, f"runs job {job.spec.job_id}", say):
+            yield await self._residency.started(service, say)
 
     def _pulse_over(self, link: NodeLink) -> Pulse:
         return Pulse(

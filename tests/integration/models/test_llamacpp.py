@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from muster.agent.config import ServiceTemplate
+from muster.domain.job import JobStatus
 from muster.domain.service import ServiceStatus
 from tests.integration.models.whole import Whole
 from tests.tiny_model import make_tiny_model
@@ -30,5 +31,12 @@ async def test_a_server_of_one_model_starts_for_a_request_and_rests_again(fleet:
     await agent._residency.unload({"model": "tiny"}, lambda _: None)
     await eventually(lambda: fleet.node("a").services[0].status is ServiceStatus.STOPPED)
     assert fleet.resident("a") == set()
-    assert (await fleet.chat("tiny"))[0] == 200, "it starts as often as it is asked for"
+    prompt = {"model": "tiny", "prompt": "the", "max_tokens": 2}
+    job_id = await fleet.submit("openai", prompt)
+
+    async def done() -> bool:
+        (job,) = await fleet.jobs.get_many([job_id])
+        return job.state.status is JobStatus.COMPLETED
+
+    assert await eventually(done), "it starts as often as it is asked for, for jobs as well"
     await agent.stop()

@@ -23,12 +23,12 @@ _MESSAGE_CHARS_MAX = 2000
 _RESULT_NAME = "whole-result.json"  # not what a connector would call a file of its own
 
 
-TakeTurn = Callable[[Service | None, ClaimedJob, ReportProgress], AbstractAsyncContextManager[None]]
+TakeTurn = Callable[[Service | None, ClaimedJob, ReportProgress], AbstractAsyncContextManager[Service | None]]
 
 
-def no_turn(_: Service | None, __: ClaimedJob, ___: ReportProgress) -> AbstractAsyncContextManager[None]:
+def no_turn(service: Service | None, _: ClaimedJob, __: ReportProgress) -> AbstractAsyncContextManager[Service | None]:
     """Begin at once: nobody else uses what the job needs."""
-    return nullcontext()
+    return nullcontext(service)
 
 
 async def run_attempt(
@@ -45,12 +45,12 @@ async def run_attempt(
     """
     speak_about(job_id=job.spec.job_id, correlation_id=job.spec.correlation_id or job.spec.job_id)
     if tool is None:
-        service = job.spec.service_required
-        return _failed(job, "service_unavailable", f"no service for {service} runs here any more")
+        required = job.spec.service_required
+        return _failed(job, "service_unavailable", f"no service for {required} runs here any more")
     try:
         async with asyncio.timeout(job.spec.timeout_s) as deadline:
-            async with take_turn(tool.service, job, report):
-                result = encode_result(await tool.connector.run(job, tool.service, report, files))
+            async with take_turn(tool.service, job, report) as service:
+                result = encode_result(await tool.connector.run(job, service, report, files))
             if len(result) > result_bytes_max:
                 result = await _in_a_file(result, files, result_bytes_max)
     except MusterError as error:

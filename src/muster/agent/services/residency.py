@@ -184,6 +184,22 @@ class Residency:
                 if model.resident:
                     await self._let_go(service, model.name)
 
+    async def started(self, service: Service, say: Callable[[str], None]) -> Service:
+        """Return it as it is now, started if it is one that rests until somebody asks for it."""
+        if not self._sleeps(service):
+            return service
+        async with self._loading:
+            now = next((known for known in self._board.services() if known.name == service.name), service)
+            if now.status is ServiceStatus.RUNNING:
+                return now
+            if self._paused:
+                raise UpstreamFailed("this machine's owner uses it at present: nothing is started")
+            model = now.models[0].name
+            say(f"{now.name} loads {model}")
+            await self._take_in(now, model)
+        self._outbox.add("model_loaded", model=model, service=now.name, instead_of=[])
+        return next(known for known in self._board.services() if known.name == service.name)
+
     async def _take_in(self, service: Service, model: str) -> None:
         connector = self._connectors[service.connector]
         if self._sleeps(service):
