@@ -184,7 +184,8 @@ class PlaneUnderTest:
             bootstrap=token,
             requests_per_s_max=requests_per_s_max,
         )
-        self.scenery = Scenery(self.fleet, self.jobs, self.clock, GatewayFigures)
+        self.gateway_figures: Callable[[], GatewayFigures] = GatewayFigures
+        self.scenery = Scenery(self.fleet, self.jobs, self.clock, self._gateway_figures)
         self.hub = Hub(
             self.store.log,
             self.store.bus,
@@ -246,6 +247,9 @@ class PlaneUnderTest:
 
     def _gateway(self) -> GatewayView:
         return self.gateway_view()
+
+    def _gateway_figures(self) -> GatewayFigures:
+        return self.gateway_figures()
 
     def _webhooks(self) -> WebhookDesk:
         outlet = Outlet(jobs=self.store.jobs, post=self.posted, show=told_job, clock=self.clock)

@@ -7,6 +7,7 @@ from zlib import crc32
 
 from msgspec import Struct, structs
 
+from muster.api.state import GatewayFigures
 from muster.domain.artifact import Artifact, ArtifactState, NodeArtifacts
 from muster.domain.capability import Capability
 from muster.domain.gpu import Gpu, GpuOwner
@@ -26,6 +27,7 @@ _MORNING_S = 1_795_165_200.0
 _BEATS = 90  # a quarter of an hour
 _ASKED = 40
 _POINTS = 180
+_IN_FLIGHT = {"atlas/vllm": 5, "spot-1/llamacpp": 2, "laptop-mira/ollama": 1}
 _LEASE_S = 8.0  # moved on by less than a lease while jobs run
 SHOWN_NODE = "forge-1"
 
@@ -114,6 +116,7 @@ class Lively:
         await self._ask()
         asked = self._plane.gateway_view
         self._plane.gateway_view = lambda: _as_if_for_long(asked(), self._plane.clock.now_ms())
+        self._plane.gateway_figures = lambda: GatewayFigures(in_flight=sum(_IN_FLIGHT.values()), requests_total=18_204)
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
@@ -297,8 +300,7 @@ def _as_if_for_long(view: GatewayView, now_ms: int) -> GatewayView:
         )
         for at in range(_POINTS)
     ]
-    in_flight = {"atlas/vllm": 5, "spot-1/llamacpp": 2, "laptop-mira/ollama": 1}
-    return structs.replace(view, recent=recent, stats=structs.replace(view.stats, in_flight_by_worker=in_flight))
+    return structs.replace(view, recent=recent, stats=structs.replace(view.stats, in_flight_by_worker=_IN_FLIGHT))
 
 
 def _name_of(kind: Kind, index: int) -> str:
