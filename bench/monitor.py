@@ -67,7 +67,7 @@ def main() -> None:
         tables[title] = lines
         print(f"\n{title}\n", *lines, sep="\n", flush=True)
     if not arguments.quick and arguments.only is None:
-        print(f"\nwritten: {write(tables, load)}")
+        print(f"\nwritten: {write(tables, max(load, os.getloadavg()[0]))}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 _START_S = 60.0
 _STOP_S = 30.0
+_ANSWER_S = 120.0
 
 
 class Plane(Struct, frozen=True):
@@ -30,7 +31,7 @@ class Plane(Struct, frozen=True):
     process: psutil.Process
 
     def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(self.url + path, timeout=20) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=_ANSWER_S) as answer:
             body: bytes = answer.read()
         return body
 

@@ -1,5 +1,6 @@
 """The page of the docs that shows the monitor under load: docs/reference/benchmarks-monitor.md."""
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from bench.queue_peers import machine
 from msgspec import Struct
 
 _PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "benchmarks-monitor.md"
+_CROWDED = "The machine had far more to do than it has cores: times are rough, counts are not, CPU is steadier."
 
 
 class Line(Struct, frozen=True):
@@ -87,8 +89,9 @@ def write(tables: Mapping[str, Sequence[Line]], load: float) -> Path:
         "",
         "<!-- Made by `python -m bench monitor`; how to read it: docs/guides/benchmarks.md. -->",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}. Load of the machine before: {load:.1f}.",
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}. Load of the machine: {load:.1f}.",
         "Control plane, fleet, readers and browser share these cores. Compare only figures of one page.",
+        *([_CROWDED] if load > 2 * (os.cpu_count() or 1) else []),
     ]
     for title, lines in tables.items():
         parts += ["", f"## {title}", "", "| What | Figure | Target | Held |", "|---|---|---|---|"]
