@@ -10,7 +10,7 @@ PURE := access batches commands domain jobs placement registry webhooks wire
 export MAKE_CHOSE_PYTHON := $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-run up down status test faults cover check check-ui format bench soak docs site proto pins clean
+.PHONY: help install install-run up down status test faults cover check check-ui format bench soak docs images site proto pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +67,10 @@ soak: install ## faults and callers who leave, for minutes, and what they leave 
 docs: install ## write the generated parts of docs/ anew
 	@$(BIN)/python -m docs.generate
 	@$(BIN)/python -m docs.diagrams --write
+
+images: install ## make the docs' pictures of the monitor anew, by the test that opens its pages
+	@$(BIN)/python -m pytest -q tests/e2e/monitor/served/test_screenshots.py
+	@mkdir -p docs/images && cp tests/artifacts/docs/*.png docs/images/
 
 site: install ## the documentation as a web site under build/site
 	@$(BIN)/zensical build --strict -f mkdocs.yml

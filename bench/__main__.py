@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-ALL = ("gateway", "queue", "links", "tasks", "telemetry")
+ALL = ("gateway", "queue", "links", "tasks", "telemetry", "monitor")
 
 wanted = [name for name in ALL if name in sys.argv[1:]] or ALL
 options = [argument for argument in sys.argv[1:] if argument not in ALL]

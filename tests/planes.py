@@ -189,6 +189,7 @@ class PlaneUnderTest:
             bootstrap=token,
             requests_per_s_max=requests_per_s_max,
         )
+        self.gateway_figures: Callable[[], GatewayFigures] = GatewayFigures
         self.metering = Metering(
             self.store.usage, self.store.jobs, self.access, self.clock, plane_id=plane_id, retention_s=30 * 86_400.0
         )
@@ -202,7 +203,7 @@ class PlaneUnderTest:
             timeout_s=5.0,
             leads=lambda: True,
         )
-        self.scenery = Scenery(self.fleet, self.jobs, self.clock, GatewayFigures)
+        self.scenery = Scenery(self.fleet, self.jobs, self.clock, self._gateway_figures)
         self.hub = Hub(
             self.store.log,
             self.store.bus,
@@ -266,6 +267,9 @@ class PlaneUnderTest:
 
     def _gateway(self) -> GatewayView:
         return self.gateway_view()
+
+    def _gateway_figures(self) -> GatewayFigures:
+        return self.gateway_figures()
 
     def _webhooks(self) -> WebhookDesk:
         outlet = Outlet(jobs=self.store.jobs, post=self.posted, show=told_job, clock=self.clock)

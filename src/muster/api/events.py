@@ -12,6 +12,7 @@ from muster.api.state import MonitorState
 from muster.api.streams import event_stream, last_event_id
 from muster.events.hub import fact_view
 from muster.events.selection import Wish
+from muster.gateway.guest import WRITE_NOW
 
 
 class EventsAnswer(Struct, frozen=True, kw_only=True):
@@ -85,7 +86,7 @@ async def monitor_events(
     machine, and in full only `machines`, with their jobs or `all_jobs`.
     """
     wish = Wish(machines=names_in(machines), whole_up_to=whole_up_to, all_jobs=all_jobs)
-    return event_stream(plane.hub.monitor(last_event_id(request), wish))
+    return event_stream(plane.hub.monitor(last_event_id(request), wish, request.scope["state"].get(WRITE_NOW)))
 
 
 def names_in(text: str | None) -> frozenset[str]:

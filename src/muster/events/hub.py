@@ -21,8 +21,8 @@ from muster.domain.event import LoggedEvent
 from muster.errors import JobNotFound, MusterError
 from muster.events.followers import Change, FollowedJob, Followers, FollowLimits
 from muster.events.frames import KEEP_ALIVE, frame
-from muster.events.reader import Concerns, Reader
-from muster.events.selection import PlacedJob, Selection, Wish
+from muster.events.reader import Reader, WriteNow
+from muster.events.selection import Concerns, PlacedJob, Selection, Wish
 from muster.events.startup import startup_message, tells_startup
 from muster.ids import JobId, NodeId
 from muster.ports import Bus, EventLog
@@ -84,7 +84,7 @@ class Scenery(Protocol):
 
 
 class HubLimits(Struct, frozen=True, kw_only=True):
-    join_s: float = 0.05
+    join_s: float = 0.02
     stats_every_s: float = 2.0
     signs_every_s: float = 15.0
     lines_every_s: float = 0.5
@@ -159,10 +159,15 @@ class Hub:
 
     # --- readers ------------------------------------------------------------------------------------------------------
 
-    async def monitor(self, last_event_id: str | None, wish: Wish) -> AsyncGenerator[bytes, None]:
-        """Yield frames for a monitor: `connected`, a snapshot or what changed since, then deltas for ever."""
+    async def monitor(
+        self, last_event_id: str | None, wish: Wish, write_now: WriteNow | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield frames for a monitor: `connected`, a snapshot or what changed since, then deltas for ever.
+
+        Deltas that `write_now` takes between two frames are not yielded.
+        """
         selection = wish.selection(self._scenery.size())
-        reader = Reader(self._limits.reader_bytes_max, selection)
+        reader = Reader(self._limits.reader_bytes_max, selection, write_now)
         self._monitors.add(reader)
         try:
             yield frame({"type": "connected", "timestamp": self._clock.now_ms()})
@@ -298,9 +303,13 @@ class Hub:
     def _tell_signs_of_life(self, turn: int) -> None:
         """Tell of a part of the machines with each turn: many at once would not fit into the readers' lines."""
         turns = max(1, int(self._limits.signs_every_s / self._limits.stats_every_s))
-        for sign in self._scenery.signs_of_life():
-            if crc32(sign.machine_id.encode()) % turns == turn % turns:
-                self._push(frame(sign), partial(Selection.has_machine, machine_id=sign.machine_id))
+        self._push(
+            [
+                (frame(sign), partial(Selection.has_machine, machine_id=sign.machine_id))
+                for sign in self._scenery.signs_of_life()
+                if crc32(sign.machine_id.encode()) % turns == turn % turns
+            ]
+        )
 
     async def _tell_lines_often(self) -> None:
         while True:
@@ -375,8 +384,13 @@ class Hub:
             without_text = structs.asdict(structs.replace(report.progress, text=None, text_at=0))
             body = {"type": "job_progress", "job_id": job_id, "progress": without_text}
             frames.append((partial(Selection.has_progress, job_id=job_id), body))
-        for position, (concerns, body) in enumerate(frames, start=1):
-            self._push(frame(body, newest if complete and position == len(frames) else None), concerns)
+        last = len(frames) if complete else None
+        self._push(
+            [
+                (frame(body, newest if position == last else None), concerns)
+                for position, (concerns, body) in enumerate(frames, start=1)
+            ]
+        )
 
     async def _jobs_now(self, job_ids: Sequence[JobId]) -> Sequence[ShownJob]:
         try:
@@ -385,9 +399,17 @@ class Hub:
             self._dirty_jobs = dict.fromkeys(job_ids) | self._dirty_jobs  # told when the store is back
             raise
 
-    def _push(self, ready: bytes, concerns: Concerns) -> None:
+    def _push(self, frames: Sequence[tuple[bytes, Concerns]]) -> None:
+        """Who gets all of them gets the same bytes as everybody else."""
+        joined = b"".join(ready for ready, _ in frames)
+        if not joined:
+            return
         for reader in self._monitors:
-            reader.push(ready, concerns)
+            selection = reader.selection
+            if selection is None:
+                reader.push(joined)
+            elif theirs := b"".join([ready for ready, concerns in frames if concerns(selection)]):
+                reader.push(theirs)
 
     async def _snapshot_frame(self, selection: Selection | None) -> bytes:
         at = self._newest  # read before the state: what changes meanwhile comes again as a delta

@@ -6,34 +6,38 @@ from collections.abc import Callable
 
 from muster.events.selection import Selection
 
-Concerns = Callable[[Selection], bool]
+# Hand bytes over to the reader's connection at once; False where that has to wait.
+WriteNow = Callable[[bytes], bool]
 
 
 class Reader:
     """Frames are bytes as they go on the wire. Over `bytes_max` the line is dropped and a gap remembered.
 
-    With a `selection` only those frames are for this reader that concern it.
+    `selection` says what of everything is for this reader; None is all. With `write_now` frames go past the line while
+    it is empty and its end waits in `take`: for a thousand readers, waking each costs more than all else together.
     """
 
-    def __init__(self, bytes_max: int, selection: Selection | None = None) -> None:
+    def __init__(self, bytes_max: int, selection: Selection | None = None, write_now: WriteNow | None = None) -> None:
         self._bytes_max = bytes_max
         self.selection = selection
+        self._write_now = write_now
+        self._taking = False
         self._frames: deque[bytes] = deque()
         self._size = 0
         self._ready = asyncio.Event()
         self._gap: str | None = None
         self.closed = False
 
-    def push(self, frame: bytes, concerns: Concerns | None = None) -> None:
+    def push(self, frames: bytes) -> None:
         if self._gap is not None:
             return
-        if self.selection is not None and concerns is not None and not concerns(self.selection):
+        if self._taking and self._write_now is not None and not self._ready.is_set() and self._write_now(frames):
             return
-        if self._size + len(frame) > self._bytes_max:
+        if self._size + len(frames) > self._bytes_max:
             self.lose("this reader was too slow")
             return
-        self._frames.append(frame)
-        self._size += len(frame)
+        self._frames.append(frames)
+        self._size += len(frames)
         self._ready.set()
 
     def lose(self, why: str) -> None:
@@ -50,11 +54,14 @@ class Reader:
 
     async def take(self, timeout_s: float) -> tuple[bytes, str | None]:
         """Return (all waiting frames joined, None), (b"", why) after a gap, (b"", None) at the deadline or the end."""
+        self._taking = True
         try:
             async with asyncio.timeout(timeout_s):
                 await self._ready.wait()
         except TimeoutError:
             return b"", None
+        finally:
+            self._taking = False
         gap, self._gap = self._gap, None
         joined = b"".join(self._frames)
         self._frames.clear()

@@ -1,6 +1,6 @@
 """What concerns a monitor that asked for some machines only: these, and the jobs while they are on one of them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from msgspec import Struct
@@ -70,3 +70,6 @@ class Selection:
             self._running.add(job.job_id)
         else:
             self._running.discard(job.job_id)
+
+
+Concerns = Callable[[Selection], bool]

@@ -257,6 +257,13 @@ class Connection(asyncio.Protocol):
         else:
             self._advance()
 
+    def write_now(self, data: bytes) -> bool:
+        """Write amid the guest's answer, unless its caller reads slowly: then the guest has to wait with it."""
+        if self._write_paused or self.transport.is_closing():
+            return False
+        self.transport.write(data)
+        return True
+
     # --- ending ------------------------------------------------------------------------------------------------------
 
     def _turn_away(self, path: Path, problem: MusterError) -> None:

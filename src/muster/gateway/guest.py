@@ -1,6 +1,7 @@
 """Everything that is not the gateway's goes to uvicorn's own protocol, on the same connection and in the same loop."""
 
 from collections.abc import Awaitable, Callable
+from functools import lru_cache, partial
 from typing import Any, Protocol, cast
 
 from uvicorn import Config
@@ -11,6 +12,7 @@ from uvicorn.server import ServerState
 # Our own sweep closes idle connections; uvicorn's timer must only never be the first.
 _KEEP_ALIVE_S = 3600
 _HOST = "muster.connection"
+WRITE_NOW = "muster.write_now"  # in a request's state: write a part of its answer past all layers; False: not now
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -19,6 +21,7 @@ class Host(Protocol):
     """The connection a guest speaks on."""
 
     def guest_answered(self) -> None: ...
+    def write_now(self, data: bytes) -> bool: ...
 
 
 class Guests:
@@ -83,9 +86,21 @@ class _Watched:
             await self._app(scope, receive, send)
             return
 
+        scope["state"][WRITE_NOW] = partial(_write_part, host)
+
         async def watched_send(message: Any) -> None:
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 host.guest_answered()
 
         await self._app(scope, receive, watched_send)
+
+
+def _write_part(host: Host, part: bytes) -> bool:
+    return host.write_now(_chunk(part))
+
+
+@lru_cache(maxsize=4)
+def _chunk(part: bytes) -> bytes:
+    """Frame it as uvicorn does with answers of unknown length; what goes to many at once is framed once."""
+    return b"%x\r\n%b\r\n" % (len(part), part)

@@ -185,11 +185,12 @@ effect(() => {
   const path = wished.value;
   if (!tooLarge.value) return;
   clearTimeout(reselection);
+  const atFirst = path !== asked && !state.nodes.size; // nothing is shown in full yet: somebody waits
   reselection = setTimeout(() => {
     if (path === asked && state.selective.peek()) return;
     asked = path;
     stream.reselect(path);
-  }, RESELECT_AFTER_MS);
+  }, atFirst ? 0 : RESELECT_AFTER_MS);
 });
 
 render(html`<${App} />`, /** @type {HTMLElement} */ (document.getElementById("monitor")));

@@ -1,5 +1,6 @@
+import asyncio
+
 from muster.events.reader import Reader
-from muster.events.selection import Selection
 
 
 async def test_frames_that_wait_are_taken_joined() -> None:
@@ -19,12 +20,43 @@ async def test_lesson_a_slow_reader_loses_what_waits_and_is_told() -> None:
     assert await reader.take(1) == (b"f", None)
 
 
-async def test_only_what_concerns_its_selection_reaches_a_reader() -> None:
-    reader = Reader(100, Selection(frozenset({"m1"})))
-    reader.push(b"1", lambda selection: selection.has_machine("m1"))
-    reader.push(b"2", lambda selection: selection.has_machine("m2"))
-    reader.push(b"3")
-    assert await reader.take(1) == (b"13", None)
+async def test_what_can_be_written_at_once_goes_past_the_line_only_while_somebody_waits_at_its_end() -> None:
+    written: list[bytes] = []
+    can_write = True
+
+    def write_now(data: bytes) -> bool:
+        if can_write:
+            written.append(data)
+        return can_write
+
+    reader = Reader(100, write_now=write_now)
+    reader.push(b"1")  # nobody waits: what was taken before may still be on its way
+    assert await reader.take(1) == (b"1", None)
+    taking = asyncio.create_task(reader.take(10))
+    await asyncio.sleep(0)
+    reader.push(b"2")
+    can_write = False
+    reader.push(b"3")  # the caller reads slowly
+    can_write = True
+    reader.push(b"4")  # not before what waits
+    assert await taking == (b"34", None)
+    assert written == [b"2"]
+
+
+async def test_after_a_gap_nothing_is_written_before_it_was_told() -> None:
+    written: list[bytes] = []
+
+    def write_now(data: bytes) -> bool:
+        written.append(data)
+        return True
+
+    reader = Reader(3, write_now=write_now)
+    taking = asyncio.create_task(reader.take(10))
+    await asyncio.sleep(0)
+    reader.lose("too much at once")
+    reader.push(b"1")
+    assert await taking == (b"", "too much at once")
+    assert written == []
 
 
 async def test_nothing_comes_at_the_deadline() -> None:

@@ -13,10 +13,10 @@ export function authorization() {
   return token === null ? {} : { Authorization: `Bearer ${token}` };
 }
 
-/** The server's own words for what went wrong. @param {Response} response */
+/** The server's own words for what went wrong; on the gateway's paths in OpenAI's shape. @param {Response} response */
 export async function problem(response) {
   const body = await response.json().catch(() => null);
-  return /** @type {string} */ (body?.message ?? `the server answered ${response.status} ${response.statusText}`);
+  return /** @type {string} */ (body?.message ?? body?.error?.message ?? `the server answered ${response.status} ${response.statusText}`);
 }
 
 /** What can be shown of an answer that may still be under way or have failed. @template T @typedef {{value?: T, error?: string}} Answer */

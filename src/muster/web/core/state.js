@@ -94,7 +94,10 @@ export class FleetState {
   /** Whether `nodes` has only those that are looked at. */
   selective = signal(false);
   /** All of `lines`, in order of their names. */
-  nodeIds = signal(/** @type {string[]} */ ([]));
+  nodeIds = computed(() => {
+    this.#linesChanged.value;
+    return [...this.lines.keys()].sort(byName);
+  });
   /** @type {Map<string, Signal<Job>>} */
   jobs = new Map();
   stats = signal(/** @type {SystemStats | null} */ (null));
@@ -102,6 +105,7 @@ export class FleetState {
   jobCounts = signal(noJobs());
   #jobsChanged = signal(0);
   #nodesChanged = signal(0);
+  #linesChanged = signal(0); // which there are, not what they say
   /** @type {MonitorMessage[]} */
   #inbox = [];
   #flushDue = false;
@@ -248,14 +252,14 @@ export class FleetState {
     const known = this.lines.get(line.machine_id);
     if (!known) {
       this.lines.set(line.machine_id, signal(line));
-      this.nodeIds.value = [...this.lines.keys()].sort(byName);
+      this.#linesChanged.value += 1;
     } else if (JSON.stringify(known.peek()) !== JSON.stringify(line)) known.value = line;
   }
 
   /** @param {string[]} ids */
   #removeLines(ids) {
-    const gone = new Set(ids.filter((id) => this.lines.delete(id)));
-    if (gone.size) this.nodeIds.value = this.nodeIds.peek().filter((id) => !gone.has(id));
+    const gone = ids.filter((id) => this.lines.delete(id));
+    if (gone.length) this.#linesChanged.value += 1;
   }
 
   /** @param {string} id */

@@ -5,12 +5,15 @@ import { state } from "../core/state.js";
 import { nodeHref } from "../core/route.js";
 import { percent } from "../core/format.js";
 import { Badge, Meter } from "../parts/badge.js";
-import { Card } from "../parts/card.js";
+import { Card, Waiting } from "../parts/card.js";
 import { HealthFilter, NothingMatches, OrderChoice, PoolFilter, lines } from "../parts/filter.js";
 import { Pager } from "../parts/pager.js";
+import { useTurns } from "../parts/turns.js";
 
 const VIEW_KEY = "muster-fleet-view";
 const PER_PAGE = { cards: 60, table: 250 };
+/** A screen has fewer of them, and drawing so many takes less than a tenth of a second. */
+const PER_FRAME = { cards: 6, table: 30 };
 
 const view = signal(localStorage.getItem(VIEW_KEY) === "table" ? /** @type {const} */ ("table") : /** @type {const} */ ("cards"));
 const page = signal(0);
@@ -36,6 +39,9 @@ const flags = (line) => [line.draining && "draining", line.late && "late", line.
   .filter(Boolean).join(", ");
 
 /** @param {{id: string}} props */
+const RowToCome = ({ id }) => html`<tr data-node=${id} aria-busy="true"><th scope="row">${id}</th></tr>`;
+
+/** @param {{id: string}} props */
 function Row({ id }) {
   const line = state.lines.get(id)?.value;
   if (!line) return null;
@@ -54,11 +60,19 @@ function Row({ id }) {
 }
 
 function Table() {
+  const ids = shown.value.map((line) => line.machine_id);
+  const turns = useTurns(ids, PER_FRAME.table);
   return html`<div class="table-box"><table class="nodes">
     <thead><tr><th scope="col">Node</th><th scope="col">Health</th><th scope="col">State</th><th scope="col">Pool</th><th scope="col">GPUs</th>
       <th scope="col">Use</th><th scope="col">Memory</th><th scope="col">Workers</th></tr></thead>
-    <tbody>${shown.value.map(({ machine_id: id }) => html`<${Row} key=${id} id=${id} />`)}</tbody>
+    <tbody>${ids.map((id) => html`<${turns.has(id) ? Row : RowToCome} key=${id} id=${id} />`)}</tbody>
   </table></div>`;
+}
+
+function Cards() {
+  const ids = shown.value.map((line) => line.machine_id);
+  const turns = useTurns(ids, PER_FRAME.cards);
+  return html`<div class="cards">${ids.map((id) => html`<${turns.has(id) ? Card : Waiting} key=${id} id=${id} />`)}</div>`;
 }
 
 function Nodes() {
@@ -69,7 +83,7 @@ function Nodes() {
     </div>`;
   if (!shown.value.length) return html`<${NothingMatches} what="node" />`;
   if (view.value === "table") return html`<${Table} />`;
-  return html`<div class="cards">${shown.value.map(({ machine_id: id }) => html`<${Card} key=${id} id=${id} />`)}</div>`;
+  return html`<${Cards} />`;
 }
 
 export function Fleet() {

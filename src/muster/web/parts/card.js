@@ -114,8 +114,8 @@ export function WorkerCell({ worker: w, name }) {
   </li>`;
 }
 
-/** Of a node that is not there in full yet. @param {{id: string}} props */
-function Waiting({ id }) {
+/** Of a node that is not there in full yet, or not drawn yet. @param {{id: string}} props */
+export function Waiting({ id }) {
   const line = state.lines.get(id)?.value;
   return html`<article class="card" data-node=${id} aria-busy="true">
     <header><h3>${id}</h3> ${line && html`<span class="end"><${Badge} of="health" word=${line.health_status} /></span>`}</header>
