@@ -112,6 +112,7 @@ ROUTES: dict[Right, tuple[str, ...]] = {
         "DELETE /api/v1/nodes/{}",
         "DELETE /api/v1/nodes/{}/logs/{}",
         "DELETE /api/webhooks/{}",
+        "GET /api/v1/system",
         "GET /api/webhooks",
         "GET /api/webhooks/{}",
         "GET /api/webhooks/{}/deliveries",

@@ -27,6 +27,7 @@ from muster.control.jobs.schedules import ScheduleService
 from muster.control.jobs.service import JobService
 from muster.control.jobs.tasks import TaskDesk
 from muster.control.logs.desk import LogDesk
+from muster.control.system import SystemDesk
 from muster.control.webhooks.service import WebhookDesk
 from muster.domain.trace import Tracer
 from muster.errors import SwitchedOff
@@ -82,6 +83,7 @@ class Plane(Struct, frozen=True, kw_only=True):
     tracer: Tracer | None = None
     http: HttpFigures = field(default_factory=HttpFigures)
     logs: LogDesk
+    system: SystemDesk
     note: Note
 
     @property

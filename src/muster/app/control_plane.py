@@ -25,6 +25,7 @@ from muster.app.pool_workers import PoolWorkers
 from muster.app.process import Progress, StateFile, make_data_dir, url_of
 from muster.app.stack import Stack
 from muster.app.startup_channel import StartupChannel
+from muster.app.system import about_us, system_desk
 from muster.app.tracing import OtelTracer, open_tracer
 from muster.app.webhooks import Webhooks
 from muster.commands.book import CommandBook
@@ -49,6 +50,7 @@ from muster.control.leader import Leader
 from muster.control.machines.first_machine import FirstMachine
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
+from muster.control.system import SystemDesk
 from muster.control.timekeeper import Timekeeper
 from muster.control.webhooks.of_jobs import JobAddresses
 from muster.devices.host import own_addresses
@@ -65,7 +67,7 @@ from muster.ids import JobId, WorkerId, new_id
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink
 from muster.placement.scores import Strategy
-from muster.ports import FleetView, JobKind, Lifecycle, NodeLink
+from muster.ports import BrokerProbe, FleetView, JobKind, Lifecycle, NodeLink
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.settings import Settings
@@ -128,8 +130,7 @@ class ControlPlane:
         settings = self._settings
         self._tracer = await self._open_tracer()
         store = await self._open_store()
-        recorder = Recorder(store.nodes, store.log)
-        fleet = await self._fleet(store, recorder)
+        recorder, fleet = await self._fleet(store)
         announce = StartupChannel(store.bus.announce).tell
         peers, leader = self._beside_others(store, fleet, recorder)
         load = GatewayLoad(lambda: gateway.stats().in_flight_by_worker, store.bus, self._clock, self._plane_id)
@@ -179,6 +180,7 @@ class ControlPlane:
             broken_connectors=self._broken_connectors,
             tracer=self._tracer,
             logs=logs.desk,
+            system=self._system(fleet, store, peers, lambda: broker.probe),
             note=logs.note_request,
         )
         certificate = await self._certificate()
@@ -195,10 +197,17 @@ class ControlPlane:
         await self._start_optional(cloud, fleet, plane.pool_nodes, jobs, leader)
         await self._announce(grpc, MemoryLink(ingest("memory"), jobs))
 
-    async def _fleet(self, store: ValkeyStore, recorder: Recorder) -> Fleet:
+    def _system(
+        self, fleet: Fleet, store: ValkeyStore, peers: Peers, broker: Callable[[], BrokerProbe | None]
+    ) -> SystemDesk:
+        store_at = (self._store_at, not self._settings.valkey_url)
+        return system_desk(fleet, store, self._clock, peers, store_at=store_at, broker=broker)
+
+    async def _fleet(self, store: ValkeyStore) -> tuple[Recorder, Fleet]:
+        recorder = Recorder(store.nodes, store.log)
         fleet = Fleet(self._book(), recorder, self._clock)
         fleet.load(await store.nodes.load())
-        return fleet
+        return recorder, fleet
 
     async def _start_each(self, *services: Lifecycle) -> None:
         for service in services:
@@ -425,7 +434,8 @@ class ControlPlane:
 
     def _beside_others(self, store: ValkeyStore, fleet: Fleet, recorder: Recorder) -> tuple[Peers, Leader]:
         """Make what lets several control planes share one store, and one of them lead."""
-        peers = Peers(fleet, recorder, store.nodes, store.bus, self._clock, self._plane_id)
+        about = about_us(self._clock.now_ms())
+        peers = Peers(fleet, recorder, store.nodes, store.bus, self._clock, self._plane_id, about)
         leader = Leader(store.leases, self._clock, self._plane_id)
         self._clock.on_set(fleet.book.clock_set)
         self._clock.on_set(leader.doubt)

@@ -17,7 +17,7 @@ from muster.ports.jobs import (
     Submitted,
 )
 from muster.ports.life import Lifecycle
-from muster.ports.links import FileLink, JobLink, NodeLink
+from muster.ports.links import BrokerProbe, FileLink, JobLink, NodeLink
 from muster.ports.node import (
     Connector,
     GpuProbe,
@@ -41,6 +41,7 @@ from muster.ports.stores import (
     Leases,
     NodeStore,
     ScheduleStore,
+    StoreProbe,
     TokenStore,
     WebhookStore,
 )
@@ -48,6 +49,7 @@ from muster.ports.stores import (
 __all__ = [
     "BatchStore",
     "BlobStore",
+    "BrokerProbe",
     "Bus",
     "CapabilityClass",
     "Claimed",
@@ -81,6 +83,7 @@ __all__ = [
     "RentedMachine",
     "ReportProgress",
     "ScheduleStore",
+    "StoreProbe",
     "Submitted",
     "TokenStore",
     "UnloadsModels",
