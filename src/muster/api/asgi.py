@@ -58,6 +58,7 @@ _HANDLERS = [
     fleet.nodes,
     fleet.node,
     fleet.node_history,
+    fleet.node_startup,
     fleet.forget_node,
     fleet.workers,
     fleet.stats,

@@ -6,8 +6,9 @@ import { nodeHref } from "../core/route.js";
 import { percent } from "../core/format.js";
 import { Badge, Meter } from "../parts/badge.js";
 import { Card } from "../parts/card.js";
-import { HealthFilter, NothingMatches, OrderChoice, PoolFilter, lines } from "../parts/filter.js";
+import { HealthFilter, LabelFilter, NothingMatches, OrderChoice, PoolFilter, lines } from "../parts/filter.js";
 import { Pager } from "../parts/pager.js";
+import { TableBox } from "../parts/table.js";
 
 const VIEW_KEY = "muster-fleet-view";
 const PER_PAGE = { cards: 60, table: 250 };
@@ -54,11 +55,11 @@ function Row({ id }) {
 }
 
 function Table() {
-  return html`<div class="table-box"><table class="nodes">
+  return html`<${TableBox} label="Nodes"><table class="nodes">
     <thead><tr><th scope="col">Node</th><th scope="col">Health</th><th scope="col">State</th><th scope="col">Pool</th><th scope="col">GPUs</th>
       <th scope="col">Use</th><th scope="col">Memory</th><th scope="col">Workers</th></tr></thead>
     <tbody>${shown.value.map(({ machine_id: id }) => html`<${Row} key=${id} id=${id} />`)}</tbody>
-  </table></div>`;
+  </table><//>`;
 }
 
 function Nodes() {
@@ -78,7 +79,7 @@ export function Fleet() {
     document.getElementById("fleet")?.scrollIntoView();
   };
   return html`<section id="fleet" aria-labelledby="fleet-title">
-    <header class="heading"><h2 id="fleet-title">Nodes</h2><${HealthFilter} /><${PoolFilter} /><${OrderChoice} /><${ViewChoice} /></header>
+    <header class="heading"><h2 id="fleet-title">Nodes</h2><${HealthFilter} /><${PoolFilter} /><${LabelFilter} /><${OrderChoice} /><${ViewChoice} /></header>
     <${Nodes} />
     <${Pager} what="nodes" first=${first.value} shown=${shown.value.length} total=${lines.value.length}
       page=${Math.min(page.value, pages.value - 1)} onTurn=${turn} />
