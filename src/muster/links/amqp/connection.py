@@ -25,6 +25,7 @@ _BACKOFF_STEPS_MAX = 6
 _JITTER = 0.2
 _CONNECT_TIMEOUT_S = 15.0
 _CLOSE_TIMEOUT_S = 2.0
+_CLOSE_CHANNEL_S = 0.5
 _PERSISTENT = 2
 _TRANSIENT = 1
 _LOST = "see whether the broker runs and can be reached; nothing needs a restart here"
@@ -144,15 +145,18 @@ class BrokerConnection:
         connection = self._connection
         if connection is None:
             raise UpstreamFailed(f"{self.problem}; {self.next_step}")
+        channel: AbstractChannel | None = None
         try:
             async with asyncio.timeout(timeout_s):
                 channel = await _own_cancellation_only(connection.channel(publisher_confirms=False))
                 answer = await _own_cancellation_only(question(channel))
-                await _own_cancellation_only(channel.close())
         except TimeoutError:
             raise UpstreamTimeout(f"{self._address} did not answer within {timeout_s:g} s") from None
         except (exceptions.AMQPError, exceptions.ChannelInvalidStateError, OSError) as error:
             raise UpstreamFailed(f"{self._address} did not answer: {words(error)}") from None
+        finally:
+            if channel is not None:
+                await _close_channel(channel)
         return answer
 
     def _turn(self) -> None:
@@ -207,6 +211,15 @@ class BrokerConnection:
     def _closed(self, closing: "asyncio.Future[object]") -> None:
         error = None if closing.cancelled() else closing.exception()
         self.give_up(f"the connection to {self._address} ended: {words(error) if error else 'closed'}")
+
+
+async def _close_channel(channel: AbstractChannel) -> None:
+    """Close it, unless it is closed or nothing is heard of the broker: then it goes with its connection."""
+    try:
+        async with asyncio.timeout(_CLOSE_CHANNEL_S):
+            await _own_cancellation_only(channel.close())
+    except (TimeoutError, exceptions.AMQPError, exceptions.ChannelInvalidStateError, OSError) as error:
+        log.debug("channel_not_closed", error=words(error))
 
 
 async def _close(connection: AbstractConnection) -> None:
