@@ -77,7 +77,7 @@ function Needs({ figures: f }) {
     f.processes != null && counted(f.processes, "process", "processes"),
     f.uptime_s != null && `up ${duration(f.uptime_s * 1000)}`,
   ].filter(Boolean);
-  return html`<p class="models" title="its processes and those they started; 100 % is one core">${needs.join(" · ")}</p>`;
+  return html`<p class="needs" title="its processes and those they started; 100 % is one core">${needs.join(" · ")}</p>`;
 }
 
 /** @param {{service: Service, action?: unknown, figures?: Figures | null}} props */
