@@ -36,6 +36,7 @@ from muster.control.jobs.stopper import Stopper
 from muster.control.jobs.tasks import TaskDesk
 from muster.control.leader import LEADER
 from muster.control.logs.desk import LogDesk
+from muster.control.metering import Metering
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.control.system import PlaneReport, SystemDesk
@@ -187,6 +188,11 @@ class PlaneUnderTest:
             bootstrap=token,
             requests_per_s_max=requests_per_s_max,
         )
+        self.metering = Metering(
+            self.store.usage, self.store.jobs, self.access, self.clock, plane_id=plane_id, retention_s=30 * 86_400.0
+        )
+        self.jobs.on_done(self.metering.job_done)
+        self.jobs.check_models_by(self.access.check_models)
         self.scenery = Scenery(self.fleet, self.jobs, self.clock, GatewayFigures)
         self.hub = Hub(
             self.store.log,
@@ -244,6 +250,7 @@ class PlaneUnderTest:
             files=self.files if files else None,
             job_kinds=kinds,
             tracer=tracer,
+            metering=self.metering,
             logs=self.logs,
             system=self._system(plane_id, probe or self.store.probe),
             note=lambda event, facts: self.noted.append({"event": event} | facts),

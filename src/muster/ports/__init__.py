@@ -43,6 +43,7 @@ from muster.ports.stores import (
     ScheduleStore,
     StoreProbe,
     TokenStore,
+    UsageStore,
     WebhookStore,
 )
 
@@ -87,6 +88,7 @@ __all__ = [
     "Submitted",
     "TokenStore",
     "UnloadsModels",
+    "UsageStore",
     "Waker",
     "WebhookStore",
 ]

@@ -11,6 +11,7 @@ from muster.domain.trace import Tracer
 from muster.errors import Unauthorized
 from muster.gateway import Finished, Front, Gateway, GatewayLimits
 from muster.gateway.gateway import Authenticate
+from muster.gateway.metering.meter import AccountOf, Watts
 from muster.placement.scores import Strategy
 from muster.ports import Waker
 from muster.system import SystemClock
@@ -110,6 +111,8 @@ async def opened(
     tls: ssl.SSLContext | None = None,
     waker: Waker | None = None,
     tracer: Tracer | None = None,
+    account_of: AccountOf | None = None,
+    watts: Watts = lambda _: None,
 ) -> AsyncIterator[Door]:
     finished: list[Finished] = []
     gateway = Gateway(
@@ -122,6 +125,8 @@ async def opened(
         on_finished=finished.append,
         waker=waker,
         tracer=tracer,
+        account_of=account_of,
+        watts=watts,
     )
     front = Front(gateway, app, [("127.0.0.1", 0)], tls=tls)
     await front.start()

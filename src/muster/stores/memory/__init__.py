@@ -15,6 +15,7 @@ from muster.stores.memory.nodes import MemoryNodes
 from muster.stores.memory.probe import MemoryProbe
 from muster.stores.memory.schedules import MemorySchedules
 from muster.stores.memory.tokens import MemoryTokens
+from muster.stores.memory.usage import MemoryUsage
 from muster.stores.memory.webhooks import MemoryWebhooks
 
 
@@ -37,6 +38,7 @@ class MemoryStore:
         self.nodes = MemoryNodes()
         self.leases = MemoryLeases(clock)
         self.tokens = MemoryTokens()
+        self.usage = MemoryUsage()
         self.schedules = MemorySchedules()
         self.webhooks = MemoryWebhooks()
         self.batches = MemoryBatches()

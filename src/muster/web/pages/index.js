@@ -10,6 +10,7 @@ import { ModelsPage } from "./models.js";
 import { NodePage } from "./node.js";
 import { QueuesPage } from "./queues.js";
 import { SystemPage } from "./system.js";
+import { UsagePage } from "./usage.js";
 
 /**
  * `machines` are those needed in full where there are too many for all; `jobs` whether those of all machines matter.
@@ -39,6 +40,7 @@ export const PAGES = {
   gateway: { title: "Gateway", href: "#/gateway", interest: nothing, draw: GatewayPage },
   queues: { title: "Queues", href: "#/queues", interest: nothing, draw: QueuesPage },
   system: { title: "System", href: "#/system", interest: nothing, draw: SystemPage },
+  usage: { title: "Usage", href: "#/usage", interest: nothing, draw: UsagePage },
   access: { title: "Tokens", href: "#/access", interest: nothing, draw: AccessPage },
 };
 
