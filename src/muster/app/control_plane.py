@@ -161,6 +161,7 @@ class ControlPlane:
         cloud = self._cloud(base)
         self._gateway = gateway = open_gateway(
             *(settings, fleet, access, cloud, logs, metering, watts_in(fleet, settings.worker_watts)),
+            recorder=base.recorder,
             clock=self._clock,
             rng=self._rng,
             tracer=self._tracer,

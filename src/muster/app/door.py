@@ -11,6 +11,7 @@ from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.own_host import OwnHost
 from muster.control.fleet.power import watts_of
 from muster.control.metering import Metering
+from muster.control.recorder import Recorder
 from muster.devices.host import own_addresses
 from muster.domain.trace import Tracer
 from muster.errors import SetupError
@@ -34,6 +35,7 @@ def open_gateway(
     metering: Metering,
     watts: Watts,
     *,
+    recorder: Recorder,
     clock: Clock,
     rng: Rng,
     tracer: Tracer | None,
@@ -46,6 +48,10 @@ def open_gateway(
         first_byte_timeout_s=settings.first_byte_timeout_s,
         idle_timeout_s=settings.idle_timeout_s,
         attempts_max=settings.gateway_attempts_max,
+        patience_factor=settings.patience_factor,
+        first_byte_floor_s=settings.first_byte_floor_s,
+        idle_floor_s=settings.idle_floor_s,
+        quarantine_max_s=settings.quarantine_max_s,
     )
     listeners: list[Callable[[Finished], None]] = [logs.note_answer, partial(_charge, metering)]
     if cloud is not None:
@@ -58,6 +64,7 @@ def open_gateway(
         strategy=Strategy(settings.strategy),
         limits=limits,
         on_finished=partial(_all_hear, listeners),
+        on_conduct=lambda change: recorder.emit([change.event(clock.now_ms())]),
         waker=cloud.waker if cloud else None,
         tracer=tracer,
         account_of=access.account,

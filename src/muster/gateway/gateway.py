@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import unquote
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from muster import metrics as m
 from muster.access.account import Account
 from muster.access.allowance import Allowance
 from muster.access.roles import Right
@@ -17,10 +19,13 @@ from muster.errors import InvalidInput, ModelNotFound, MusterError, PayloadTooLa
 from muster.gateway import ollama, openai
 from muster.gateway.call import Call
 from muster.gateway.catalog import find, offered, offering, with_sleeping
+from muster.gateway.conduct import Conduct
 from muster.gateway.exchange import SPOKEN_BY, Client, Exchange
 from muster.gateway.framing import RequestReader, path_of
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.metering.meter import AccountOf, Meter, Watts, limit_lines
+from muster.gateway.probe import Prober
+from muster.gateway.quarantine import Change
 from muster.gateway.relay import Relay
 from muster.gateway.reply import Reply
 from muster.gateway.request import SAFE_ID, Request, bearer_token
@@ -94,6 +99,7 @@ class Gateway:
         strategy: Strategy = Strategy.LEAST_LOADED,
         limits: GatewayLimits | None = None,
         on_finished: Callable[[Finished], None] | None = None,
+        on_conduct: Callable[[Change], None] | None = None,
         waker: Waker | None = None,
         tracer: Tracer | None = None,
         account_of: AccountOf | None = None,
@@ -102,6 +108,7 @@ class Gateway:
         """`authenticate` says why not; `on_finished` gets a record of every request; `waker` wakes models.
 
         `account_of` says whose account the token that was shown is; `watts` what a worker draws.
+        `on_conduct` hears of workers that are quarantined and of those that are back.
         """
         self.limits = limits or GatewayLimits()
         self.clock = clock
@@ -114,6 +121,7 @@ class Gateway:
         self._usage = Usage()
         self._router = Router(fleet, strategy=strategy, rng=rng, clock=clock)
         self._upstreams = Upstreams(self.limits)
+        self._conduct = Conduct(self.limits, clock, on_conduct or (lambda _: None))
         self._relay = Relay(
             router=self._router,
             upstreams=self._upstreams,
@@ -122,8 +130,10 @@ class Gateway:
             clock=clock,
             on_finished=on_finished,
             wakings=Wakings(waker, self.limits),
+            conduct=self._conduct,
             tracer=tracer,
         )
+        self._prober = Prober(self._relay, fleet)
         self._boot = rng.getrandbits(32)
         self._requests = 0
 
@@ -218,9 +228,14 @@ class Gateway:
     def in_flight(self) -> int:
         return len(self._relay.active)
 
+    @property
+    def upstream_connections(self) -> int:
+        return self._upstreams.connections
+
     def sweep(self) -> None:
         now_s = self.clock.monotonic_s()
         self._relay.sweep(now_s)
+        self._prober.sweep(now_s)
         self._upstreams.sweep(now_s)
         self._usage.sweep(now_s, self.clock.now_ms(), self._router.in_flight)
 
@@ -231,16 +246,23 @@ class Gateway:
 
     def decide(self, wish: Wish, candidates: Sequence[Candidate] | None = None) -> Decision:
         """Say which worker a request with this wish would get now, and why."""
-        return self._router.decide(wish, candidates)
+        quarantined = self._conduct.quarantine.reasons(wish.model)
+        return self._router.decide(replace(wish, quarantined=quarantined) if quarantined else wish, candidates)
 
     def stats(self) -> GatewayStats:
         return self._usage.stats(self._router.in_flight)
 
     def view(self) -> GatewayView:
-        return self._usage.view(self._router.in_flight)
+        view = self._usage.view(self._router.in_flight)
+        conduct = self._conduct
+        now_s = self.clock.monotonic_s()
+        return replace(view, quarantined=conduct.quarantine.view(now_s), waits=conduct.patience.view())
 
     def metrics(self) -> Iterator[Metric]:
-        return self._usage.metrics(self._router.in_flight)
+        yield from self._usage.metrics(self._router.in_flight)
+        yield m.GATEWAY_CONTINUED.single(self._relay.continued)
+        quarantined = self._conduct.quarantine.view(self.clock.monotonic_s())
+        yield m.GATEWAY_QUARANTINED.of({(case.worker, case.model or "*"): 1 for case in quarantined})
 
 
 def _check_allowed(call: Call, allowance: Allowance) -> None:

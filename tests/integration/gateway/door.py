@@ -3,7 +3,7 @@
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from muster.errors import Unauthorized
 from muster.gateway import Finished, Front, Gateway, GatewayLimits
 from muster.gateway.gateway import Authenticate
 from muster.gateway.metering.meter import AccountOf, Watts
+from muster.gateway.quarantine import Change
 from muster.placement.scores import Strategy
 from muster.ports import Waker
 from muster.system import SystemClock
@@ -109,6 +110,7 @@ async def opened(
     authenticate: Authenticate = lambda _shown, _right: None,
     app: Any = web,
     tls: ssl.SSLContext | None = None,
+    on_conduct: Callable[[Change], None] | None = None,
     waker: Waker | None = None,
     tracer: Tracer | None = None,
     account_of: AccountOf | None = None,
@@ -123,6 +125,7 @@ async def opened(
         strategy=strategy,
         limits=limits,
         on_finished=finished.append,
+        on_conduct=on_conduct,
         waker=waker,
         tracer=tracer,
         account_of=account_of,
