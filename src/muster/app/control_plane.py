@@ -150,9 +150,8 @@ class ControlPlane:
         settings = self._settings
         self._tracer = await self._open_tracer()
         base = await self._base()
-        fleet, leader = base.fleet, base.leader
         work = await self._work(base)
-        jobs, commands = work.jobs, work.commands
+        fleet, leader, jobs, commands = base.fleet, base.leader, work.jobs, work.commands
         announce = StartupChannel(base.store.bus.announce).tell
         logs = PlaneLogs(settings, fleet, base.peers, base.store.bus, self._clock, self._rng, self._plane_id)
         ingest = Ingests(fleet, commands, base.recorder, self._clock, logs.desk.take, announce)
