@@ -320,6 +320,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cloud_wake_timeout_s: Annotated[
         float, Meta(gt=0, description="How long a request waits for a machine that was started for it.")
     ] = 600.0
+    model_load_timeout_s: Annotated[
+        float, Meta(gt=0, description="How long a request waits for a model that is on disk to be in memory.")
+    ] = 300.0
     cloud_refresh_s: Annotated[float, Meta(ge=0.1, le=600, description="How often the cloud's list is read.")] = 15.0
     cloud_machines_max: Annotated[int, Meta(ge=0, description="Machines that may run at a time.")] = 4
     cloud_hourly_usd_max: Annotated[float, Meta(ge=0, description="What all running machines may cost an hour.")] = 10.0

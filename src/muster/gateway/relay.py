@@ -16,8 +16,10 @@ from muster.gateway.waking import Wakings
 
 
 class Running(Protocol):
-    """A request on its way."""
+    """A request on its way; `using` is the worker that it is with, and the model that it asks for."""
 
+    @property
+    def using(self) -> tuple[str, str]: ...
     def check(self, now_s: float) -> None: ...
     def fail(self, error: MusterError) -> None: ...
 
