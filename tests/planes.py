@@ -34,12 +34,14 @@ from muster.control.jobs.schedules import ScheduleService
 from muster.control.jobs.service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
 from muster.control.jobs.stopper import Stopper
 from muster.control.jobs.tasks import TaskDesk
+from muster.control.leader import LEADER
 from muster.control.logs.desk import LogDesk
 from muster.control.metering import Metering
 from muster.control.models.loader import ModelLoader
 from muster.control.models.uses import Uses
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
+from muster.control.system import PlaneReport, SystemDesk
 from muster.control.webhooks.pump import Outlet
 from muster.control.webhooks.service import WebhookDesk
 from muster.domain.capability import Capability
@@ -55,7 +57,7 @@ from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.jobs.retry import RetryPolicy
 from muster.logs.shelf import LogShelf
 from muster.placement.scores import Strategy
-from muster.ports import JobKind
+from muster.ports import BrokerProbe, JobKind, StoreProbe
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.stores.files.directory import DirectoryFiles
@@ -116,6 +118,7 @@ class PlaneUnderTest:
         tracer: Tracer | None = None,
         logs: Path | None = None,
         plane_id: str = "plane-1",
+        probe: StoreProbe | None = None,
     ) -> None:
         """`beside` is another control plane, whose clock and store this one has as well."""
         self.clock: ManualClock = beside.clock if beside else ManualClock()
@@ -227,6 +230,7 @@ class PlaneUnderTest:
         over_v2 = Ingest(self.fleet, self.commands, self.recorder, self.clock, link=V2_LINK)
         tasks = TaskDesk(self.jobs, self.fleet, waiting_max=waiting_max)
         self.files = self._files(files or NO_FOLDER, rng)
+        self.broker: BrokerProbe | None = None
         self.gateway_view: Callable[[], GatewayView] = lambda: Usage().view({})
         self.plane = Plane(
             fleet=self.fleet,
@@ -262,6 +266,7 @@ class PlaneUnderTest:
             tracer=tracer,
             metering=self.metering,
             logs=self.logs,
+            system=self._system(plane_id, probe or self.store.probe),
             note=lambda event, facts: self.noted.append({"event": event} | facts),
         )
 
@@ -270,6 +275,21 @@ class PlaneUnderTest:
 
     def _gateway_figures(self) -> GatewayFigures:
         return self.gateway_figures()
+
+    def _system(self, plane_id: str, probe: StoreProbe) -> SystemDesk:
+        here = PlaneReport(
+            plane_id=plane_id, here=True, version="0", hostname="here", started_at_ms=self.clock.now_ms()
+        )
+        return SystemDesk(
+            self.fleet,
+            probe,
+            SystemClock(),
+            address="memory",
+            embedded=True,
+            planes=lambda: [here],
+            leading=lambda: self.store.leases.holder(LEADER),
+            broker=lambda: self.broker,
+        )
 
     def _webhooks(self) -> WebhookDesk:
         outlet = Outlet(jobs=self.store.jobs, post=self.posted, show=told_job, clock=self.clock)

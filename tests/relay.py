@@ -33,6 +33,15 @@ class Relay:
         self.swallow()
         self.cut()
 
+    def refuse(self) -> None:
+        """Be as a server that is not there, until `accept`."""
+        assert self._server is not None
+        self._server.close()
+        self.cut()
+
+    async def accept(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+
     def cut(self) -> None:
         for writer in self._writers:
             writer.transport.abort()

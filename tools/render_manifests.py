@@ -20,8 +20,14 @@ FILES = {
     "ingress": "ingress/ingress.yaml",
     "ingress-route": "traefik/ingress-route.yaml",
     "service-monitor": "monitoring/service-monitor.yaml",
+    "prometheus-rule": "monitoring/prometheus-rule.yaml",
 }
-OPTIONS = "secret.existing=muster,ingress.enabled=true,ingressRoute.enabled=true,serviceMonitor.enabled=true"
+OPTIONS = ",".join(
+    [
+        "secret.existing=muster",
+        *(f"{part}.enabled=true" for part in ("ingress", "ingressRoute", "serviceMonitor", "prometheusRule")),
+    ]
+)
 
 
 def rendered() -> Mapping[Path, str]:

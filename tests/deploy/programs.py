@@ -16,7 +16,7 @@ DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "muster"
 KUBERNETES = ("1.25", "1.30", "1.37")  # the oldest that the chart takes, one in between, the newest known
 # By CRDs, which no released schema has.
-OTHER_KINDS = ("IngressRoute", "ServiceMonitor")
+OTHER_KINDS = ("IngressRoute", "PrometheusRule", "ServiceMonitor")
 
 Object = Mapping[str, Any]
 

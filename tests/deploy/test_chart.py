@@ -9,6 +9,7 @@ import yaml
 from muster.settings import load_settings
 from tests.deploy.programs import (
     CHART,
+    DEPLOY,
     OTHER_KINDS,
     Object,
     chart,
@@ -20,6 +21,7 @@ from tests.deploy.programs import (
     pods,
 )
 from tests.deploy.words import check_command, unknown_settings
+from tests.prometheus import promtool
 
 VALUES = {"default": (), **{path.stem: ("--values", str(path)) for path in sorted((CHART / "ci").glob("*.yaml"))}}
 # What NVIDIA's container runtime reads.
@@ -231,3 +233,19 @@ def test_prometheus_is_told_the_port_and_the_path() -> None:
 
     assert endpoint["path"] == "/metrics"
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert labels_of(service)[find(objects, "ServiceMonitor", "control-plane")["spec"]["jobLabel"]] == "muster"
+
+
+def test_the_operator_gets_the_alerts_as_they_stand_beside_compose(tmp_path: Path) -> None:
+    rule = find(chart(*EVERYTHING), "PrometheusRule", "control-plane")
+    alerts = DEPLOY / "prometheus" / "alerts.yml"
+
+    assert rule["spec"] == yaml.safe_load(alerts.read_text())
+    assert labels_of(rule)["release"] == "prometheus"
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(rule["spec"]))
+    promtool("check", "rules", tmp_path / "rules.yml")
+    assert [each for each in chart() if each["kind"] == "PrometheusRule"] == []
+
+
+def labels_of(thing: Object) -> dict[str, str]:
+    return dict(thing["metadata"]["labels"])

@@ -49,7 +49,7 @@ def test_kubernetes_takes_them_with_everything_switched_on(with_components: Path
     text = output_of(fetched("kubectl"), "kustomize", with_components)
 
     check_against_kubernetes(text, tmp_path)
-    assert {"Ingress", "IngressRoute", "ServiceMonitor"} <= {thing["kind"] for thing in objects(text)}
+    assert {"Ingress", "IngressRoute", "PrometheusRule", "ServiceMonitor"} <= {thing["kind"] for thing in objects(text)}
 
 
 def test_the_secret_is_made_by_hand() -> None:

@@ -112,6 +112,15 @@ interface NodeDetail {
   heartbeat_interval_s: number;
   registered_at: string;
   command_problem: string | null;
+  services: { name: string; figures: Figures | null }[];
+}
+
+/** What the processes of a service need. */
+interface Figures {
+  processes: number | null;
+  cpu_percent: number | null;
+  rss_mb: number | null;
+  uptime_s: number | null;
 }
 
 interface CommandView {
@@ -121,6 +130,7 @@ interface CommandView {
   state: string;
   issued_by: string | null;
   created_at: string;
+  deadline: string;
   progress: Progress | null;
   result: unknown;
   error: string | null;
@@ -185,6 +195,7 @@ interface SystemStats {
   models: number;
   jobs: Record<JobStatus, number>;
   gateway: { in_flight: number; requests_total: number; errors_total: number };
+  suspects_itself?: boolean;
 }
 
 /** At most 50 jobs in each list; the counts in the statistics are whole. */

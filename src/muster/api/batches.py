@@ -7,9 +7,10 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Struct
 
 from muster.api.lists import paged_after
-from muster.api.plane import TheCaller, ThePlane
+from muster.api.plane import AnyRequest, TheCaller, ThePlane
 from muster.control.batches.service import WantedBatch
 from muster.domain.batch import Batch, BatchStatus, LineError
+from muster.domain.trace import traceparent_in
 
 
 class RequestCounts(Struct, frozen=True, kw_only=True):
@@ -64,8 +65,10 @@ class BatchList(Struct, frozen=True, kw_only=True):
 
 
 @post("/v1/batches", tags=["batches"], summary="Have the requests of a file done, when nobody waits", status_code=200)
-async def create_batch(plane: ThePlane, caller: TheCaller, data: JSONBody[WantedBatch]) -> BatchObject:
-    return _view(await plane.batches.create(caller, data))
+async def create_batch(
+    plane: ThePlane, caller: TheCaller, request: AnyRequest, data: JSONBody[WantedBatch]
+) -> BatchObject:
+    return _view(await plane.batches.create(caller, data, traceparent_in(request.headers.get("traceparent"))))
 
 
 @get("/v1/batches", tags=["batches"], summary="Your batches, the newest first")

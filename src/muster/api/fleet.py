@@ -12,6 +12,7 @@ from muster.api.lists import LabelFilter, Limit, Order, Page, TextSearch, labell
 from muster.api.plane import Plane, ThePlane
 from muster.api.views import NodeView, WorkerView, node_view, worker_views
 from muster.control.fleet.history import Curve
+from muster.control.fleet.startups import Startup, last_startup
 from muster.domain.job import JobStatus
 from muster.domain.node import Health, Node
 from muster.domain.worker import WorkerStatus
@@ -146,6 +147,11 @@ async def node_history(plane: ThePlane, node_id: FromPath[str]) -> NodeHistory:
             for gpu, figures in zip(known.gpus, curves.of_gpus, strict=False)
         ],
     )
+
+
+@get("/api/v1/nodes/{node_id:str}/startup", tags=["fleet"], summary="How a node came up the last time, step by step")
+async def node_startup(plane: ThePlane, node_id: FromPath[str]) -> Startup:
+    return await last_startup(plane.events, plane.fleet.node(NodeId(node_id)))
 
 
 @delete("/api/v1/nodes/{node_id:str}", tags=["fleet"], summary="Forget a node; it comes back when it reports")

@@ -126,7 +126,9 @@ async def submit(
     request: AnyRequest,
     idempotency_key: Annotated[str | None, HeaderParameter(name="Idempotency-Key")] = None,
 ) -> Response[SubmitAnswer]:
-    (answer,) = await accept(plane, caller, [_with_header(data, idempotency_key)], _spans(plane, request))
+    (answer,) = await accept(
+        plane, caller, [_with_header(data, idempotency_key)], SubmitSpans.of(plane.tracer, request.headers)
+    )
     return Response(answer, status_code=http.HTTPStatus.CREATED if answer.created else http.HTTPStatus.OK)
 
 
@@ -139,7 +141,7 @@ async def submit(
 async def submit_many(
     plane: ThePlane, caller: TheCaller, data: JSONBody[SubmitJobs], request: AnyRequest
 ) -> SubmittedAnswer:
-    answers = await accept(plane, caller, data.jobs, _spans(plane, request))
+    answers = await accept(plane, caller, data.jobs, SubmitSpans.of(plane.tracer, request.headers))
     return SubmittedAnswer(
         success=True,
         jobs=[
@@ -147,10 +149,6 @@ async def submit_many(
         ],
         timestamp=plane.clock.now_ms(),
     )
-
-
-def _spans(plane: Plane, request: AnyRequest) -> SubmitSpans:
-    return SubmitSpans(plane.tracer, request.headers.get("traceparent"), request.headers.get("x-correlation-id"))
 
 
 async def accept(

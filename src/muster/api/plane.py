@@ -29,6 +29,7 @@ from muster.control.jobs.tasks import TaskDesk
 from muster.control.logs.desk import LogDesk
 from muster.control.metering import Metering
 from muster.control.models.loader import ModelLoader
+from muster.control.system import SystemDesk
 from muster.control.webhooks.service import WebhookDesk
 from muster.domain.trace import Tracer
 from muster.errors import SwitchedOff
@@ -86,6 +87,7 @@ class Plane(Struct, frozen=True, kw_only=True):
     tracer: Tracer | None = None
     http: HttpFigures = field(default_factory=HttpFigures)
     logs: LogDesk
+    system: SystemDesk
     note: Note
 
     @property

@@ -58,6 +58,7 @@ class SystemStats(Struct, frozen=True, kw_only=True):
     models: int
     jobs: dict[str, int]
     gateway: GatewayFigures
+    suspects_itself: bool = False  # most nodes are silent at once, which is likely our own fault: nobody is judged
 
 
 class JobLists(Struct, frozen=True, kw_only=True):
@@ -132,6 +133,7 @@ class Scenery:
             models=len({name for candidate in self._fleet.candidates() for name in candidate.models}),
             jobs={status.value: counts.get(status, 0) for status in JobStatus},
             gateway=self._gateway_figures(),
+            suspects_itself=self._fleet.book.suspects_itself,
         )
 
     def signs_of_life(self) -> list[MachineSign]:

@@ -1,6 +1,7 @@
 """Tasks of `/v2`: a prompt in, its answer as a stream. Each is a job of the one queue."""
 
 import http
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -11,9 +12,12 @@ from msgspec import Meta, Struct
 
 from muster.api.plane import AnyRequest, Plane, TheCaller, ThePlane
 from muster.api.streams import event_stream, last_event_id
+from muster.api.traced import SubmitSpans
+from muster.control.jobs.tasks import Admitted
 from muster.domain.job import Hardware, JobSpec, Requirements
 from muster.errors import Conflict, InvalidInput, PoolNotReady
 from muster.ids import JobId
+from muster.ports import Submitted
 from muster.wire.pools import LINK, engine_of
 
 _SIMULATION = "simulation"
@@ -74,9 +78,11 @@ class TaskAnswer(Struct, frozen=True, kw_only=True):
     summary="Ask for an answer; 429 when too many wait already",
     status_code=http.HTTPStatus.ACCEPTED,
 )
-async def submit_task(plane: ThePlane, caller: TheCaller, data: JSONBody[SubmitTask]) -> TaskAnswer:
+async def submit_task(
+    plane: ThePlane, caller: TheCaller, request: AnyRequest, data: JSONBody[SubmitTask]
+) -> TaskAnswer:
     _check_pool(plane, data.pool)
-    admitted = await plane.tasks.admit(_spec(data, caller.owner))
+    admitted = await _admitted(plane, request, _spec(data, caller.owner))
     if not admitted.created and not caller.sees_jobs_of((await plane.jobs.get(admitted.task_id)).spec.submitted_by):
         raise Conflict(f"there is a task {admitted.task_id!r} already, and it is not yours", field="task_id")
     return TaskAnswer(
@@ -102,6 +108,17 @@ async def task_events(plane: ThePlane, request: AnyRequest, task_id: FromPath[st
 async def cancel_task(plane: ThePlane, task_id: FromPath[str]) -> Response[None]:
     await plane.task_streams.cancel(JobId(task_id))
     return Response(None, status_code=http.HTTPStatus.NO_CONTENT)
+
+
+async def _admitted(plane: Plane, request: AnyRequest, spec: JobSpec) -> Admitted:
+    admitted: list[Admitted] = []
+
+    async def admit(specs: Sequence[JobSpec]) -> list[Submitted]:
+        admitted.extend([await plane.tasks.admit(spec) for spec in specs])
+        return [Submitted(job_id=one.task_id, created=one.created) for one in admitted]
+
+    await SubmitSpans.of(plane.tracer, request.headers).around(admit, [spec])
+    return admitted[0]
 
 
 def _check_pool(plane: Plane, name: str | None) -> None:

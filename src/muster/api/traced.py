@@ -1,6 +1,6 @@
 """Jobs as parts of traces: those of their submitters, or traces that begin here."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -20,6 +20,11 @@ class SubmitSpans:
         self._tracer = tracer
         self._parent = traceparent_in(parent)
         self._correlation_id = correlation_id
+
+    @classmethod
+    def of(cls, tracer: Tracer | None, headers: Mapping[str, str]) -> "SubmitSpans":
+        """Take up the trace of the request with these headers."""
+        return cls(tracer, headers.get("traceparent"), headers.get("x-correlation-id"))
 
     async def around(self, submit: Submit, specs: Sequence[JobSpec]) -> list[Submitted]:
         """Submit the jobs, each with the trace that it is a part of."""

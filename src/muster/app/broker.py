@@ -10,7 +10,7 @@ from muster.control.recorder import Recorder
 from muster.errors import SetupError
 from muster.ids import NodeId
 from muster.metrics import Metric
-from muster.ports import NodeLink
+from muster.ports import BrokerProbe, NodeLink
 from muster.settings import Settings
 from muster.system import SystemClock, system_rng
 
@@ -33,6 +33,10 @@ class Broker:
         """There may be something for this node."""
         if self._ingest is not None:
             self._ingest.look(node_id)
+
+    @property
+    def probe(self) -> BrokerProbe | None:
+        return self._ingest
 
     async def start(self) -> None:
         if self._ingest is not None:

@@ -26,6 +26,7 @@ from muster.app.pool_workers import PoolWorkers
 from muster.app.process import Progress, StateFile, make_data_dir, url_of
 from muster.app.stack import Stack
 from muster.app.startup_channel import StartupChannel
+from muster.app.system import about_us, system_desk
 from muster.app.tracing import OtelTracer, open_tracer
 from muster.app.webhooks import Webhooks
 from muster.commands.book import CommandBook
@@ -52,6 +53,7 @@ from muster.control.models.loader import ModelLoader
 from muster.control.models.uses import Uses
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
+from muster.control.system import SystemDesk
 from muster.control.timekeeper import Timekeeper
 from muster.control.webhooks.of_jobs import JobAddresses
 from muster.domain.job import ClaimedJob
@@ -63,7 +65,7 @@ from muster.gateway.gateway import Gateway
 from muster.ids import JobId, WorkerId, new_id
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink
-from muster.ports import JobKind, Lifecycle, NodeLink
+from muster.ports import BrokerProbe, JobKind, Lifecycle, NodeLink
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.settings import Settings
@@ -151,9 +153,8 @@ class ControlPlane:
         settings = self._settings
         self._tracer = await self._open_tracer()
         base = await self._base()
-        fleet, leader = base.fleet, base.leader
         work = await self._work(base)
-        jobs, commands = work.jobs, work.commands
+        fleet, leader, jobs, commands = base.fleet, base.leader, work.jobs, work.commands
         announce = StartupChannel(base.store.bus.announce).tell
         logs = PlaneLogs(settings, fleet, base.peers, base.store.bus, self._clock, self._rng, self._plane_id)
         ingest = Ingests(fleet, commands, base.recorder, self._clock, logs.desk.take, announce)
@@ -207,6 +208,7 @@ class ControlPlane:
             tracer=self._tracer,
             metering=metering,
             logs=logs.desk,
+            system=self._system(base, lambda: broker.probe),
             note=logs.note_request,
         )
         broker = Broker(settings, fleet, commands, base.recorder, ingest("amqp"))
@@ -219,6 +221,10 @@ class ControlPlane:
         )
         await self._start_optional(cloud, fleet, plane.pool_nodes, jobs, leader)
         await self._announce(grpc, MemoryLink(ingest("memory"), jobs))
+
+    def _system(self, base: _Base, broker: Callable[[], BrokerProbe | None]) -> SystemDesk:
+        store_at = (self._store_at, not self._settings.valkey_url)
+        return system_desk(base.fleet, base.store, self._clock, base.peers, store_at=store_at, broker=broker)
 
     async def _doors(self, plane: Plane, gateway: Gateway, link: NodeLink) -> tuple[Draining, GrpcPort]:
         settings = self._settings
@@ -233,7 +239,8 @@ class ControlPlane:
         recorder = Recorder(store.nodes, store.log)
         fleet = Fleet(self._book(), recorder, self._clock)
         fleet.load(await store.nodes.load())
-        peers = Peers(fleet, recorder, store.nodes, store.bus, self._clock, self._plane_id)
+        about = about_us(self._clock.now_ms())
+        peers = Peers(fleet, recorder, store.nodes, store.bus, self._clock, self._plane_id, about)
         leader = Leader(store.leases, self._clock, self._plane_id)
         self._clock.on_set(fleet.book.clock_set)
         self._clock.on_set(leader.doubt)

@@ -103,6 +103,7 @@ def job_of(batch: Batch, line: int, request: Request, window_s: float) -> JobSpe
         workflow_id=batch.batch_id,
         step_number=line,
         submitted_by=batch.owner,
+        traceparent=batch.traceparent,
     )
 
 

@@ -10,7 +10,7 @@ from muster.ports import Leases
 
 log = structlog.get_logger()
 
-_NAME = "leader"
+LEADER = "leader"  # the name of the lease
 _TTL_S = 3.0
 _RENEWALS_PER_TTL = 3
 _MARGIN_S = 0.3  # we stop this much before another one may begin
@@ -52,7 +52,7 @@ class Leader:
         self._task = None
         self._until_s = float("-inf")
         try:
-            await self._leases.release(_NAME, self._plane_id)
+            await self._leases.release(LEADER, self._plane_id)
         except MusterError as error:
             log.info("leadership_not_given_back", error=error.message, ends_in_s=self._ttl_s)
 
@@ -60,7 +60,7 @@ class Leader:
         """Ask once. What the store does not answer changes nothing: the time that we have runs on."""
         asked_s = self._clock.monotonic_s()
         try:
-            taken = await self._leases.take(_NAME, self._plane_id, self._ttl_s)
+            taken = await self._leases.take(LEADER, self._plane_id, self._ttl_s)
         except MusterError as error:
             log.debug("leadership_unknown", error=error.message)
         else:

@@ -67,6 +67,7 @@ class Batch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at_ms: int
     owner: str | None = None  # the id of the token that was shown
     metadata: dict[str, str] | None = None
+    traceparent: str | None = None  # of the trace that it is a part of
     status: BatchStatus = BatchStatus.VALIDATING
     ending: BatchStatus | None = None  # what it comes to, once that is known and its files are being put together
     slices: tuple[Slice, ...] = ()

@@ -17,7 +17,7 @@ from muster.ports.jobs import (
     Submitted,
 )
 from muster.ports.life import Lifecycle
-from muster.ports.links import FileLink, JobLink, NodeLink
+from muster.ports.links import BrokerProbe, FileLink, JobLink, NodeLink
 from muster.ports.node import (
     Connector,
     FreesMemory,
@@ -43,6 +43,7 @@ from muster.ports.stores import (
     Leases,
     NodeStore,
     ScheduleStore,
+    StoreProbe,
     TokenStore,
     UsageStore,
     WebhookStore,
@@ -51,6 +52,7 @@ from muster.ports.stores import (
 __all__ = [
     "BatchStore",
     "BlobStore",
+    "BrokerProbe",
     "Bus",
     "CapabilityClass",
     "Claimed",
@@ -86,6 +88,7 @@ __all__ = [
     "RentedMachine",
     "ReportProgress",
     "ScheduleStore",
+    "StoreProbe",
     "Submitted",
     "TokenStore",
     "UnloadsModels",

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import Protocol
 
 from muster.domain.file import FileRef
+from muster.domain.standing import BrokerStanding
 from muster.ids import JobId
 from muster.wire import (
     AgentEvents,
@@ -49,6 +50,12 @@ class NodeLink(Protocol):
     async def join(self, message: Join) -> Joined:
         """Exchange a join token for one of the node's own; Forbidden where that is not what was shown."""
         ...
+
+
+class BrokerProbe(Protocol):
+    """How the broker stands, whatever that is: a broker that is away is an answer."""
+
+    async def standing(self) -> BrokerStanding: ...
 
 
 class JobLink(Protocol):

@@ -11,6 +11,7 @@ from muster.domain.command import Command
 from muster.domain.event import Event, LoggedEvent
 from muster.domain.node import Node
 from muster.domain.schedule import Schedule
+from muster.domain.standing import StoreStanding
 from muster.domain.usage import Spent, Sum
 from muster.domain.webhook import Delivery, HookState, JobHooks, Webhook
 from muster.ids import NodeId
@@ -44,6 +45,15 @@ class Leases(Protocol):
         ...
 
     async def release(self, name: str, owner: str) -> None: ...
+    async def holder(self, name: str) -> str | None:
+        """Return who has it; None: nobody."""
+        ...
+
+
+class StoreProbe(Protocol):
+    """How the store stands. Raises StoreUnavailable when it does not say so."""
+
+    async def standing(self) -> StoreStanding: ...
 
 
 class ScheduleStore(Protocol):

@@ -125,6 +125,14 @@ function Updated() {
     <button onClick=${() => location.reload()}>Reload the page</button></p>`;
 }
 
+/** On every page: what it shows of nodes may be old, and the fault is likely not theirs. */
+function CutOff() {
+  if (!state.stats.value?.suspects_itself) return null;
+  return html`<p class="updated" role="alert">Most nodes fell silent at once: this control plane itself may be cut off from
+    them. What is shown of them is what was heard last, and none is called dead meanwhile. Look at this control plane's own
+    network first.</p>`;
+}
+
 function Main() {
   const connection = stream.connection.value;
   const { kind } = connection;
@@ -143,7 +151,7 @@ function App() {
       ${state.stats.value && html`<${Navigation} /><${TextFilter} />`}
       <${Totals} />
     </header>
-    <${Updated} />
+    <${Updated} /><${CutOff} />
     <${Main} />`;
 }
 

@@ -14,8 +14,17 @@ class NodeGone(Struct, frozen=True, omit_defaults=True):
     revision: int = 0
 
 
+class PlaneAbout(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a control plane tells of itself."""
+
+    version: str
+    hostname: str
+    started_at_ms: int
+
+
 class NodeNews(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Records that were written, and nodes whose records were deleted."""
+    """Records that were written, nodes whose records were deleted, and who says so."""
 
     saved: tuple[Node, ...] = ()
     gone: tuple[NodeGone, ...] = ()
+    plane: PlaneAbout | None = None  # in beacons alone

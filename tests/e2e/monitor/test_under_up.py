@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Page, expect
 
 from tests.e2e.monitor.conftest import ARTIFACTS, Watched
 from tests.muster_process import ControlPlane
@@ -32,6 +32,7 @@ async def test_a_job_is_seen_running_and_the_page_survives_a_kill(browser: Brows
         await expect(watched.page.get_by_text(job_id).first).to_be_visible()
         ARTIFACTS.mkdir(exist_ok=True)
         await watched.page.screenshot(path=ARTIFACTS / "monitor-under-up.png")
+        await shows_what_it_stands_on(watched.page)
         assert not watched.surprises
 
         plane.kill()
@@ -45,3 +46,21 @@ async def test_a_job_is_seen_running_and_the_page_survives_a_kill(browser: Brows
     finally:
         await context.close()
         plane.kill()
+
+
+async def shows_what_it_stands_on(page: Page) -> None:
+    await page.get_by_role("link", name="real-node", exact=True).first.click()
+    start = page.get_by_role("region", name="Start")
+    await expect(start).to_contain_text("It came up in")
+    await expect(start.locator(".steps li", has_text="join fleet")).to_contain_text("done")
+    await page.screenshot(path=ARTIFACTS / "monitor-node-under-up.png", full_page=True)
+    await page.get_by_label("Pages").get_by_role("link", name="System").click()
+    for part, words in [
+        ("store", ["embedded", "valkey", "appended to its file", "primary"]),
+        ("planes", ["this one", "leads"]),
+        ("links", ["in this process", "1"]),
+    ]:
+        for word in words:
+            await expect(page.locator(f'[data-part="{part}"]')).to_contain_text(word)
+    await page.screenshot(path=ARTIFACTS / "monitor-system-under-up.png", full_page=True)
+    await page.get_by_label("Pages").get_by_role("link", name="Fleet").click()

@@ -37,6 +37,36 @@ async def test_words_filter_nodes_and_jobs(page: Page, server: MonitorServer) ->
     await expect(filter_box).to_have_value("")
 
 
+async def test_labels_filter_nodes_in_a_box_of_their_own_and_in_the_words(page: Page, server: MonitorServer) -> None:
+    for number in range(4):
+        name = f"n{number}"
+        labels = {"zone": "ab"[number % 2]} | ({"tier": "spot"} if number == 3 else {})
+        server.put_machine(machine(name, labels=labels), [])
+    server.put_job(job("job-1"))
+    await open_live(page, server)
+    cards, box = page.locator(".card h3"), page.get_by_label("Label", exact=True)
+    for wanted, names in [("zone=b", ["n1", "n3"]), ("zone=b, tier", ["n3"]), ("zone=", ["n0", "n1", "n2", "n3"])]:
+        await box.fill(wanted)
+        await expect(cards).to_have_text(names)
+    options = page.locator("#labels option")
+    assert await options.evaluate_all("all => all.map((option) => option.value)") == ["tier=spot", "zone=a", "zone=b"]
+    await box.fill("")
+    words = page.get_by_label("Filter nodes and jobs")
+    await words.fill("label:zone=B n3")
+    await expect(cards).to_have_text(["n3"])
+    await words.fill("label:tier=none")
+    await expect(lane(page, "waiting")).to_contain_text("job-1")
+    await page.get_by_role("button", name="Show all").click()
+    await expect(cards).to_have_count(4)
+    await words.focus()
+    for _ in range(20):  # by the keyboard alone
+        await page.keyboard.press("Tab")
+        if await box.evaluate("element => element === document.activeElement"):
+            break
+    await page.keyboard.type("zone=a")
+    await expect(cards).to_have_text(["n0", "n2"])
+
+
 async def test_health_filters_nodes_and_follows_their_changes(page: Page, server: MonitorServer) -> None:
     server.put_machine(machine("a"), [])
     server.put_machine(machine("b", health_status="stale"), [])

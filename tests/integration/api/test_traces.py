@@ -1,5 +1,9 @@
 """Jobs in their submitters' traces."""
 
+from pathlib import Path
+
+import aiohttp
+
 from tests.integration.api.conftest import Served, serving
 from tests.traces import RememberingTracer
 
@@ -64,3 +68,33 @@ async def test_without_traces_of_our_own_a_job_carries_its_callers(served: Serve
     for traceparent, expected in ((PARENT, PARENT), ("not one", None)):
         async with served.client.post("/api/jobs", json=JOB, headers={"traceparent": traceparent}) as answer:
             assert await stored(served, (await answer.json())["job_id"]) == expected
+
+
+async def test_a_task_of_v2_is_a_span_of_its_callers_trace() -> None:
+    tracer = RememberingTracer()
+    async with serving(tracer=tracer) as served:
+        task = {"task_id": "t1", "prompt": "hello", "engine": "simulation", "max_tokens": 3}
+        async with served.client.post("/v2/tasks", json=task, headers={"traceparent": PARENT}) as answer:
+            assert answer.status == 202, await answer.text()
+        kept = await stored(served, "t1")
+
+    (submit,) = tracer.spans
+    assert (submit.name, submit.parent, submit.about["muster.job_id"]) == ("job.submit", PARENT, "t1")
+    assert submit.ended
+    assert kept == submit.traceparent
+
+
+async def test_the_jobs_of_a_batch_are_to_be_part_of_its_callers_trace(tmp_path: Path) -> None:
+    async with serving(files=tmp_path) as served:
+        form = aiohttp.FormData({"purpose": "batch"})
+        form.add_field("file", b"{}\n", filename="batch.jsonl")
+        async with served.client.post("/v1/files", data=form) as answer:
+            file_id = (await answer.json())["id"]
+        wanted = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        for traceparent in (PARENT, "not one"):
+            headers = {"traceparent": traceparent}
+            async with served.client.post("/v1/batches", json=wanted, headers=headers) as answer:
+                assert answer.status == 200, await answer.text()
+        kept = await served.plane.store.batches.batches()
+
+    assert {batch.traceparent for batch in kept} == {PARENT, None}

@@ -85,11 +85,12 @@ def test_a_job_is_known_by_its_batch_and_line_and_waits_for_everybody() -> None:
         created_at_ms=0,
         expires_at_ms=1,
         owner="t",
+        traceparent="00-trace",
     )
     job = lines.job_of(batch, 12, read(raw()), window_s=1e9)
 
     assert (job.job_id, job.priority, job.workflow_id, job.submitted_by) == ("batch-1-12", 0, "batch-1", "t")
-    assert job.timeout_s == 3600
+    assert (job.timeout_s, job.traceparent) == (3600, "00-trace")
     assert lines.job_of(batch, 12, read(raw()), window_s=-5).timeout_s == 1
     assert lines.batch_of(job.job_id) == "batch-1"
     assert [lines.batch_of(other) for other in ("job-12", "batch-x", "batch-", "mine")] == [None] * 4

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from muster.cli.top import cells, rows
 from muster.cli.top.cells import Glyphs, cut
-from muster.cli.top.picture import Picture, Row
+from muster.cli.top.lines import BUSY, NOT_BUSY, Row, is_line
+from muster.cli.top.picture import Picture
 from muster.cli.top.screen import HELP, Listing, Mode, Screen
 from muster.domain.job import ACTIVE, TERMINAL
 
@@ -95,7 +96,9 @@ class Drawing:
             return []
         dot = f" {self._glyphs.dot} "
         health = Counter(machine["health_status"] for machine in picture.machines.values())
-        workers = Counter(worker["status"] for group in picture.workers.values() for worker in group)
+        words = (worker["status"] for group in picture.workers.values() for worker in group)
+        # Lines tell of workers only whether they are busy: then no more is told of any.
+        workers = Counter(word if word == BUSY or not picture.selective else NOT_BUSY for word in words)
         nodes = f"nodes {len(picture.machines)}: {_counted(health)}" if health else "nodes 0"
         gpus = sum(machine["gpu_count"] for machine in picture.machines.values())
         fleet = dot.join([nodes, f"gpus {gpus}", f"workers {workers.total()}: {_counted(workers) or 'none'}"])
@@ -164,6 +167,8 @@ class Drawing:
             window = listing.window(len(found), screen.page)
             columns = self._node_columns(width) if is_nodes else self._job_columns(width)
             lines = self._table(listing, columns, found, window, listing.selected)
+            if is_nodes:
+                screen.shown = frozenset(found[index]["machine_id"] for index in window)
         else:
             window = range(0)
             lines = [Text(), Text(cut(self._nothing(), width, self._glyphs))]
@@ -234,7 +239,7 @@ class Drawing:
                 Column("temp", 5, lambda m: cells.degrees(load(m).temperature_c, glyphs) if m["gpus"] else "", 4, True),
                 Column("power", 6, lambda m: cells.watts(load(m).power_w) if m["gpus"] else "", 3, right=True),
                 Column("busy", 7, self._busy, 6, right=True),
-                Column("heard", 5, lambda m: cells.span((self._now_ms - m["last_seen"]) / 1000), 1, right=True),
+                Column("heard", 5, self._heard, 1, right=True),
                 Column("now", 18, lambda m: self._doing(picture.workers.get(m["machine_id"], ())), 0),
             ],
             width,
@@ -255,6 +260,10 @@ class Drawing:
             ],
             width,
         )
+
+    def _heard(self, machine: Row) -> str:
+        seen = machine["last_seen"]
+        return cells.UNKNOWN if seen is None else cells.span((self._now_ms - seen) / 1000)
 
     def _busy(self, machine: Row) -> str:
         workers = self._picture.workers.get(machine["machine_id"], ())
@@ -283,6 +292,8 @@ class Drawing:
     def _node_details(self, machine_id: str, width: int) -> list[Text]:
         """Show what a node is made of, each GPU and each worker a line."""
         machine = self._picture.machines[machine_id]
+        if is_line(machine):
+            return [Text(cut(f"{machine_id}: waiting for the rest", width, self._glyphs))]
         lines = [self._facts(machine)]
         lines += [self._gpu(gpu, width) for gpu in machine["gpus"]]
         lines += [self._worker(worker) for worker in self._picture.workers.get(machine_id, ())]

@@ -20,6 +20,8 @@ from muster.domain.command import CommandStatus
 from muster.errors import MusterError
 
 _STREAM = "/api/events/monitor"
+_WHOLE_UP_TO = 200  # nodes; of a larger fleet only those on the screen come in full, beside a line about each
+_SETTLED_S = 0.3  # who scrolls is not followed with each step
 _SILENCE_S = 20.0  # figures come every 2 s, and when the store is away a sign of life every 15 s
 _QUIET_S = 6.0  # from when on silence is told
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0)
@@ -54,12 +56,19 @@ class Stream:
         self._problem = ""
         self._next_s = 0.0
         self._last_id: str | None = None
+        self._wished: tuple[frozenset[str], float] = (frozenset(), 0.0)  # nodes in full, and since when
+        self._asked: frozenset[str] = frozenset()
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="top-stream", daemon=True).start()
 
     def stop(self) -> None:
         self._stop.set()
+
+    def want(self, machine_ids: frozenset[str], now_s: float) -> None:
+        """Have these in full where the fleet is too large for all."""
+        if machine_ids != self._wished[0]:
+            self._wished = (machine_ids, now_s)
 
     def link(self, now_s: float) -> Link:
         quiet_s = 0.0 if self._heard_s is None else now_s - self._heard_s
@@ -80,11 +89,16 @@ class Stream:
             if self._last_id is not None:
                 headers["Last-Event-ID"] = self._last_id
             try:
-                with self._client.open("GET", _STREAM, headers=headers, silence_s=_SILENCE_S) as answer:
+                with self._client.open(
+                    "GET", _STREAM, query=self._query(), headers=headers, silence_s=_SILENCE_S
+                ) as answer:
                     for event in read_events(self._heard(answer)):
                         failures = 0
                         self._last_id = event.id or self._last_id
                         self._take(event.data)
+                if self._asked != self._wished[0]:
+                    self._last_id = None  # what is wanted now begins with a snapshot
+                    continue
                 self._problem = "the stream ended"
             except (Refused, Unreachable) as error:
                 self._problem = _in_words(error)
@@ -95,12 +109,18 @@ class Stream:
             self._wake()
             self._stop.wait(pause_s)
 
+    def _query(self) -> dict[str, Any]:
+        self._asked, _ = self._wished
+        return {"whole_up_to": _WHOLE_UP_TO, "all_jobs": "true", "machines": ",".join(sorted(self._asked)) or None}
+
     def _heard(self, answer: Answer) -> Iterator[bytes]:
         """Pass on the lines, the empty words among them: they tell that somebody is there."""
         for line in answer.lines():
-            if self._stop.is_set():
+            now_s = time.monotonic()
+            wished, since_s = self._wished
+            if self._stop.is_set() or (wished != self._asked and now_s - since_s >= _SETTLED_S):
                 return
-            self._heard_s = time.monotonic()
+            self._heard_s = now_s
             self._live = True
             yield line
 

@@ -1,12 +1,10 @@
 """The fleet as the control plane told it last: a snapshot, and every change since."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from muster.cli.top.lines import Row, is_line, machine_of, workers_of
 from muster.domain.job import ACTIVE, TERMINAL, JobStatus
-
-Row = Mapping[str, Any]
 
 _JOBS_MAX = 1_000
 _RATE_OVER_S = 10.0
@@ -23,6 +21,7 @@ class Picture:
         self.stats: Row = {}
         self.queues: Sequence[Row] | None = None  # None: not known yet
         self.complete = False  # a snapshot has come
+        self.selective = False  # of most nodes there is only a line
         self.ahead_ms = 0  # the control plane's clock, seen from ours
         self._answered: deque[tuple[float, int]] = deque()
 
@@ -33,23 +32,36 @@ class Picture:
         match event["type"]:
             case "full_state_snapshot":
                 self._begin(event["data"], now_s)
+            case "system_stats":
+                self._note_stats(event["data"], now_s)
+            case "job_update" | "job_progress":
+                self._take_job(event)
+            case _:
+                self._take_node(event)
+
+    def _take_job(self, event: Row) -> None:
+        if event["type"] == "job_update":
+            self.jobs[event["job"]["job_id"]] = event["job"]
+            self._forget_jobs()
+        elif event["job_id"] in self.jobs:
+            self.jobs[event["job_id"]] = {**self.jobs[event["job_id"]], "progress": event["progress"]}
+
+    def _take_node(self, event: Row) -> None:
+        match event["type"]:
             case "machine_update":
                 machine_id = event["machine"]["machine_id"]
                 self.machines[machine_id] = event["machine"]
                 self.workers[machine_id] = event["workers"]
             case "machine_removed":
-                self.machines.pop(event["machine_id"], None)
-                self.workers.pop(event["machine_id"], None)
+                self._remove(event["machine_id"])
+            case "machine_lines":
+                for line in event["lines"]:
+                    self._put_line(line)
+                for machine_id in event["removed"]:
+                    self._remove(machine_id)
             case "periodic_status_update" if event["machine_id"] in self.machines:
                 signs = {"status": event["status"], "last_seen": event["last_seen"]}
                 self.machines[event["machine_id"]] = {**self.machines[event["machine_id"]], **signs}
-            case "job_update":
-                self.jobs[event["job"]["job_id"]] = event["job"]
-                self._forget_jobs()
-            case "job_progress" if event["job_id"] in self.jobs:
-                self.jobs[event["job_id"]] = {**self.jobs[event["job_id"]], "progress": event["progress"]}
-            case "system_stats":
-                self._note_stats(event["data"], now_s)
 
     def take_state(self, pages: Sequence[Row]) -> None:
         """Take in the pages of one whole state."""
@@ -76,9 +88,24 @@ class Picture:
         (from_s, before), (to_s, now) = self._answered[0], self._answered[-1]
         return (now - before) / (to_s - from_s) if to_s > from_s else None
 
+    def _put_line(self, line: Row) -> None:
+        """Take in a line, unless more is known of that node."""
+        machine_id = line["machine_id"]
+        known = self.machines.get(machine_id)
+        if known is None or is_line(known):
+            self.machines[machine_id] = machine_of(line)
+            self.workers[machine_id] = workers_of(line)
+
+    def _remove(self, machine_id: str) -> None:
+        self.machines.pop(machine_id, None)
+        self.workers.pop(machine_id, None)
+
     def _begin(self, data: Row, now_s: float) -> None:
         self.machines = {machine["machine_id"]: machine for machine in data["machines"]}
         self.workers = {}
+        self.selective = "lines" in data
+        for line in data.get("lines", ()):
+            self._put_line(line)
         for worker in data["workers"]:
             self.workers.setdefault(worker["machine_id"], []).append(worker)
         self.jobs = {job["job_id"]: job for jobs in data["jobs"].values() for job in jobs}

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from muster.cli.top.picture import Picture, Row
+from muster.cli.top.lines import Row
+from muster.cli.top.picture import Picture
 from muster.domain.job import JobStatus
 from muster.domain.node import Health
 
@@ -57,6 +58,7 @@ class Sort(NamedTuple):
     name: str  # of the column that it goes by
     value: Callable[[Row, Picture], Value]
     falling: bool = False
+    in_full: bool = False  # what it goes by is not in a line
 
 
 def _rank(order: Sequence[str], word: str) -> float:
@@ -68,10 +70,10 @@ NODE_SORTS = (
     Sort("health", lambda machine, _: _rank(_WORST_FIRST, machine["health_status"])),
     Sort("util", lambda machine, _: load_of(machine).utilization, falling=True),
     Sort("vram", lambda machine, _: load_of(machine).memory, falling=True),
-    Sort("temp", lambda machine, _: load_of(machine).temperature_c, falling=True),
-    Sort("power", lambda machine, _: load_of(machine).power_w, falling=True),
+    Sort("temp", lambda machine, _: load_of(machine).temperature_c, falling=True, in_full=True),
+    Sort("power", lambda machine, _: load_of(machine).power_w, falling=True, in_full=True),
     Sort("busy", lambda machine, picture: busy_share(picture.workers.get(machine["machine_id"], ())), falling=True),
-    Sort("heard", lambda machine, _: machine["last_seen"]),
+    Sort("heard", lambda machine, _: machine["last_seen"], in_full=True),
 )
 JOB_SORTS = (
     Sort("status", lambda job, _: _rank(_BUSIEST_FIRST, job["status"])),

@@ -6,7 +6,8 @@ from enum import StrEnum
 from msgspec import Struct
 
 from muster.cli.top import rows
-from muster.cli.top.picture import Picture, Row
+from muster.cli.top.lines import Row
+from muster.cli.top.picture import Picture
 from muster.cli.top.rows import Sort
 
 _FILTER_CHARS_MAX = 100
@@ -54,8 +55,12 @@ class Listing:
     def sort(self) -> Sort:
         return self._sorts[self._sorted_by]
 
-    def sort_by_next(self) -> None:
-        self._sorted_by = (self._sorted_by + 1) % len(self._sorts)
+    def sort_by_next(self, *, of_lines: bool = False) -> None:
+        """Go by the next column; where of most nodes there is only a line, by the next one that lines have."""
+        for _ in self._sorts:
+            self._sorted_by = (self._sorted_by + 1) % len(self._sorts)
+            if not (of_lines and self.sort.in_full):
+                break
         self.turned = False
 
     def rows(self, picture: Picture) -> list[Row]:
@@ -94,6 +99,7 @@ class Screen:
         self.deed: Deed | None = None  # which is asked about
         self.message = ""
         self.page = 10  # rows that were seen last
+        self.shown: frozenset[str] = frozenset()  # nodes that were seen last
         self.left = False
 
     def press(self, key: str, picture: Picture) -> Deed | None:
@@ -154,7 +160,7 @@ class Screen:
     def _look(self, key: str, picture: Picture) -> None:
         listing = self.listing
         if key == "s":
-            listing.sort_by_next()
+            listing.sort_by_next(of_lines=picture.selective)
         elif key == "S":
             listing.turned = not listing.turned
         elif key in _STEPS:

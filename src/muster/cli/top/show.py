@@ -67,6 +67,8 @@ def live(client: Client) -> None:
                 drawing = Drawing(picture, screen, glyphs, client.url, _now_ms())
                 terminal.paint(drawing.frame(stream.link(time.monotonic()), size), size)
                 painted_s = time.monotonic()
+                if picture.selective:
+                    stream.want(screen.shown, painted_s)
                 keys = terminal.keys(_TICK_S)
                 if not keys and keys is not None:  # events only: they are gathered for a moment
                     keys = terminal.keys(max(0.0, painted_s + 1 / _FRAMES_PER_S - time.monotonic()), only_keys=True)

@@ -97,7 +97,8 @@ class BatchDesk:
 
     # --- batches -----------------------------------------------------------------------------------------------------
 
-    async def create(self, caller: Caller, wanted: WantedBatch) -> Batch:
+    async def create(self, caller: Caller, wanted: WantedBatch, traceparent: str | None = None) -> Batch:
+        """Keep a batch; its jobs are part of the trace of `traceparent`."""
         if wanted.endpoint not in KINDS:
             raise InvalidInput(
                 f"endpoint must be one of {', '.join(KINDS)}, got {wanted.endpoint[:100]!r}", field="endpoint"
@@ -124,6 +125,7 @@ class BatchDesk:
             expires_at_ms=now_ms + window_s * 1000,
             owner=caller.owner,
             metadata=wanted.metadata,
+            traceparent=traceparent,
         )
         await self._store.save(batch)
         await self._bus.publish(TOPIC, b"")

@@ -16,7 +16,7 @@ from muster.control.recorder import Recorder
 from muster.errors import MusterError
 from muster.ports import Bus, NodeStore
 from muster.wire import decode, encode
-from muster.wire.peers import NodeNews
+from muster.wire.peers import NodeNews, PlaneAbout
 
 log = structlog.get_logger()
 
@@ -30,16 +30,26 @@ _BUS_RETRY_S = 0.5
 
 
 class Peers:
-    """A Lifecycle. A message is the id of its sender, a line end, and the news; none in a beacon."""
+    """A Lifecycle. A message is the id of its sender, a line end, and the news; in a beacon what it is, if anything."""
 
     def __init__(
-        self, fleet: Fleet, recorder: Recorder, nodes: NodeStore, bus: Bus, clock: Clock, plane_id: str
+        self,
+        fleet: Fleet,
+        recorder: Recorder,
+        nodes: NodeStore,
+        bus: Bus,
+        clock: Clock,
+        plane_id: str,
+        about: PlaneAbout | None = None,
     ) -> None:
         self._fleet = fleet
         self._nodes = nodes
         self._bus = bus
         self._clock = clock
+        self.plane_id = plane_id
         self._me = plane_id.encode()
+        self._beacon = self._me + b"\n" + (encode(NodeNews(plane=about)) if about else b"")
+        self._about = {self._me: about} if about else {}
         self._heard_s: dict[bytes, float] = {}  # other control planes, by their last message
         self._echo_s = clock.monotonic_s()
         self._hears = False  # a beacon of ours came back since we last subscribed
@@ -55,6 +65,10 @@ class Peers:
         """Ids of the other control planes that are heard at present."""
         fresh_s = self._clock.monotonic_s() - _PEER_KEPT_S
         return sorted(sender.decode() for sender, at_s in self._heard_s.items() if at_s >= fresh_s)
+
+    def about(self, plane_id: str) -> PlaneAbout | None:
+        """Return what a control plane that is heard tells of itself; None where that is nothing."""
+        return self._about.get(plane_id.encode())
 
     def deaf_for_s(self) -> float | None:
         """Return for how long our own beacon has not come back, if that is too long or something was missed."""
@@ -94,9 +108,15 @@ class Peers:
         self._heard_s[sender] = self._clock.monotonic_s()
         if body:
             try:
-                self._fleet.take_in(decode(body, NodeNews))
+                self._take_news(sender, decode(body, NodeNews))
             except MusterError as error:
                 log.warning("news_of_nodes_not_understood", error=error.message)
+
+    def _take_news(self, sender: bytes, news: NodeNews) -> None:
+        if news.plane is not None:
+            self._about[sender] = news.plane
+        else:
+            self._fleet.take_in(news)
 
     def gap(self) -> None:
         """Know that messages were missed, and that none will come until we hear ourselves again."""
@@ -108,11 +128,12 @@ class Peers:
         for sender in [sender for sender, at_s in self._heard_s.items() if at_s < now_s - _PEER_KEPT_S]:
             log.info("control_plane_silent", plane_id=sender.decode(errors="replace"))
             del self._heard_s[sender]
+            self._about.pop(sender, None)
         if self._hears and now_s - self._echo_s <= _DEAF_AFTER_S:
             due = self._heard_s and now_s - self._compared_s >= _COMPARE_EVERY_S
             if self._missed or due:
                 await self._compare()
-        await self._bus.publish(NODES_TOPIC, self._me + b"\n")
+        await self._bus.publish(NODES_TOPIC, self._beacon)
 
     async def _compare(self) -> None:
         asked_ms, self._compared_s, missed = self._clock.now_ms(), self._clock.monotonic_s(), self._missed

@@ -25,8 +25,10 @@ _BACKOFF_STEPS_MAX = 6
 _JITTER = 0.2
 _CONNECT_TIMEOUT_S = 15.0
 _CLOSE_TIMEOUT_S = 2.0
+_CLOSE_CHANNEL_S = 0.5
 _PERSISTENT = 2
 _TRANSIENT = 1
+_LOST = "see whether the broker runs and can be reached; nothing needs a restart here"
 
 # It tells each failed attempt several times over, with tracebacks; what matters of it is told here, once.
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)
@@ -57,7 +59,10 @@ class BrokerConnection:
         self.up = asyncio.Event()
         self.connections = 0
         self._address = address
-        self._problem = f"{address} was not reached yet; RABBITMQ_URL says where it is"
+        self.problem = f"{address} was not reached yet"
+        self.next_step = "RABBITMQ_URL says where it is"
+        self._changed_s: float | None = None  # by the loop's clock, when it was reached or lost
+        self._connection: AbstractConnection | None = None
         self._opened = opened
         self._rng = rng
         self._base_s = base_s
@@ -81,7 +86,7 @@ class BrokerConnection:
         """End this connection and make a new one."""
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(reason)
-            self._problem = reason
+            self.problem, self.next_step = reason, _LOST
             self._sending = None
 
     async def publish(
@@ -96,7 +101,7 @@ class BrokerConnection:
         """Return once the broker has it; False when no queue is bound to that key. UpstreamFailed when it is away."""
         channel = self._sending
         if channel is None:
-            raise UpstreamFailed(self._problem)
+            raise UpstreamFailed(f"{self.problem}; {self.next_step}")
         properties = spec.Basic.Properties(
             delivery_mode=_PERSISTENT if persistent else _TRANSIENT, content_type="application/json", headers=headers
         )
@@ -124,12 +129,46 @@ class BrokerConnection:
             raise UpstreamFailed(f"{self._address} went away: {words(error)}") from None
         return True
 
+    @property
+    def product(self) -> str | None:
+        """What the broker calls itself; None while it is away."""
+        told = self._connection.server_properties if isinstance(self._connection, Connection) else {}
+        return " ".join(str(told[name]) for name in ("product", "version") if told.get(name)) or None
+
+    @property
+    def unchanged_s(self) -> float:
+        """For how long it has been up, or away."""
+        return 0.0 if self._changed_s is None else asyncio.get_running_loop().time() - self._changed_s
+
+    async def ask(self, question: Callable[[AbstractChannel], Awaitable[T]], timeout_s: float) -> T:
+        """Ask on a channel of its own, which a refusal ends. UpstreamFailed when there is no answer."""
+        connection = self._connection
+        if connection is None:
+            raise UpstreamFailed(f"{self.problem}; {self.next_step}")
+        channel: AbstractChannel | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                channel = await _own_cancellation_only(connection.channel(publisher_confirms=False))
+                answer = await _own_cancellation_only(question(channel))
+        except TimeoutError:
+            raise UpstreamTimeout(f"{self._address} did not answer within {timeout_s:g} s") from None
+        except (exceptions.AMQPError, exceptions.ChannelInvalidStateError, OSError) as error:
+            raise UpstreamFailed(f"{self._address} did not answer: {words(error)}") from None
+        finally:
+            if channel is not None:
+                await _close_channel(channel)
+        return answer
+
+    def _turn(self) -> None:
+        self._changed_s = asyncio.get_running_loop().time()
+
     async def _run(self) -> None:
+        self._turn()
         while True:
             problem, next_step = await self._once()
             self._attempt += 1
             delay_s = backoff_s(self._attempt, self._rng, self._base_s)
-            self._problem = f"{problem}; {next_step}"
+            self.problem, self.next_step = problem, next_step
             log.warning(
                 "broker_away",
                 broker=str(self._address),
@@ -153,21 +192,34 @@ class BrokerConnection:
                 channels = await _own_cancellation_only(self._opened(connection))
             for watched in (connection, sending, *channels):
                 cast("Base", watched).closing.add_done_callback(self._closed)
+            self._connection = connection
+            self._turn()
             self.up.set()
             self.connections += 1
             log.info("broker_connected", broker=str(self._address), attempts=self._attempt)
             self._attempt = 0
-            return await ended, "see whether the broker runs and can be reached; nothing needs a restart here"
+            return await ended, _LOST
         except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt must come
             return explain(error, self._address)
         finally:
+            if self.up.is_set():
+                self._turn()
             self.up.clear()
-            self._ended = self._sending = None
+            self._ended = self._sending = self._connection = None
             await _close(connection)
 
     def _closed(self, closing: "asyncio.Future[object]") -> None:
         error = None if closing.cancelled() else closing.exception()
         self.give_up(f"the connection to {self._address} ended: {words(error) if error else 'closed'}")
+
+
+async def _close_channel(channel: AbstractChannel) -> None:
+    """Close it, unless it is closed or nothing is heard of the broker: then it goes with its connection."""
+    try:
+        async with asyncio.timeout(_CLOSE_CHANNEL_S):
+            await _own_cancellation_only(channel.close())
+    except (TimeoutError, exceptions.AMQPError, exceptions.ChannelInvalidStateError, OSError) as error:
+        log.debug("channel_not_closed", error=words(error))
 
 
 async def _close(connection: AbstractConnection) -> None:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from muster.clock import Clock, Rng
 from muster.domain.command import Command
 from muster.domain.event import Event
+from muster.domain.standing import BrokerQueue, BrokerStanding
 from muster.errors import UpstreamFailed
 from muster.ids import NodeId, new_id
 from muster.links.amqp.address import BrokerAddress
@@ -24,7 +25,15 @@ from muster.links.amqp.messages import (
     wants_to_leave,
 )
 from muster.links.amqp.post import LINK, Post, Roster
-from muster.links.amqp.topology import DEAD_LETTERS, EVENTS_QUEUE, HEARTBEAT_QUEUE, REGISTRATION_QUEUE, REPORTS_KEY
+from muster.links.amqp.topology import (
+    DEAD_LETTERS,
+    EVENTS_QUEUE,
+    HEARTBEAT_QUEUE,
+    QUEUES,
+    REGISTRATION_QUEUE,
+    REPORTS_KEY,
+    depths,
+)
 from muster.ports import NodeLink
 from muster.wire import AgentEvents, CommandReports, decode
 
@@ -33,6 +42,8 @@ __all__ = ["LINK", "AmqpIngest", "QueueFigures"]
 log = structlog.get_logger()
 
 _TOLD_EVERY_S = 1.0
+_LOOK_S = 2.0
+_ALIVE = "see whether the broker is overloaded: rabbitmqctl status"
 _REASON_CHARS_MAX = 500
 
 
@@ -59,6 +70,7 @@ class AmqpIngest:
         *,
         backoff_s: float = BACKOFF_S,
     ) -> None:
+        self._address = address
         self._nodes = nodes
         self._roster = roster
         self._emit = emit
@@ -96,6 +108,36 @@ class AmqpIngest:
 
     def figures(self) -> list[QueueFigures]:
         return [QueueFigures(intake.queue, intake.received, self._refused[intake.queue]) for intake in self._intakes]
+
+    async def standing(self) -> BrokerStanding:
+        """Return how the broker stands, as a BrokerProbe does."""
+        broker = self._broker
+        problem, next_step, found = None, None, dict[str, tuple[int, int]]()
+        try:
+            found = await broker.ask(depths, _LOOK_S)
+        except UpstreamFailed as error:
+            problem, next_step = (error.message, _ALIVE) if self.connected else (broker.problem, broker.next_step)
+        return BrokerStanding(
+            address=str(self._address),
+            connected=self.connected,
+            since_ms=self._clock.now_ms() - round(1000 * broker.unchanged_s),
+            reconnects=self.reconnects,
+            product=broker.product,
+            error=problem,
+            next_step=next_step,
+            queues=tuple(self._queue(queue.name, *found.get(queue.name, (None, None))) for queue in QUEUES),
+        )
+
+    def _queue(self, name: str, ready: int | None, consumers: int | None) -> BrokerQueue:
+        intake = next((intake for intake in self._intakes if intake.queue == name), None)  # none of the dead letters
+        return BrokerQueue(
+            name=name,
+            ready=ready,
+            consumers=consumers,
+            unacked=intake.unacked if intake else 0,
+            received=intake.received if intake else 0,
+            refused=self._refused.get(name, 0),
+        )
 
     def command_issued(self, command: Command) -> None:
         self._post.look(command.node_id)

@@ -31,6 +31,13 @@ class Intake:
         self._refuse = refuse
         self._wait_for_store = wait_for_store
         self._pump: asyncio.Task[None] | None = None
+        self._inbox = Inbox()
+        self._in_hand = 0
+
+    @property
+    def unacked(self) -> int:
+        """How many messages the broker still counts as on their way to us."""
+        return self._inbox.qsize() + self._in_hand
 
     async def open(self, connection: AbstractConnection, on_failure: Callable[[str], None]) -> AbstractChannel:
         """Consume on a channel of its own; `on_failure` is told when that cannot go on."""
@@ -38,7 +45,7 @@ class Intake:
         channel = await connection.channel(publisher_confirms=False)
         await channel.basic_qos(prefetch_count=_PREFETCH)
         channel.on_consumer_cancel_callbacks.add(lambda _: on_failure(f"the queue {self.queue} was deleted"))
-        inbox: Inbox = asyncio.Queue()  # of this channel alone: a late message of another has another's tag
+        self._inbox = inbox = Inbox()  # of this channel alone: a late message of another has another's tag
         self._pump = asyncio.create_task(self._run(channel, inbox, on_failure), name=f"intake {self.queue}")
         await channel.basic_consume(self.queue, inbox.put)
         return channel
@@ -49,6 +56,7 @@ class Intake:
             self._pump.cancel()
             await asyncio.gather(self._pump, return_exceptions=True)
             self._pump = None
+            self._inbox, self._in_hand = Inbox(), 0
 
     async def _run(self, channel: AbstractChannel, inbox: Inbox, on_failure: Callable[[str], None]) -> None:
         try:
@@ -56,11 +64,13 @@ class Intake:
                 batch = [await inbox.get()]
                 while not inbox.empty():
                     batch.append(inbox.get_nowait())
+                self._in_hand = len(batch)
                 for message in batch:
                     await self._handle(message)
                 tag = batch[-1].delivery_tag
                 if tag is not None:
                     await channel.basic_ack(tag, multiple=True, wait=False)
+                self._in_hand = 0
                 await asyncio.sleep(0)  # others have their turn, however much there is
         except (exceptions.AMQPError, exceptions.ChannelInvalidStateError, OSError) as error:
             on_failure(f"the queue {self.queue} cannot be read on: {words(error)}")

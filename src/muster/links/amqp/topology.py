@@ -98,6 +98,15 @@ async def declare(channel: AbstractChannel) -> None:
             await channel.queue_bind(queue.name, queue.exchange, key, timeout=_TIMEOUT_S)
 
 
+async def depths(channel: AbstractChannel) -> dict[str, tuple[int, int]]:
+    """Return, for each queue of the control plane, how many messages are ready and how many consumers it has."""
+    found = {}
+    for queue in QUEUES:
+        told = await channel.queue_declare(queue.name, passive=True, timeout=_TIMEOUT_S)
+        found[queue.name] = (told.message_count or 0, told.consumer_count or 0)
+    return found
+
+
 async def declare_for_agent(channel: AbstractChannel, node_id: str) -> str:
     """Declare the queue of one connection of one agent, and return its name.
 

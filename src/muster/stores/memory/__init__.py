@@ -12,6 +12,7 @@ from muster.stores.memory.jobs import MemoryJobs
 from muster.stores.memory.leases import MemoryLeases
 from muster.stores.memory.log import MemoryLog
 from muster.stores.memory.nodes import MemoryNodes
+from muster.stores.memory.probe import MemoryProbe
 from muster.stores.memory.schedules import MemorySchedules
 from muster.stores.memory.tokens import MemoryTokens
 from muster.stores.memory.usage import MemoryUsage
@@ -33,6 +34,7 @@ class MemoryStore:
     ) -> None:
         self.bus = MemoryBus()
         self.log = MemoryLog(event_log_entries_max)
+        self.probe = MemoryProbe(self.log)
         self.nodes = MemoryNodes()
         self.leases = MemoryLeases(clock)
         self.tokens = MemoryTokens()

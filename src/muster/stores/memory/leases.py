@@ -16,6 +16,10 @@ class MemoryLeases:
         self._held[name] = (owner, now_ms + round(ttl_s * 1000))
         return True
 
+    async def holder(self, name: str) -> str | None:
+        owner, ends_ms = self._held.get(name, ("", 0))
+        return owner if ends_ms > self._clock.now_ms() else None
+
     async def release(self, name: str, owner: str) -> None:
         if self._held.get(name, ("", 0))[0] == owner:
             del self._held[name]

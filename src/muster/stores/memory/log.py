@@ -15,6 +15,10 @@ class MemoryLog:
         self._last = 0
         self._grown = asyncio.Event()
 
+    @property
+    def entries(self) -> int:
+        return len(self._entries)
+
     def add(self, event: Event) -> str:
         self._last += 1
         logged = LoggedEvent(id=str(self._last), event=event)

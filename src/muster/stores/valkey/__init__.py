@@ -14,6 +14,7 @@ from muster.stores.valkey.lines import ValkeyLines
 from muster.stores.valkey.log import ValkeyLog
 from muster.stores.valkey.matchmaker import Matchmaker
 from muster.stores.valkey.nodes import ValkeyNodes
+from muster.stores.valkey.probe import ValkeyProbe
 from muster.stores.valkey.queue import ValkeyQueue
 from muster.stores.valkey.schedules import ValkeySchedules
 from muster.stores.valkey.server import Server
@@ -50,6 +51,7 @@ class ValkeyStore:
         self.batches = ValkeyBatches(server)
         self.log = ValkeyLog(server)
         self.bus = ValkeyBus(server)
+        self.probe = ValkeyProbe(server)
 
     @classmethod
     async def open(

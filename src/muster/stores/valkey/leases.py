@@ -10,5 +10,9 @@ class ValkeyLeases:
     async def take(self, name: str, owner: str, ttl_s: float) -> bool:
         return bool(await self._server.run("lease", name, owner, max(1, round(ttl_s * 1000))))
 
+    async def holder(self, name: str) -> str | None:
+        owner: bytes = await self._server.run("holder", name)
+        return owner.decode() or None
+
     async def release(self, name: str, owner: str) -> None:
         await self._server.run("lease", name, owner, 0)

@@ -6,8 +6,9 @@ import { nodeHref } from "../core/route.js";
 import { percent } from "../core/format.js";
 import { Badge, Meter } from "../parts/badge.js";
 import { Card, Waiting } from "../parts/card.js";
-import { HealthFilter, NothingMatches, OrderChoice, PoolFilter, lines } from "../parts/filter.js";
+import { HealthFilter, LabelFilter, NothingMatches, OrderChoice, PoolFilter, lines } from "../parts/filter.js";
 import { Pager } from "../parts/pager.js";
+import { TableBox } from "../parts/table.js";
 import { useTurns } from "../parts/turns.js";
 
 const VIEW_KEY = "muster-fleet-view";
@@ -62,11 +63,11 @@ function Row({ id }) {
 function Table() {
   const ids = shown.value.map((line) => line.machine_id);
   const turns = useTurns(ids, PER_FRAME.table);
-  return html`<div class="table-box"><table class="nodes">
+  return html`<${TableBox} label="Nodes"><table class="nodes">
     <thead><tr><th scope="col">Node</th><th scope="col">Health</th><th scope="col">State</th><th scope="col">Pool</th><th scope="col">GPUs</th>
       <th scope="col">Use</th><th scope="col">Memory</th><th scope="col">Workers</th></tr></thead>
     <tbody>${ids.map((id) => html`<${turns.has(id) ? Row : RowToCome} key=${id} id=${id} />`)}</tbody>
-  </table></div>`;
+  </table><//>`;
 }
 
 function Cards() {
@@ -92,7 +93,7 @@ export function Fleet() {
     document.getElementById("fleet")?.scrollIntoView();
   };
   return html`<section id="fleet" aria-labelledby="fleet-title">
-    <header class="heading"><h2 id="fleet-title">Nodes</h2><${HealthFilter} /><${PoolFilter} /><${OrderChoice} /><${ViewChoice} /></header>
+    <header class="heading"><h2 id="fleet-title">Nodes</h2><${HealthFilter} /><${PoolFilter} /><${LabelFilter} /><${OrderChoice} /><${ViewChoice} /></header>
     <${Nodes} />
     <${Pager} what="nodes" first=${first.value} shown=${shown.value.length} total=${lines.value.length}
       page=${Math.min(page.value, pages.value - 1)} onTurn=${turn} />

@@ -9,6 +9,7 @@ import { Jobs, JobsBeside } from "./jobs.js";
 import { ModelsPage } from "./models.js";
 import { NodePage } from "./node.js";
 import { QueuesPage } from "./queues.js";
+import { SystemPage } from "./system.js";
 import { UsagePage } from "./usage.js";
 
 /**
@@ -38,6 +39,7 @@ export const PAGES = {
   models: { title: "Models", href: "#/models", interest: nothing, draw: ModelsPage },
   gateway: { title: "Gateway", href: "#/gateway", interest: nothing, draw: GatewayPage },
   queues: { title: "Queues", href: "#/queues", interest: nothing, draw: QueuesPage },
+  system: { title: "System", href: "#/system", interest: nothing, draw: SystemPage },
   usage: { title: "Usage", href: "#/usage", interest: nothing, draw: UsagePage },
   access: { title: "Tokens", href: "#/access", interest: nothing, draw: AccessPage },
 };

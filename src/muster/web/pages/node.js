@@ -6,10 +6,11 @@ import { load, request } from "../core/api.js";
 import { Ago, Clock, duration, share } from "../core/format.js";
 import { Badge } from "../parts/badge.js";
 import { Gpus, Host, Notices, ServiceRow, WorkerCell } from "../parts/card.js";
-import { Commands, follow, send } from "../parts/commands.js";
+import { Commands, follow, refresh, send } from "../parts/commands.js";
 import { Act } from "../parts/confirm.js";
 import { LastMinutes } from "../parts/history.js";
 import { Logs } from "../parts/log.js";
+import { Startup } from "../parts/startup.js";
 
 /** @param {{id: string, machine: Machine}} props */
 function Actions({ id, machine: m }) {
@@ -40,21 +41,20 @@ function PullModel({ id }) {
   </form>`;
 }
 
-/** @param {{id: string, machine: Machine}} props */
-function Services({ id, machine: m }) {
+/** @param {{id: string, machine: Machine, detail: NodeDetail | undefined}} props */
+function Services({ id, machine: m, detail }) {
+  const figures = new Map(detail?.services.map((service) => [service.name, service.figures]));
   return html`<section class="panel"><h3>Services</h3>
     ${m.service_details.length === 0 && html`<p class="quiet">None.</p>`}
     ${m.service_details.length > 0 && html`<ul class="services" aria-label="Services">${m.service_details.map((service) => html`<${ServiceRow}
-      key=${service.name} service=${service} action=${service.managed && html`<${Act} label="Restart"
+      key=${service.name} service=${service} figures=${figures.get(service.name)} action=${service.managed && html`<${Act} label="Restart"
         question="Stop and start ${service.name}?" yes="Restart it" no="No" onSure=${() => send(id, "restart_service", { service: service.name })} />`} />`)}</ul>`}
     <${PullModel} id=${id} />
   </section>`;
 }
 
-/** @param {{id: string, machine: Machine}} props */
-function Facts({ id, machine: m }) {
-  const [answer, setAnswer] = useState(/** @type {import("../core/api.js").Answer<NodeDetail>} */ ({}));
-  useEffect(() => load(() => request(`/api/v1/nodes/${encodeURIComponent(id)}`), setAnswer), [id, m.health_status, m.version]);
+/** @param {{machine: Machine, answer: import("../core/api.js").Answer<NodeDetail>}} props */
+function Facts({ machine: m, answer }) {
   const n = answer.value;
   const labels = Object.entries(m.labels ?? {}).map(([name, value]) => `${name}=${value}`).join(" ");
   /** @type {[string, unknown][]} */
@@ -101,7 +101,15 @@ export function NodePage({ id }) {
   const node = known ? state.node(id) : undefined;
   if (!known || !node)
     return html`<p class="empty">${known ? "Loading …" : `There is no node ${id}.`} <a href="#/">All nodes</a></p>`;
-  const { machine: m, workers } = node;
+  return html`<${Shown} key=${id} id=${id} node=${node} />`;
+}
+
+/** @param {{id: string, node: import("../core/state.js").Node}} props */
+function Shown({ id, node: { machine: m, workers } }) {
+  const [answer, setAnswer] = useState(/** @type {import("../core/api.js").Answer<NodeDetail>} */ ({}));
+  useEffect(() => refresh(id), [m.last_seen]);
+  // Every heartbeat has figures that the stream leaves out for all the nodes that nobody looks at.
+  useEffect(() => load(() => request(`/api/v1/nodes/${encodeURIComponent(id)}`), setAnswer), [m.last_seen, m.health_status]);
   return html`<div class="node-page" data-node=${id}>
     <header class="heading"><h2>${id}</h2><${Badge} of="health" word=${m.health_status} /><span class="tag">${m.status}</span>
       <${Actions} id=${id} machine=${m} /></header>
@@ -114,8 +122,9 @@ export function NodePage({ id }) {
         ${workers.length ? html`<ul class="workers" aria-label="Workers">${workers.map((worker) => html`<${WorkerCell} key=${worker.worker_id}
           worker=${worker} name=${worker.worker_id.replace(`${id}-`, "")} />`)}</ul>` : html`<p class="quiet">None.</p>`}
       </section>
-      <${Services} id=${id} machine=${m} />
-      <${Facts} id=${id} machine=${m} />
+      <${Services} id=${id} machine=${m} detail=${answer.value} />
+      <${Facts} machine=${m} answer=${answer} />
+      <${Startup} id=${id} machine=${m} />
       <${Commands} />
       <${LastMinutes} id=${id} />
       <${Logs} id=${id} />

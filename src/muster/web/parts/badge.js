@@ -65,12 +65,25 @@ const JOB = {
   unworkable: ["triangle", "warn"],
 };
 
+/** Of what the fleet stands on. @type {Record<string, [Shape, Tone]>} */
+const PART = {
+  answers: ["check", "good"],
+  connected: ["check", "good"],
+  leads: ["check", "good"],
+  in_trouble: ["triangle", "warn"],
+  away: ["cross", "bad"],
+  stands_by: ["ring", "quiet"],
+};
+
+/** Of a start. @type {Record<string, [Shape, Tone]>} */
+const STEP = { running: ["half", "busy"], done: ["check", "good"], failed: ["cross", "bad"] };
+
 /** A newer server may know more words than this page. @type {[Shape, Tone]} */
 const OTHER = ["ring", "quiet"];
 /** @type {Record<string, Record<string, [Shape, Tone]>>} */
-const LOOKS = { health: HEALTH, worker: WORKER, service: SERVICE, job: JOB };
+const LOOKS = { health: HEALTH, worker: WORKER, service: SERVICE, job: JOB, part: PART, step: STEP };
 
-/** @param {{of: "health" | "worker" | "service" | "job", word: string, bare?: boolean}} props */
+/** @param {{of: "health" | "worker" | "service" | "job" | "part" | "step", word: string, bare?: boolean}} props */
 export function Badge({ of, word, bare = false }) {
   const [shape, tone] = LOOKS[of]?.[word] ?? OTHER;
   const text = readable(word);

@@ -69,8 +69,19 @@ export function Gpus({ machine: { gpus, gpu_count: count } }) {
   </section>`;
 }
 
-/** @param {{service: Service, action?: unknown}} props */
-export function ServiceRow({ service: s, action = null }) {
+/** What its processes need; some cannot be read everywhere. @param {{figures: Figures}} props */
+function Needs({ figures: f }) {
+  const needs = [
+    f.cpu_percent != null && `CPU ${percent(f.cpu_percent)}`,
+    f.rss_mb != null && `memory ${share(f.rss_mb, null)}`,
+    f.processes != null && counted(f.processes, "process", "processes"),
+    f.uptime_s != null && `up ${duration(f.uptime_s * 1000)}`,
+  ].filter(Boolean);
+  return html`<p class="needs" title="its processes and those they started; 100 % is one core">${needs.join(" · ")}</p>`;
+}
+
+/** @param {{service: Service, action?: unknown, figures?: Figures | null}} props */
+export function ServiceRow({ service: s, action = null, figures = null }) {
   // Where some are only on disk, those in memory are said to be loaded.
   const mixed = s.models.some((model) => model.resident === false);
   const models = s.models.map((model) => (mixed && model.resident ? `${model.name} (loaded)` : model.name));
@@ -88,6 +99,7 @@ export function ServiceRow({ service: s, action = null }) {
     html`<p class="models" title=${models.join("\n")}>
       ${models.slice(0, MODELS_SHOWN).join(", ")}${more > 0 && ` and ${more} more`}
     </p>`}
+    ${figures && html`<${Needs} figures=${figures} />`}
     ${s.error && html`<p class="error-text">${s.error}</p>`}
   </li>`;
 }

@@ -1,4 +1,4 @@
-// What of the fleet is shown, and in which order: words that must all occur, one health, one pool.
+// What of the fleet is shown, and in which order: words that must all occur, one health, one pool, labels.
 
 import { computed, html, signal } from "../core/view.js";
 import { state } from "../core/state.js";
@@ -8,6 +8,12 @@ import { HEALTH } from "../core/vocabulary.js";
 export const text = signal("");
 export const health = signal(/** @type {string | null} */ (null));
 export const pool = signal(/** @type {string | null} */ (null));
+/** `zone=a,gpu`: those with that value, and with any value. */
+export const label = signal("");
+
+/** Begins a word of the text that is a label. Jobs have none: they are not filtered by it. */
+const OF_LABEL = "label:";
+const LABELS_OFFERED = 200;
 
 /** Healthy nodes come last: who sorts by health looks for the others. */
 const WORST_FIRST = ["dead", "unhealthy", "stale", "degraded", "registering", "healthy"];
@@ -29,7 +35,24 @@ export const ORDERS = {
 };
 export const orderName = signal("name");
 
-const words = computed(() => text.value.toLowerCase().split(/\s+/).filter(Boolean));
+const allWords = computed(() => text.value.toLowerCase().split(/\s+/).filter(Boolean));
+const words = computed(() => allWords.value.filter((word) => !word.startsWith(OF_LABEL)));
+
+/** Name and value of `name=value`; null: any value. @param {string} word @returns {[string, string | null]} */
+function labelIn(word) {
+  const [name = "", ...value] = word.trim().split("=");
+  return [name, value.join("=") || null];
+}
+
+const wantedLabels = computed(() => {
+  const inText = allWords.value.filter((word) => word.startsWith(OF_LABEL)).map((word) => word.slice(OF_LABEL.length));
+  return [...label.value.toLowerCase().split(","), ...inText].map(labelIn).filter(([name]) => name);
+});
+
+/** @param {Line} line */
+const hasLabels = (line) =>
+  wantedLabels.value.every(([name, value]) =>
+    Object.entries(line.labels).some(([known, its]) => known.toLowerCase() === name && (value === null || its.toLowerCase() === value)));
 
 /** Records are replaced, never changed, so what can be found in one is put together once. @type {WeakMap<object, string>} */
 const haystacks = new WeakMap();
@@ -61,7 +84,7 @@ const allLines = computed(() => state.nodeIds.value.flatMap((id) => state.lines.
 
 export const lines = computed(() => {
   const found = allLines.value.filter((line) =>
-    (!health.value || line.health_status === health.value) && (!pool.value || line.pool === pool.value) && matches(line, wordsOfLine));
+    (!health.value || line.health_status === health.value) && (!pool.value || line.pool === pool.value) && hasLabels(line) && matches(line, wordsOfLine));
   const order = ORDERS[orderName.value]?.order;
   return order ? found.toSorted(order) : found;
 });
@@ -106,6 +129,20 @@ export function PoolFilter() {
     onChoice=${(/** @type {string} */ name) => (pool.value = name || null)} />`;
 }
 
+const labels = computed(() =>
+  [...new Set(allLines.value.flatMap((line) => Object.entries(line.labels).map(([name, value]) => `${name}=${value}`)))].sort());
+
+export function LabelFilter() {
+  if (!labels.value.length && !label.value) return null;
+  return html`<label class="choice">Label
+    <input type="search" list="labels" value=${label} placeholder="name=value" autocomplete="off" spellcheck=${false}
+      title="Several with commas; a name alone for any value" onInput=${(/** @type {InputEvent} */ event) => {
+        label.value = /** @type {HTMLInputElement} */ (event.target).value;
+      }} />
+    <datalist id="labels">${labels.value.slice(0, LABELS_OFFERED).map((word) => html`<option key=${word} value=${word} />`)}</datalist>
+  </label>`;
+}
+
 export function OrderChoice() {
   const options = Object.entries(ORDERS).map(([name, { title }]) => [name, title]);
   return html`<${Choice} label="Sort by" value=${orderName.value} options=${options}
@@ -114,7 +151,7 @@ export function OrderChoice() {
 
 export function TextFilter() {
   return html`<input id="filter" type="search" placeholder="Filter nodes and jobs" aria-label="Filter nodes and jobs"
-    title="Words that must all occur: names, labels, models, services, jobs, errors. Key: /" autocomplete="off"
+    title="Words that must all occur: names, labels, models, services, jobs, errors; label:name=value for one label. Key: /" autocomplete="off"
     spellcheck=${false} value=${text} onInput=${(/** @type {InputEvent} */ event) => {
       text.value = /** @type {HTMLInputElement} */ (event.target).value;
     }} />`;
@@ -126,6 +163,7 @@ export function NothingMatches({ what }) {
     text.value = "";
     health.value = null;
     pool.value = null;
+    label.value = "";
   };
   return html`<p class="empty">No ${what} matches the filter. <button onClick=${clear}>Show all</button></p>`;
 }

@@ -6,13 +6,26 @@ import pytest
 from playwright.async_api import Page, expect
 
 from muster.domain.command import CommandStatus
+from muster.domain.event import Event
 from muster.domain.gpu import Gpu
 from muster.domain.job import JobStatus, Progress, Requirements, encode_result
+from muster.domain.node import Phase
+from muster.domain.process import ProcessFigures
 from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
 from muster.errors import MusterError
 from muster.ids import JobId, NodeId, SessionId, WorkerId
-from muster.wire import CommandReport, CommandReports, Outcome, OutcomeKind, ProgressReport, ProgressReports
+from muster.wire import (
+    AgentEvents,
+    CommandPoll,
+    CommandReport,
+    CommandReports,
+    Outcome,
+    OutcomeKind,
+    ProgressReport,
+    ProgressReports,
+)
+from tests.e2e.monitor.axe import violations
 from tests.e2e.monitor.conftest import ARTIFACTS
 from tests.e2e.monitor.test_live import card, lane
 from tests.integration.api.conftest import Served
@@ -149,3 +162,97 @@ async def test_a_node_has_a_page_of_its_own_where_it_is_asked_for_things(page: P
     await page.screenshot(path=ARTIFACTS / "monitor-node.png")
     await served.client.delete("/api/v1/nodes/n1")
     await expect(page.get_by_text("There is no node n1.")).to_be_visible()
+
+
+async def test_a_node_shows_what_its_services_need_and_how_it_came_up(page: Page, served: Served) -> None:
+    plane = served.plane
+    llama = Service(name="llama", connector="llamacpp", status=ServiceStatus.RUNNING, managed=True, restarts=2)
+    needs = ProcessFigures(
+        name="llama", group="llama", pid=7, processes=3, cpu_percent=140.4, rss_mb=2048.0, uptime_s=3700
+    )
+    await plane.heartbeat("n1", services=(llama,), processes=(needs,), phase=Phase.STARTING)
+    await tell(served, "machine_startup", phase="starting", boot_id="b1")
+    await tell(served, "startup_step", step="start_services")
+    await page.get_by_role("link", name="n1", exact=True).click()
+    services = page.get_by_label("Services", exact=True).first
+    for words in ("2 restarts", "CPU 140 %", "memory 2.0 GB", "3 processes", "up 1 h 01 m"):
+        await expect(services).to_contain_text(words)
+    start = page.get_by_role("region", name="Start")
+    await expect(start).to_contain_text("is coming up")
+    await expect(start.locator(".steps li")).to_contain_text("running")
+
+    await tell(served, "step_failed", step="start_services", took_ms=1500, error="llama: no such model")
+    await tell(served, "startup_complete", took_s=1.6, worker_count=1)
+    needs = ProcessFigures(
+        name="llama", group="llama", pid=7, processes=3, cpu_percent=7.0, rss_mb=2048.0, uptime_s=3710
+    )
+    plane.clock.advance(10)
+    await plane.heartbeat("n1", seq=2, services=(llama,), processes=(needs,))
+    await expect(start).to_contain_text("came up in 1 s with 1 worker")
+    for words in ("start services", "failed", "llama: no such model"):
+        await expect(start.locator(".steps li")).to_contain_text(words)
+    await expect(services).to_contain_text("CPU 7 %")
+    assert await violations(page) == []
+    await page.screenshot(path=ARTIFACTS / "monitor-node-start.png", full_page=True)
+
+
+async def test_a_command_without_an_answer_says_since_when_and_when_it_was_given_up(page: Page, served: Served) -> None:
+    plane = served.plane
+    await plane.heartbeat("n1")
+    await page.get_by_role("link", name="n1", exact=True).click()
+    await expect(page.get_by_text("None was sent to this node yet.")).to_be_visible()
+    await served.client.post("/api/v1/command", json={"node_id": "n1", "command": "status", "timeout": 5})
+    plane.clock.advance(1)
+    await plane.heartbeat("n1", seq=2)
+    row = page.locator(".rows li").first
+    await expect(row).to_contain_text("the node has not fetched it yet. Given up at")
+    await plane.commands.next_commands(CommandPoll(node_id=NodeId("n1"), boot_id="n1-boot"))
+    await expect(row).to_contain_text("sent, and not acknowledged yet")
+    (sent,) = plane.commands.newest()
+    await plane.commands.report(
+        CommandReports(
+            node_id=NodeId("n1"),
+            reports=(CommandReport(command_id=sent.command_id, status=CommandStatus.ACKED),),
+        )
+    )
+    await expect(row).to_contain_text("the node has it, and has told no result yet")
+    plane.clock.advance(6)
+    await plane.commands.tick()
+    await expect(row.locator(".badge")).to_have_text("expired")
+    await expect(row).to_contain_text("Not answered: waited for")
+    assert await violations(page) == []
+    await page.screenshot(path=ARTIFACTS / "monitor-command-expired.png")
+
+
+async def test_that_most_nodes_fell_silent_at_once_stands_on_every_page(page: Page, served: Served) -> None:
+    plane = served.plane
+    for number in range(5):
+        await plane.heartbeat(f"n{number}")
+    banner = page.get_by_role("alert").filter(has_text="may be cut off")
+    await expect(page.locator(".card")).to_have_count(5)
+    await expect(banner).to_have_count(0)
+    plane.clock.advance(31)
+    plane.fleet.tick()
+    assert plane.fleet.book.suspects_itself
+    for name in ("Queues", "Jobs"):
+        await page.get_by_label("Pages").get_by_role("link", name=name).click()
+        await expect(banner).to_be_visible()
+    assert await violations(page) == []
+    await page.screenshot(path=ARTIFACTS / "monitor-cut-off.png")
+    for number in range(5):
+        await plane.heartbeat(f"n{number}", seq=2)
+    plane.fleet.tick()
+    await expect(banner).to_have_count(0)
+
+
+def needing(cpu_percent: float) -> ProcessFigures:
+    return ProcessFigures(
+        name="llama", group="llama", pid=7, processes=3, cpu_percent=cpu_percent, rss_mb=2048.0, uptime_s=3700
+    )
+
+
+async def tell(served: Served, kind: str, **data: Any) -> None:
+    """Tell as an agent does."""
+    event = Event(kind=kind, key="n1", at_ms=0, data=data)
+    await served.plane.ingest.report_events(AgentEvents(node_id=NodeId("n1"), events=(event,)))
+    await served.plane.recorder.flush()

@@ -18,7 +18,8 @@ from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.stores.memory import MemoryStore
 from muster.stores.memory.bus import MemoryBus
-from muster.wire import Deregistration, Heartbeat
+from muster.wire import Deregistration, Heartbeat, encode
+from muster.wire.peers import NodeNews, PlaneAbout
 from tests.clocks import ManualClock
 from tests.waiting import eventually
 
@@ -210,3 +211,20 @@ async def test_news_that_cannot_be_read_harm_nobody(pair: Pair) -> None:
     pair.first.peers.take(b"plane-3\nnot JSON")
     pair.first.peers.take(b'plane-3\n{"saved": 7}')
     assert "plane-3" in pair.first.peers.others
+
+
+async def test_control_planes_tell_each_other_what_they_are_and_are_forgotten_with_their_voice() -> None:
+    about = PlaneAbout(version="0.2.0", hostname="far", started_at_ms=7)
+    clock = ManualClock()
+    store = MemoryStore(clock)
+    here = Side("plane-1", clock, store, store.bus)
+    there = Side("plane-2", clock, store, store.bus)
+    told = Peers(there.fleet, there.recorder, store.nodes, store.bus, clock, "plane-2", about)
+    assert (told.about("plane-2"), here.peers.about("plane-1")) == (about, None)
+    here.peers.take(b"plane-2\n" + encode(NodeNews(plane=about)))
+    assert here.peers.others == ["plane-2"]
+    assert here.peers.about("plane-2") == about
+    assert here.changed == []
+    clock.advance(11)
+    await here.peers.beat()
+    assert (here.peers.others, here.peers.about("plane-2")) == ([], None)
