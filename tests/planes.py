@@ -208,7 +208,7 @@ class PlaneUnderTest:
         over_v2 = Ingest(self.fleet, self.commands, self.recorder, self.clock, link=V2_LINK)
         tasks = TaskDesk(self.jobs, self.fleet, waiting_max=waiting_max)
         self.files = self._files(files or NO_FOLDER, rng)
-        self.gateway_view: Callable[[], GatewayView] = lambda: Usage().view({})
+        self.gateway_view: Callable[[], GatewayView] = lambda: Usage().view({}, [], [])
         self.plane = Plane(
             fleet=self.fleet,
             ingest=self.ingest,

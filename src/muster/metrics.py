@@ -180,6 +180,15 @@ GATEWAY_INTER_TOKEN = _histogram(
     "model",
     series="models that were served",
 )
+GATEWAY_WAITING = _gauge(
+    "gateway_waiting", "Requests that wait for a free slot.", "model", series="models that are waited for"
+)
+GATEWAY_WAIT = _histogram(
+    "gateway_wait",
+    "How long requests waited for a free slot; those that found one at once are not in it.",
+    "model",
+    series="models that were waited for",
+)
 
 # --- this control plane -----------------------------------------------------------------------------------------------
 
@@ -237,7 +246,7 @@ AREAS: dict[str, tuple[Family, ...]] = {
     ),
     "The gateway": (
         *(GATEWAY_REQUESTS, GATEWAY_IN_FLIGHT, GATEWAY_FAILURES, GATEWAY_SENT, GATEWAY_FIRST_BYTE, GATEWAY_DURATION),
-        GATEWAY_INTER_TOKEN,
+        *(GATEWAY_INTER_TOKEN, GATEWAY_WAITING, GATEWAY_WAIT),
     ),
     "The control plane": (
         *(INFO, HTTP_REQUESTS, HTTP_DURATION, STORE_UP, STORE_CALL, RECORDER_BACKLOG, EVENTS_DROPPED, EVENT_READERS),

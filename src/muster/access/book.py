@@ -162,6 +162,10 @@ class TokenBook:
             )
         return caller
 
+    def who(self, shown: bytes | None, now_ms: int) -> Caller:
+        """Say whose token this is; raise Unauthorized."""
+        return ANYBODY if self._open else self._recognise(shown, now_ms)[0]
+
     def _recognise(self, shown: bytes | None, now_ms: int) -> tuple[Caller, Bucket | None]:
         if not shown:
             raise Unauthorized(f"a token is needed: {_HOW}")

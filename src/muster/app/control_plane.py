@@ -168,6 +168,7 @@ class ControlPlane:
             task_streams=TaskStreams(jobs, hub, tasks.ended),
             decide=gateway.decide,
             gateway=gateway.view,
+            request=gateway.explain,
             webhooks=webhooks.desk,
             batches=batches.desk,
             telemetry=telemetry,
@@ -484,12 +485,15 @@ class ControlPlane:
             first_byte_timeout_s=settings.first_byte_timeout_s,
             idle_timeout_s=settings.idle_timeout_s,
             attempts_max=settings.gateway_attempts_max,
+            waiting_max=settings.gateway_waiting_max,
+            wait_s=settings.gateway_wait_s,
         )
         return Gateway(
             served,
             clock=self._clock,
             rng=self._rng,
             authenticate=access.refusal,
+            who=access.who,
             strategy=Strategy(settings.strategy),
             limits=limits,
             on_finished=partial(_all_hear, (logs.note_answer, *([cloud.answered] if cloud else []))),

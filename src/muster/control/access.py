@@ -76,6 +76,10 @@ class Access:
             return error
         return None
 
+    def who(self, shown: bytes | None) -> Caller:
+        """Say whose token this is, without counting it as a request; raise Unauthorized."""
+        return self._book.who(shown, self._clock.now_ms())
+
     # --- making and revoking -----------------------------------------------------------------------------------------
 
     async def create(self, wanted: Wanted) -> tuple[Token, str]:

@@ -5,24 +5,29 @@ caller is told in its own dialect. Every way out leads through `_close`, which g
 """
 
 import asyncio
+from collections.abc import Hashable
+from functools import partial
 from typing import Protocol
 
 from muster.domain.service import Dialect
 from muster.errors import ModelNotFound, MusterError, NoWorker, UpstreamFailed, UpstreamTimeout
 from muster.gateway import ollama, openai
 from muster.gateway.call import Call, with_model
+from muster.gateway.conversation import conversation
 from muster.gateway.delivery import Delivery
-from muster.gateway.pins import pinned
+from muster.gateway.holding import Hold, Wait
+from muster.gateway.pins import pinned, said_of_the_worker
 from muster.gateway.relay import Relay
 from muster.gateway.reply import JSON, NDJSON, Reply
 from muster.gateway.request import Request, forwarded
+from muster.gateway.route import Choice
 from muster.gateway.shape import error_frame, error_reply
 from muster.gateway.trail import Trail
 from muster.gateway.translate_answer import Translation, error_text, loaded, translation
 from muster.gateway.translate_request import translate
 from muster.gateway.upstream import AnswerHead, Endpoint, UpstreamConnection
 from muster.gateway.usage import CLIENT_GONE, Finished
-from muster.gateway.waking import Waking, still_asleep
+from muster.gateway.waking import still_asleep
 from muster.placement.candidate import Candidate
 from muster.placement.wish import Wish
 
@@ -31,6 +36,7 @@ SPOKEN_BY = {Dialect.OPENAI: openai.SPOKEN_BY, Dialect.OLLAMA: ollama.SPOKEN_BY}
 # The engine says that it cannot now, not that the request is wrong: another may.
 _TRY_ANOTHER = frozenset({429, 502, 503, 504})
 _TRY_LATER = frozenset({429, 503})
+_OK = 200
 _FIRST_ERROR = 400
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
 _END_MARKS = (b"[DONE]", b'"done":true', b'"done": true')
@@ -67,7 +73,7 @@ class Exchange:
     _parts = 0  # in which the answer came
     _paused = False
     _over = False
-    _waking: Waking | None = None
+    _waking: Wait | None = None  # for a machine or a slot
     _trail: Trail | None = None
 
     def __init__(self, relay: Relay, call: Call, request: Request, client: Client) -> None:
@@ -77,6 +83,7 @@ class Exchange:
         self._request = request
         self._delivery = Delivery(client.transport, http_1_0=request.http_1_0, keep_alive=request.keep_alive)
         self._started_s = self._attempt_s = relay.clock.monotonic_s()
+        self._passage = relay.decisions.begin(call, request.correlation_id, relay.clock.now_ms(), self._started_s)
 
     def start(self) -> None:
         self.client.exchange = self
@@ -85,17 +92,70 @@ class Exchange:
             self._trail = Trail(self._relay.tracer, self.call, self._request)
         try:
             self._pins = pinned(self._request.headers)
-            candidate = self._reserved()
+            if self._relay.admission.is_busy:
+                self._relay.admission.look_at(self.call.model)
+            candidate = self.reserve()
         except (ModelNotFound, NoWorker) as error:
             self._wake(error)
         except MusterError as error:
             self.fail(error)
         else:
-            self._attempt(candidate)
+            self._go_on(candidate)
 
-    def _reserved(self) -> Candidate:
+    def _go_on(self, candidate: Candidate | None) -> None:
+        """Ask this worker; without one stand in the line of the model."""
+        if candidate is not None:
+            self._attempt(candidate)
+            return
+        now_s = self._relay.clock.monotonic_s()
+        try:
+            self._waking = self._relay.admission.join(self, self._request, self._hold(now_s), now_s)
+        except MusterError as error:
+            self.fail(error)
+        else:
+            self._passage.waits("a free slot", now_s)
+
+    def _hold(self, now_s: float) -> Hold:
+        every_s = self._relay.limits.wake_keepalive_s
+        return Hold(self.call, self._delivery, self._request.correlation_id, now_s, every_s)
+
+    # --- in line, as Applicant ---------------------------------------------------------------------------------------
+
+    def reserve(self) -> Candidate | None:
         call = self.call
-        return self._relay.router.reserve(call.model, call.capability, SPOKEN_BY[call.dialect], self._tried, self._pins)
+        return self._relay.router.reserve(
+            call.model,
+            call.capability,
+            SPOKEN_BY[call.dialect],
+            self._tried,
+            self._pins,
+            partial(conversation, call, self._request.headers),
+        )
+
+    @property
+    def kind(self) -> Hashable:
+        return (self.call.capability, self.call.dialect, *said_of_the_worker(self._request.headers))
+
+    def slots(self) -> int:
+        return self._relay.router.slots(self.call.model, self.call.capability, SPOKEN_BY[self.call.dialect])
+
+    def admitted(self, candidate: Candidate) -> None:
+        """Take the slot at once, and begin when whoever gave it back is done with that."""
+        self._waking = None
+        self._candidate, self._worker = candidate, candidate.key
+        self._attempt_s = now_s = self._relay.clock.monotonic_s()
+        self._relay.admission.waited(self.call.model, now_s - self._started_s)
+        asyncio.get_running_loop().call_soon(self._begin, candidate, self._relay.router.last_choice)
+
+    def _begin(self, candidate: Candidate, choice: Choice | None) -> None:
+        if not self._over:
+            self._attempt(candidate, choice)
+
+    def refused(self, error: MusterError) -> None:
+        self._waking = None
+        self.fail(error)
+
+    # --- for a machine -----------------------------------------------------------------------------------------------
 
     def _wake(self, error: MusterError) -> None:
         """Wait for a machine that is started for this model; `error` stands if there is none.
@@ -104,13 +164,13 @@ class Exchange:
         """
         try:
             if self._pins is None:
-                self._waking = self._relay.wakings.begin(
-                    self.call, self._delivery, self._request.correlation_id, self._attempt_s, self._woken
-                )
+                self._waking = self._relay.wakings.begin(self.call, self._hold(self._attempt_s), self._woken)
         except MusterError as refusal:
             error = refusal
         if self._waking is None:
             self.fail(error)
+        else:
+            self._passage.waits("a machine for the model", self._attempt_s)
 
     def _woken(self, problem: MusterError | None) -> None:
         self._waking = None
@@ -118,19 +178,20 @@ class Exchange:
         try:
             if problem is not None:
                 raise problem
-            candidate = self._reserved()
+            candidate = self.reserve()
         except MusterError as error:
             self.fail(still_asleep(error))
         else:
-            self._attempt(candidate)
+            self._go_on(candidate)
 
     # --- attempts ----------------------------------------------------------------------------------------------------
 
-    def _attempt(self, candidate: Candidate) -> None:
+    def _attempt(self, candidate: Candidate, choice: Choice | None = None) -> None:
         call = self.call
         self._candidate = candidate
         self._worker = candidate.key
         self._attempts += 1
+        self._passage.goes_to(candidate.key, choice or self._relay.router.last_choice, self._attempt_s)
         try:
             endpoint = self._endpoint = self._relay.upstreams.endpoint(candidate.url)
             path, body = self._translated(candidate)
@@ -205,12 +266,13 @@ class Exchange:
         if self._attempts >= self._relay.limits.attempts_max:
             return None
         try:
-            return self._reserved()
+            return self.reserve()
         except MusterError:  # why nobody else can be asked matters less than why this one failed
             return None
 
     def _move_on(self, error: MusterError, reason: str) -> None:
         self._relay.usage.upstream_failed(self._worker, reason)
+        self._passage.failed(reason, self._relay.clock.monotonic_s())
         if self._trail is not None:
             self._trail.attempt_ended(reason)
         candidate = self._another()
@@ -247,6 +309,7 @@ class Exchange:
             if self._trail is not None and candidate is not None:
                 self._trail.attempt_ended(f"status_{head.status}")
             if candidate is not None:
+                self._passage.failed(f"status {head.status}", self._relay.clock.monotonic_s())
                 self._change_to(candidate)
                 return
         if head.status >= _FIRST_ERROR and (self._translation is not None or self._delivery.began):
@@ -379,6 +442,14 @@ class Exchange:
                 text = f"{self._worker} fell silent for {limits.idle_timeout_s:g} s in the middle of its answer"
                 self._broken(UpstreamTimeout(text), "idle_timeout")
 
+    def _learn(self, ended_s: float) -> None:
+        """Have those who choose know how long this worker took, and how fast its tokens came."""
+        relay, call = self._relay, self.call
+        relay.admission.learn(call.model, ended_s - self._attempt_s)
+        if call.stream and self._first_byte_s is not None:
+            took_s = ended_s - self._started_s - self._first_byte_s
+            relay.router.learn(self._worker, call.model, self._parts - 1, took_s)
+
     def fail(self, error: MusterError) -> None:
         if self._over:
             return
@@ -409,6 +480,9 @@ class Exchange:
         if self._trail is not None:
             self._trail.end(status, error)
         ended_s = relay.clock.monotonic_s() if now_s is None else now_s
+        self._passage.end(status, error, ended_s)
+        if status == _OK and self._first_byte_s is not None:
+            self._learn(ended_s)
         relay.record(
             Finished(
                 self.call.path,

@@ -5,6 +5,7 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
+from muster.access.book import ANYBODY
 from muster.access.roles import Right
 from muster.access.routes import right_for
 from muster.clock import Clock, Rng
@@ -12,8 +13,10 @@ from muster.domain.service import Dialect
 from muster.domain.trace import Tracer
 from muster.errors import InvalidInput, ModelNotFound, MusterError, PayloadTooLarge, Unauthorized
 from muster.gateway import ollama, openai
+from muster.gateway.admission.admission import Admission, Who
 from muster.gateway.call import Call
 from muster.gateway.catalog import find, offered, offering, with_sleeping
+from muster.gateway.decisions import RequestView
 from muster.gateway.exchange import SPOKEN_BY, Client, Exchange
 from muster.gateway.framing import RequestReader, path_of
 from muster.gateway.limits import GatewayLimits
@@ -85,13 +88,17 @@ class Gateway:
         clock: Clock,
         rng: Rng,
         authenticate: Authenticate,
-        strategy: Strategy = Strategy.LEAST_LOADED,
+        who: Who = lambda _: ANYBODY,
+        strategy: Strategy = Strategy.BALANCED,
         limits: GatewayLimits | None = None,
         on_finished: Callable[[Finished], None] | None = None,
         waker: Waker | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        """`authenticate` says why not; `on_finished` gets a record of every request; `waker` wakes models."""
+        """`authenticate` says why not, `who` whose token it is; `on_finished` gets a record of every request.
+
+        `waker` wakes models.
+        """
         self.limits = limits or GatewayLimits()
         self.clock = clock
         self._fleet = fleet
@@ -99,6 +106,7 @@ class Gateway:
         self._authenticate = authenticate
         self._usage = Usage()
         self._router = Router(fleet, strategy=strategy, rng=rng, clock=clock)
+        self._admission = Admission(self._router, self.limits, who)
         self._upstreams = Upstreams(self.limits)
         self._relay = Relay(
             router=self._router,
@@ -108,6 +116,7 @@ class Gateway:
             clock=clock,
             on_finished=on_finished,
             wakings=Wakings(waker, self.limits),
+            admission=self._admission,
             tracer=tracer,
         )
         self._boot = rng.getrandbits(32)
@@ -217,10 +226,20 @@ class Gateway:
         return self._usage.stats(self._router.in_flight)
 
     def view(self) -> GatewayView:
-        return self._usage.view(self._router.in_flight)
+        lines = self._admission.view(self.clock.monotonic_s())
+        return self._usage.view(self._router.in_flight, lines, self._relay.decisions.recent())
+
+    def explain(self, correlation_id: str) -> RequestView | None:
+        """Say where a request went and why, as long as it is remembered."""
+        return self._relay.decisions.find(correlation_id, self._router.strategy)
+
+    def first_waiting(self, model: str) -> int | None:
+        """Return the priority of whoever is next in the line of a model; None when nobody waits."""
+        return self._admission.first_priority(model)
 
     def metrics(self) -> Iterator[Metric]:
-        return self._usage.metrics(self._router.in_flight)
+        yield from self._usage.metrics(self._router.in_flight)
+        yield from self._admission.metrics()
 
 
 def _model_in(url: bytes) -> str:

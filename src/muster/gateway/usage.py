@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from muster import metrics as m
+from muster.gateway.admission.view import LineView
 from muster.gateway.course import Course, Point, Totals, quantile
+from muster.gateway.decisions import RecentRequest
 from muster.metrics import Family, Histogram, Metric, histogram_samples
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -74,12 +76,18 @@ class WorkerFailures(Struct, frozen=True, kw_only=True):
 
 
 class GatewayView(Struct, frozen=True, kw_only=True):
-    """What this gateway does and did; `recent` are points of the last 15 minutes, the newest last."""
+    """What this gateway does and did.
+
+    `recent` are points of the last 15 minutes, the newest last; `lines` are those who wait for a slot, `requests` the
+    newest ones, the newest first.
+    """
 
     stats: GatewayStats
     models: list[ModelStats]
     failures: list[WorkerFailures]
     recent: list[Point]
+    lines: list[LineView]
+    requests: list[RecentRequest]
 
 
 class Usage:
@@ -138,7 +146,7 @@ class Usage:
             )
             self.course.note(now_s, now_ms, totals)
 
-    def view(self, in_flight: dict[str, int]) -> GatewayView:
+    def view(self, in_flight: dict[str, int], lines: list[LineView], requests: list[RecentRequest]) -> GatewayView:
         failures = (
             WorkerFailures(worker=labels[0], reason=labels[1], count=count)
             for labels, count in self.upstream_failures.items()
@@ -148,6 +156,8 @@ class Usage:
             models=[_model_stats(model, times) for model, times in sorted(self.times.items())],
             failures=sorted(failures, key=lambda failure: -failure.count)[:_SHOWN_MAX],
             recent=self.course.points,
+            lines=lines,
+            requests=requests,
         )
 
     def metrics(self, in_flight: dict[str, int]) -> Iterator[Metric]:
