@@ -46,6 +46,7 @@ from muster.domain.trace import Tracer
 from muster.domain.worker import Worker, WorkerStatus
 from muster.events.hub import Hub, HubLimits
 from muster.events.telemetry import Telemetry, TelemetryLimits
+from muster.gateway.decisions import RequestView
 from muster.gateway.route import Router
 from muster.gateway.usage import GatewayView, Usage
 from muster.ids import JobId, NodeId, SessionId, WorkerId
@@ -209,6 +210,7 @@ class PlaneUnderTest:
         tasks = TaskDesk(self.jobs, self.fleet, waiting_max=waiting_max)
         self.files = self._files(files or NO_FOLDER, rng)
         self.gateway_view: Callable[[], GatewayView] = lambda: Usage().view({}, [], [])
+        self.requests: dict[str, RequestView] = {}
         self.plane = Plane(
             fleet=self.fleet,
             ingest=self.ingest,
@@ -228,6 +230,7 @@ class PlaneUnderTest:
             task_streams=TaskStreams(self.jobs, self.hub, tasks.ended),
             decide=Router(self.fleet, strategy=Strategy.LEAST_LOADED, rng=rng, clock=self.clock).decide,
             gateway=self._gateway,
+            request=self.requests.get,
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
             webhooks=self.webhooks,

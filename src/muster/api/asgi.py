@@ -83,7 +83,7 @@ _HANDLERS = [
     tokens.tokens,
     tokens.revoke_token,
     *explain.HANDLERS,
-    gateway.gateway,
+    *gateway.HANDLERS,
     *nodes_v2.HANDLERS,
     *hives.HANDLERS,
     *pools.HANDLERS,

@@ -15,6 +15,10 @@ class VllmConnector(OpenAIConnector):
         listing = await self._engine.read(f"{base}/v1/models", Listing)
         if not any(entry.owned_by == "vllm" for entry in listing.data):
             raise UpstreamFailed(f"{base} is no vLLM: it offers no model of its own")
+        load = await self._load(base)
         return self._service(
-            base, models=tuple(structs.replace(read_model(entry), resident=True) for entry in listing.data)
+            base,
+            models=tuple(structs.replace(read_model(entry), resident=True) for entry in listing.data),
+            slots_busy=load.running,
+            requests_waiting=load.waiting,
         )

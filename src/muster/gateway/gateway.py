@@ -233,9 +233,9 @@ class Gateway:
         """Say where a request went and why, as long as it is remembered."""
         return self._relay.decisions.find(correlation_id, self._router.strategy)
 
-    def first_waiting(self, model: str) -> int | None:
-        """Return the priority of whoever is next in the line of a model; None when nobody waits."""
-        return self._admission.first_priority(model)
+    def waiting(self) -> dict[str, int]:
+        """Return the priority of whoever is next in each line, by model."""
+        return self._admission.waiting()
 
     def metrics(self) -> Iterator[Metric]:
         yield from self._usage.metrics(self._router.in_flight)

@@ -166,10 +166,9 @@ class Admission:
     def is_busy(self) -> bool:
         return bool(self._lines)
 
-    def first_priority(self, model: str) -> int | None:
-        """Return the priority of whoever is next in the line of a model; None when nobody waits."""
-        line = self._lines.get(canonical_model_name(model))
-        return None if line is None else line.first.priority
+    def waiting(self) -> dict[str, int]:
+        """Return the priority of whoever is next in each line, by model."""
+        return {model: line.first.priority for model, line in self._lines.items()}
 
     def view(self, now_s: float) -> list[LineView]:
         return [
