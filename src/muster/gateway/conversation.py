@@ -16,7 +16,7 @@ _HEADERS = (b"x-session-id", b"x-litellm-session-id", b"x-openwebui-chat-id")
 _WORTH_BYTES = 2_048  # a shorter text is read anew faster than it is worth waiting for
 _PREFIX_BYTES = 4_096
 _OPENING = 2
-_DIGEST_BYTES = 7  # a whole number that fits into 61 bits
+_DIGEST_BYTES = 7
 _NOTHING = Raw(b"")
 
 

@@ -17,6 +17,7 @@ LOAD_BOUND = 1.25  # of the mean: a conversation goes where its text is known al
 _UNKNOWN_SLOTS = 1  # an engine that does not tell its slots can serve one request at a time; how many more is not known
 _POINTS_MAX = 16_384
 _USUAL = 1.0
+_PRIME = 2**61 - 1  # multiplied and cut by it, two random numbers give a third
 
 
 class Outlook(Struct, frozen=True, kw_only=True):
@@ -133,13 +134,10 @@ def home(seats: Sequence[Seat], warm: int, in_flight: Mapping[str, int], convers
     best, highest = None, -1
     for seat, own in zip(among, mine, strict=True):
         if own < bound * seat.weight and not own >= seat.slots > 0:
-            height = hash((seat.point, conversation)) & _MASK
+            height = seat.point * conversation % _PRIME
             if height > highest:
                 best, highest = seat, height
     return None if best is None else best.candidate
-
-
-_MASK = 2**61 - 1
 
 
 @lru_cache(maxsize=_POINTS_MAX)

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from muster.access.book import ANYBODY
 from muster.domain.trace import Tracer
 from muster.errors import Unauthorized
 from muster.gateway import Finished, Front, Gateway, GatewayLimits
+from muster.gateway.admission.admission import Who
 from muster.gateway.gateway import Authenticate
 from muster.placement.scores import Strategy
 from muster.ports import Waker
@@ -76,6 +78,7 @@ class Door:
         self.front = front
         self.gateway = gateway
         self.finished = finished
+        self.wires: list[Wire] = []
 
     @property
     def address(self) -> tuple[str, int]:
@@ -87,7 +90,10 @@ class Door:
         return f"http://{host}:{port}"
 
     async def wire(self, trust: ssl.SSLContext | None = None) -> Wire:
-        return await Wire.open(self.address, trust)
+        """Return a connection that is closed at the latest with the door."""
+        wire = await Wire.open(self.address, trust)
+        self.wires.append(wire)
+        return wire
 
     @property
     def reserved(self) -> dict[str, int]:
@@ -110,6 +116,7 @@ async def opened(
     tls: ssl.SSLContext | None = None,
     waker: Waker | None = None,
     tracer: Tracer | None = None,
+    who: Who = lambda _: ANYBODY,
 ) -> AsyncIterator[Door]:
     finished: list[Finished] = []
     gateway = Gateway(
@@ -122,10 +129,14 @@ async def opened(
         on_finished=finished.append,
         waker=waker,
         tracer=tracer,
+        who=who,
     )
     front = Front(gateway, app, [("127.0.0.1", 0)], tls=tls)
     await front.start()
+    door = Door(front, gateway, finished)
     try:
-        yield Door(front, gateway, finished)
+        yield door
     finally:
+        for wire in door.wires:
+            wire.abort()
         await front.stop(STOP_S)
