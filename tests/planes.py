@@ -210,7 +210,7 @@ class PlaneUnderTest:
         tasks = TaskDesk(self.jobs, self.fleet, waiting_max=waiting_max)
         self.files = self._files(files or NO_FOLDER, rng)
         self.gateway_view: Callable[[], GatewayView] = lambda: Usage().view({}, [], [])
-        self.requests: dict[str, RequestView] = {}
+        self.request_view: Callable[[str], RequestView | None] = lambda _: None
         self.plane = Plane(
             fleet=self.fleet,
             ingest=self.ingest,
@@ -230,7 +230,7 @@ class PlaneUnderTest:
             task_streams=TaskStreams(self.jobs, self.hub, tasks.ended),
             decide=Router(self.fleet, strategy=Strategy.LEAST_LOADED, rng=rng, clock=self.clock).decide,
             gateway=self._gateway,
-            request=self.requests.get,
+            request=lambda request_id: self.request_view(request_id),
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
             webhooks=self.webhooks,

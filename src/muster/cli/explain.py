@@ -73,8 +73,9 @@ def _show_request(answer: dict[str, Any]) -> None:
     error = f" ({answer['error']})" if answer["error"] else ""
     said.print(f"{answer['path']} for {answer['model']} {ended}{took}{error}", markup=False)
     for wait in answer["waits"]:
-        until = "still" if wait["ended_s"] is None else f"for {wait['ended_s'] - wait['begun_s']:.3g} s"
-        said.print(f"it waited {until} for {wait['what']}", markup=False)
+        ended_s = wait["ended_s"]
+        waited = "it still waits" if ended_s is None else f"it waited {ended_s - wait['begun_s']:.3g} s"
+        said.print(f"{waited} for {wait['what']}", markup=False)
     for attempt in answer["attempts"]:
         failure = f"; it failed: {attempt['failure']}" if attempt["failure"] else ""
         said.print(f"{attempt['worker']} was asked: {attempt['why']}{failure}", markup=False)

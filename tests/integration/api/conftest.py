@@ -32,6 +32,7 @@ async def serving(token: str = "", **options: Any) -> AsyncIterator[Served]:
             authenticate=plane.access.refusal,
         )
         plane.gateway_view = gateway.view
+        plane.request_view = gateway.explain
         front = Front(gateway, plane.app, [("127.0.0.1", 0)])
         await front.start()
         host, port = front.addresses[0]

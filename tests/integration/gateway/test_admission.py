@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from muster.gateway import GatewayLimits
 from muster.placement.scores import Strategy
 from tests.integration.gateway.door import Door, opened
 from tests.integration.gateway.engine import Asked, Engine, llama, reset
-from tests.integration.gateway.fleet import BOTH, FleetTwin, worker
+from tests.integration.gateway.fleet import FleetTwin, worker
 from tests.integration.gateway.wire import Answer, Wire, chat, post
 from tests.waiting import eventually
 
@@ -65,7 +66,15 @@ async def finish_all(slots: Slots, count: int) -> None:
     for done in range(1, count + 1):
         await eventually(lambda: len(slots.open) > 0)
         slots.finish()
-        await eventually(lambda done=done: len(slots.order) - len(slots.open) == done)
+        await eventually(partial(_answered, slots, done))
+
+
+def _answered(slots: Slots, count: int) -> bool:
+    return len(slots.order) - len(slots.open) == count
+
+
+def _in_all(slots: Slots, door: Door, count: int) -> bool:
+    return len(slots.open) + waiting(door) == count
 
 
 async def test_an_engine_gets_as_many_as_it_has_slots_and_the_others_wait_in_turn() -> None:
@@ -74,7 +83,7 @@ async def test_an_engine_gets_as_many_as_it_has_slots_and_the_others_wait_in_tur
         wires = []
         for number in range(5):
             wires.append(await ask(door, str(number)))
-            await eventually(lambda number=number: len(slots.open) + waiting(door) == number + 1)
+            await eventually(partial(_in_all, slots, door, number + 1))
         assert (len(slots.open), waiting(door)) == (2, 3)
         await finish_all(slots, 5)
         answers = [await wire.answer() for wire in wires]
@@ -88,8 +97,7 @@ async def test_an_engine_gets_as_many_as_it_has_slots_and_the_others_wait_in_tur
 @pytest.mark.parametrize(("path", "word"), [(OPENAI, b": waiting place 1\n\n"), (OLLAMA, b" ")])
 async def test_who_streams_hears_its_place_while_it_waits(path: str, word: bytes) -> None:
     slots = Slots()
-    fleet_of = lambda url: FleetTwin(worker(url, slots=1, dialects=BOTH[:1]))  # noqa: E731 - said once, used once
-    async with Engine(slots) as engine, opened(fleet_of(engine.url), limits=SPEAKS_SOON) as door:
+    async with Engine(slots) as engine, opened(FleetTwin(worker(engine.url, slots=1)), limits=SPEAKS_SOON) as door:
         first = await ask(door, "first")
         await eventually(lambda: len(slots.open) == 1)
         second = await ask(door, "second", path=path, stream=True)
@@ -146,7 +154,7 @@ async def test_what_matters_more_goes_first_and_callers_take_turns() -> None:
             start=1,
         ):
             wires.append(await ask(door, text, f"authorization: Bearer {who}", f"x-priority: {priority}"))
-            await eventually(lambda number=number: waiting(door) == number)
+            await eventually(partial(_in_all, slots, door, 1 + number))
         await finish_all(slots, 5)
         for wire in wires:
             assert (await wire.answer()).status == 200

@@ -7,8 +7,7 @@ from muster.connectors.engine_load import EngineLoad, read_load
     ("text", "running", "waiting"),
     [
         (
-            'vllm:num_requests_running{engine="0",model_name="m"} 3.0\n'
-            'vllm:num_requests_waiting{engine="0",model_name="m"} 5.0\n',
+            'vllm:num_requests_running{engine="0"} 3.0\nvllm:num_requests_waiting{engine="0"} 5.0\n',
             3,
             5,
         ),
