@@ -230,7 +230,7 @@ class PlaneUnderTest:
             task_streams=TaskStreams(self.jobs, self.hub, tasks.ended),
             decide=Router(self.fleet, strategy=Strategy.LEAST_LOADED, rng=rng, clock=self.clock).decide,
             gateway=self._gateway,
-            request=lambda request_id: self.request_view(request_id),
+            request=self._request,
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
             webhooks=self.webhooks,
@@ -246,6 +246,9 @@ class PlaneUnderTest:
             logs=self.logs,
             note=lambda event, facts: self.noted.append({"event": event} | facts),
         )
+
+    def _request(self, request_id: str) -> RequestView | None:
+        return self.request_view(request_id)
 
     def _gateway(self) -> GatewayView:
         return self.gateway_view()

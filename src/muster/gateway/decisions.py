@@ -79,42 +79,36 @@ class RecentRequest(Struct, frozen=True, kw_only=True):
     waited_s: float
 
 
-class _Step:
-    __slots__ = ("begun_s", "choice", "ended_s", "failure", "what")
-
-    def __init__(self, what: str, choice: Choice | None, begun_s: float) -> None:
-        self.what = what  # the worker; or what is waited for, without a choice
-        self.choice = choice
-        self.begun_s = begun_s
-        self.ended_s: float | None = None
-        self.failure: str | None = None
+class _Step(Struct):
+    what: str  # the worker; or what is waited for, without a choice
+    choice: Choice | None
+    begun_s: float
+    ended_s: float | None = None
+    failure: str | None = None
 
 
-class Passage:
+class Passage(Struct):
     """What happened to one request, told by it."""
 
-    __slots__ = ("_steps", "at_ms", "correlation_id", "ended_s", "error", "model", "path", "started_s", "status")
-
-    def __init__(self, call: Call, correlation_id: bytes, at_ms: int, started_s: float) -> None:
-        self.path = call.path  # not the call itself: it has the whole text
-        self.model = call.model
-        self.correlation_id = correlation_id
-        self.at_ms = at_ms
-        self.started_s = started_s
-        self.ended_s: float | None = None
-        self.status: int | None = None
-        self.error: str | None = None
-        self._steps: list[_Step] = []
+    correlation_id: bytes
+    at_ms: int
+    path: str  # and no more of the call: it has the whole text
+    model: str
+    started_s: float
+    ended_s: float | None = None
+    status: int | None = None
+    error: str | None = None
+    steps: list[_Step] = []
 
     def waits(self, what: str, now_s: float) -> None:
-        self._steps.append(_Step(what, None, now_s))
+        self.steps.append(_Step(what, None, now_s))
 
     def goes_to(self, worker: str, choice: Choice | None, now_s: float) -> None:
         self._end_step(now_s)
-        self._steps.append(_Step(worker, choice, now_s))
+        self.steps.append(_Step(worker, choice, now_s))
 
     def failed(self, reason: str, now_s: float) -> None:
-        self._steps[-1].failure = reason
+        self.steps[-1].failure = reason
         self._end_step(now_s)
 
     def end(self, status: int, error: str | None, now_s: float) -> None:
@@ -122,16 +116,16 @@ class Passage:
         self.status, self.error, self.ended_s = status, error, now_s
 
     def _end_step(self, now_s: float) -> None:
-        if self._steps and self._steps[-1].ended_s is None:
-            self._steps[-1].ended_s = now_s
+        if self.steps and self.steps[-1].ended_s is None:
+            self.steps[-1].ended_s = now_s
 
     @property
     def waited_s(self) -> float:
-        return sum((step.ended_s or step.begun_s) - step.begun_s for step in self._steps if step.choice is None)
+        return sum((step.ended_s or step.begun_s) - step.begun_s for step in self.steps if step.choice is None)
 
     @property
     def worker(self) -> str:
-        return next((step.what for step in reversed(self._steps) if step.choice is not None), "")
+        return next((step.what for step in reversed(self.steps) if step.choice is not None), "")
 
     def view(self, strategy: str) -> RequestView:
         since = self.started_s
@@ -146,10 +140,10 @@ class Passage:
             duration_s=_after(self.ended_s, since),
             waits=[
                 WaitFor(what=step.what, begun_s=round(step.begun_s - since, 4), ended_s=_after(step.ended_s, since))
-                for step in self._steps
+                for step in self.steps
                 if step.choice is None
             ],
-            attempts=[_attempt(step, step.choice, since) for step in self._steps if step.choice is not None],
+            attempts=[_attempt(step, step.choice, since) for step in self.steps if step.choice is not None],
         )
 
 
@@ -202,7 +196,7 @@ class Decisions:
         self._passages: OrderedDict[bytes, Passage] = OrderedDict()
 
     def begin(self, call: Call, correlation_id: bytes, now_ms: int, now_s: float) -> Passage:
-        passage = self._passages[correlation_id] = Passage(call, correlation_id, now_ms, now_s)
+        passage = self._passages[correlation_id] = Passage(correlation_id, now_ms, call.path, call.model, now_s)
         if len(self._passages) > self._kept_max:
             self._passages.popitem(last=False)
         return passage

@@ -6,7 +6,6 @@ caller is told in its own dialect. Every way out leads through `_close`, which g
 
 import asyncio
 from collections.abc import Hashable
-from functools import partial
 from typing import Protocol
 
 from muster.domain.service import Dialect
@@ -129,8 +128,11 @@ class Exchange:
             SPOKEN_BY[call.dialect],
             self._tried,
             self._pins,
-            partial(conversation, call, self._request.headers),
+            self._conversation,
         )
+
+    def _conversation(self) -> int | None:
+        return conversation(self.call, self._request.headers)
 
     @property
     def kind(self) -> Hashable:

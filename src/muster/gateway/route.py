@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Sequence
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from muster.clock import Clock, Rng
 from muster.domain.model import canonical_model_name
 from muster.domain.service import Dialect
 from muster.errors import InvalidInput, ModelNotFound
-from muster.placement.balance import UNKNOWN, Outlook, home, is_full
+from muster.placement.balance import UNKNOWN, Outlook, Seat, home, is_full
 from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision, Eligibility, choose, eligible, pick, with_room
+from muster.placement.filters import Rejection
 from muster.placement.outside import Outside
 from muster.placement.refusal import no_candidate_error
 from muster.placement.scores import Strategy
@@ -47,25 +49,20 @@ _RULES = {
 }
 
 
-class Choice:
+class Choice(Struct):
     """A reservation as it was made: among whom, and how many of our requests the first of them had before it.
 
     It keeps little of the eligibility: of a fleet that changes all the time each one would be held by somebody.
     """
 
-    __slots__ = ("at_home", "could_not", "could_serve", "in_flight", "model", "rejections", "rule", "seats")
-
-    def __init__(
-        self, model: str, eligibility: Eligibility, in_flight: dict[str, int], strategy: Strategy, *, at_home: bool
-    ) -> None:
-        self.model = model
-        self.seats = eligibility.seats[:_EXPLAINED]
-        self.in_flight = [in_flight.get(seat.key, 0) for seat in self.seats]
-        self.could_serve = len(eligibility.candidates)
-        self.rejections = eligibility.rejections[:_EXPLAINED]
-        self.could_not = len(eligibility.rejections)
-        self.rule = _RULES[strategy]
-        self.at_home = at_home
+    model: str
+    seats: tuple[Seat, ...]
+    in_flight: list[int]
+    could_serve: int
+    rejections: tuple[Rejection, ...]
+    could_not: int
+    rule: str
+    at_home: bool
 
 
 class Router:
@@ -74,6 +71,7 @@ class Router:
     def __init__(self, fleet: FleetView, *, strategy: Strategy, rng: Rng, clock: Clock) -> None:
         self._fleet = fleet
         self.strategy = strategy
+        self._rule = _RULES[strategy]
         self._rng = rng
         self._clock = clock
         self._known: dict[_Key, _Choices] = {}
@@ -140,7 +138,17 @@ class Router:
             if another is None:
                 return None
             candidate = another
-        self.last_choice = Choice(model, eligibility, in_flight, self.strategy, at_home=at_home is not None)
+        seats = eligibility.seats[:_EXPLAINED]
+        self.last_choice = Choice(
+            model,
+            seats,
+            [in_flight.get(seat.key, 0) for seat in seats],
+            len(eligibility.candidates),
+            eligibility.rejections[:_EXPLAINED],
+            len(eligibility.rejections),
+            self._rule,
+            at_home is not None,
+        )
         mine = in_flight[candidate.key] = in_flight.get(candidate.key, 0) + 1
         self._outside.sent(candidate.key, mine)
         return candidate

@@ -30,10 +30,12 @@ def test_a_session_by_header_is_one_conversation_of_one_model() -> None:
 
 @pytest.mark.parametrize("name", ["prompt_cache_key", "session_id", "user"])
 def test_a_session_may_be_named_in_the_body(name: str) -> None:
-    one, other = call(**{name: "s1"}, messages=said("a")), call(**{name: "s1"}, messages=said("b"))
+    one, other = call(**{name: "s1"}, messages=said(LONG)), call(**{name: "s1"}, messages=said("b", LONG))
     assert conversation(one, {}) == conversation(other, {}) is not None
-    assert conversation(one, {}) != conversation(call(**{name: "s2"}), {})
-    assert conversation(call(**{name: ""}), {}) is None
+    assert conversation(one, {}) != conversation(call(**{name: "s2"}, messages=said(LONG)), {})
+    assert conversation(call(**{name: "s1"}, messages=said("short")), {}) is None
+    unnamed = call(messages=said(LONG))
+    assert conversation(call(**{name: ""}, messages=said(LONG)), {}) == conversation(unnamed, {})
 
 
 def test_a_long_talk_goes_on_where_it_began_and_another_one_elsewhere() -> None:

@@ -118,7 +118,7 @@ function Explanation({ view }) {
 /** @param {{requests: Recent[]}} props */
 function Requests({ requests }) {
   return html`<section class="panel" aria-label="The newest requests"><h3>The newest requests</h3>
-    ${requests.length === 0 ? html`<p class="quiet">Nothing was asked yet.</p>` : html`<div class="table-box"><table>
+    ${requests.length === 0 ? html`<p class="quiet">No request came yet.</p>` : html`<div class="table-box"><table>
       <thead><tr><th scope="col">Request</th><th scope="col">Model</th><th scope="col">Worker</th><th scope="col">Waited</th><th scope="col">Status</th></tr></thead>
       <tbody>${requests.map((r) => html`<tr key=${r.correlation_id}><th scope="row"><button onClick=${() => explain(r.correlation_id)}>${r.correlation_id}</button></th>
         <td>${r.model}</td><td>${r.worker || "none"}</td><td>${r.waited_s ? seconds(r.waited_s) : ""}</td><td>${r.status ?? "running"}</td></tr>`)}</tbody></table></div>`}
