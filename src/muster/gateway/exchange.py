@@ -145,8 +145,7 @@ class Exchange:
         """Take the slot at once, and begin when whoever gave it back is done with that."""
         self._waking = None
         self._candidate, self._worker = candidate, candidate.key
-        self._attempt_s = now_s = self._relay.clock.monotonic_s()
-        self._relay.admission.waited(self.call.model, now_s - self._started_s)
+        self._attempt_s = self._relay.clock.monotonic_s()
         asyncio.get_running_loop().call_soon(self._begin, candidate, self._relay.router.last_choice)
 
     def _begin(self, candidate: Candidate, choice: Choice | None) -> None:

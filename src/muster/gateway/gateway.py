@@ -106,7 +106,7 @@ class Gateway:
         self._authenticate = authenticate
         self._usage = Usage()
         self._router = Router(fleet, strategy=strategy, rng=rng, clock=clock)
-        self._admission = Admission(self._router, self.limits, who)
+        self._admission = Admission(self._router, self.limits, clock, who)
         self._upstreams = Upstreams(self.limits)
         self._relay = Relay(
             router=self._router,

@@ -38,9 +38,10 @@ class Hold:
 
     def say(self, words: str, now_s: float) -> None:
         self._spoke_s = now_s
-        openai = self._call.dialect is Dialect.OPENAI
+        events = self._call.dialect is not Dialect.OLLAMA
         if not self._delivery.began:
             lines = b"content-type: %b\r\ncache-control: no-cache\r\nx-correlation-id: %b\r\n"
-            lines %= (_EVENTS if openai else NDJSON, self._correlation_id)
+            lines %= (_EVENTS if events else NDJSON, self._correlation_id)
             self._delivery.prepare(200, lines, length=None, streamed=True, by_line=False)
-        self._delivery.send(b": %b\n\n" % words.encode() if openai else b" ")
+        line = " ".join(words.split())  # whatever they are: a comment ends with its line
+        self._delivery.send(b": %b\n\n" % line.encode() if events else b" ")

@@ -1,9 +1,6 @@
 import random
-import time
 from collections import Counter
 from typing import Any
-
-import pytest
 
 from muster.placement.balance import Outlook, by_cost, cheapest, cost, home, is_full, seat_of
 from muster.placement.candidate import Candidate
@@ -132,16 +129,3 @@ def test_a_home_has_the_model_in_memory_and_there_is_none_when_those_are_full():
     found = among(candidate("a", warm("m"), slots=1), on("b", slots=4), on("c", slots=4))
     assert {at_home(found, conversation) for conversation in CONVERSATIONS} == {"a"}
     assert at_home(found, 1, a=1) is None
-
-
-@pytest.mark.parametrize("conversation", [None, 11])
-def test_a_choice_among_a_thousand_is_made_in_passing(conversation: int | None):
-    found = among(*(on(f"n{number}") for number in range(1000)))
-    in_flight = {f"n{number}/llama": number % 4 for number in range(1000)}
-    began = time.perf_counter()
-    for _ in range(20):
-        if conversation is None:
-            cheapest(found.seats, found.warm, in_flight)
-        else:
-            home(found.seats, found.warm, in_flight, conversation)
-    assert time.perf_counter() - began < 2.0  # 100 ms for each: a bound on disaster, not a measurement

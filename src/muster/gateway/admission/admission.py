@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterator
 from muster import metrics as m
 from muster.access.book import Caller
 from muster.access.roles import Role
+from muster.clock import Clock
 from muster.domain.model import canonical_model_name
 from muster.errors import MusterError, QueueFull
 from muster.gateway.admission.view import LineView, WaitingCaller
@@ -35,9 +36,9 @@ _CALLERS_SHOWN = 20
 
 
 class Admission:
-    def __init__(self, router: Router, limits: GatewayLimits, who: Who) -> None:
-        self._router = router
+    def __init__(self, router: Router, limits: GatewayLimits, clock: Clock, who: Who) -> None:
         self._limits = limits
+        self._clock = clock
         self._who = who
         self._lines: dict[str, Line[Waiting]] = {}  # by model; no line is empty
         self._answer_s: dict[str, float] = {}
@@ -129,11 +130,9 @@ class Admission:
                 in_vain.add(ticket.waits.kind)
                 continue
             line.let_in(ticket)
+            self._waited.observe(self._clock.monotonic_s() - ticket.since_s, model)
             ticket.waits.applicant.admitted(candidate)
         self._forget_if_empty(model)
-
-    def waited(self, model: str, wait_s: float) -> None:
-        self._waited.observe(wait_s, model)
 
     # --- how long it takes -------------------------------------------------------------------------------------------
 
