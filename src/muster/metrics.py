@@ -189,6 +189,20 @@ GATEWAY_WAIT = _histogram(
     "model",
     series="models that were waited for",
 )
+GATEWAY_TOKENS = _counter(
+    "gateway_tokens",
+    "Tokens that answers came to here, of the gateway and of jobs; `token` is the id of whose, or `anonymous`.",
+    "token",
+    "model",
+    "kind",
+    series="the first 1,000, and `_other`",
+)
+GATEWAY_ENERGY = _counter(
+    "gateway_energy_joules",
+    "Energy that answers are estimated to have taken, where the power of GPUs is known.",
+    "model",
+    series="the first 1,000 models, and `_other`",
+)
 
 # --- this control plane -----------------------------------------------------------------------------------------------
 
@@ -246,7 +260,7 @@ AREAS: dict[str, tuple[Family, ...]] = {
     ),
     "The gateway": (
         *(GATEWAY_REQUESTS, GATEWAY_IN_FLIGHT, GATEWAY_FAILURES, GATEWAY_SENT, GATEWAY_FIRST_BYTE, GATEWAY_DURATION),
-        *(GATEWAY_INTER_TOKEN, GATEWAY_WAITING, GATEWAY_WAIT),
+        *(GATEWAY_INTER_TOKEN, GATEWAY_WAITING, GATEWAY_WAIT, GATEWAY_TOKENS, GATEWAY_ENERGY),
     ),
     "The control plane": (
         *(INFO, HTTP_REQUESTS, HTTP_DURATION, STORE_UP, STORE_CALL, RECORDER_BACKLOG, EVENTS_DROPPED, EVENT_READERS),

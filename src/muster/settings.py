@@ -225,6 +225,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     job_sweep_s: Annotated[float, Meta(ge=0.05, le=60, description="How often leases and retries are looked at.")] = 0.5
     job_retry_base_s: Annotated[float, Meta(ge=0, description="Wait before the first retry; doubles each time.")] = 1.0
     job_retry_max_s: Annotated[float, Meta(ge=0, description="Longest wait before a retry.")] = 60.0
+    usage_retention_s: Annotated[
+        float, Meta(ge=86_400, description="How long the usage of each day is kept; that of each hour for 8 days.")
+    ] = 34_560_000.0
+    worker_watts: Annotated[
+        float,
+        Meta(ge=0, description="Power of a worker whose node tells none, to estimate energy by; 0: it stays unknown."),
+    ] = 0.0
     job_retention_s: Annotated[float, Meta(gt=0, description="How long ended jobs are kept.")] = 86_400.0
     jobs_ended_max: Annotated[int, Meta(ge=1, description="How many ended jobs are kept at most.")] = 100_000
     job_payload_bytes_max: Annotated[int, Meta(ge=1, description="Largest payload of a job.")] = 1_048_576

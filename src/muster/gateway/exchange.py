@@ -15,6 +15,7 @@ from muster.gateway.call import Call, with_model
 from muster.gateway.conversation import conversation
 from muster.gateway.delivery import Delivery
 from muster.gateway.holding import Hold, Wait
+from muster.gateway.metering.meter import Meter
 from muster.gateway.pins import pinned, said_of_the_worker
 from muster.gateway.relay import Relay
 from muster.gateway.reply import JSON, NDJSON, Reply
@@ -75,8 +76,9 @@ class Exchange:
     _waking: Wait | None = None  # for a machine or a slot
     _trail: Trail | None = None
 
-    def __init__(self, relay: Relay, call: Call, request: Request, client: Client) -> None:
+    def __init__(self, relay: Relay, call: Call, request: Request, client: Client, meter: Meter) -> None:
         self.call = call
+        self._meter = meter
         self.client = client
         self._relay = relay
         self._request = request
@@ -239,6 +241,11 @@ class Exchange:
         self._translation = translation(call, self._relay.clock, self._relay.limits.answer_bytes_max)
         return translate(call, name)
 
+    @property
+    def _sharing(self) -> int:
+        """How many requests its worker has from here, this one among them."""
+        return self._relay.router.in_flight.get(self._worker, 1)
+
     def _connect(self, endpoint: Endpoint) -> None:
         self._relay.connecting(asyncio.get_running_loop().create_task(self._connected(endpoint)))
 
@@ -320,6 +327,7 @@ class Exchange:
             self._worker.encode(),
             self._request.correlation_id,
         )
+        lines += self._meter.began(head.status, self._sharing, self._relay.clock.monotonic_s())
         if self._translation is not None:
             lines += b"content-type: %b\r\n" % self._translation.content_type
             if not self._delivery.began:
@@ -341,6 +349,7 @@ class Exchange:
     def answer_continued(self, data: bytes) -> None:
         self._heard = True
         self._parts += 1
+        self._meter.take(data)
         if self._translation is not None:
             if self._engine_error is not None:
                 self._engine_error.append(data)
@@ -363,6 +372,7 @@ class Exchange:
         if self._engine_error is not None:
             self._pass_on_error(b"".join([*self._engine_error, data]))
             return
+        self._meter.take(data)
         try:
             if self._translation is not None:
                 data = self._translation.feed(data) + self._translation.finish()
@@ -475,12 +485,13 @@ class Exchange:
     def _close(self, status: int, error: str | None = None, *, now_s: float | None = None) -> None:
         self._over = True
         relay = self._relay
+        ended_s = relay.clock.monotonic_s() if now_s is None else now_s
+        use = self._meter.ended(self._worker, ended_s - self._attempt_s, self._sharing)
         self._leave()
         relay.active.discard(self)
         self.client.exchange = None
         if self._trail is not None:
             self._trail.end(status, error)
-        ended_s = relay.clock.monotonic_s() if now_s is None else now_s
         self._passage.end(status, error, ended_s)
         if status == _OK and self._first_byte_s is not None:
             self._learn(ended_s)
@@ -497,6 +508,7 @@ class Exchange:
                 error,
                 self._parts if self.call.stream else 0,
                 self._request.correlation_id,
+                use,
             )
         )
         if status != CLIENT_GONE:

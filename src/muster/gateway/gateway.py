@@ -1,16 +1,19 @@
 """The door to the models of the fleet, in OpenAI's and Ollama's dialects, without the sockets."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import unquote
 
 from msgspec import Struct
 
+from muster.access.account import Account
+from muster.access.allowance import Allowance
 from muster.access.book import ANYBODY
 from muster.access.roles import Right
 from muster.access.routes import right_for
 from muster.clock import Clock, Rng
 from muster.domain.service import Dialect
 from muster.domain.trace import Tracer
+from muster.domain.usage import ANONYMOUS
 from muster.errors import InvalidInput, ModelNotFound, MusterError, PayloadTooLarge, Unauthorized
 from muster.gateway import ollama, openai
 from muster.gateway.admission.admission import Admission, Who
@@ -20,6 +23,7 @@ from muster.gateway.decisions import RequestView
 from muster.gateway.exchange import SPOKEN_BY, Client, Exchange
 from muster.gateway.framing import RequestReader, path_of
 from muster.gateway.limits import GatewayLimits
+from muster.gateway.metering.meter import AccountOf, Meter, Watts, limit_lines
 from muster.gateway.relay import Relay
 from muster.gateway.reply import Reply
 from muster.gateway.request import SAFE_ID, Request, bearer_token
@@ -39,6 +43,7 @@ _GET = (b"GET", b"HEAD")
 _POST = (b"POST",)
 _MODEL = openai.MODELS + "/"
 _MODEL_BYTES = _MODEL.encode()
+_TOO_MANY = 429
 
 
 class MethodNotAllowed(InvalidInput):
@@ -47,6 +52,7 @@ class MethodNotAllowed(InvalidInput):
 
 
 Parse = Callable[[str, bytes], Call]
+Headers = Mapping[bytes, bytes]
 # Gets the bearer token, None when there is none, and the right that is needed.
 Authenticate = Callable[[bytes | None, Right], MusterError | None]
 
@@ -94,16 +100,21 @@ class Gateway:
         on_finished: Callable[[Finished], None] | None = None,
         waker: Waker | None = None,
         tracer: Tracer | None = None,
+        account_of: AccountOf | None = None,
+        watts: Watts = lambda _: None,
     ) -> None:
         """`authenticate` says why not, `who` whose token it is; `on_finished` gets a record of every request.
 
-        `waker` wakes models.
+        `waker` wakes models; `account_of` says whose account the token that was shown is; `watts` what a worker draws.
         """
         self.limits = limits or GatewayLimits()
         self.clock = clock
         self._fleet = fleet
         self._waker = waker
         self._authenticate = authenticate
+        anybodys = Account(ANONYMOUS)
+        self._account_of = account_of or (lambda _: anybodys)
+        self._watts = watts
         self._usage = Usage()
         self._router = Router(fleet, strategy=strategy, rng=rng, clock=clock)
         self._admission = Admission(self._router, self.limits, clock, who)
@@ -149,13 +160,15 @@ class Gateway:
         limit = self.limits.body_bytes_max
         return PayloadTooLarge(f"the body may have {limit} bytes (setting request_bytes_max), this one has {size}")
 
-    def refuse(self, path: Path, problem: MusterError, correlation_id: bytes) -> Reply:
+    def refuse(self, path: Path, problem: MusterError, correlation_id: bytes, headers: Headers | None = None) -> Reply:
         self._relay.record(Finished(path.name, problem.http_status, error=problem.code, correlation_id=correlation_id))
         reply = error_reply(path.dialect, problem)
         if isinstance(problem, MethodNotAllowed):
             reply.lines += b"allow: %b\r\n" % b", ".join(path.methods)
         elif isinstance(problem, Unauthorized):
             reply.lines += b"www-authenticate: Bearer\r\n"
+        elif headers is not None and problem.http_status == _TOO_MANY:
+            reply.lines += limit_lines(self._account_of(bearer_token(headers)), self.clock.monotonic_s())
         return reply
 
     def correlation_id(self, headers: dict[bytes, bytes]) -> bytes:
@@ -167,11 +180,14 @@ class Gateway:
 
     def serve(self, path: Path, request: Request, client: Client) -> Reply | None:
         """Return the answer, or None when it will come through an exchange."""
+        account = self._account_of(bearer_token(request.headers))
         try:
             if path.parse is None:
-                reply = self._tell(path, request)
+                reply = self._tell(path, request, account.allowance)
             else:
-                Exchange(self._relay, path.parse(path.name, request.body), request, client).start()
+                call = path.parse(path.name, request.body)
+                _check_allowed(call, account.allowance)
+                Exchange(self._relay, call, request, client, Meter(account, call, self._watts)).start()
                 return None
         except MusterError as problem:
             return self.refuse(path, problem, request.correlation_id)
@@ -180,13 +196,14 @@ class Gateway:
         )
         return reply
 
-    def _tell(self, path: Path, request: Request) -> Reply:
-        """Answer from the fleet as last seen."""
+    def _tell(self, path: Path, request: Request, allowance: Allowance) -> Reply:
+        """Answer from the fleet as last seen, of what the caller may use."""
         if path.name == ollama.VERSION:
             return Reply.json({"version": ollama.COMPATIBLE_VERSION})
         models = offered(self._fleet.candidates(), SPOKEN_BY[path.dialect])
         if self._waker is not None:
             models = with_sleeping(models, self._waker.models())
+        models = [model for model in models if allowance.allows(model.name)]
         match path.name:
             case openai.MODELS:
                 return Reply.json(openai.model_list(models))
@@ -240,6 +257,14 @@ class Gateway:
     def metrics(self) -> Iterator[Metric]:
         yield from self._usage.metrics(self._router.in_flight)
         yield from self._admission.metrics()
+
+
+def _check_allowed(call: Call, allowance: Allowance) -> None:
+    """Raise ModelNotFound in the words of the dialect, the same as for a model that nobody has."""
+    try:
+        allowance.check_allows([call.model])
+    except ModelNotFound as problem:
+        raise ollama.model_not_found(problem, call.model) if call.dialect is Dialect.OLLAMA else problem from None
 
 
 def _model_in(url: bytes) -> str:

@@ -7,7 +7,7 @@ from msgspec import Meta, Raw, Struct
 
 from muster.domain.model import Model
 from muster.domain.service import Dialect
-from muster.errors import MusterError
+from muster.errors import MusterError, QuotaExceeded
 from muster.gateway.call import Call, decode
 
 CHAT = "/v1/chat/completions"
@@ -62,7 +62,7 @@ def error(problem: MusterError) -> dict[str, Any]:
     return {
         "error": {
             "message": problem.message,
-            "type": _ERROR_TYPES.get(status, fallback),
+            "type": problem.code if isinstance(problem, QuotaExceeded) else _ERROR_TYPES.get(status, fallback),
             "param": problem.field,
             "code": problem.code,
         }

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from muster.domain.service import Dialect
-from muster.errors import ModelNotFound, MusterError, UpstreamTimeout
+from muster.errors import ModelNotFound, MusterError, QuotaExceeded, UpstreamTimeout
 from muster.gateway import ollama, openai
 from muster.gateway.reply import Reply
 
@@ -19,8 +19,9 @@ def error_reply(dialect: Dialect, problem: MusterError, model: str = "") -> Repl
         lines = b"retry-after: %d\r\nx-backoff-ms: %d\r\n" % (max(1, math.ceil(wait_s)), math.ceil(wait_s * 1000))
     content: dict[str, Any]
     if dialect is Dialect.OPENAI:
-        if isinstance(problem, UpstreamTimeout):
-            lines += b"x-should-retry: false\r\n"  # work was done for it; twice as much would not help
+        if isinstance(problem, (UpstreamTimeout, QuotaExceeded)):
+            # Work was done for the one, and twice as much would not help; the other helps itself not before tomorrow.
+            lines += b"x-should-retry: false\r\n"
         content = openai.error(problem)
     else:
         if model and isinstance(problem, ModelNotFound):

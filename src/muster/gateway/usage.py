@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from muster import metrics as m
+from muster.domain.usage import Use
 from muster.gateway.admission.view import LineView
 from muster.gateway.course import Course, Point, Totals, quantile
 from muster.gateway.decisions import RecentRequest
@@ -47,6 +48,7 @@ class Finished(Struct, frozen=True):
     error: str | None = None  # the code, when it failed
     parts: int = 0  # in which a streamed answer came
     correlation_id: bytes = b""
+    use: Use | None = None  # None where no engine answered
 
 
 class GatewayStats(Struct, frozen=True, kw_only=True):

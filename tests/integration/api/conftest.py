@@ -30,6 +30,8 @@ async def serving(token: str = "", **options: Any) -> AsyncIterator[Served]:
             clock=SystemClock(),
             rng=system_rng(),
             authenticate=plane.access.refusal,
+            account_of=plane.access.account,
+            on_finished=lambda finished: plane.metering.take(finished.use) if finished.use else None,
         )
         plane.gateway_view = gateway.view
         plane.request_view = gateway.explain

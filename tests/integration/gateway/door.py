@@ -13,6 +13,7 @@ from muster.errors import Unauthorized
 from muster.gateway import Finished, Front, Gateway, GatewayLimits
 from muster.gateway.admission.admission import Who
 from muster.gateway.gateway import Authenticate
+from muster.gateway.metering.meter import AccountOf, Watts
 from muster.placement.scores import Strategy
 from muster.ports import Waker
 from muster.system import SystemClock
@@ -117,6 +118,8 @@ async def opened(
     waker: Waker | None = None,
     tracer: Tracer | None = None,
     who: Who = lambda _: ANYBODY,
+    account_of: AccountOf | None = None,
+    watts: Watts = lambda _: None,
 ) -> AsyncIterator[Door]:
     finished: list[Finished] = []
     gateway = Gateway(
@@ -130,6 +133,8 @@ async def opened(
         waker=waker,
         tracer=tracer,
         who=who,
+        account_of=account_of,
+        watts=watts,
     )
     front = Front(gateway, app, [("127.0.0.1", 0)], tls=tls)
     await front.start()
