@@ -164,6 +164,14 @@ GATEWAY_FAILURES = _counter(
     "reason",
     series=f"{_WORKERS}, x reasons",
 )
+GATEWAY_CONTINUED = _counter("gateway_continued", "Answers that broke off and that another worker went on with.")
+GATEWAY_QUARANTINED = _gauge(
+    "gateway_quarantined",
+    "1 for each worker that this gateway keeps from requests for a model; * for all of its models.",
+    "worker",
+    "model",
+    series=f"{_WORKERS} that fail",
+)
 GATEWAY_SENT = _counter("gateway_sent_bytes", "Bytes of answers sent to callers.")
 GATEWAY_FIRST_BYTE = _histogram(
     "gateway_first_byte",
@@ -261,6 +269,7 @@ AREAS: dict[str, tuple[Family, ...]] = {
     "The gateway": (
         *(GATEWAY_REQUESTS, GATEWAY_IN_FLIGHT, GATEWAY_FAILURES, GATEWAY_SENT, GATEWAY_FIRST_BYTE, GATEWAY_DURATION),
         *(GATEWAY_INTER_TOKEN, GATEWAY_WAITING, GATEWAY_WAIT, GATEWAY_TOKENS, GATEWAY_ENERGY),
+        *(GATEWAY_QUARANTINED, GATEWAY_CONTINUED),
     ),
     "The control plane": (
         *(INFO, HTTP_REQUESTS, HTTP_DURATION, STORE_UP, STORE_CALL, RECORDER_BACKLOG, EVENTS_DROPPED, EVENT_READERS),

@@ -268,6 +268,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     connect_timeout_s: Annotated[float, Meta(gt=0, description="Gateway: connecting to a worker.")] = 5.0
     first_byte_timeout_s: Annotated[float, Meta(gt=0, description="Gateway: until the answer begins.")] = 300.0
     idle_timeout_s: Annotated[float, Meta(gt=0, description="Gateway: longest silence within an answer.")] = 120.0
+    patience_factor: Annotated[
+        float, Meta(ge=0, description="Gateway: how many times what is usual a worker is waited for; 0: only as set.")
+    ] = 4.0
+    first_byte_floor_s: Annotated[float, Meta(gt=0, description="Gateway: least that a learned wait may be.")] = 10.0
+    idle_floor_s: Annotated[float, Meta(gt=0, description="Gateway: the same for silence within an answer.")] = 10.0
+    quarantine_max_s: Annotated[float, Meta(gt=0, description="Gateway: longest until a bad worker is tried.")] = 300.0
     gateway_attempts_max: Annotated[int, Meta(ge=1, le=10, description="Workers tried before the first byte.")] = 3
     gateway_waiting_max: Annotated[
         int, Meta(ge=0, le=100_000, description="Requests that may wait for a free slot of one model.")
@@ -318,6 +324,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cloud_wake_timeout_s: Annotated[
         float, Meta(gt=0, description="How long a request waits for a machine that was started for it.")
     ] = 600.0
+    model_load_timeout_s: Annotated[
+        float, Meta(gt=0, description="How long a request waits for a model that is on disk to be in memory.")
+    ] = 300.0
     cloud_refresh_s: Annotated[float, Meta(ge=0.1, le=600, description="How often the cloud's list is read.")] = 15.0
     cloud_machines_max: Annotated[int, Meta(ge=0, description="Machines that may run at a time.")] = 4
     cloud_hourly_usd_max: Annotated[float, Meta(ge=0, description="What all running machines may cost an hour.")] = 10.0

@@ -48,6 +48,8 @@ from muster.control.jobs.tasks import TaskDesk
 from muster.control.leader import Leader
 from muster.control.machines.first_machine import FirstMachine
 from muster.control.metering import Metering
+from muster.control.models.loader import ModelLoader
+from muster.control.models.uses import Uses
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.control.timekeeper import Timekeeper
@@ -101,6 +103,7 @@ class _Work:
     files: FileService
     batches: Batches
     webhooks: Webhooks
+    load: GatewayLoad
 
 
 class ControlPlane:
@@ -157,8 +160,10 @@ class ControlPlane:
         access = self._access(base.store)
         metering = self._metering(base, work, access)
         cloud = self._cloud(base)
+        models = self._models(base, work)
         self._gateway = gateway = open_gateway(
-            *(settings, fleet, access, cloud, logs, metering, watts_in(fleet, settings.worker_watts)),
+            *(settings, fleet, access, cloud, models, logs, metering, watts_in(fleet, settings.worker_watts)),
+            recorder=base.recorder,
             clock=self._clock,
             rng=self._rng,
             tracer=self._tracer,
@@ -192,6 +197,7 @@ class ControlPlane:
             request=gateway.explain,
             webhooks=work.webhooks.desk,
             batches=work.batches.desk,
+            models=models,
             telemetry=telemetry,
             pool_nodes=self._pool_nodes(fleet, ingest(V2_LINK)),
             fleet_api=bool(settings.fleet_api_url),
@@ -210,7 +216,7 @@ class ControlPlane:
         # Who has streams and waits stops before the front, and so ends what would hold it up.
         await self._start_each(
             *(base.recorder, base.peers, leader, access, metering, logs.requests, logs.gateway, front, logs.desk, grpc),
-            *(sweep, work.files, work.webhooks, work.batches, jobs, commands, hub, telemetry.stream, broker),
+            *(sweep, work.files, work.webhooks, work.batches, jobs, commands, models, hub, telemetry.stream, broker),
         )
         await self._start_optional(cloud, fleet, plane.pool_nodes, jobs, leader)
         await self._announce(grpc, MemoryLink(ingest("memory"), jobs))
@@ -248,6 +254,18 @@ class ControlPlane:
             files=files,
             batches=self._batches(store, jobs, files, load, background, base.leader),
             webhooks=webhooks,
+            load=load,
+        )
+
+    def _models(self, base: _Base, work: _Work) -> ModelLoader:
+        uses = Uses(lambda: self._gateway.in_use() if self._gateway else (), work.load.in_flight, self._clock)
+        return ModelLoader(
+            base.fleet,
+            work.commands,
+            uses,
+            self._clock,
+            timeout_s=self._settings.model_load_timeout_s,
+            leads=lambda: base.leader.leads,
         )
 
     def _in_flight_by_worker(self) -> Mapping[str, int]:

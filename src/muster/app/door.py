@@ -5,12 +5,15 @@ from functools import partial
 
 from muster.app.cloud import Cloud
 from muster.app.plane_logs import PlaneLogs
+from muster.app.wakers import Wakers
 from muster.clock import Clock, Rng
 from muster.control.access import Access
 from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.own_host import OwnHost
 from muster.control.fleet.power import watts_of
 from muster.control.metering import Metering
+from muster.control.models.loader import ModelLoader
+from muster.control.recorder import Recorder
 from muster.devices.host import own_addresses
 from muster.domain.trace import Tracer
 from muster.errors import SetupError
@@ -30,10 +33,12 @@ def open_gateway(
     fleet: FleetView,
     access: Access,
     cloud: Cloud | None,
+    models: ModelLoader,
     logs: PlaneLogs,
     metering: Metering,
     watts: Watts,
     *,
+    recorder: Recorder,
     clock: Clock,
     rng: Rng,
     tracer: Tracer | None,
@@ -48,8 +53,12 @@ def open_gateway(
         attempts_max=settings.gateway_attempts_max,
         waiting_max=settings.gateway_waiting_max,
         wait_s=settings.gateway_wait_s,
+        patience_factor=settings.patience_factor,
+        first_byte_floor_s=settings.first_byte_floor_s,
+        idle_floor_s=settings.idle_floor_s,
+        quarantine_max_s=settings.quarantine_max_s,
     )
-    listeners: list[Callable[[Finished], None]] = [logs.note_answer, partial(_charge, metering)]
+    listeners: list[Callable[[Finished], None]] = [logs.note_answer, partial(_charge, metering), partial(_used, models)]
     if cloud is not None:
         listeners.append(cloud.answered)
     return Gateway(
@@ -61,7 +70,8 @@ def open_gateway(
         strategy=Strategy(settings.strategy),
         limits=limits,
         on_finished=partial(_all_hear, listeners),
-        waker=cloud.waker if cloud else None,
+        on_conduct=lambda change: recorder.emit([change.event(clock.now_ms())]),
+        waker=Wakers([models, *([cloud.waker] if cloud else [])]),
         tracer=tracer,
         account_of=access.account,
         watts=watts,
@@ -87,6 +97,11 @@ class Draining:
 
     async def stop(self) -> None:
         await self._front.stop(self._drain_s)
+
+
+def _used(models: ModelLoader, finished: Finished) -> None:
+    if finished.worker and finished.model:
+        models.uses.answered(finished.worker, finished.model)
 
 
 def _all_hear(listeners: Sequence[Callable[[Finished], None]], finished: Finished) -> None:

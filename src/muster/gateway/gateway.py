@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import unquote
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from muster import metrics as m
 from muster.access.account import Account
 from muster.access.allowance import Allowance
 from muster.access.book import ANYBODY
@@ -19,15 +21,19 @@ from muster.gateway import ollama, openai
 from muster.gateway.admission.admission import Admission, Who
 from muster.gateway.call import Call
 from muster.gateway.catalog import find, offered, offering, with_sleeping
+from muster.gateway.conduct import Conduct
 from muster.gateway.decisions import RequestView
-from muster.gateway.exchange import SPOKEN_BY, Client, Exchange
+from muster.gateway.exchange import Client, Exchange
 from muster.gateway.framing import RequestReader, path_of
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.metering.meter import AccountOf, Meter, Watts, limit_lines
+from muster.gateway.probe import Prober
+from muster.gateway.quarantine import Change
 from muster.gateway.relay import Relay
 from muster.gateway.reply import Reply
 from muster.gateway.request import SAFE_ID, Request, bearer_token
 from muster.gateway.route import Router
+from muster.gateway.seeking import SPOKEN_BY
 from muster.gateway.shape import error_reply
 from muster.gateway.upstream import Upstreams
 from muster.gateway.usage import Finished, GatewayStats, GatewayView, Usage
@@ -98,6 +104,7 @@ class Gateway:
         strategy: Strategy = Strategy.BALANCED,
         limits: GatewayLimits | None = None,
         on_finished: Callable[[Finished], None] | None = None,
+        on_conduct: Callable[[Change], None] | None = None,
         waker: Waker | None = None,
         tracer: Tracer | None = None,
         account_of: AccountOf | None = None,
@@ -106,6 +113,7 @@ class Gateway:
         """`authenticate` says why not, `who` whose token it is; `on_finished` gets a record of every request.
 
         `waker` wakes models; `account_of` says whose account the token that was shown is; `watts` what a worker draws.
+        `on_conduct` hears of workers that are quarantined and of those that are back.
         """
         self.limits = limits or GatewayLimits()
         self.clock = clock
@@ -119,6 +127,7 @@ class Gateway:
         self._router = Router(fleet, strategy=strategy, rng=rng, clock=clock)
         self._admission = Admission(self._router, self.limits, clock, who)
         self._upstreams = Upstreams(self.limits)
+        self._conduct = Conduct(self.limits, clock, on_conduct or (lambda _: None))
         self._relay = Relay(
             router=self._router,
             upstreams=self._upstreams,
@@ -128,8 +137,10 @@ class Gateway:
             on_finished=on_finished,
             wakings=Wakings(waker, self.limits),
             admission=self._admission,
+            conduct=self._conduct,
             tracer=tracer,
         )
+        self._prober = Prober(self._relay, fleet)
         self._boot = rng.getrandbits(32)
         self._requests = 0
 
@@ -224,9 +235,18 @@ class Gateway:
     def in_flight(self) -> int:
         return len(self._relay.active)
 
+    @property
+    def upstream_connections(self) -> int:
+        return self._upstreams.connections
+
+    def in_use(self) -> list[tuple[str, str]]:
+        """Return worker and model of each request that a worker has now."""
+        return [using for running in self._relay.active if (using := running.using)[0]]
+
     def sweep(self) -> None:
         now_s = self.clock.monotonic_s()
         self._relay.sweep(now_s)
+        self._prober.sweep(now_s)
         self._upstreams.sweep(now_s)
         self._usage.sweep(now_s, self.clock.now_ms(), self._router.in_flight)
 
@@ -237,14 +257,18 @@ class Gateway:
 
     def decide(self, wish: Wish, candidates: Sequence[Candidate] | None = None) -> Decision:
         """Say which worker a request with this wish would get now, and why."""
-        return self._router.decide(wish, candidates)
+        quarantined = self._conduct.quarantine.reasons(wish.model)
+        return self._router.decide(replace(wish, quarantined=quarantined) if quarantined else wish, candidates)
 
     def stats(self) -> GatewayStats:
         return self._usage.stats(self._router.in_flight)
 
     def view(self) -> GatewayView:
-        lines = self._admission.view(self.clock.monotonic_s())
-        return self._usage.view(self._router.in_flight, lines, self._relay.decisions.recent())
+        now_s = self.clock.monotonic_s()
+        lines = self._admission.view(now_s)
+        view = self._usage.view(self._router.in_flight, lines, self._relay.decisions.recent())
+        conduct = self._conduct
+        return replace(view, quarantined=conduct.quarantine.view(now_s), waits=conduct.patience.view())
 
     def explain(self, correlation_id: str) -> RequestView | None:
         """Say where a request went and why, as long as it is remembered."""
@@ -257,6 +281,9 @@ class Gateway:
     def metrics(self) -> Iterator[Metric]:
         yield from self._usage.metrics(self._router.in_flight)
         yield from self._admission.metrics()
+        yield m.GATEWAY_CONTINUED.single(self._relay.continued)
+        quarantined = self._conduct.quarantine.view(self.clock.monotonic_s())
+        yield m.GATEWAY_QUARANTINED.of({(case.worker, case.model or "*"): 1 for case in quarantined})
 
 
 def _check_allowed(call: Call, allowance: Allowance) -> None:

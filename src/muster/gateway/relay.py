@@ -8,6 +8,7 @@ from muster.clock import Clock
 from muster.domain.trace import Tracer
 from muster.errors import MusterError, ShuttingDown
 from muster.gateway.admission.admission import Admission
+from muster.gateway.conduct import Conduct
 from muster.gateway.decisions import Decisions
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.route import Router
@@ -17,8 +18,10 @@ from muster.gateway.waking import Wakings
 
 
 class Running(Protocol):
-    """A request on its way."""
+    """A request on its way; `using` is the worker that it is with, and the model that it asks for."""
 
+    @property
+    def using(self) -> tuple[str, str]: ...
     def check(self, now_s: float) -> None: ...
     def fail(self, error: MusterError) -> None: ...
 
@@ -37,6 +40,7 @@ class Relay:
         on_finished: Callable[[Finished], None] | None,
         wakings: Wakings,
         admission: Admission,
+        conduct: Conduct,
         tracer: Tracer | None = None,
     ) -> None:
         self.router = router
@@ -48,7 +52,9 @@ class Relay:
         self.wakings = wakings
         self.admission = admission
         self.decisions = Decisions(limits.decisions_max)
+        self.conduct = conduct
         self.tracer = tracer
+        self.continued = 0  # answers that another worker went on with
         self.active: set[Running] = set()
         self._connecting: set[asyncio.Task[None]] = set()
 

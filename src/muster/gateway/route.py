@@ -97,16 +97,17 @@ class Router:
         tried: frozenset[str] = _NOTHING_TRIED,
         pins: Wish | None = None,
         conversation: Conversation | None = None,
+        *,
+        full_too: bool = False,
     ) -> Candidate | None:
-        """Return None when all who could serve have their slots taken by our own requests.
+        """Return None when all who could serve have their slots taken by our own requests, unless `full_too`.
 
         Raise ModelNotFound, InvalidInput or NoWorker, with the reasons of every candidate, when there is none. Pins are
-        as many as callers: what fits them is found anew each time. Who has tried somebody already has been let in once:
-        it gets another worker, full or not.
+        as many as callers: what fits them is found anew each time.
         """
         if pins is not None:
             wish = replace(pins, model=model, capability=capability, dialects=dialects, exclude=tried)
-            return self._reserved(model, self._eligible(wish), self._next_turn(), conversation, full_too=bool(tried))
+            return self._reserved(model, self._eligible(wish), self._next_turn(), conversation, full_too=full_too)
         choices = self._known.get((model, capability, dialects))
         if choices is None or choices.version != self._fleet.version:
             choices = self._renewed(choices, model, capability, dialects)
@@ -115,12 +116,16 @@ class Router:
             eligibility = self._eligible(Wish(model=model, capability=capability, dialects=dialects, exclude=tried))
         else:
             choices.turn += 1
-        return self._reserved(model, eligibility, choices.turn, conversation, full_too=bool(tried))
+        return self._reserved(model, eligibility, choices.turn, conversation, full_too=full_too)
 
     def slots(self, model: str, capability: str, dialects: frozenset[Dialect]) -> int:
         """Return how many requests for this the fleet takes at a time, as far as slots are known; 1 at least."""
         choices = self._known.get((model, capability, dialects))
         return max(1, sum(seat.slots for seat in choices.eligibility.seats)) if choices is not None else 1
+
+    def is_held_beside(self, model: str, avoided: frozenset[str]) -> bool:
+        """Tell whether anybody else has the model, in whatever state."""
+        return any(candidate.key not in avoided for candidate in self._holding(model))
 
     def _next_turn(self) -> int:
         self._turns += 1

@@ -10,6 +10,8 @@ from muster.domain.usage import Use
 from muster.gateway.admission.view import LineView
 from muster.gateway.course import Course, Point, Totals, quantile
 from muster.gateway.decisions import RecentRequest
+from muster.gateway.patience import Waits
+from muster.gateway.quarantine import Quarantined
 from muster.metrics import Family, Histogram, Metric, histogram_samples
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -90,6 +92,8 @@ class GatewayView(Struct, frozen=True, kw_only=True):
     recent: list[Point]
     lines: list[LineView]
     requests: list[RecentRequest]
+    quarantined: list[Quarantined] = []
+    waits: list[Waits] = []
 
 
 class Usage:

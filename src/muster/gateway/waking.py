@@ -18,8 +18,10 @@ Woken = Callable[[MusterError | None], None]
 class Waking:
     """One caller's Wait. At its end `woken` hears what went wrong, or None; unless `give_up` comes first."""
 
-    def __init__(self, hold: Hold) -> None:
+    def __init__(self, call: Call, hold: Hold, why: Callable[[], str]) -> None:
+        self._call = call
         self._hold = hold
+        self._why = why
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, wait: Awaitable[None], woken: Woken, over: Callable[[], None]) -> None:
@@ -32,7 +34,7 @@ class Waking:
 
     def check(self, now_s: float) -> None:
         if self._hold.is_due(now_s):
-            self._hold.say("a machine is being started for this model", now_s)
+            self._hold.say(f"{self._call.model} {self._why()}", now_s)
 
     @staticmethod
     async def _wait(wait: Awaitable[None], woken: Woken) -> None:
@@ -63,11 +65,12 @@ class Wakings:
                 retry_after_s=_FULL_RETRY_S,
                 policy_label="waking",
             )
-        wait = self._waker.wake(call.model)
+        waker = self._waker
+        wait = waker.wake(call.model)
         if wait is None:
             return None
         self._waiting[call.model] += 1
-        waking = Waking(hold)
+        waking = Waking(call, hold, lambda: waker.why(call.model))
         waking.begin(wait, woken, lambda: self._left(call.model))
         return waking
 

@@ -101,6 +101,14 @@ def service(candidate: Candidate, _: Wish) -> str | None:
     return None if candidate.status is ServiceStatus.RUNNING else f"has its service {candidate.status}"
 
 
+def resident(candidate: Candidate, wish: Wish) -> str | None:
+    """Keep requests from loading a model where others would have to make room for it: whoever can wake it decides."""
+    wished = None if wish.model is None else candidate.model(wish.model)
+    if not candidate.on_demand or wished is None or wished.resident is not False:
+        return None
+    return f"has {wish.model} on disk only"
+
+
 def gpu(candidate: Candidate, _: Wish) -> str | None:
     return None if candidate.gpu_trouble is None else f"has its GPU out of service: {candidate.gpu_trouble}"
 
@@ -126,6 +134,11 @@ def excluded(candidate: Candidate, wish: Wish) -> str | None:
     return "was tried already" if candidate.key in wish.exclude else None
 
 
+def quarantined(candidate: Candidate, wish: Wish) -> str | None:
+    why = wish.quarantined.get(candidate.key)
+    return None if why is None else f"is quarantined by the gateway: {why}"
+
+
 FILTERS: tuple[Filter, ...] = (
     model,
     capability,
@@ -138,8 +151,10 @@ FILTERS: tuple[Filter, ...] = (
     late,
     draining,
     service,
+    resident,
     gpu,
     memory,
+    quarantined,
     excluded,
 )
 

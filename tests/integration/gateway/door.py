@@ -3,7 +3,7 @@
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from muster.gateway import Finished, Front, Gateway, GatewayLimits
 from muster.gateway.admission.admission import Who
 from muster.gateway.gateway import Authenticate
 from muster.gateway.metering.meter import AccountOf, Watts
+from muster.gateway.quarantine import Change
 from muster.placement.scores import Strategy
 from muster.ports import Waker
 from muster.system import SystemClock
@@ -115,6 +116,7 @@ async def opened(
     authenticate: Authenticate = lambda _shown, _right: None,
     app: Any = web,
     tls: ssl.SSLContext | None = None,
+    on_conduct: Callable[[Change], None] | None = None,
     waker: Waker | None = None,
     tracer: Tracer | None = None,
     who: Who = lambda _: ANYBODY,
@@ -130,6 +132,7 @@ async def opened(
         strategy=strategy,
         limits=limits,
         on_finished=finished.append,
+        on_conduct=on_conduct,
         waker=waker,
         tracer=tracer,
         who=who,

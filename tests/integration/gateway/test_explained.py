@@ -57,7 +57,7 @@ async def test_each_attempt_is_told_with_how_it_failed() -> None:
             view = explained(door, await asked(door))
 
     told = [(attempt.worker, attempt.failure) for attempt in view.attempts]
-    assert told == [("a/llama", "lost"), ("b/llama", "status 503"), ("c/llama", None)]
+    assert told == [("a/llama", "lost"), ("b/llama", "status_503"), ("c/llama", None)]
     assert view.attempts[-1].why == "no other worker could serve it"
 
 

@@ -40,6 +40,13 @@ def test_a_worker_that_takes_no_work_is_passed_over(fields, expected):
     assert reasons(Wish(), **fields) == expected
 
 
+def test_who_is_quarantined_is_passed_over_with_the_reason():
+    key = candidate("a", "m").key
+    expected = {"quarantined": "is quarantined by the gateway: lost"}
+    assert reasons(Wish(model="m", quarantined={key: "lost"}), "m") == expected
+    assert reasons(Wish(model="m", quarantined={"another": "lost"}), "m") == {}
+
+
 def test_the_model_must_be_there_whatever_its_default_tag():
     assert reasons(Wish(model="m:latest"), "m") == {}
     assert reasons(Wish(model="n"), "m") == {"model": "does not have the model n"}
@@ -155,3 +162,11 @@ def test_only_a_model_known_to_be_resident_is_warm(resident, is_so):
     assert is_warm(candidate("a", Model(name="m", resident=resident)), Wish(model="m")) is is_so
     assert not is_warm(candidate("a", Model(name="m", resident=resident)), Wish(model="n"))
     assert not is_warm(candidate("a", Model(name="m", resident=resident)), Wish())
+
+
+def test_what_is_on_disk_only_is_loaded_by_whoever_may_decide_about_the_memory():
+    cold, warm_one = Model(name="m", resident=False), warm()
+    assert reasons(Wish(model="m"), cold, on_demand=True) == {"resident": "has m on disk only"}
+    assert reasons(Wish(model="m"), cold) == {}
+    assert reasons(Wish(model="m"), warm_one, on_demand=True) == {}
+    assert reasons(Wish(), cold, on_demand=True) == {}

@@ -13,13 +13,16 @@ const LOOK_EVERY_MS = 2_000;
  * @typedef {{at_ms: number, requests_per_s: number, errors_per_s: number, in_flight: number, first_byte_p50_s: number | null, first_byte_p95_s: number | null}} Point
  * @typedef {{model: string, answers: number, first_byte_p50_s: number | null, first_byte_p95_s: number | null, duration_p50_s: number | null, duration_p95_s: number | null}} ModelStats
  * @typedef {{stats: {in_flight: number, requests_total: number, errors_total: number, in_flight_by_worker: Record<string, number>},
- *   models: ModelStats[], failures: {worker: string, reason: string, count: number}[], recent: Point[], lines: Line[], requests: Recent[]}} GatewayView
+ *   models: ModelStats[], failures: {worker: string, reason: string, count: number}[], recent: Point[], lines: Line[], requests: Recent[],
+ *   quarantined: Quarantined[], waits: Waits[]}} GatewayView
  * @typedef {{model: string, waiting: number, oldest_s: number, answer_s: number | null, callers: {name: string, requests: number}[]}} Line
  * @typedef {{correlation_id: string, at_ms: number, model: string, worker: string, status: number | null, waited_s: number}} Recent
  * @typedef {{worker: string, cost: number, in_flight: number, outside: number, slots: number | null, slowness: number, resident: boolean | null}} Considered
  * @typedef {{worker: string, begun_s: number, ended_s: number | null, failure: string | null, why: string, considered: Considered[], passed_over: {worker: string, reason: string}[]}} Attempt
  * @typedef {{correlation_id: string, model: string, status: number | null, error: string | null, duration_s: number | null,
  *   waits: {what: string, begun_s: number, ended_s: number | null}[], attempts: Attempt[]}} RequestView
+ * @typedef {{worker: string, model: string | null, standing: "out" | "probed" | "returning", reason: string, since_ms: number, times: number, allowed: number, retry_in_s: number}} Quarantined
+ * @typedef {{worker: string, model: string, answers: number, first_byte_s: number, silence_s: number, learned: boolean}} Waits
  */
 
 const view = signal(/** @type {GatewayView | null} */ (null));
@@ -127,6 +130,23 @@ function Requests({ requests }) {
   </section>`;
 }
 
+/** @param {Quarantined} q */
+const standing = (q) =>
+  q.standing === "out" ? `tried again in ${seconds(q.retry_in_s)}` : q.standing === "probed" ? "being tried" : `back for ${q.allowed} at a time`;
+
+/** @param {{view: GatewayView}} props */
+function Trust({ view: { quarantined, waits } }) {
+  return html`<section class="panel"><h3>Quarantine</h3>
+    ${quarantined.length === 0 ? html`<p class="quiet">Every worker is trusted.</p>` : html`<ul class="rows">${quarantined.map((q) => html`<li key=${`${q.worker} ${q.model}`} class="line">
+      <span class="cut">${q.worker}</span> <span class="error-text">${q.reason}</span> <span class="quiet">${q.model ?? "all models"}, for ${duration(Date.now() - q.since_ms)}</span>
+      <b class="end">${standing(q)}</b></li>`)}</ul>`}
+    ${waits.length > 0 && html`<h3>How long workers are waited for</h3><div class="table-box"><table>
+      <thead><tr><th scope="col">Worker</th><th scope="col">Model</th><th scope="col">Answers</th><th scope="col">First token</th><th scope="col">Silence</th><th scope="col">Learned</th></tr></thead>
+      <tbody>${waits.map((w) => html`<tr key=${`${w.worker} ${w.model}`}><th scope="row">${w.worker}</th><td>${w.model}</td><td>${w.answers.toLocaleString()}</td>
+        <td>${seconds(w.first_byte_s)}</td><td>${seconds(w.silence_s)}</td><td>${w.learned ? "yes" : "not yet"}</td></tr>`)}</tbody></table></div>`}
+  </section>`;
+}
+
 // --- a model to try ---
 
 /** @typedef {{role: "user" | "assistant", content: string}} Message */
@@ -213,6 +233,6 @@ export function GatewayPage() {
   const now = view.value;
   return html`<div class="gateway-page"><header class="heading"><h2>Gateway</h2></header>
     ${trouble.value && html`<p class="error-text" role="alert">${trouble.value}</p>`}
-    <div class="panels">${now && html`<${Charts} points=${now.recent} />`}<${Chat} />${now && html`<${Models} models=${now.models} /><${Where} view=${now} /><${Waiting} lines=${now.lines} /><${Requests} requests=${now.requests} />`}</div>
+    <div class="panels">${now && html`<${Charts} points=${now.recent} />`}<${Chat} />${now && html`<${Models} models=${now.models} /><${Where} view=${now} /><${Waiting} lines=${now.lines} /><${Requests} requests=${now.requests} /><${Trust} view=${now} />`}</div>
   </div>`;
 }
