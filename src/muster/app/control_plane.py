@@ -149,7 +149,6 @@ class ControlPlane:
 
     async def _start(self) -> None:
         settings = self._settings
-        self._tracer = await self._open_tracer()
         base = await self._base()
         fleet, leader = base.fleet, base.leader
         work = await self._work(base)
@@ -159,8 +158,7 @@ class ControlPlane:
         ingest = Ingests(fleet, commands, base.recorder, self._clock, logs.desk.take, announce)
         access = self._access(base.store)
         metering = self._metering(base, work, access)
-        cloud = self._cloud(base)
-        models = self._models(base, work)
+        cloud, models = self._cloud(base), self._models(base, work)
         self._gateway = gateway = open_gateway(
             *(settings, fleet, access, cloud, models, logs, metering, watts_in(fleet, settings.worker_watts)),
             recorder=base.recorder,
@@ -184,9 +182,7 @@ class ControlPlane:
             hub=hub,
             scenery=scenery,
             clock=self._clock,
-            metrics=lambda: metrics_of(
-                *(fleet, gateway, metering, base.recorder, sweep, ingest, base.peers, leader, broker, cloud)
-            ),
+            metrics=lambda: metrics_of(*measured),
             web_dir=WEB_DIR,
             access=access,
             request_bytes_max=settings.request_bytes_max,
@@ -211,6 +207,7 @@ class ControlPlane:
             note=logs.note_request,
         )
         broker = Broker(settings, fleet, commands, base.recorder, ingest("amqp"))
+        measured = (fleet, gateway, metering, base.recorder, sweep, ingest, base.peers, leader, broker, cloud)
         logs.reach_nodes_by(commands, broker)
         front, grpc = await self._doors(plane, gateway, ingest("grpc"))
         # Who has streams and waits stops before the front, and so ends what would hold it up.
@@ -230,6 +227,7 @@ class ControlPlane:
         return Draining(self._front, settings.stop_timeout_s), grpc
 
     async def _base(self) -> _Base:
+        self._tracer = await self._open_tracer()
         store = await self._open_store()
         recorder = Recorder(store.nodes, store.log)
         fleet = Fleet(self._book(), recorder, self._clock)
