@@ -111,7 +111,8 @@ class Bench:
             began_s = time.perf_counter()
             candidate = self.router.reserve(f"m{number % _MODELS}", "completion", frozenset(Dialect))
             taken.append((time.perf_counter() - began_s) * 1e6)
-            self.router.release(candidate)
+            if candidate is not None:
+                self.router.release(candidate)
         return taken
 
     async def admissions_ms(self) -> list[float]:
@@ -122,7 +123,8 @@ class Bench:
         async def one(number: int, due_s: float) -> None:
             model = f"m{number % _MODELS}"
             candidate = self.router.reserve(model, "completion", frozenset(Dialect))
-            self.router.release(candidate)
+            if candidate is not None:
+                self.router.release(candidate)
             await self.desk.admit(
                 JobSpec(
                     job_id=JobId(f"task-{number}"),

@@ -51,6 +51,7 @@ from muster.domain.trace import Tracer
 from muster.domain.worker import Worker, WorkerStatus
 from muster.events.hub import Hub, HubLimits
 from muster.events.telemetry import Telemetry, TelemetryLimits
+from muster.gateway.decisions import RequestView
 from muster.gateway.route import Router
 from muster.gateway.usage import GatewayView, Usage
 from muster.ids import JobId, NodeId, SessionId, WorkerId
@@ -231,7 +232,8 @@ class PlaneUnderTest:
         tasks = TaskDesk(self.jobs, self.fleet, waiting_max=waiting_max)
         self.files = self._files(files or NO_FOLDER, rng)
         self.broker: BrokerProbe | None = None
-        self.gateway_view: Callable[[], GatewayView] = lambda: Usage().view({})
+        self.gateway_view: Callable[[], GatewayView] = lambda: Usage().view({}, [], [])
+        self.request_view: Callable[[str], RequestView | None] = lambda _: None
         self.plane = Plane(
             fleet=self.fleet,
             ingest=self.ingest,
@@ -251,6 +253,7 @@ class PlaneUnderTest:
             task_streams=TaskStreams(self.jobs, self.hub, tasks.ended),
             decide=Router(self.fleet, strategy=Strategy.LEAST_LOADED, rng=rng, clock=self.clock).decide,
             gateway=self._gateway,
+            request=self._request,
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
             webhooks=self.webhooks,
@@ -269,6 +272,9 @@ class PlaneUnderTest:
             system=self._system(plane_id, probe or self.store.probe),
             note=lambda event, facts: self.noted.append({"event": event} | facts),
         )
+
+    def _request(self, request_id: str) -> RequestView | None:
+        return self.request_view(request_id)
 
     def _gateway(self) -> GatewayView:
         return self.gateway_view()

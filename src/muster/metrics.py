@@ -188,6 +188,15 @@ GATEWAY_INTER_TOKEN = _histogram(
     "model",
     series="models that were served",
 )
+GATEWAY_WAITING = _gauge(
+    "gateway_waiting", "Requests that wait for a free slot.", "model", series="models that are waited for"
+)
+GATEWAY_WAIT = _histogram(
+    "gateway_wait",
+    "How long requests waited for a free slot; those that found one at once are not in it.",
+    "model",
+    series="models that were waited for",
+)
 GATEWAY_TOKENS = _counter(
     "gateway_tokens",
     "Tokens that answers came to here, of the gateway and of jobs; `token` is the id of whose, or `anonymous`.",
@@ -259,7 +268,8 @@ AREAS: dict[str, tuple[Family, ...]] = {
     ),
     "The gateway": (
         *(GATEWAY_REQUESTS, GATEWAY_IN_FLIGHT, GATEWAY_FAILURES, GATEWAY_SENT, GATEWAY_FIRST_BYTE, GATEWAY_DURATION),
-        *(GATEWAY_INTER_TOKEN, GATEWAY_TOKENS, GATEWAY_ENERGY, GATEWAY_QUARANTINED, GATEWAY_CONTINUED),
+        *(GATEWAY_INTER_TOKEN, GATEWAY_WAITING, GATEWAY_WAIT, GATEWAY_TOKENS, GATEWAY_ENERGY),
+        *(GATEWAY_QUARANTINED, GATEWAY_CONTINUED),
     ),
     "The control plane": (
         *(INFO, HTTP_REQUESTS, HTTP_DURATION, STORE_UP, STORE_CALL, RECORDER_BACKLOG, EVENTS_DROPPED, EVENT_READERS),

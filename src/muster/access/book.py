@@ -174,6 +174,10 @@ class TokenBook:
             account.check_budgets(now_ms)
         return caller
 
+    def who(self, shown: bytes | None, now_ms: int) -> Caller:
+        """Say whose token this is; raise Unauthorized."""
+        return ANYBODY if self._open else self._recognise(shown, now_ms)[0]
+
     def account(self, shown: bytes | None) -> Account:
         """Return whose account it is that what is shown, and was admitted before, is charged to."""
         if self._open or not shown:

@@ -90,6 +90,7 @@ ROUTES: dict[Right, tuple[str, ...]] = {
         "GET /api/v1/nodes/{}",
         "GET /api/v1/nodes/{}/history",
         "GET /api/v1/nodes/{}/startup",
+        "GET /api/v1/requests/{}",
         "GET /api/v1/stats",
         "GET /api/v1/workers",
         "GET /v1/heartbeats/stream",

@@ -67,4 +67,4 @@ class ServiceBoard:
 
 
 def _lasting(entry: Entry) -> Entry:
-    return replace(entry, service=replace(entry.service, slots_busy=None))
+    return replace(entry, service=replace(entry.service, slots_busy=None, requests_waiting=None))

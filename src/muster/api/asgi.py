@@ -85,7 +85,7 @@ _HANDLERS = [
     *tokens.HANDLERS,
     usage.usage,
     *explain.HANDLERS,
-    gateway.gateway,
+    *gateway.HANDLERS,
     system.system,
     *nodes_v2.HANDLERS,
     *hives.HANDLERS,

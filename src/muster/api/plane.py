@@ -35,7 +35,7 @@ from muster.domain.trace import Tracer
 from muster.errors import SwitchedOff
 from muster.events.hub import Hub
 from muster.events.telemetry import Telemetry
-from muster.gateway import GatewayView
+from muster.gateway import GatewayView, RequestView
 from muster.metrics import Metric
 from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
@@ -73,6 +73,7 @@ class Plane(Struct, frozen=True, kw_only=True):
     task_streams: TaskStreams
     decide: Decide
     gateway: Callable[[], GatewayView]
+    request: Callable[[str], RequestView | None]
     webhooks: WebhookDesk
     batches: BatchDesk
     models: ModelLoader

@@ -151,7 +151,6 @@ class ControlPlane:
 
     async def _start(self) -> None:
         settings = self._settings
-        self._tracer = await self._open_tracer()
         base = await self._base()
         work = await self._work(base)
         fleet, leader, jobs, commands = base.fleet, base.leader, work.jobs, work.commands
@@ -160,8 +159,7 @@ class ControlPlane:
         ingest = Ingests(fleet, commands, base.recorder, self._clock, logs.desk.take, announce)
         access = self._access(base.store)
         metering = self._metering(base, work, access)
-        cloud = self._cloud(base)
-        models = self._models(base, work)
+        cloud, models = self._cloud(base), self._models(base, work)
         self._gateway = gateway = open_gateway(
             *(settings, fleet, access, cloud, models, logs, metering, watts_in(fleet, settings.worker_watts)),
             recorder=base.recorder,
@@ -185,9 +183,7 @@ class ControlPlane:
             hub=hub,
             scenery=scenery,
             clock=self._clock,
-            metrics=lambda: metrics_of(
-                *(fleet, gateway, metering, base.recorder, sweep, ingest, base.peers, leader, broker, cloud)
-            ),
+            metrics=lambda: metrics_of(*measured),
             web_dir=WEB_DIR,
             access=access,
             request_bytes_max=settings.request_bytes_max,
@@ -195,6 +191,7 @@ class ControlPlane:
             task_streams=TaskStreams(jobs, hub, tasks.ended),
             decide=gateway.decide,
             gateway=gateway.view,
+            request=gateway.explain,
             webhooks=work.webhooks.desk,
             batches=work.batches.desk,
             models=models,
@@ -212,6 +209,7 @@ class ControlPlane:
             note=logs.note_request,
         )
         broker = Broker(settings, fleet, commands, base.recorder, ingest("amqp"))
+        measured = (fleet, gateway, metering, base.recorder, sweep, ingest, base.peers, leader, broker, cloud)
         logs.reach_nodes_by(commands, broker)
         front, grpc = await self._doors(plane, gateway, ingest("grpc"))
         # Who has streams and waits stops before the front, and so ends what would hold it up.
@@ -235,6 +233,7 @@ class ControlPlane:
         return Draining(self._front, settings.stop_timeout_s), grpc
 
     async def _base(self) -> _Base:
+        self._tracer = await self._open_tracer()
         store = await self._open_store()
         recorder = Recorder(store.nodes, store.log)
         fleet = Fleet(self._book(), recorder, self._clock)
@@ -248,8 +247,8 @@ class ControlPlane:
 
     async def _work(self, base: _Base) -> _Work:
         fleet, store = base.fleet, base.store
-        load = GatewayLoad(self._in_flight_by_worker, store.bus, self._clock, self._plane_id)
-        background = Background(fleet, fleet.nodes, load.in_flight)
+        load = GatewayLoad(self._in_flight_by_worker, self._waiting, store.bus, self._clock, self._plane_id)
+        background = Background(fleet, fleet.nodes, load.in_flight, load.first_waiting)
         webhooks = Webhooks(self._settings, store, self._clock, self._rng, leads=lambda: base.leader.leads)
         jobs = self._jobs(store, webhooks.desk.addresses, background.may_begin)
         self.files = files = self._files(jobs)
@@ -276,6 +275,9 @@ class ControlPlane:
 
     def _in_flight_by_worker(self) -> Mapping[str, int]:
         return self._gateway.stats().in_flight_by_worker if self._gateway else {}
+
+    def _waiting(self) -> Mapping[str, int]:
+        return self._gateway.waiting() if self._gateway else {}
 
     async def _start_each(self, *services: Lifecycle) -> None:
         for service in services:

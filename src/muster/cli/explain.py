@@ -1,4 +1,5 @@
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -42,6 +43,17 @@ def job(job_id: JobIdArgument, as_json: AsJson = False, server: ServerUrl = None
     print_json(explanation) if as_json else show_explanation(explanation)
 
 
+@explain.command()
+def request(
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="X-Correlation-Id of the answer.")],
+    as_json: AsJson = False,
+    server: ServerUrl = None,
+) -> None:
+    """Say where a request to a model went, and why: what it waited for, who was asked, who was passed over."""
+    answer = Client.find(server).get(f"/api/v1/requests/{quote(request_id, safe='')}")
+    print_json(answer) if as_json else _show_request(answer)
+
+
 def _pair(text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not separator or not key:
@@ -52,6 +64,35 @@ def _pair(text: str) -> tuple[str, str]:
 def _show(answer: dict[str, Any]) -> None:
     console().print(answer["summary"], markup=False)
     show_rows(answer["candidates"], _COLUMNS, empty="")
+
+
+def _show_request(answer: dict[str, Any]) -> None:
+    said = console()
+    ended = "is being answered" if answer["status"] is None else f"ended with {answer['status']}"
+    took = "" if answer["duration_s"] is None else f" after {answer['duration_s']:g} s"
+    error = f" ({answer['error']})" if answer["error"] else ""
+    said.print(f"{answer['path']} for {answer['model']} {ended}{took}{error}", markup=False)
+    for wait in answer["waits"]:
+        ended_s = wait["ended_s"]
+        waited = "it still waits" if ended_s is None else f"it waited {ended_s - wait['begun_s']:.3g} s"
+        said.print(f"{waited} for {wait['what']}", markup=False)
+    for attempt in answer["attempts"]:
+        failure = f"; it failed: {attempt['failure']}" if attempt["failure"] else ""
+        said.print(f"{attempt['worker']} was asked: {attempt['why']}{failure}", markup=False)
+        show_rows(attempt["considered"], _CONSIDERED, empty="")
+        for passed in attempt["passed_over"]:
+            said.print(f"  {passed['worker']} {passed['reason']}", markup=False)
+
+
+_CONSIDERED = (
+    Column("could serve", lambda row: row["worker"]),
+    Column("cost", lambda row: f"{row['cost']:g}", right=True),
+    Column("in flight", lambda row: row["in_flight"], right=True),
+    Column("of others", lambda row: row["outside"], right=True),
+    Column("slots", lambda row: row["slots"], right=True),
+    Column("slowness", lambda row: f"{row['slowness']:g}", right=True),
+    Column("in memory", lambda row: row["resident"]),
+)
 
 
 def _slots(row: Row) -> str | None:

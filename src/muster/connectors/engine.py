@@ -90,6 +90,17 @@ class Engine:
         except msgspec.ValidationError as error:
             raise UpstreamFailed(f"{url} answered something else than expected: {error}") from None
 
+    async def text(self, url: str) -> str | None:
+        """Read something small that is no JSON; None when the server has no such thing."""
+        limits = self._limits
+        with failures_named(url, f"within {limits.look_s:g} s"):
+            async with (
+                asyncio.timeout(limits.look_s),
+                self._session.get(url, headers=_HEADERS, allow_redirects=False) as response,
+            ):
+                data = await _read(response, limits.look_bytes_max)
+                return data.decode(errors="replace") if response.status == _OK else None
+
     async def ask(self, url: str, body: dict[str, Any]) -> Any:
         """Post a job and return its whole answer."""
         limits = self._limits

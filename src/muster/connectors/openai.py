@@ -7,6 +7,7 @@ import aiohttp
 from msgspec import Struct
 
 from muster.connectors.engine import Engine, EngineLimits, Take
+from muster.connectors.engine_load import UNKNOWN, EngineLoad, read_load
 from muster.connectors.openai_answer import Assembly
 from muster.connectors.openai_request import PATHS, SHAPES, Kind, read_request
 from muster.connectors.payload import json_schema
@@ -43,6 +44,7 @@ class OpenAIConnector:
     def __init__(self, session: aiohttp.ClientSession, limits: EngineLimits | None = None) -> None:
         self._engine = Engine(session, limits)
         self._vetted: set[str] = set()  # addresses that are no Muster, as long as they answer
+        self._unmeasured: set[str] = set()  # addresses that tell no metrics, as long as they answer
 
     async def probe(self, url: str) -> Service:
         base = base_url(url)
@@ -64,11 +66,31 @@ class OpenAIConnector:
 
     async def _state(self, base: str) -> Service:
         listing = await self._engine.read(f"{base}/v1/models", Listing)
-        return self._service(base, models=tuple(read_model(entry) for entry in listing.data))
+        load = await self._load(base)
+        return self._service(
+            base,
+            models=tuple(read_model(entry) for entry in listing.data),
+            slots_busy=load.running,
+            requests_waiting=load.waiting,
+        )
+
+    async def _load(self, base: str) -> EngineLoad:
+        """Return how busy it is, as far as it says so; who does not is not asked again."""
+        if base in self._unmeasured:
+            return UNKNOWN
+        try:
+            text = await self._engine.text(f"{base}/metrics")
+        except MusterError:  # what it serves matters more than how busy it is
+            return UNKNOWN
+        load = UNKNOWN if text is None else read_load(text)
+        if load == UNKNOWN:
+            self._unmeasured.add(base)
+        return load
 
     def _forget(self, base: str) -> None:
         """Something else may answer there the next time."""
         self._vetted.discard(base)
+        self._unmeasured.discard(base)
 
     @staticmethod
     def check(payload: Any) -> None:

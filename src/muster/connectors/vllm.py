@@ -22,8 +22,12 @@ class VllmConnector(OpenAIConnector):
         if not any(entry.owned_by == "vllm" for entry in listing.data):
             raise UpstreamFailed(f"{base} is no vLLM: it offers no model of its own")
         awake = not await self._sleeps(base)
+        load = await self._load(base)
         return self._service(
-            base, models=tuple(structs.replace(read_model(entry), resident=awake) for entry in listing.data)
+            base,
+            models=tuple(structs.replace(read_model(entry), resident=awake) for entry in listing.data),
+            slots_busy=load.running,
+            requests_waiting=load.waiting,
         )
 
     async def load_model(self, service: Service, model: str, *, stays: bool) -> dict[str, Any]:  # noqa: ARG002 - it stays until it is told

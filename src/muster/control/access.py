@@ -80,6 +80,10 @@ class Access:
             return error
         return None
 
+    def who(self, shown: bytes | None) -> Caller:
+        """Say whose token this is, without counting it as a request; raise Unauthorized."""
+        return self._book.who(shown, self._clock.now_ms())
+
     def account(self, shown: bytes | None) -> Account:
         """Return whose account it is that what is shown, and was admitted before, is charged to."""
         return self._book.account(shown)

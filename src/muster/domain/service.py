@@ -31,7 +31,8 @@ class Service(Struct, frozen=True, kw_only=True, omit_defaults=True):
     dialects: tuple[Dialect, ...] = ()
     models: tuple[Model, ...] = ()
     slots: int | None = None
-    slots_busy: int | None = None
+    slots_busy: int | None = None  # by the engine's word; where slots are unknown: the requests it works on
+    requests_waiting: int | None = None  # in the engine's own line
     memory_total_bytes: int | None = None  # of the GPUs it uses, where it says so itself
     memory_free_bytes: int | None = None
     draining: bool = False  # by its own word: it ends what runs and takes nothing new

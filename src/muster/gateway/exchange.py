@@ -6,37 +6,39 @@ caller is told in its own dialect. Every way out leads through `_close`, which g
 
 import asyncio
 import contextlib
+from collections.abc import Hashable
 from typing import Protocol
 
-from muster.domain.service import Dialect
 from muster.errors import ModelNotFound, MusterError, NoWorker, UpstreamFailed, UpstreamTimeout
-from muster.gateway import ollama, openai
+from muster.gateway import ollama
 from muster.gateway.call import Call, with_model
 from muster.gateway.conduct import Watch
 from muster.gateway.continuation import CONNECTORS, Beginning, Continuation, Spliced, continuation, for_engine
 from muster.gateway.delivery import Delivery
 from muster.gateway.ending import Ending, ending_of
+from muster.gateway.holding import Hold, Wait
 from muster.gateway.metering.meter import Meter
 from muster.gateway.pins import pinned
 from muster.gateway.relay import Relay
 from muster.gateway.reply import JSON, NDJSON, Reply
 from muster.gateway.request import Request, forwarded
+from muster.gateway.route import Choice
+from muster.gateway.seeking import kind_of, reserve, slots_for
 from muster.gateway.shape import error_frame, error_reply
 from muster.gateway.trail import Trail
 from muster.gateway.translate_answer import Translation, error_text, loaded, translation
 from muster.gateway.translate_request import translate
 from muster.gateway.upstream import AnswerHead, Endpoint, UpstreamConnection
 from muster.gateway.usage import CLIENT_GONE, Finished
-from muster.gateway.waking import Waking, still_asleep
+from muster.gateway.waking import still_asleep
 from muster.placement.candidate import Candidate
 from muster.placement.wish import Wish
 
-# Who can serve a caller of each dialect.
-SPOKEN_BY = {Dialect.OPENAI: openai.SPOKEN_BY, Dialect.OLLAMA: ollama.SPOKEN_BY}
 # The engine says that it cannot now, not that the request is wrong: another may.
 _BUSY = 429
 _TRY_ANOTHER = frozenset({_BUSY, 502, 503, 504})
 _TRY_LATER = frozenset({_BUSY, 503})
+_OK = 200
 _FIRST_ERROR = 400
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
 
@@ -75,7 +77,7 @@ class Exchange:
     _parts = 0  # in which the answer came
     _paused = False
     _over = False
-    _waking: Waking | None = None
+    _waking: Wait | None = None  # for a machine or a slot
     _trail: Trail | None = None
 
     def __init__(self, relay: Relay, call: Call, request: Request, client: Client, meter: Meter) -> None:
@@ -86,6 +88,7 @@ class Exchange:
         self._request = request
         self._delivery = Delivery(client.transport, http_1_0=request.http_1_0, keep_alive=request.keep_alive)
         self._started_s = self._attempt_s = relay.clock.monotonic_s()
+        self._passage = relay.decisions.begin(call, request.correlation_id, relay.clock.now_ms(), self._started_s)
 
     @property
     def using(self) -> tuple[str, str]:
@@ -98,23 +101,61 @@ class Exchange:
             self._trail = Trail(self._relay.tracer, self.call, self._request)
         try:
             self._pins = pinned(self._request.headers)
-            candidate = self._reserved()
+            if self._relay.admission.is_busy:
+                self._relay.admission.look_at(self.call.model)
+            candidate = self.reserve()
         except (ModelNotFound, NoWorker) as error:
             self._wake(error)
         except MusterError as error:
             self.fail(error)
         else:
-            self._attempt(candidate)
+            self._go_on(candidate)
 
-    def _reserved(self) -> Candidate:
-        """Avoid who is quarantined, but rather ask even those than nobody."""
-        call, router = self.call, self._relay.router
-        spoken_by = SPOKEN_BY[call.dialect]
-        avoided = self._relay.conduct.avoided(call.model)
-        if avoided and router.is_held_beside(call.model, self._tried | avoided):
-            with contextlib.suppress(MusterError):
-                return router.reserve(call.model, call.capability, spoken_by, self._tried | avoided, self._pins)
-        return router.reserve(call.model, call.capability, spoken_by, self._tried, self._pins)
+    def _go_on(self, candidate: Candidate | None) -> None:
+        """Ask this worker; without one stand in the line of the model."""
+        if candidate is not None:
+            self._attempt(candidate)
+            return
+        now_s = self._relay.clock.monotonic_s()
+        try:
+            self._waking = self._relay.admission.join(self, self._request, self._hold(now_s), now_s)
+        except MusterError as error:
+            self.fail(error)
+        else:
+            self._passage.waits("a free slot", now_s)
+
+    def _hold(self, now_s: float) -> Hold:
+        every_s = self._relay.limits.wake_keepalive_s
+        return Hold(self.call, self._delivery, self._request.correlation_id, now_s, every_s)
+
+    # --- in line, as Applicant ---------------------------------------------------------------------------------------
+
+    def reserve(self) -> Candidate | None:
+        return reserve(self._relay, self.call, self._request.headers, self._tried, self._pins)
+
+    @property
+    def kind(self) -> Hashable:
+        return kind_of(self.call, self._request.headers)
+
+    def slots(self) -> int:
+        return slots_for(self._relay, self.call)
+
+    def admitted(self, candidate: Candidate) -> None:
+        """Take the slot at once, and begin when whoever gave it back is done with that."""
+        self._waking = None
+        self._candidate, self._worker = candidate, candidate.key
+        self._attempt_s = self._relay.clock.monotonic_s()
+        asyncio.get_running_loop().call_soon(self._begin, candidate, self._relay.router.last_choice)
+
+    def _begin(self, candidate: Candidate, choice: Choice | None) -> None:
+        if not self._over:
+            self._attempt(candidate, choice)
+
+    def refused(self, error: MusterError) -> None:
+        self._waking = None
+        self.fail(error)
+
+    # --- for a machine -----------------------------------------------------------------------------------------------
 
     def _wake(self, error: MusterError) -> None:
         """Wait for a machine that is started for this model; `error` stands if there is none.
@@ -123,13 +164,13 @@ class Exchange:
         """
         try:
             if self._pins is None:
-                self._waking = self._relay.wakings.begin(
-                    self.call, self._delivery, self._request.correlation_id, self._attempt_s, self._woken
-                )
+                self._waking = self._relay.wakings.begin(self.call, self._hold(self._attempt_s), self._woken)
         except MusterError as refusal:
             error = refusal
         if self._waking is None:
             self.fail(error)
+        else:
+            self._passage.waits("a machine for the model", self._attempt_s)
 
     def _woken(self, problem: MusterError | None) -> None:
         self._waking = None
@@ -137,19 +178,20 @@ class Exchange:
         try:
             if problem is not None:
                 raise problem
-            candidate = self._reserved()
+            candidate = self.reserve()
         except MusterError as error:
             self.fail(still_asleep(error))
         else:
-            self._attempt(candidate)
+            self._go_on(candidate)
 
     # --- attempts ----------------------------------------------------------------------------------------------------
 
-    def _attempt(self, candidate: Candidate) -> None:
+    def _attempt(self, candidate: Candidate, choice: Choice | None = None) -> None:
         call = self.call
         self._candidate = candidate
         self._worker = candidate.key
         self._attempts += 1
+        self._passage.goes_to(candidate.key, choice or self._relay.router.last_choice, self._attempt_s)
         relay = self._relay
         self._watch = relay.conduct.watch(candidate, call, self._attempt_s, relay.router.in_flight[candidate.key])
         try:
@@ -236,8 +278,8 @@ class Exchange:
             return None
         with contextlib.suppress(MusterError):  # why nobody else can be asked matters less than why this one failed
             while True:
-                candidate = self._reserved()
-                if self._first_byte_s is None or candidate.connector in CONNECTORS:
+                candidate = self.reserve()
+                if candidate is None or self._first_byte_s is None or candidate.connector in CONNECTORS:
                     return candidate
                 self._relay.router.release(candidate)
                 self._tried |= {candidate.key}
@@ -255,6 +297,7 @@ class Exchange:
 
     def _note_failure(self, reason: str) -> None:
         self._relay.usage.upstream_failed(self._worker, reason)
+        self._passage.failed(reason, self._relay.clock.monotonic_s())
         if self._watch is not None:
             self._watch.failed(reason)
 
@@ -487,6 +530,14 @@ class Exchange:
             text = f"{self._worker} did not begin to answer within {watch.first_byte_s:.3g} s"
             self._move_on(UpstreamTimeout(text), "first_byte_timeout")
 
+    def _learn(self, ended_s: float) -> None:
+        """Have those who choose know how long this worker took, and how fast its tokens came."""
+        relay, call = self._relay, self.call
+        relay.admission.learn(call.model, ended_s - self._attempt_s)
+        if call.stream and self._first_byte_s is not None:
+            took_s = ended_s - self._started_s - self._first_byte_s
+            relay.router.learn(self._worker, call.model, self._parts - 1, took_s)
+
     def fail(self, error: MusterError) -> None:
         if self._over:
             return
@@ -518,6 +569,9 @@ class Exchange:
         self.client.exchange = None
         if self._trail is not None:
             self._trail.end(status, error)
+        self._passage.end(status, error, ended_s)
+        if status == _OK and self._first_byte_s is not None:
+            self._learn(ended_s)
         relay.record(
             Finished(
                 self.call.path,

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from muster import metrics as m
 from muster.access.account import Account
 from muster.access.allowance import Allowance
+from muster.access.book import ANYBODY
 from muster.access.roles import Right
 from muster.access.routes import right_for
 from muster.clock import Clock, Rng
@@ -17,10 +18,12 @@ from muster.domain.trace import Tracer
 from muster.domain.usage import ANONYMOUS
 from muster.errors import InvalidInput, ModelNotFound, MusterError, PayloadTooLarge, Unauthorized
 from muster.gateway import ollama, openai
+from muster.gateway.admission.admission import Admission, Who
 from muster.gateway.call import Call
 from muster.gateway.catalog import find, offered, offering, with_sleeping
 from muster.gateway.conduct import Conduct
-from muster.gateway.exchange import SPOKEN_BY, Client, Exchange
+from muster.gateway.decisions import RequestView
+from muster.gateway.exchange import Client, Exchange
 from muster.gateway.framing import RequestReader, path_of
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.metering.meter import AccountOf, Meter, Watts, limit_lines
@@ -30,6 +33,7 @@ from muster.gateway.relay import Relay
 from muster.gateway.reply import Reply
 from muster.gateway.request import SAFE_ID, Request, bearer_token
 from muster.gateway.route import Router
+from muster.gateway.seeking import SPOKEN_BY
 from muster.gateway.shape import error_reply
 from muster.gateway.upstream import Upstreams
 from muster.gateway.usage import Finished, GatewayStats, GatewayView, Usage
@@ -96,7 +100,8 @@ class Gateway:
         clock: Clock,
         rng: Rng,
         authenticate: Authenticate,
-        strategy: Strategy = Strategy.LEAST_LOADED,
+        who: Who = lambda _: ANYBODY,
+        strategy: Strategy = Strategy.BALANCED,
         limits: GatewayLimits | None = None,
         on_finished: Callable[[Finished], None] | None = None,
         on_conduct: Callable[[Change], None] | None = None,
@@ -105,9 +110,9 @@ class Gateway:
         account_of: AccountOf | None = None,
         watts: Watts = lambda _: None,
     ) -> None:
-        """`authenticate` says why not; `on_finished` gets a record of every request; `waker` wakes models.
+        """`authenticate` says why not, `who` whose token it is; `on_finished` gets a record of every request.
 
-        `account_of` says whose account the token that was shown is; `watts` what a worker draws.
+        `waker` wakes models; `account_of` says whose account the token that was shown is; `watts` what a worker draws.
         `on_conduct` hears of workers that are quarantined and of those that are back.
         """
         self.limits = limits or GatewayLimits()
@@ -120,6 +125,7 @@ class Gateway:
         self._watts = watts
         self._usage = Usage()
         self._router = Router(fleet, strategy=strategy, rng=rng, clock=clock)
+        self._admission = Admission(self._router, self.limits, clock, who)
         self._upstreams = Upstreams(self.limits)
         self._conduct = Conduct(self.limits, clock, on_conduct or (lambda _: None))
         self._relay = Relay(
@@ -130,6 +136,7 @@ class Gateway:
             clock=clock,
             on_finished=on_finished,
             wakings=Wakings(waker, self.limits),
+            admission=self._admission,
             conduct=self._conduct,
             tracer=tracer,
         )
@@ -257,13 +264,23 @@ class Gateway:
         return self._usage.stats(self._router.in_flight)
 
     def view(self) -> GatewayView:
-        view = self._usage.view(self._router.in_flight)
-        conduct = self._conduct
         now_s = self.clock.monotonic_s()
+        lines = self._admission.view(now_s)
+        view = self._usage.view(self._router.in_flight, lines, self._relay.decisions.recent())
+        conduct = self._conduct
         return replace(view, quarantined=conduct.quarantine.view(now_s), waits=conduct.patience.view())
+
+    def explain(self, correlation_id: str) -> RequestView | None:
+        """Say where a request went and why, as long as it is remembered."""
+        return self._relay.decisions.find(correlation_id, self._router.strategy)
+
+    def waiting(self) -> dict[str, int]:
+        """Return the priority of whoever is next in each line, by model."""
+        return self._admission.waiting()
 
     def metrics(self) -> Iterator[Metric]:
         yield from self._usage.metrics(self._router.in_flight)
+        yield from self._admission.metrics()
         yield m.GATEWAY_CONTINUED.single(self._relay.continued)
         quarantined = self._conduct.quarantine.view(self.clock.monotonic_s())
         yield m.GATEWAY_QUARANTINED.of({(case.worker, case.model or "*"): 1 for case in quarantined})

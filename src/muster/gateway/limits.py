@@ -32,6 +32,9 @@ class GatewayLimits(Struct, frozen=True, kw_only=True):
 
     wake_waiting_max: int = 100  # requests that wait for one model's machine
     wake_keepalive_s: float = 10.0  # a streaming caller who waits hears something so often
+    waiting_max: int = 1000  # requests that wait for a slot of one model
+    wait_s: float = 300.0  # and how long each of them does at most
+    decisions_max: int = 2000  # requests of which it is kept why they went where they did
 
     # llama.cpp and uvicorn (vLLM) close after 5 s of idleness, and llama.cpp keeps a thread busy for every idle
     # connection: closing first avoids both sending into a dying connection and starving the engine.

@@ -7,7 +7,9 @@ from typing import Protocol
 from muster.clock import Clock
 from muster.domain.trace import Tracer
 from muster.errors import MusterError, ShuttingDown
+from muster.gateway.admission.admission import Admission
 from muster.gateway.conduct import Conduct
+from muster.gateway.decisions import Decisions
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.route import Router
 from muster.gateway.upstream import Upstreams
@@ -37,6 +39,7 @@ class Relay:
         clock: Clock,
         on_finished: Callable[[Finished], None] | None,
         wakings: Wakings,
+        admission: Admission,
         conduct: Conduct,
         tracer: Tracer | None = None,
     ) -> None:
@@ -47,6 +50,8 @@ class Relay:
         self.clock = clock
         self.on_finished = on_finished
         self.wakings = wakings
+        self.admission = admission
+        self.decisions = Decisions(limits.decisions_max)
         self.conduct = conduct
         self.tracer = tracer
         self.continued = 0  # answers that another worker went on with
@@ -67,6 +72,8 @@ class Relay:
         """Look at all deadlines at once: a timer for each stream would cost more than the stream."""
         for running in list(self.active):
             running.check(now_s)
+        if self.admission.is_busy:
+            self.admission.look()
 
     def end_all(self) -> None:
         for running in list(self.active):

@@ -7,7 +7,9 @@ from msgspec import Struct
 
 from muster import metrics as m
 from muster.domain.usage import Use
+from muster.gateway.admission.view import LineView
 from muster.gateway.course import Course, Point, Totals, quantile
+from muster.gateway.decisions import RecentRequest
 from muster.gateway.patience import Waits
 from muster.gateway.quarantine import Quarantined
 from muster.metrics import Family, Histogram, Metric, histogram_samples
@@ -78,12 +80,18 @@ class WorkerFailures(Struct, frozen=True, kw_only=True):
 
 
 class GatewayView(Struct, frozen=True, kw_only=True):
-    """What this gateway does and did; `recent` are points of the last 15 minutes, the newest last."""
+    """What this gateway does and did.
+
+    `recent` are points of the last 15 minutes, the newest last; `lines` are those who wait for a slot, `requests` the
+    newest ones, the newest first.
+    """
 
     stats: GatewayStats
     models: list[ModelStats]
     failures: list[WorkerFailures]
     recent: list[Point]
+    lines: list[LineView]
+    requests: list[RecentRequest]
     quarantined: list[Quarantined] = []
     waits: list[Waits] = []
 
@@ -144,7 +152,7 @@ class Usage:
             )
             self.course.note(now_s, now_ms, totals)
 
-    def view(self, in_flight: dict[str, int]) -> GatewayView:
+    def view(self, in_flight: dict[str, int], lines: list[LineView], requests: list[RecentRequest]) -> GatewayView:
         failures = (
             WorkerFailures(worker=labels[0], reason=labels[1], count=count)
             for labels, count in self.upstream_failures.items()
@@ -154,6 +162,8 @@ class Usage:
             models=[_model_stats(model, times) for model, times in sorted(self.times.items())],
             failures=sorted(failures, key=lambda failure: -failure.count)[:_SHOWN_MAX],
             recent=self.course.points,
+            lines=lines,
+            requests=requests,
         )
 
     def metrics(self, in_flight: dict[str, int]) -> Iterator[Metric]:

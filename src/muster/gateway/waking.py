@@ -1,45 +1,26 @@
-"""Callers whose model is at rest: kept waiting, and kept believing, until a machine serves it.
-
-What may be sent before an answer begins, without any client taking it for an answer: a comment in OpenAI's stream of
-events, a blank before the first line of Ollama's stream of JSON. An answer that is not streamed cannot be begun before
-it is known how it ends, so its caller waits in silence.
-"""
+"""Callers whose model is at rest: kept waiting until a machine serves it."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from muster.domain.service import Dialect
 from muster.errors import ModelAsleep, MusterError, NoWorker, QueueFull
 from muster.gateway.call import Call
-from muster.gateway.delivery import Delivery
+from muster.gateway.holding import Hold
 from muster.gateway.limits import GatewayLimits
-from muster.gateway.reply import NDJSON
 from muster.ports import Waker
 
-_EVENTS = b"text/event-stream; charset=utf-8"
 _FULL_RETRY_S = 30.0
 
 Woken = Callable[[MusterError | None], None]
 
 
 class Waking:
-    """One caller's wait. At its end `woken` hears what went wrong, or None; unless `give_up` comes first."""
+    """One caller's Wait. At its end `woken` hears what went wrong, or None; unless `give_up` comes first."""
 
-    def __init__(
-        self,
-        call: Call,
-        delivery: Delivery,
-        correlation_id: bytes,
-        now_s: float,
-        keep_alive_s: float,
-        why: Callable[[], str],
-    ) -> None:
+    def __init__(self, call: Call, hold: Hold, why: Callable[[], str]) -> None:
         self._call = call
-        self._delivery = delivery
-        self._correlation_id = correlation_id
-        self._spoke_s = now_s
-        self._keep_alive_s = keep_alive_s
+        self._hold = hold
         self._why = why
         self._task: asyncio.Task[None] | None = None
 
@@ -52,17 +33,8 @@ class Waking:
             self._task.cancel()
 
     def check(self, now_s: float) -> None:
-        """Say something when there has been silence for long enough for a proxy to lose patience."""
-        if not self._call.stream or now_s - self._spoke_s < self._keep_alive_s:
-            return
-        self._spoke_s = now_s
-        openai = self._call.dialect is Dialect.OPENAI
-        if not self._delivery.began:
-            lines = b"content-type: %b\r\ncache-control: no-cache\r\nx-correlation-id: %b\r\n"
-            lines %= (_EVENTS if openai else NDJSON, self._correlation_id)
-            self._delivery.prepare(200, lines, length=None, streamed=True, by_line=False)
-        why = " ".join(self._why().split())  # in one line, whatever it is
-        self._delivery.send(f": {self._call.model} {why}\n\n".encode() if openai else b" ")
+        if self._hold.is_due(now_s):
+            self._hold.say(f"{self._call.model} {self._why()}", now_s)
 
     @staticmethod
     async def _wait(wait: Awaitable[None], woken: Woken) -> None:
@@ -82,7 +54,7 @@ class Wakings:
         self._limits = limits
         self._waiting: Counter[str] = Counter()
 
-    def begin(self, call: Call, delivery: Delivery, correlation_id: bytes, now_s: float, woken: Woken) -> Waking | None:
+    def begin(self, call: Call, hold: Hold, woken: Woken) -> Waking | None:
         """Return None when nothing can be woken for this call; raise QueueFull when too many wait for it."""
         if self._waker is None:
             return None
@@ -98,8 +70,7 @@ class Wakings:
         if wait is None:
             return None
         self._waiting[call.model] += 1
-        keep_alive_s = self._limits.wake_keepalive_s
-        waking = Waking(call, delivery, correlation_id, now_s, keep_alive_s, lambda: waker.why(call.model))
+        waking = Waking(call, hold, lambda: waker.why(call.model))
         waking.begin(wait, woken, lambda: self._left(call.model))
         return waking
 

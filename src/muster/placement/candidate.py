@@ -28,6 +28,7 @@ class Candidate(Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = field(default_factory=dict)
     slots: int | None = None
     slots_busy: int | None = None
+    requests_waiting: int | None = None  # in the engine's own line
     memory_free_mb: int | None = None
     memory_total_mb: int | None = None
     memory_of_others: tuple[tuple[str, int], ...] = ()  # processes from outside on its GPUs and their MB, most first

@@ -10,6 +10,7 @@ _UNKNOWN_SLOTS = 1
 
 
 class Strategy(StrEnum):
+    BALANCED = "balanced"
     LEAST_LOADED = "least_loaded"
     ROUND_ROBIN = "round_robin"
     RANDOM = "random"

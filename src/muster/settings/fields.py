@@ -229,7 +229,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     commands_max: Annotated[int, Meta(ge=1, description="Commands that may be unanswered at a time.")] = 10_000
     commands_ended_max: Annotated[int, Meta(ge=100, description="Ended commands that are kept.")] = 5_000
 
-    strategy: Annotated[str, Meta(description="least_loaded, round_robin or random.")] = "least_loaded"
+    strategy: Annotated[str, Meta(description="balanced, least_loaded, round_robin or random.")] = "balanced"
     request_bytes_max: Annotated[int, Meta(ge=1024, description="Largest request body.")] = 33_554_432
     connect_timeout_s: Annotated[float, Meta(gt=0, description="Gateway: connecting to a worker.")] = 5.0
     first_byte_timeout_s: Annotated[float, Meta(gt=0, description="Gateway: until the answer begins.")] = 300.0
@@ -241,6 +241,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     idle_floor_s: Annotated[float, Meta(gt=0, description="Gateway: the same for silence within an answer.")] = 10.0
     quarantine_max_s: Annotated[float, Meta(gt=0, description="Gateway: longest until a bad worker is tried.")] = 300.0
     gateway_attempts_max: Annotated[int, Meta(ge=1, le=10, description="Workers tried before the first byte.")] = 3
+    gateway_waiting_max: Annotated[
+        int, Meta(ge=0, le=100_000, description="Requests that may wait for a free slot of one model.")
+    ] = 1000
+    gateway_wait_s: Annotated[float, Meta(gt=0, description="How long each of them waits at most.")] = 300.0
     connections_max: Annotated[int, Meta(ge=16, description="Client connections at a time.")] = 20_000
     stream_buffer_bytes_max: Annotated[
         int, Meta(ge=65_536, description="Unsent bytes after which a reader of live events gets a snapshot instead.")

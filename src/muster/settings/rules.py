@@ -4,7 +4,7 @@ from muster.errors import SetupError
 from muster.settings.fields import Settings, parse_pairs
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-_STRATEGIES = ("least_loaded", "round_robin", "random")
+_STRATEGIES = ("balanced", "least_loaded", "round_robin", "random")
 _PROFILES = ("", "basic-machine-local")
 _LINKS = ("", "http", "grpc", "amqp")
 _AMQP_SCHEMES = ("amqp://", "amqps://")

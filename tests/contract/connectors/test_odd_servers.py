@@ -1,5 +1,6 @@
 """What connectors make of servers that fail, mislead, hang or are something else."""
 
+import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -354,6 +355,41 @@ async def test_an_app_that_answers_everything_is_no_model_server(
         for kind in (OpenAIConnector, LlamaCppConnector, OllamaConnector, VllmConnector):
             with pytest.raises(UpstreamFailed):
                 await kind(session).probe(url)
+
+
+async def test_an_engines_load_is_read_from_its_metrics_and_who_has_none_is_asked_once(
+    session: aiohttp.ClientSession,
+) -> None:
+    looks = 0
+    told = "sglang:num_running_reqs 3\nsglang:num_queue_reqs 2\n"
+
+    async def metrics(_: web.Request) -> web.Response:
+        nonlocal looks
+        looks += 1
+        return web.Response(text=told)
+
+    models = {"object": "list", "data": [{"id": "m", "owned_by": "vllm"}]}
+    async with serving(v1__models=models, metrics=metrics) as url:
+        for kind in (OpenAIConnector, VllmConnector):
+            seen = await kind(session).probe(url)
+            assert (seen.slots, seen.slots_busy, seen.requests_waiting) == (None, 3, 2)
+        told, looks = "<p>no metrics", 0
+        connector = OpenAIConnector(session)
+        for _ in range(3):
+            seen = await connector.probe(url)
+            assert (seen.slots_busy, seen.requests_waiting) == (None, None)
+    assert looks == 1
+
+
+async def test_metrics_that_hang_are_no_reason_to_miss_a_server(session: aiohttp.ClientSession) -> None:
+    async def hang(_: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    models = {"object": "list", "data": [{"id": "m"}]}
+    async with serving(v1__models=models, metrics=hang) as url:
+        seen = await OpenAIConnector(session, EngineLimits(look_s=0.2)).probe(url)
+    assert (seen.status, seen.slots_busy) == (ServiceStatus.RUNNING, None)
 
 
 async def test_an_empty_list_of_models_may_be_anybodys(session: aiohttp.ClientSession) -> None:

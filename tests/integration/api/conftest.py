@@ -34,6 +34,7 @@ async def serving(token: str = "", **options: Any) -> AsyncIterator[Served]:
             on_finished=lambda finished: plane.metering.take(finished.use) if finished.use else None,
         )
         plane.gateway_view = gateway.view
+        plane.request_view = gateway.explain
         front = Front(gateway, plane.app, [("127.0.0.1", 0)])
         await front.start()
         host, port = front.addresses[0]

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from muster.access.book import ANYBODY
 from muster.domain.trace import Tracer
 from muster.errors import Unauthorized
 from muster.gateway import Finished, Front, Gateway, GatewayLimits
+from muster.gateway.admission.admission import Who
 from muster.gateway.gateway import Authenticate
 from muster.gateway.metering.meter import AccountOf, Watts
 from muster.gateway.quarantine import Change
@@ -78,6 +80,7 @@ class Door:
         self.front = front
         self.gateway = gateway
         self.finished = finished
+        self.wires: list[Wire] = []
 
     @property
     def address(self) -> tuple[str, int]:
@@ -89,7 +92,10 @@ class Door:
         return f"http://{host}:{port}"
 
     async def wire(self, trust: ssl.SSLContext | None = None) -> Wire:
-        return await Wire.open(self.address, trust)
+        """Return a connection that is closed at the latest with the door."""
+        wire = await Wire.open(self.address, trust)
+        self.wires.append(wire)
+        return wire
 
     @property
     def reserved(self) -> dict[str, int]:
@@ -113,6 +119,7 @@ async def opened(
     on_conduct: Callable[[Change], None] | None = None,
     waker: Waker | None = None,
     tracer: Tracer | None = None,
+    who: Who = lambda _: ANYBODY,
     account_of: AccountOf | None = None,
     watts: Watts = lambda _: None,
 ) -> AsyncIterator[Door]:
@@ -128,12 +135,16 @@ async def opened(
         on_conduct=on_conduct,
         waker=waker,
         tracer=tracer,
+        who=who,
         account_of=account_of,
         watts=watts,
     )
     front = Front(gateway, app, [("127.0.0.1", 0)], tls=tls)
     await front.start()
+    door = Door(front, gateway, finished)
     try:
-        yield Door(front, gateway, finished)
+        yield door
     finally:
+        for wire in door.wires:
+            wire.abort()
         await front.stop(STOP_S)

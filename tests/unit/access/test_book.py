@@ -104,6 +104,17 @@ def test_a_caller_is_known_by_his_token() -> None:
     assert caller.admitted(Right.ACT) is caller
 
 
+def test_whose_token_it_is_can_be_asked_without_using_it() -> None:
+    admin, _ = made()
+    client, text = made(Role.CLIENT)
+    book = book_of(admin, client, rate_per_s=1.0)
+    assert {book.who(text, 0).name for _ in range(5)} == {"client"}
+    assert admit(book, text, Right.CHAT)
+    with pytest.raises(Unauthorized):
+        book.who(b"another", 0)
+    assert book_of().who(None, 0) == ANYBODY
+
+
 def test_a_revoked_token_counts_no_more() -> None:
     admin, _ = made()
     client, shown = made(Role.CLIENT)

@@ -62,3 +62,44 @@ def test_a_job_is_explained(cli: Cli, plane: StubPlane) -> None:
 
 def test_a_label_without_a_value_is_refused(cli: Cli) -> None:
     assert "KEY=VALUE" in cli("explain", "model", "m", "--label", "zone").err
+
+
+def test_a_request_is_explained_with_its_wait_and_everybody_who_was_considered(cli: Cli, plane: StubPlane) -> None:
+    attempt: dict[str, Any] = {
+        "worker": "gpu-1/llama", "begun_s": 1.5, "ended_s": 2.0, "failure": "lost", "could_serve": 1, "could_not": 1,
+        "why": "no other worker could serve it",
+        "considered": [
+            {"worker": "gpu-1/llama", "cost": 1.25, "in_flight": 1, "outside": 0, "slots": 4, "slowness": 1.0,
+             "resident": True}
+        ],
+        "passed_over": [{"worker": "gpu-2/llama", "reason": "is draining"}],
+    }  # fmt: skip
+    told: dict[str, Any] = {
+        "correlation_id": "req-1", "at_ms": 1, "path": "/v1/chat/completions", "model": "m", "strategy": "balanced",
+        "status": 502, "error": "upstream_failed", "duration_s": 2.0,
+        "waits": [{"what": "a free slot", "begun_s": 0.0, "ended_s": 1.5}],
+        "attempts": [attempt],
+    }  # fmt: skip
+    plane.on("GET", "/api/v1/requests/req-1", Reply(told))
+    shown = cli("explain", "request", "req-1").out
+    for words in (
+        "/v1/chat/completions for m ended with 502 after 2 s (upstream_failed)",
+        "it waited 1.5 s for a free slot",
+        "gpu-1/llama was asked: no other worker could serve it; it failed: lost",
+        "1.25",
+        "gpu-2/llama is draining",
+    ):
+        assert words in shown
+    assert json.loads(cli("explain", "request", "req-1", "--json").out) == told
+
+
+def test_a_request_that_still_waits_is_explained(cli: Cli, plane: StubPlane) -> None:
+    told: dict[str, Any] = {
+        "correlation_id": "a b", "at_ms": 1, "path": "/api/chat", "model": "m", "strategy": "balanced", "status": None,
+        "error": None, "duration_s": None, "attempts": [],
+        "waits": [{"what": "a free slot", "begun_s": 0.0, "ended_s": None}],
+    }  # fmt: skip
+    plane.on("GET", "/api/v1/requests/a%20b", Reply(told))
+    shown = cli("explain", "request", "a b").out
+    assert "/api/chat for m is being answered" in shown
+    assert "it still waits for a free slot" in shown

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from muster.domain.model import Model
 from muster.domain.service import Dialect
@@ -38,12 +39,18 @@ def router(fleet: FleetTwin, clock: ManualClock, strategy: Strategy = Strategy.L
     return Router(fleet, strategy=strategy, rng=FixedChance(), clock=clock)
 
 
+def taken(routes: Router, model: str = "smollm2-135m", capability: str = "completion") -> Candidate:
+    candidate = routes.reserve(model, capability, openai.SPOKEN_BY)
+    assert candidate is not None
+    return candidate
+
+
 A, B = worker("http://a", "a", slots=4), worker("http://b", "b", slots=4)
 
 
 def test_reservations_spread_by_our_own_counts_and_are_given_back(clock: ManualClock):
     routes = router(FleetTwin(A, B), clock)
-    reserved = [routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY) for _ in range(4)]
+    reserved = [taken(routes) for _ in range(4)]
     assert sorted(candidate.key for candidate in reserved) == ["a/llama", "a/llama", "b/llama", "b/llama"]
     assert routes.in_flight == {"a/llama": 2, "b/llama": 2}
     for candidate in reserved:
@@ -67,7 +74,7 @@ def test_who_has_been_tried_is_not_chosen_again(clock: ManualClock):
 
 def test_rotation_counts_first_choices_only(clock: ManualClock):
     routes = router(FleetTwin(A, B), clock, Strategy.ROUND_ROBIN)
-    first = routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY)
+    first = taken(routes)
     routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY, frozenset({first.key}))
     assert routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY) is not first
 
@@ -99,7 +106,7 @@ def test_a_change_of_the_fleet_is_seen_at_once_and_an_unknown_model_is_not_remem
     with pytest.raises(ModelNotFound):
         routes.reserve("other", "completion", openai.SPOKEN_BY)
     fleet.become(worker("http://a", "a", Model(name="other")))
-    assert routes.reserve("other", "completion", openai.SPOKEN_BY).key == "a/llama"
+    assert taken(routes, "other").key == "a/llama"
 
 
 def test_a_fleet_that_is_costly_to_look_at_is_looked_at_less_often_than_it_changes(clock: ManualClock):
@@ -136,6 +143,50 @@ def test_a_list_made_of_what_was_known_a_moment_ago_is_made_anew_though_the_flee
     routed = router(fleet, clock)
     routed.reserve("smollm2-135m", "completion", frozenset(Dialect))
     fleet.become(worker("http://h:1", "a", draining=True), worker("http://h:2", "b"))
-    assert routed.reserve("minilm", "embedding", frozenset(Dialect)).node_id == "a"  # a moment old, for it cost much
+    assert taken(routed, "minilm", "embedding").node_id == "a"  # a moment old, for it cost much
     clock.advance(1.0)
-    assert routed.reserve("minilm", "embedding", frozenset(Dialect)).node_id == "b"
+    assert taken(routed, "minilm", "embedding").node_id == "b"
+
+
+def test_a_slot_taken_is_a_slot_gone_and_whoever_listens_hears_when_it_is_back(clock: ManualClock) -> None:
+    one = worker("http://a", "a", slots=1)
+    routes = router(FleetTwin(one), clock)
+    freed: list[str] = []
+    routes.on_freed(lambda candidate: freed.append(candidate.key))
+    assert routes.slots("smollm2-135m", "completion", openai.SPOKEN_BY) == 1
+    first = taken(routes)
+    assert routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY) is None
+    assert routes.in_flight == {"a/llama": 1}
+    routes.release(first)
+    assert freed == ["a/llama"]
+    assert taken(routes) is one
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_whoever_would_be_chosen_a_full_one_is_left_out_while_another_has_room(
+    clock: ManualClock, strategy: Strategy
+) -> None:
+    small, large = worker("http://a", "a", slots=1), worker("http://b", "b", slots=3)
+    routes = router(FleetTwin(small, large), clock, strategy)
+    assert sorted(taken(routes).key for _ in range(4)) == ["a/llama", "b/llama", "b/llama", "b/llama"]
+    assert routes.reserve("smollm2-135m", "completion", openai.SPOKEN_BY) is None
+    assert routes.slots("smollm2-135m", "completion", openai.SPOKEN_BY) == 4
+
+
+def test_what_others_have_the_engine_do_moves_requests_and_makes_none_wait(clock: ManualClock) -> None:
+    fleet = FleetTwin(A, B)
+    routes = router(fleet, clock, Strategy.BALANCED)
+    fleet.become(replace(A, slots_busy=4, requests_waiting=2), B)
+    assert [taken(routes).key for _ in range(3)] == ["b/llama"] * 3
+    fleet.become(replace(A, slots_busy=4, requests_waiting=2))
+    assert taken(routes).key == "a/llama"
+
+
+def test_a_choice_says_who_was_chosen_among_whom(clock: ManualClock) -> None:
+    routes = router(FleetTwin(A, B, worker("http://c", "c", draining=True)), clock, Strategy.BALANCED)
+    taken(routes)
+    taken(routes)
+    choice = routes.last_choice
+    assert choice is not None
+    assert ([seat.key for seat in choice.seats], choice.in_flight) == (["a/llama", "b/llama"], [1, 0])
+    assert (choice.could_serve, choice.could_not, choice.at_home) == (2, 1, False)

@@ -85,6 +85,7 @@ class Attached:
                 models=seen.models,
                 slots=seen.slots,
                 slots_busy=seen.slots_busy,
+                requests_waiting=seen.requests_waiting,
                 error=None if self._public_url else hidden,
             )
         )

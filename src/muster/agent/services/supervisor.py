@@ -274,6 +274,7 @@ class Supervised:
             models=seen.models,
             slots=seen.slots or self._template.slots,
             slots_busy=seen.slots_busy,
+            requests_waiting=seen.requests_waiting,
             error=None,
         )
 

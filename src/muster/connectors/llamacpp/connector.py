@@ -78,11 +78,13 @@ class LlamaCppConnector(OpenAIConnector):
             self._engine.read(f"{base}/props", _Props), self._engine.read(f"{base}/v1/models", _Listing)
         )
         capabilities = await self._capabilities(base, props)
+        load = await self._load(base)
         return self._service(
             base,
             models=tuple(_model(entry, props, capabilities) for entry in listing.data),
             slots=props.total_slots,
             slots_busy=None if props.is_sleeping else await self._slots_busy(base),
+            requests_waiting=load.waiting,
         )
 
     async def unload_model(self, service: Service, model: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def candidates_of(node: Node, *, late: bool) -> tuple[Candidate, ...]:
             labels=node.facts.labels,
             slots=service.slots,
             slots_busy=service.slots_busy,
+            requests_waiting=service.requests_waiting,
             memory_free_mb=memory_mb(node, service, free=True),
             memory_total_mb=memory_mb(node, service, free=False),
             memory_of_others=_memory_of_others(node, service),

@@ -13,8 +13,14 @@ const LOOK_EVERY_MS = 2_000;
  * @typedef {{at_ms: number, requests_per_s: number, errors_per_s: number, in_flight: number, first_byte_p50_s: number | null, first_byte_p95_s: number | null}} Point
  * @typedef {{model: string, answers: number, first_byte_p50_s: number | null, first_byte_p95_s: number | null, duration_p50_s: number | null, duration_p95_s: number | null}} ModelStats
  * @typedef {{stats: {in_flight: number, requests_total: number, errors_total: number, in_flight_by_worker: Record<string, number>},
- *   models: ModelStats[], failures: {worker: string, reason: string, count: number}[], recent: Point[],
+ *   models: ModelStats[], failures: {worker: string, reason: string, count: number}[], recent: Point[], lines: Line[], requests: Recent[],
  *   quarantined: Quarantined[], waits: Waits[]}} GatewayView
+ * @typedef {{model: string, waiting: number, oldest_s: number, answer_s: number | null, callers: {name: string, requests: number}[]}} Line
+ * @typedef {{correlation_id: string, at_ms: number, model: string, worker: string, status: number | null, waited_s: number}} Recent
+ * @typedef {{worker: string, cost: number, in_flight: number, outside: number, slots: number | null, slowness: number, resident: boolean | null}} Considered
+ * @typedef {{worker: string, begun_s: number, ended_s: number | null, failure: string | null, why: string, considered: Considered[], passed_over: {worker: string, reason: string}[]}} Attempt
+ * @typedef {{correlation_id: string, model: string, status: number | null, error: string | null, duration_s: number | null,
+ *   waits: {what: string, begun_s: number, ended_s: number | null}[], attempts: Attempt[]}} RequestView
  * @typedef {{worker: string, model: string | null, standing: "out" | "probed" | "returning", reason: string, since_ms: number, times: number, allowed: number, retry_in_s: number}} Quarantined
  * @typedef {{worker: string, model: string, answers: number, first_byte_s: number, silence_s: number, learned: boolean}} Waits
  */
@@ -66,6 +72,61 @@ function Where({ view: { stats, failures } }) {
       <span class="cut">${worker}</span><b class="end">${count}</b></li>`)}</ul>`}
     ${failures.length > 0 && html`<h3>Failures of workers since the start</h3><ul class="rows">${failures.map((f) => html`<li key=${`${f.worker} ${f.reason}`} class="line">
       <span class="cut">${f.worker}</span> <span class="error-text">${f.reason}</span><b class="end">${f.count.toLocaleString()}</b></li>`)}</ul>`}
+  </section>`;
+}
+
+/** @param {{lines: Line[]}} props */
+function Waiting({ lines }) {
+  return html`<section class="panel" aria-label="Waiting for a free slot"><h3>Waiting for a free slot</h3>
+    ${lines.length === 0 ? html`<p class="quiet">Nobody waits.</p>` : html`<div class="table-box"><table>
+      <thead><tr><th scope="col">Model</th><th scope="col">Waiting</th><th scope="col">Longest</th><th scope="col">An answer takes</th><th scope="col">Who</th></tr></thead>
+      <tbody>${lines.map((line) => html`<tr key=${line.model}><th scope="row">${line.model}</th><td>${line.waiting.toLocaleString()}</td>
+        <td>${seconds(line.oldest_s)}</td><td>${seconds(line.answer_s)}</td><td>${line.callers.map((c) => `${c.name} ${c.requests}`).join(", ")}</td></tr>`)}</tbody></table></div>`}
+  </section>`;
+}
+
+// --- why a request went where it did ---
+
+const explained = signal(/** @type {RequestView | null} */ (null));
+const unexplained = signal("");
+
+/** @param {string} id */
+async function explain(id) {
+  try {
+    explained.value = await request(`/api/v1/requests/${encodeURIComponent(id)}`);
+    unexplained.value = "";
+  } catch (error) {
+    unexplained.value = /** @type {Error} */ (error).message;
+  }
+}
+
+/** @param {{attempt: Attempt}} props */
+function Asked({ attempt }) {
+  return html`<p><b>${attempt.worker}</b>: ${attempt.why}${attempt.failure && html`; <span class="error-text">${attempt.failure}</span>`}</p>
+    <div class="table-box"><table>
+      <thead><tr><th scope="col">Could serve</th><th scope="col">Cost</th><th scope="col">In flight</th><th scope="col">Of others</th><th scope="col">Slots</th></tr></thead>
+      <tbody>${attempt.considered.map((c) => html`<tr key=${c.worker}><th scope="row">${c.worker}</th><td>${c.cost}</td><td>${c.in_flight}</td>
+        <td>${c.outside}</td><td>${c.slots ?? "unknown"}</td></tr>`)}</tbody></table></div>
+    ${attempt.passed_over.length > 0 && html`<ul class="rows">${attempt.passed_over.map((p) => html`<li key=${p.worker} class="line"><span class="cut">${p.worker}</span> ${p.reason}</li>`)}</ul>`}`;
+}
+
+/** @param {{view: RequestView}} props */
+function Explanation({ view }) {
+  const ended = view.status === null ? "is being answered" : `ended with ${view.status}${view.error ? ` (${view.error})` : ""} after ${seconds(view.duration_s)}`;
+  return html`<div aria-live="polite"><p><code>${view.correlation_id}</code> for ${view.model} ${ended}</p>
+    ${view.waits.map((w) => html`<p key=${w.begun_s}>${w.ended_s === null ? "It still waits" : `It waited ${seconds(w.ended_s - w.begun_s)}`} for ${w.what}.</p>`)}
+    ${view.attempts.map((a) => html`<${Asked} key=${a.begun_s} attempt=${a} />`)}</div>`;
+}
+
+/** @param {{requests: Recent[]}} props */
+function Requests({ requests }) {
+  return html`<section class="panel" aria-label="The newest requests"><h3>The newest requests</h3>
+    ${requests.length === 0 ? html`<p class="quiet">No request came yet.</p>` : html`<div class="table-box"><table>
+      <thead><tr><th scope="col">Request</th><th scope="col">Model</th><th scope="col">Worker</th><th scope="col">Waited</th><th scope="col">Status</th></tr></thead>
+      <tbody>${requests.map((r) => html`<tr key=${r.correlation_id}><th scope="row"><button onClick=${() => explain(r.correlation_id)}>${r.correlation_id}</button></th>
+        <td>${r.model}</td><td>${r.worker || "none"}</td><td>${r.waited_s ? seconds(r.waited_s) : ""}</td><td>${r.status ?? "running"}</td></tr>`)}</tbody></table></div>`}
+    ${unexplained.value && html`<p class="error-text" role="alert">${unexplained.value}</p>`}
+    ${explained.value && html`<${Explanation} view=${explained.value} />`}
   </section>`;
 }
 
@@ -172,6 +233,6 @@ export function GatewayPage() {
   const now = view.value;
   return html`<div class="gateway-page"><header class="heading"><h2>Gateway</h2></header>
     ${trouble.value && html`<p class="error-text" role="alert">${trouble.value}</p>`}
-    <div class="panels">${now && html`<${Charts} points=${now.recent} />`}<${Chat} />${now && html`<${Models} models=${now.models} /><${Where} view=${now} /><${Trust} view=${now} />`}</div>
+    <div class="panels">${now && html`<${Charts} points=${now.recent} />`}<${Chat} />${now && html`<${Models} models=${now.models} /><${Where} view=${now} /><${Waiting} lines=${now.lines} /><${Requests} requests=${now.requests} /><${Trust} view=${now} />`}</div>
   </div>`;
 }

@@ -1,5 +1,6 @@
 """The pages beside the fleet, against the real API."""
 
+import asyncio
 from http import HTTPStatus
 
 import pytest
@@ -13,7 +14,7 @@ from muster.wire import Outcome, OutcomeKind
 from tests.e2e.monitor.axe import violations
 from tests.e2e.monitor.conftest import ARTIFACTS
 from tests.integration.api.conftest import Served, serving
-from tests.integration.gateway.engine import TOKENS, Engine, llama
+from tests.integration.gateway.engine import TOKENS, Engine, hang, llama
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -156,10 +157,41 @@ async def test_the_gateway_shows_what_it_does_and_lets_people_try_a_model(page: 
         await page.get_by_role("button", name="Send").click()
         await expect(page.locator(".talk .assistant")).to_contain_text("".join(TOKENS).strip())
         await expect(page.locator(".chat [role=status]")).to_contain_text("first token after")
-        row = page.locator("tr", has_text="tiny")
-        await expect(row.locator("td").first).to_have_text("1")
+        answers = page.locator("section", has_text="Answers by model")
+        await expect(answers.locator("tr", has_text="tiny").locator("td").first).to_have_text("1")
+        newest = page.get_by_label("The newest requests")
+        await newest.get_by_role("button").first.click()
+        await expect(newest).to_contain_text("n1/llama: no other worker could serve it")
+        await expect(newest).to_contain_text("ended with 200")
+        await expect(page.get_by_label("Waiting for a free slot")).to_contain_text("Nobody waits.")
         assert await violations(page) == []
         await page.screenshot(path=ARTIFACTS / "monitor-gateway.png")
+
+
+async def test_the_gateway_shows_who_waits_for_a_slot(page: Page, served: Served) -> None:
+    async with Engine(hang) as engine:
+        service = Service(
+            name="llama",
+            connector="llamacpp",
+            status=ServiceStatus.RUNNING,
+            url=engine.url,
+            dialects=(Dialect.OPENAI,),
+            models=(Model(name="tiny", resident=True, capabilities=("completion",)),),
+            slots=1,
+        )
+        await served.plane.heartbeat("n1", services=(service,))
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+        asked = [asyncio.create_task(served.client.post("/v1/chat/completions", json=body)) for _ in range(3)]
+        try:
+            await to(page, "Gateway")
+            line = page.get_by_label("Waiting for a free slot").locator("tr", has_text="tiny")
+            await expect(line.locator("td").first).to_have_text("2")
+            await expect(line).to_contain_text("anybody 2")
+            assert await violations(page) == []
+        finally:
+            for one in asked:
+                one.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
 
 async def test_models_are_shown_with_the_nodes_that_have_them_and_ordered_to_others(page: Page, served: Served) -> None:

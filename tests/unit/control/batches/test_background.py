@@ -83,6 +83,13 @@ async def test_background_work_does_not_begin_beside_a_full_engine(plane: PlaneU
     assert background(plane, n1_llm=3).may_begin(WORKER, claimed())
 
 
+async def test_a_job_for_a_model_that_is_waited_for_begins_only_if_it_matters_more(plane: PlaneUnderTest) -> None:
+    waited_for = Background(plane.fleet, plane.fleet.nodes, dict, {"m": 50}.get)
+    assert [waited_for.may_begin(WORKER, claimed(priority)) for priority in (0, 50, 51)] == [False, False, True]
+    assert waited_for.may_begin(WORKER, claimed(50, {"model": "other"}))
+    assert waited_for.may_begin(WorkerId("n2-worker-0"), claimed(50))
+
+
 async def test_what_must_not_begin_is_put_back_uncounted_and_begins_when_there_is_room() -> None:
     free = False
     async with running_plane(may_begin=lambda _worker, job: free or job.spec.priority > 0) as plane:
@@ -107,13 +114,14 @@ async def test_what_must_not_begin_is_put_back_uncounted_and_begins_when_there_i
 async def test_gateways_count_together() -> None:
     clock, own = ManualClock(), {"n1/llm": 1}
     store = MemoryStore(clock)
-    one = GatewayLoad(lambda: own, store.bus, clock, "one")
-    other = GatewayLoad(lambda: {"n1/llm": 2, "n2/llm": 1}, store.bus, clock, "other")
+    one = GatewayLoad(lambda: own, lambda: {"m": 0}, store.bus, clock, "one")
+    other = GatewayLoad(lambda: {"n1/llm": 2, "n2/llm": 1}, lambda: {"m": 50}, store.bus, clock, "other")
     await one.start()
     await other.start()
     try:
         await eventually(lambda: dict(one.in_flight()) == {"n1/llm": 3, "n2/llm": 1})
         await eventually(lambda: other.in_flight()["n1/llm"] == 3)
+        assert (one.first_waiting("m"), other.first_waiting("m"), one.first_waiting("n")) == (50, 50, None)
         own.clear()
         await eventually(lambda: other.in_flight()["n1/llm"] == 2)
     finally:
@@ -121,3 +129,4 @@ async def test_gateways_count_together() -> None:
         await other.stop()
     clock.advance(10)
     assert dict(one.in_flight()) == {}
+    assert one.first_waiting("m") == 0

@@ -1,0 +1,1 @@
+"""Lines of requests before models whose slots are all taken."""

@@ -1,0 +1,194 @@
+"""Who has to wait because all slots are taken, and who is let in when one is given back.
+
+A slot that is given back goes at once to whoever is first in a line that it serves; nobody who comes at that moment can
+take it. Only our own requests make a line: when they end we know at once. What others have the engine do is known too
+late for that, and its own queue serves it better.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Hashable, Iterator
+
+from muster import metrics as m
+from muster.access.book import Caller
+from muster.access.roles import Role
+from muster.clock import Clock
+from muster.domain.model import canonical_model_name
+from muster.errors import MusterError, QueueFull
+from muster.gateway.admission.view import LineView, WaitingCaller
+from muster.gateway.admission.waiting import Applicant, Waiting
+from muster.gateway.holding import Hold
+from muster.gateway.limits import GatewayLimits
+from muster.gateway.pins import INTERACTIVE, PRIORITY_MAX, priority_asked
+from muster.gateway.request import Request, bearer_token
+from muster.gateway.route import Router
+from muster.metrics import Histogram, Metric
+from muster.placement.candidate import Candidate
+from muster.placement.line import Line, Ticket
+
+Who = Callable[[bytes | None], Caller]
+
+_WAIT_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_MODELS_MAX = 10_000
+_NEW_SHARE = 0.2  # of one answer in how long answers take
+_RETRY_MIN_S, _RETRY_MAX_S = 1.0, 600.0
+_CALLERS_SHOWN = 20
+
+
+class Admission:
+    def __init__(self, router: Router, limits: GatewayLimits, clock: Clock, who: Who) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._who = who
+        self._lines: dict[str, Line[Waiting]] = {}  # by model; no line is empty
+        self._answer_s: dict[str, float] = {}
+        self._waited = Histogram(_WAIT_BUCKETS_S, _MODELS_MAX)
+        router.on_freed(self._freed)
+
+    # --- those who come and go ---------------------------------------------------------------------------------------
+
+    def join(self, applicant: Applicant, request: Request, hold: Hold, now_s: float) -> Waiting:
+        """Stand a request in line; QueueFull when the line is as long as it may be."""
+        call = applicant.call
+        model = canonical_model_name(call.model)
+        caller = self._who(bearer_token(request.headers))
+        asked = priority_asked(request.headers)
+        most = PRIORITY_MAX if caller.role is Role.ADMIN else INTERACTIVE
+        priority = min(INTERACTIVE if asked is None else asked, most)
+        line = self._lines.get(model)
+        if line is not None and len(line) >= self._limits.waiting_max:
+            self._make_room(line, model, priority)
+        if line is None:
+            line = self._lines[model] = Line()
+        waiting = Waiting(self, applicant, hold, model, self._limits.wait_s)
+        waiting.ticket = line.join(waiting, caller.name, priority, now_s)
+        return waiting
+
+    def _make_room(self, line: Line[Waiting], model: str, priority: int) -> None:
+        """Whoever comes matters more than the last in the line, or has to come again."""
+        last = line.last
+        refusal = QueueFull(
+            f"{len(line)} requests wait for a slot of {model} (setting gateway_waiting_max): try again later",
+            field="model",
+            retry_after_s=self.retry_after_s(model, len(line)),
+            policy_label="admission",
+        )
+        if last.priority >= priority:
+            raise refusal
+        line.leave(last)
+        _tell_later(last.waits.applicant, refusal)
+
+    def leave(self, model: str, ticket: Ticket[Waiting]) -> None:
+        line = self._lines.get(model)
+        if line is not None:
+            line.leave(ticket)
+            self._forget_if_empty(model)
+
+    def _forget_if_empty(self, model: str) -> None:
+        if not self._lines[model]:
+            del self._lines[model]
+
+    # --- those who are let in ----------------------------------------------------------------------------------------
+
+    def _freed(self, candidate: Candidate) -> None:
+        if not self._lines:
+            return
+        served = [model for model in self._lines if candidate.model(model) is not None]
+        for model in sorted(served, key=self._urgency):
+            self._let_in(model)
+
+    def _urgency(self, model: str) -> tuple[int, float]:
+        """Of several models that one engine serves, the line goes first whose first caller matters most."""
+        line = self._lines[model]
+        first = line.first
+        return (-first.priority, first.since_s)
+
+    def look(self) -> None:
+        """Let in whom a change of the fleet has made room for."""
+        for model in sorted(self._lines, key=self._urgency):
+            self._let_in(model)
+
+    def look_at(self, model: str) -> None:
+        """Let nobody who comes overtake those who wait."""
+        name = canonical_model_name(model)
+        if name in self._lines:
+            self._let_in(name)
+
+    def _let_in(self, model: str) -> None:
+        line = self._lines[model]
+        in_vain: set[Hashable] = set()
+        for ticket in line:
+            if ticket.waits.kind in in_vain:
+                continue
+            try:
+                candidate = ticket.waits.applicant.reserve()
+            except MusterError as error:
+                line.leave(ticket)
+                _tell_later(ticket.waits.applicant, error)
+                continue
+            if candidate is None:
+                in_vain.add(ticket.waits.kind)
+                continue
+            line.let_in(ticket)
+            self._waited.observe(self._clock.monotonic_s() - ticket.since_s, model)
+            ticket.waits.applicant.admitted(candidate)
+        self._forget_if_empty(model)
+
+    # --- how long it takes -------------------------------------------------------------------------------------------
+
+    def learn(self, model: str, took_s: float) -> None:
+        """Note how long a worker had an answer to give."""
+        name = canonical_model_name(model)
+        known = self._answer_s.get(name)
+        if known is None and len(self._answer_s) >= _MODELS_MAX:
+            self._answer_s.clear()
+        self._answer_s[name] = took_s if known is None else known + _NEW_SHARE * (took_s - known)
+
+    def place(self, model: str, ticket: Ticket[Waiting]) -> int:
+        return self._lines[model].place(ticket)
+
+    def estimate_s(self, waiting: Waiting) -> float | None:
+        """Return about how long it is until this one is let in; None when no answer has been seen yet."""
+        answer_s = self._answer_s.get(waiting.model)
+        if answer_s is None:
+            return None
+        rounds = math.ceil(waiting.place / waiting.applicant.slots())
+        return rounds * answer_s
+
+    def retry_after_s(self, model: str, ahead: int) -> float:
+        """Return when a line of so many will have gone on for sure, were there one slot: within reason."""
+        return min(_RETRY_MAX_S, max(_RETRY_MIN_S, ahead * self._answer_s.get(model, 0.0)))
+
+    # --- as seen -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._lines)
+
+    def waiting(self) -> dict[str, int]:
+        """Return the priority of whoever is next in each line, by model."""
+        return {model: line.first.priority for model, line in self._lines.items()}
+
+    def view(self, now_s: float) -> list[LineView]:
+        return [
+            LineView(
+                model=model,
+                waiting=len(line),
+                oldest_s=round(now_s - line.oldest_s, 3),
+                answer_s=self._answer_s.get(model),
+                callers=[
+                    WaitingCaller(name=name, requests=count)
+                    for name, count in line.by_who().most_common(_CALLERS_SHOWN)
+                ],
+            )
+            for model, line in sorted(self._lines.items())
+        ]
+
+    def metrics(self) -> Iterator[Metric]:
+        yield m.GATEWAY_WAITING.of({(model,): len(line) for model, line in self._lines.items()})
+        yield self._waited.metric(m.GATEWAY_WAIT)
+
+
+def _tell_later(applicant: Applicant, error: MusterError) -> None:
+    """Not from within somebody else's end: what follows may change the line."""
+    asyncio.get_running_loop().call_soon(applicant.refused, error)

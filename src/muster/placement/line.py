@@ -1,0 +1,89 @@
+"""Who waits for a slot, and in which order: priority first, then all who wait take turns, whoever asks how much.
+
+Places are times of a virtual clock, one for each priority, as in the queue of jobs: it stands at the place of whoever
+was let in last. One's next request comes a step after one's last, but not before the clock.
+"""
+
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_STEP = 1.0
+
+
+class Ticket(Generic[T]):
+    """One who waits; `rank` sorts the line."""
+
+    __slots__ = ("priority", "rank", "since_s", "waits", "who")
+
+    def __init__(self, waits: T, who: str, priority: int, since_s: float, rank: tuple[int, float, int]) -> None:
+        self.waits = waits
+        self.who = who
+        self.priority = priority
+        self.since_s = since_s
+        self.rank = rank
+
+
+def _rank(ticket: Ticket[T]) -> tuple[int, float, int]:
+    return ticket.rank
+
+
+class Line(Generic[T]):
+    """Holds at most as many as its owner lets in; each operation costs little however long it is."""
+
+    def __init__(self) -> None:
+        self._tickets: list[Ticket[T]] = []
+        self._clocks: dict[int, float] = {}
+        self._last: dict[tuple[int, str], float] = {}  # the place of one's newest request
+        self._ever = 0
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def __iter__(self) -> Iterator[Ticket[T]]:
+        """Go through those that wait now, the first first; they may leave meanwhile."""
+        return iter(self._tickets.copy())
+
+    def join(self, waits: T, who: str, priority: int, now_s: float) -> Ticket[T]:
+        self._ever += 1
+        place = max(self._clocks.get(priority, 0.0), self._last.get((priority, who), 0.0)) + _STEP
+        self._last[priority, who] = place
+        ticket = Ticket(waits, who, priority, now_s, (-priority, place, self._ever))
+        insort(self._tickets, ticket, key=_rank)
+        return ticket
+
+    def place(self, ticket: Ticket[T]) -> int:
+        """Return 1 for the first; the ticket must be in the line."""
+        return bisect_left(self._tickets, ticket.rank, key=_rank) + 1
+
+    def let_in(self, ticket: Ticket[T]) -> None:
+        self._clocks[ticket.priority] = max(self._clocks.get(ticket.priority, 0.0), ticket.rank[1])
+        self.leave(ticket)
+
+    def leave(self, ticket: Ticket[T]) -> None:
+        """Take it out; whoever is not in the line has left it already."""
+        at = bisect_left(self._tickets, ticket.rank, key=_rank)
+        if at < len(self._tickets) and self._tickets[at] is ticket:
+            del self._tickets[at]
+        mine = ticket.priority, ticket.who
+        if self._last.get(mine, 0.0) <= self._clocks.get(ticket.priority, 0.0):
+            self._last.pop(mine, None)  # the clock says as much
+
+    @property
+    def first(self) -> Ticket[T]:
+        return self._tickets[0]
+
+    @property
+    def last(self) -> Ticket[T]:
+        return self._tickets[-1]
+
+    @property
+    def oldest_s(self) -> float:
+        """Return since when the one waits who waits longest; somebody must."""
+        return min(ticket.since_s for ticket in self._tickets)
+
+    def by_who(self) -> Counter[str]:
+        return Counter(ticket.who for ticket in self._tickets)
