@@ -262,6 +262,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     first_byte_timeout_s: Annotated[float, Meta(gt=0, description="Gateway: until the answer begins.")] = 300.0
     idle_timeout_s: Annotated[float, Meta(gt=0, description="Gateway: longest silence within an answer.")] = 120.0
     gateway_attempts_max: Annotated[int, Meta(ge=1, le=10, description="Workers tried before the first byte.")] = 3
+    gateway_keep_context: Annotated[
+        bool,
+        Meta(
+            description="Ollama: a request for less `num_ctx` than its model is loaded with gets what is there; "
+            "else it would load the model again."
+        ),
+    ] = True
     connections_max: Annotated[int, Meta(ge=16, description="Client connections at a time.")] = 20_000
     stream_buffer_bytes_max: Annotated[
         int, Meta(ge=65_536, description="Unsent bytes after which a reader of live events gets a snapshot instead.")

@@ -484,6 +484,7 @@ class ControlPlane:
             first_byte_timeout_s=settings.first_byte_timeout_s,
             idle_timeout_s=settings.idle_timeout_s,
             attempts_max=settings.gateway_attempts_max,
+            keep_context=settings.gateway_keep_context,
         )
         return Gateway(
             served,

@@ -8,15 +8,16 @@ import asyncio
 from typing import Protocol
 
 from muster.domain.service import Dialect
-from muster.errors import ModelNotFound, MusterError, NoWorker, UpstreamFailed, UpstreamTimeout
-from muster.gateway import ollama, openai
+from muster.errors import ModelNotFound, MusterError, NotFound, NoWorker, UpstreamFailed, UpstreamTimeout
+from muster.gateway import anthropic, ollama, openai
 from muster.gateway.call import Call, with_model
+from muster.gateway.context import with_context
 from muster.gateway.delivery import Delivery
 from muster.gateway.pins import pinned
-from muster.gateway.relay import Relay
+from muster.gateway.relay import Relay, Running
 from muster.gateway.reply import JSON, NDJSON, Reply
 from muster.gateway.request import Request, forwarded
-from muster.gateway.shape import error_frame, error_reply
+from muster.gateway.shape import engine_error_reply, error_frame, error_reply
 from muster.gateway.trail import Trail
 from muster.gateway.translate_answer import Translation, error_text, loaded, translation
 from muster.gateway.translate_request import translate
@@ -27,20 +28,30 @@ from muster.placement.candidate import Candidate
 from muster.placement.wish import Wish
 
 # Who can serve a caller of each dialect.
-SPOKEN_BY = {Dialect.OPENAI: openai.SPOKEN_BY, Dialect.OLLAMA: ollama.SPOKEN_BY}
+SPOKEN_BY = {
+    Dialect.OPENAI: openai.SPOKEN_BY,
+    Dialect.OLLAMA: ollama.SPOKEN_BY,
+    Dialect.ANTHROPIC: anthropic.SPOKEN_BY,
+}
 # The engine says that it cannot now, not that the request is wrong: another may.
 _TRY_ANOTHER = frozenset({429, 502, 503, 504})
 _TRY_LATER = frozenset({429, 503})
+# The engine does not have this path, or not for the model that it serves.
+_NOT_SERVED = frozenset({404, 405, 501})
 _FIRST_ERROR = 400
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
-_END_MARKS = (b"[DONE]", b'"done":true', b'"done": true')
+_END_MARKS = (b"[DONE]", b'"done":true', b'"done": true', b'"type":"message_stop"', b'"type":"response.')
+
+
+class PathNotServed(NotFound):
+    code = "path_not_served"
 
 
 class Client(Protocol):
     """The caller's connection, as far as an exchange needs it."""
 
     transport: asyncio.Transport
-    exchange: "Exchange | None"
+    exchange: Running | None
 
     def answered(self, *, keep_alive: bool) -> None: ...
 
@@ -147,12 +158,13 @@ class Exchange:
         if self._trail is not None:
             headers = self._trail.attempt(self._worker, self._attempts)
         self._question = (
-            b"POST %b%b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+            b"POST %b%b HTTP/1.1\r\nhost: %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n"
             b"%bx-correlation-id: %b\r\n\r\n%b"
         ) % (
             endpoint.path,
             path.encode(),
             endpoint.host_header,
+            call.content_type,
             len(body),
             forwarded(headers),
             self._request.correlation_id,
@@ -169,9 +181,12 @@ class Exchange:
         call = self.call
         model = candidate.models.get(call.model) or candidate.model(call.model)
         name = call.model if model is None else model.name
-        if call.dialect in candidate.dialects:
+        if call.dialect in candidate.dialects or call.optional:
             self._translation = None
-            return call.path, call.body if name == call.model else with_model(call.body, name)
+            body = call.body if name == call.model else with_model(call, name)
+            if call.dialect is Dialect.OLLAMA and self._relay.limits.keep_context:
+                body = with_context(body, model)
+            return call.path, body
         if call.empty:
             return "", loaded(call, self._relay.clock, unload=ollama.unloads(call.body))
         self._translation = translation(call, self._relay.clock, self._relay.limits.answer_bytes_max)
@@ -241,7 +256,7 @@ class Exchange:
 
     def answer_began(self, head: AnswerHead) -> None:
         self._head = head
-        if head.status in _TRY_ANOTHER:
+        if head.status in _TRY_ANOTHER or self._is_not_served(head):
             candidate = self._another()
             self._relay.usage.upstream_failed(self._worker, f"status_{head.status}")
             if self._trail is not None and candidate is not None:
@@ -249,7 +264,8 @@ class Exchange:
             if candidate is not None:
                 self._change_to(candidate)
                 return
-        if head.status >= _FIRST_ERROR and (self._translation is not None or self._delivery.began):
+        in_own_words = self._translation is not None or self.call.dialect is Dialect.ANTHROPIC
+        if head.status >= _FIRST_ERROR and (in_own_words or self._delivery.began or self._is_not_served(head)):
             self._engine_error = []
             return
         lines = b"x-muster-worker: %b\r\nx-correlation-id: %b\r\n" % (
@@ -274,13 +290,16 @@ class Exchange:
         if streamed and head.ends_with_connection:
             self._end_seen = False
 
+    def _is_not_served(self, head: AnswerHead) -> bool:
+        return self.call.optional and head.status in _NOT_SERVED
+
     def answer_continued(self, data: bytes) -> None:
         self._heard = True
         self._parts += 1
+        if self._engine_error is not None:
+            self._engine_error.append(data)
+            return
         if self._translation is not None:
-            if self._engine_error is not None:
-                self._engine_error.append(data)
-                return
             try:
                 data = self._translation.feed(data)
             except MusterError as error:
@@ -328,11 +347,15 @@ class Exchange:
             self._move_on(error, reason)
 
     def _pass_on_error(self, body: bytes) -> None:
-        status = 502 if self._head is None else self._head.status
-        if self._delivery.began:
+        head = self._head
+        if head is not None and self._is_not_served(head):
+            call = self.call
+            said = f"{self._worker} answered {head.status} ({error_text(body)})"
+            self.fail(PathNotServed(f"nobody who has the model {call.model} serves {call.path}: {said}", field="model"))
+        elif head is None or self._delivery.began:
             self.fail(UpstreamFailed(error_text(body)))
-            return
-        self._reply(Reply.json({"error": error_text(body)}, status=status))
+        else:
+            self._reply(engine_error_reply(self.call.dialect, head.status, body))
 
     def _note_first_byte(self) -> None:
         now_s = self._relay.clock.monotonic_s()

@@ -11,12 +11,15 @@ from muster.clock import Clock, Rng
 from muster.domain.service import Dialect
 from muster.domain.trace import Tracer
 from muster.errors import InvalidInput, ModelNotFound, MusterError, PayloadTooLarge, Unauthorized
-from muster.gateway import ollama, openai
+from muster.gateway import anthropic, ollama, openai
 from muster.gateway.call import Call
 from muster.gateway.catalog import find, offered, offering, with_sleeping
+from muster.gateway.errand import Errand
 from muster.gateway.exchange import SPOKEN_BY, Client, Exchange
 from muster.gateway.framing import RequestReader, path_of
+from muster.gateway.inflow import Inflow
 from muster.gateway.limits import GatewayLimits
+from muster.gateway.ollama_upkeep import Upkeep
 from muster.gateway.relay import Relay
 from muster.gateway.reply import Reply
 from muster.gateway.request import SAFE_ID, Request, bearer_token
@@ -34,8 +37,8 @@ from muster.ports import FleetView, Waker
 
 _GET = (b"GET", b"HEAD")
 _POST = (b"POST",)
+_DELETE = (b"DELETE",)
 _MODEL = openai.MODELS + "/"
-_MODEL_BYTES = _MODEL.encode()
 
 
 class MethodNotAllowed(InvalidInput):
@@ -49,12 +52,17 @@ Authenticate = Callable[[bytes | None, Right], MusterError | None]
 
 
 class Path(Struct, frozen=True):
-    """A path of the gateway: whose dialect it is and what may be done with it; `parse` for those that ask a model."""
+    """A path of the gateway: whose dialect it is and what may be done with it; `parse` for those that ask a model.
+
+    `errand`: it is work on servers of the fleet. `in_pieces`: a body that is posted goes on as it comes.
+    """
 
     name: str
     dialect: Dialect
     methods: tuple[bytes, ...]
     parse: Parse | None = None
+    errand: bool = False
+    in_pieces: bool = False
 
 
 _PATHS = {
@@ -64,17 +72,41 @@ _PATHS = {
             Path(name, Dialect.OPENAI, _POST, openai.parse)
             for name in (openai.CHAT, openai.COMPLETIONS, openai.EMBEDDINGS)
         ),
+        Path(openai.RESPONSES, Dialect.OPENAI, _POST, openai.parse_response),
+        *(
+            Path(name, Dialect.OPENAI, _POST, openai.parse_other)
+            for name in (openai.RERANK, openai.SCORE, openai.SPEECH, openai.IMAGES)
+        ),
+        *(
+            Path(name, Dialect.OPENAI, _POST, openai.parse_form)
+            for name in (openai.TRANSCRIPTIONS, openai.TRANSLATIONS)
+        ),
+        *(
+            Path(name, Dialect.ANTHROPIC, _POST, anthropic.parse)
+            for name in (anthropic.MESSAGES, anthropic.COUNT_TOKENS)
+        ),
         *(
             Path(name, Dialect.OLLAMA, _POST, ollama.parse)
             for name in (ollama.CHAT, ollama.GENERATE, ollama.EMBED, ollama.EMBEDDINGS)
         ),
         *(Path(name, Dialect.OLLAMA, _GET) for name in (ollama.TAGS, ollama.PS, ollama.VERSION)),
-        Path(ollama.SHOW, Dialect.OLLAMA, _POST),
+        *(
+            Path(name, Dialect.OLLAMA, _POST, errand=True)
+            for name in (ollama.SHOW, ollama.PULL, ollama.PUSH, ollama.CREATE, ollama.COPY)
+        ),
+        Path(ollama.DELETE, Dialect.OLLAMA, _DELETE, errand=True),
         Path(openai.MODELS, Dialect.OPENAI, _GET),
     )
 }
-_ONE_MODEL = Path(_MODEL + "{id}", Dialect.OPENAI, _GET)
-_RIGHTS = {path.name: right_for(path.methods[0].decode(), path.name) for path in (*_PATHS.values(), _ONE_MODEL)}
+# Those that end with a name.
+_NAMING = {
+    _MODEL.encode(): Path(_MODEL + "{id}", Dialect.OPENAI, _GET),
+    ollama.BLOBS.encode(): Path(
+        ollama.BLOBS + "{digest}", Dialect.OLLAMA, (b"POST", b"HEAD"), errand=True, in_pieces=True
+    ),
+}
+PATHS = (*_PATHS.values(), *_NAMING.values())
+_RIGHTS = {path.name: right_for(path.methods[0].decode(), path.name) for path in PATHS}
 
 
 class Gateway:
@@ -110,6 +142,7 @@ class Gateway:
             wakings=Wakings(waker, self.limits),
             tracer=tracer,
         )
+        self._upkeep = Upkeep(fleet, self._relay)
         self._boot = rng.getrandbits(32)
         self._requests = 0
 
@@ -122,7 +155,10 @@ class Gateway:
         if found is not None:
             return found
         path = path_of(url)
-        return _ONE_MODEL if path.startswith(_MODEL_BYTES) and path != _MODEL_BYTES else _PATHS.get(path)
+        for beginning, naming in _NAMING.items():
+            if path.startswith(beginning) and path != beginning:
+                return naming
+        return _PATHS.get(path)
 
     def refusal(self, path: Path, reader: RequestReader) -> MusterError | None:
         """Judge by the head alone, before a body is waited for."""
@@ -132,7 +168,7 @@ class Gateway:
         problem = self._authenticate(bearer_token(reader.headers), _RIGHTS[path.name])
         if problem is not None:
             return problem
-        if reader.remaining > self.limits.body_bytes_max:
+        if reader.remaining > self.limits.body_bytes_max and not path.in_pieces:
             return self.too_large(reader.remaining)
         return None
 
@@ -156,8 +192,11 @@ class Gateway:
         self._requests += 1
         return b"req-%08x-%08x" % (self._boot, self._requests)
 
-    def serve(self, path: Path, request: Request, client: Client) -> Reply | None:
-        """Return the answer, or None when it will come through an exchange."""
+    def serve(self, path: Path, request: Request, client: Client, body: Inflow | None = None) -> Reply | None:
+        """Return the answer, or None when it will come through an exchange or an errand."""
+        if path.errand:
+            Errand(self._relay, path.name, request, client, body).start(self._upkeep.way(path.name))
+            return None
         try:
             if path.parse is None:
                 reply = self._tell(path, request)
@@ -178,19 +217,20 @@ class Gateway:
         models = offered(self._fleet.candidates(), SPOKEN_BY[path.dialect])
         if self._waker is not None:
             models = with_sleeping(models, self._waker.models())
+        shown = anthropic if anthropic.VERSION_HEADER in request.headers else openai
         match path.name:
             case openai.MODELS:
-                return Reply.json(openai.model_list(models))
+                return Reply.json(shown.model_list(models))
             case ollama.TAGS:
                 backend = offering(self._fleet.candidates(), SPOKEN_BY[path.dialect])
                 return Reply.json(ollama.tags(models), lines=b"x-muster-worker: %b\r\n" % backend.encode())
             case ollama.PS:
                 return Reply.json(ollama.ps(models))
-        wanted = ollama.parse_show(request.body) if path.name == ollama.SHOW else _model_in(request.url)
+        wanted = _model_in(request.url)
         model = find(models, wanted)
         if model is None:
             raise ModelNotFound(f'model "{wanted}" not found, try pulling it first', field="model")
-        return Reply.json(ollama.show(model) if path.name == ollama.SHOW else openai.model_object(model))
+        return Reply.json(shown.model_object(model))
 
     # --- upkeep ------------------------------------------------------------------------------------------------------
 

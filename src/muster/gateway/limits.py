@@ -19,6 +19,7 @@ class GatewayLimits(Struct, frozen=True, kw_only=True):
     first_byte_timeout_s: float = 300.0
     idle_timeout_s: float = 120.0  # silence within an answer
     attempts_max: int = 3
+    keep_context: bool = True  # Ollama: less context than a model is loaded with does not load it again
 
     wake_waiting_max: int = 100  # requests that wait for one model's machine
     wake_keepalive_s: float = 10.0  # a streaming caller who waits hears something so often

@@ -49,12 +49,12 @@ class Waking:
         if not self._call.stream or now_s - self._spoke_s < self._keep_alive_s:
             return
         self._spoke_s = now_s
-        openai = self._call.dialect is Dialect.OPENAI
+        events = self._call.dialect is not Dialect.OLLAMA
         if not self._delivery.began:
             lines = b"content-type: %b\r\ncache-control: no-cache\r\nx-correlation-id: %b\r\n"
-            lines %= (_EVENTS if openai else NDJSON, self._correlation_id)
+            lines %= (_EVENTS if events else NDJSON, self._correlation_id)
             self._delivery.prepare(200, lines, length=None, streamed=True, by_line=False)
-        self._delivery.send(b": a machine is being started for this model\n\n" if openai else b" ")
+        self._delivery.send(b": a machine is being started for this model\n\n" if events else b" ")
 
     @staticmethod
     async def _wait(wait: Awaitable[None], woken: Woken) -> None:

@@ -40,7 +40,7 @@ def test_any_json_is_read_or_refused_and_a_translation_too(path: str, body: Any)
         call = PATHS[path](path, json.dumps(body).encode())
         if call.dialect is Dialect.OLLAMA:
             json.loads(translate(call, "name")[1])
-        assert json.loads(with_model(call.body, "other"))["model"] == "other"
+        assert json.loads(with_model(call, "other"))["model"] == "other"
     except InvalidInput as problem:
         json.loads(error_reply(Dialect.OPENAI, problem).body)
 

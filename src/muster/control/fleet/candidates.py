@@ -36,6 +36,7 @@ def candidates_of(node: Node, *, late: bool) -> tuple[Candidate, ...]:
             slots_busy=service.slots_busy,
             memory_free_mb=_memory_mb(node, service, free=True),
             memory_total_mb=_memory_mb(node, service, free=False),
+            disk_free_mb=node.resources.disk_free_mb,
             memory_of_others=_memory_of_others(node, service),
             gpu_trouble=_gpu_trouble(node, service),
         )
