@@ -1,7 +1,7 @@
 """The control plane put together: which adapter serves which port."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -17,6 +17,7 @@ from muster.app.batches import Batches
 from muster.app.broker import Broker
 from muster.app.certificates import CertificateWatch
 from muster.app.cloud import Cloud, open_cloud
+from muster.app.door import Draining, open_gateway
 from muster.app.files import open_file_store
 from muster.app.grpc_port import GrpcPort
 from muster.app.metrics import metrics_of
@@ -36,7 +37,6 @@ from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.gateway_load import GatewayLoad
 from muster.control.fleet.history import History
 from muster.control.fleet.hives import Hives
-from muster.control.fleet.own_host import OwnHost
 from muster.control.fleet.peers import Peers
 from muster.control.fleet.pools import PoolNodes
 from muster.control.ingest import Ingests
@@ -51,21 +51,16 @@ from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.control.timekeeper import Timekeeper
 from muster.control.webhooks.of_jobs import JobAddresses
-from muster.devices.host import own_addresses
 from muster.domain.job import ClaimedJob
-from muster.errors import SetupError
 from muster.events.hub import Hub, HubLimits
 from muster.events.startup import CHANNEL
 from muster.events.telemetry import Telemetry, TelemetryLimits
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
-from muster.gateway.limits import GatewayLimits
-from muster.gateway.usage import Finished
 from muster.ids import JobId, WorkerId, new_id
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink
-from muster.placement.scores import Strategy
-from muster.ports import FleetView, JobKind, Lifecycle, NodeLink
+from muster.ports import JobKind, Lifecycle, NodeLink
 from muster.registry.book import NodeBook
 from muster.registry.lateness import Limits
 from muster.settings import Settings
@@ -82,6 +77,29 @@ log = structlog.get_logger()
 
 _STOP_MARGIN_S = 5.0
 WEB_DIR = Path(muster.__file__).parent / "web"
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What all else stands on."""
+
+    store: ValkeyStore
+    recorder: Recorder
+    fleet: Fleet
+    peers: Peers
+    leader: Leader
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What machines are given to do."""
+
+    jobs: JobService
+    schedules: ScheduleService
+    commands: CommandService
+    files: FileService
+    batches: Batches
+    webhooks: Webhooks
 
 
 class ControlPlane:
@@ -103,6 +121,7 @@ class ControlPlane:
         self._plane_id = new_id("plane", self._clock.now_ms(), self._rng)
         self._stack = Stack(settings.stop_timeout_s + _STOP_MARGIN_S)
         self._front: Front | None = None
+        self._gateway: Gateway | None = None
         self._tracer: OtelTracer | None = None
         self._embedded: EmbeddedValkey | None = None
         self._store_at = ""  # without its password
@@ -127,40 +146,35 @@ class ControlPlane:
     async def _start(self) -> None:
         settings = self._settings
         self._tracer = await self._open_tracer()
-        store = await self._open_store()
-        recorder = Recorder(store.nodes, store.log)
-        fleet = await self._fleet(store, recorder)
-        announce = StartupChannel(store.bus.announce).tell
-        peers, leader = self._beside_others(store, fleet, recorder)
-        load = GatewayLoad(lambda: gateway.stats().in_flight_by_worker, store.bus, self._clock, self._plane_id)
-        background = Background(fleet, fleet.nodes, load.in_flight)
-        webhooks = Webhooks(settings, store, self._clock, self._rng, leads=lambda: leader.leads)
-        jobs = self._jobs(store, webhooks.desk.addresses, background.may_begin)
-        self.files = files = self._files(jobs)
-        commands = await self._commands(store, fleet, recorder, jobs)
-        logs = PlaneLogs(settings, fleet, peers, store.bus, self._clock, self._rng, self._plane_id)
-        ingest = Ingests(fleet, commands, recorder, self._clock, logs.desk.take, announce)
-        access = self._access(store)
-        cloud = self._cloud(store, fleet, recorder, leader, lambda: gateway.stats().in_flight_by_worker)
-        gateway = self._gateway(fleet, access, cloud, logs)
+        base = await self._base()
+        fleet, leader = base.fleet, base.leader
+        work = await self._work(base)
+        jobs, commands = work.jobs, work.commands
+        announce = StartupChannel(base.store.bus.announce).tell
+        logs = PlaneLogs(settings, fleet, base.peers, base.store.bus, self._clock, self._rng, self._plane_id)
+        ingest = Ingests(fleet, commands, base.recorder, self._clock, logs.desk.take, announce)
+        access = self._access(base.store)
+        cloud = self._cloud(base)
+        self._gateway = gateway = open_gateway(
+            settings, fleet, access, cloud, logs, clock=self._clock, rng=self._rng, tracer=self._tracer
+        )
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
-        hub = self._hub(store, fleet, scenery)
+        hub = self._hub(base.store, fleet, scenery)
         telemetry = self._telemetry(fleet, ingest(HIVE_LINK))
-        sweep = self._sweep(store, fleet, commands, jobs, leader)
-        batches = self._batches(store, jobs, files, load, background, leader)
+        sweep = self._sweep(base, work)
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
         plane = Plane(
             fleet=fleet,
             ingest=ingest("http"),
             jobs=jobs,
-            queues=QueueService(store.jobs, jobs, self._clock),
-            schedules=ScheduleService(store.schedules, jobs, self._clock),
+            queues=QueueService(base.store.jobs, jobs, self._clock),
+            schedules=work.schedules,
             commands=commands,
-            events=store.log,
+            events=base.store.log,
             hub=hub,
             scenery=scenery,
             clock=self._clock,
-            metrics=lambda: metrics_of(fleet, gateway, recorder, sweep, ingest, peers, leader, broker, cloud),
+            metrics=lambda: metrics_of(fleet, gateway, base.recorder, sweep, ingest, base.peers, leader, broker, cloud),
             web_dir=WEB_DIR,
             access=access,
             request_bytes_max=settings.request_bytes_max,
@@ -168,37 +182,67 @@ class ControlPlane:
             task_streams=TaskStreams(jobs, hub, tasks.ended),
             decide=gateway.decide,
             gateway=gateway.view,
-            webhooks=webhooks.desk,
-            batches=batches.desk,
+            webhooks=work.webhooks.desk,
+            batches=work.batches.desk,
             telemetry=telemetry,
             pool_nodes=self._pool_nodes(fleet, ingest(V2_LINK)),
             fleet_api=bool(settings.fleet_api_url),
             machine=FirstMachine(cloud.service) if cloud else None,
-            files=files,
+            files=work.files,
             job_kinds=self._job_kinds,
             broken_connectors=self._broken_connectors,
             tracer=self._tracer,
             logs=logs.desk,
             note=logs.note_request,
         )
-        certificate = await self._certificate()
-        self._front = front = self._front_for(gateway, plane, certificate)
-        grpc = GrpcPort(settings, certificate, fleet, access, ingest("grpc"), jobs, self._clock)
-        broker = Broker(settings, fleet, commands, recorder, ingest("amqp"))
+        broker = Broker(settings, fleet, commands, base.recorder, ingest("amqp"))
         logs.reach_nodes_by(commands, broker)
+        front, grpc = await self._doors(plane, gateway, ingest("grpc"))
         # Who has streams and waits stops before the front, and so ends what would hold it up.
         await self._start_each(
-            *(recorder, peers, leader, access, logs.requests, logs.gateway),
-            _Draining(front, settings.stop_timeout_s),
-            *(logs.desk, grpc, sweep, files, webhooks, batches, jobs, commands, hub, telemetry.stream, broker),
+            *(base.recorder, base.peers, leader, access, logs.requests, logs.gateway, front, logs.desk, grpc, sweep),
+            *(work.files, work.webhooks, work.batches, jobs, commands, hub, telemetry.stream, broker),
         )
         await self._start_optional(cloud, fleet, plane.pool_nodes, jobs, leader)
         await self._announce(grpc, MemoryLink(ingest("memory"), jobs))
 
-    async def _fleet(self, store: ValkeyStore, recorder: Recorder) -> Fleet:
+    async def _doors(self, plane: Plane, gateway: Gateway, link: NodeLink) -> tuple[Draining, GrpcPort]:
+        settings = self._settings
+        certificate = await self._certificate()
+        tls = certificate.context if certificate else None
+        self._front = Front(gateway, build_app(plane), settings.listen_addresses, tls=tls)
+        grpc = GrpcPort(settings, certificate, plane.fleet, plane.access, link, plane.jobs, self._clock)
+        return Draining(self._front, settings.stop_timeout_s), grpc
+
+    async def _base(self) -> _Base:
+        store = await self._open_store()
+        recorder = Recorder(store.nodes, store.log)
         fleet = Fleet(self._book(), recorder, self._clock)
         fleet.load(await store.nodes.load())
-        return fleet
+        peers = Peers(fleet, recorder, store.nodes, store.bus, self._clock, self._plane_id)
+        leader = Leader(store.leases, self._clock, self._plane_id)
+        self._clock.on_set(fleet.book.clock_set)
+        self._clock.on_set(leader.doubt)
+        return _Base(store, recorder, fleet, peers, leader)
+
+    async def _work(self, base: _Base) -> _Work:
+        fleet, store = base.fleet, base.store
+        load = GatewayLoad(self._in_flight_by_worker, store.bus, self._clock, self._plane_id)
+        background = Background(fleet, fleet.nodes, load.in_flight)
+        webhooks = Webhooks(self._settings, store, self._clock, self._rng, leads=lambda: base.leader.leads)
+        jobs = self._jobs(store, webhooks.desk.addresses, background.may_begin)
+        self.files = files = self._files(jobs)
+        return _Work(
+            jobs=jobs,
+            schedules=ScheduleService(store.schedules, jobs, self._clock),
+            commands=await self._commands(store, fleet, base.recorder, jobs),
+            files=files,
+            batches=self._batches(store, jobs, files, load, background, base.leader),
+            webhooks=webhooks,
+        )
+
+    def _in_flight_by_worker(self) -> Mapping[str, int]:
+        return self._gateway.stats().in_flight_by_worker if self._gateway else {}
 
     async def _start_each(self, *services: Lifecycle) -> None:
         for service in services:
@@ -211,10 +255,6 @@ class ControlPlane:
             await self._stack.start(cloud)
         if pool_nodes is not None:
             await self._stack.start(self._pool_workers(fleet, pool_nodes, jobs, leader))
-
-    def _front_for(self, gateway: Gateway, plane: Plane, certificate: Certificate | None) -> Front:
-        tls = certificate.context if certificate else None
-        return Front(gateway, build_app(plane), self._settings.listen_addresses, tls=tls)
 
     def _pool_workers(self, fleet: Fleet, nodes: PoolNodes, jobs: JobService, leader: Leader) -> PoolWorkers:
         workers = PoolWorkers(fleet, nodes, jobs, self.files, self._clock, self._rng, leads=lambda: leader.leads)
@@ -348,24 +388,17 @@ class ControlPlane:
         jobs.on_stop(Stopper(commands).stop)
         return commands
 
-    def _cloud(
-        self,
-        store: ValkeyStore,
-        fleet: Fleet,
-        recorder: Recorder,
-        leader: Leader,
-        busy_workers: Callable[[], Mapping[str, int]],
-    ) -> Cloud | None:
+    def _cloud(self, base: _Base) -> Cloud | None:
         return open_cloud(
             self._settings,
-            fleet,
-            store.leases,
-            store.bus,
-            recorder,
+            base.fleet,
+            base.store.leases,
+            base.store.bus,
+            base.recorder,
             self._clock,
             plane_id=self._plane_id,
-            busy_workers=busy_workers,
-            is_leader=lambda: leader.leads,
+            busy_workers=self._in_flight_by_worker,
+            is_leader=lambda: base.leader.leads,
         )
 
     def _hub(self, store: ValkeyStore, fleet: Fleet, scenery: Scenery) -> Hub:
@@ -393,20 +426,12 @@ class ControlPlane:
             stream=stream,
         )
 
-    def _sweep(
-        self,
-        store: ValkeyStore,
-        fleet: Fleet,
-        commands: CommandService,
-        jobs: JobService,
-        leader: Leader,
-    ) -> Sweep:
+    def _sweep(self, base: _Base, work: _Work) -> Sweep:
         settings = self._settings
-        schedules = ScheduleService(store.schedules, jobs, self._clock)
         return Sweep(
-            fleet,
-            store.jobs,
-            store.jobs,
+            base.fleet,
+            base.store.jobs,
+            base.store.jobs,
             self._clock,
             self._rng,
             every_s=settings.job_sweep_s,
@@ -414,22 +439,14 @@ class ControlPlane:
             retention_s=settings.job_retention_s,
             ended_max=settings.jobs_ended_max,
             patience_s=settings.job_lease_s,
-            also=(commands.tick, schedules.tick),
-            leads=lambda: leader.leads,
-            stop_running=jobs.stop_running,
+            also=(work.commands.tick, work.schedules.tick),
+            leads=lambda: base.leader.leads,
+            stop_running=work.jobs.stop_running,
         )
 
     @property
     def _retry_policy(self) -> RetryPolicy:
         return RetryPolicy(base_s=self._settings.job_retry_base_s, max_s=self._settings.job_retry_max_s)
-
-    def _beside_others(self, store: ValkeyStore, fleet: Fleet, recorder: Recorder) -> tuple[Peers, Leader]:
-        """Make what lets several control planes share one store, and one of them lead."""
-        peers = Peers(fleet, recorder, store.nodes, store.bus, self._clock, self._plane_id)
-        leader = Leader(store.leases, self._clock, self._plane_id)
-        self._clock.on_set(fleet.book.clock_set)
-        self._clock.on_set(leader.doubt)
-        return peers, leader
 
     def _access(self, store: ValkeyStore) -> Access:
         return Access(
@@ -473,56 +490,6 @@ class ControlPlane:
     def _older_interval_s(self) -> float:
         """How often nodes are to report that do not say it themselves."""
         return self._settings.node_timeout_s / self._settings.late_intervals
-
-    def _gateway(self, fleet: FleetView, access: Access, cloud: Cloud | None, logs: PlaneLogs) -> Gateway:
-        settings = self._settings
-        served = fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses())
-        limits = GatewayLimits(
-            body_bytes_max=settings.request_bytes_max,
-            connections_max=settings.connections_max,
-            connect_timeout_s=settings.connect_timeout_s,
-            first_byte_timeout_s=settings.first_byte_timeout_s,
-            idle_timeout_s=settings.idle_timeout_s,
-            attempts_max=settings.gateway_attempts_max,
-            keep_context=settings.gateway_keep_context,
-        )
-        return Gateway(
-            served,
-            clock=self._clock,
-            rng=self._rng,
-            authenticate=access.refusal,
-            strategy=Strategy(settings.strategy),
-            limits=limits,
-            on_finished=partial(_all_hear, (logs.note_answer, *([cloud.answered] if cloud else []))),
-            waker=cloud.waker if cloud else None,
-            tracer=self._tracer,
-        )
-
-
-class _Draining:
-    """The front as a Lifecycle: its stop lets streams end for a while."""
-
-    def __init__(self, front: Front, drain_s: float) -> None:
-        self._front = front
-        self._drain_s = drain_s
-
-    async def start(self) -> None:
-        try:
-            await self._front.start()
-        except OSError as error:
-            raise SetupError(
-                f"{error.strerror or error}",
-                next_step="stop what uses that port (`muster doctor` names it), or listen elsewhere: "
-                "--listen 127.0.0.1:8091",
-            ) from None
-
-    async def stop(self) -> None:
-        await self._front.stop(self._drain_s)
-
-
-def _all_hear(listeners: Sequence[Callable[[Finished], None]], finished: Finished) -> None:
-    for listener in listeners:
-        listener(finished)
 
 
 def _figures(gateway: Gateway) -> GatewayFigures:

@@ -103,7 +103,7 @@ async def test_ollama_lists_shows_and_tells_what_is_loaded(ollama_client: ollama
     shown = await ollama_client.show(f"{MODEL}:latest")
     assert shown.modelinfo == {"general.architecture": "llama", "llama.context_length": 8192}
     assert shown.capabilities == ["completion"]
-    with pytest.raises(ollama.ResponseError, match="try pulling it first") as missing:
+    with pytest.raises(ollama.ResponseError, match="model 'nothing' not found") as missing:
         await ollama_client.show("nothing")
     assert missing.value.status_code == 404
 

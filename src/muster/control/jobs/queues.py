@@ -26,34 +26,42 @@ class QueueState(Struct, frozen=True, kw_only=True):
     oldest_age_s: float | None
 
 
-class Filter(Struct, frozen=True, kw_only=True):
-    """Which of the jobs that ended badly; what is None does not matter. `since` is ms since the epoch."""
+class _Whose(Struct, frozen=True, kw_only=True):
+    """What is None does not matter."""
 
-    status: JobStatus = JobStatus.FAILED
     service: str | None = None
-    code: str | None = None
     customer_id: str | None = None
     workflow_id: str | None = None
+
+    def fits(self, job: Job) -> bool:
+        spec = job.spec
+        return (
+            self.service in (None, spec.service_required)
+            and self.customer_id in (None, spec.customer_id)
+            and self.workflow_id in (None, spec.workflow_id)
+        )
+
+
+class Filter(_Whose, frozen=True, kw_only=True):
+    """Which of the jobs that ended badly. `since` is ms since the epoch."""
+
+    status: JobStatus = JobStatus.FAILED
+    code: str | None = None
     since: int | None = None
 
     def fits(self, job: Job) -> bool:
-        spec, state = job.spec, job.state
+        state = job.state
         return (
-            self.service in (None, spec.service_required)
+            super().fits(job)
             and self.code in (None, state.error.code if state.error else None)
-            and self.customer_id in (None, spec.customer_id)
-            and self.workflow_id in (None, spec.workflow_id)
             and (self.since is None or (state.completed_at or 0) >= self.since)
         )
 
 
-class Search(Struct, frozen=True, kw_only=True):
-    """Which jobs; what is None does not matter. `text` occurs, in any case, in a name or an error."""
+class Search(_Whose, frozen=True, kw_only=True):
+    """Which jobs. `text` occurs, in any case, in a name or an error."""
 
     status: JobStatus | None = None
-    service: str | None = None
-    customer_id: str | None = None
-    workflow_id: str | None = None
     text: str | None = None
 
     def fits(self, job: Job) -> bool:
@@ -68,11 +76,8 @@ class Search(Struct, frozen=True, kw_only=True):
             error and error.code,
             error and error.message,
         )
-        return (
-            self.service in (None, spec.service_required)
-            and self.customer_id in (None, spec.customer_id)
-            and self.workflow_id in (None, spec.workflow_id)
-            and (not self.text or any(self.text.casefold() in name.casefold() for name in names if name))
+        return super().fits(job) and (
+            not self.text or any(self.text.casefold() in name.casefold() for name in names if name)
         )
 
 
