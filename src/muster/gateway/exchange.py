@@ -15,7 +15,7 @@ from muster.gateway.context import with_context
 from muster.gateway.delivery import Delivery
 from muster.gateway.pins import pinned
 from muster.gateway.relay import Relay, Running
-from muster.gateway.reply import JSON, NDJSON, Reply
+from muster.gateway.reply import Reply
 from muster.gateway.request import Request, forwarded
 from muster.gateway.shape import engine_error_reply, error_frame, error_reply
 from muster.gateway.trail import Trail
@@ -152,7 +152,7 @@ class Exchange:
             self.fail(error)
             return
         if not path:
-            self._reply(Reply(body=body, content_type=NDJSON if call.stream else JSON))
+            self._reply(Reply(body=body))
             return
         headers = self._request.headers
         if self._trail is not None:

@@ -53,10 +53,13 @@ async def test_what_an_engine_has_it_gets_byte_for_byte(door: Door, engine: Engi
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_who_does_not_have_a_path_is_passed_over(path: str) -> None:
-    async with Engine(lacking) as one, Engine(echo) as other:
-        async with opened(FleetTwin(worker(one.url, "a"), worker(other.url, "b"))) as door:
-            answers = [await asked_of(door, post(path, PATHS[path])) for _ in range(2)]
-            assert door.reserved == {}
+    async with (
+        Engine(lacking) as one,
+        Engine(echo) as other,
+        opened(FleetTwin(worker(one.url, "a"), worker(other.url, "b"))) as door,
+    ):
+        answers = [await asked_of(door, post(path, PATHS[path])) for _ in range(2)]
+        assert door.reserved == {}
     assert [answer.headers["x-muster-worker"] for answer in answers] == ["b/llama"] * 2
     assert len(one.requests) >= 1
 
