@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
+import structlog
 
 from muster.domain.service import Dialect
 from muster.errors import MusterError
@@ -17,6 +18,8 @@ from muster.gateway.shape import error_frame, error_reply
 from muster.gateway.usage import CLIENT_GONE, Finished
 
 _OK = 200
+
+_log = structlog.get_logger()
 
 
 class Client(Protocol):
@@ -53,10 +56,13 @@ class Errand:
     async def _run(self, work: Callable[["Errand"], Awaitable[Reply]]) -> None:
         try:
             reply = await work(self)
+            await self._readable.wait()
         except MusterError as error:
             self.fail(error)
+        except Exception:  # noqa: BLE001 - a fault of ours must end this connection, not leave its caller waiting
+            _log.exception("gateway_errand_failed", path=self._path)
+            self.client.transport.abort()
         else:
-            await self._readable.wait()
             self._finish(reply)
 
     async def tell(self, line: dict[str, object]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import ollama
@@ -211,6 +211,55 @@ async def test_who_leaves_a_pull_ends_it_on_the_servers(servers: Servers) -> Non
         await wire.chunk()
     await eventually(lambda: not servers.engines["c"].connections, 5.0)
     await eventually(lambda: servers.door.gateway.in_flight == 0, 5.0)
+
+
+async def test_a_gateway_that_stops_ends_a_pull_with_a_line_that_says_so(servers: Servers) -> None:
+    async def endless(asked: Asked) -> None:
+        asked.head(content_type="application/x-ndjson")
+        asked.line({"status": "pulling manifest"})
+        await asyncio.Event().wait()
+
+    servers.engines["c"].behaviour = endless
+    async with await servers.door.wire() as wire:
+        wire.send(post("/api/pull", {"model": "other"}))
+        await wire.head()
+        await wire.chunk()
+        servers.door.gateway.end_all()
+        assert json.loads(await wire.chunk()) == {"error": "Muster is stopping"}
+    await eventually(lambda: not servers.engines["c"].connections, 5.0)
+
+
+async def test_who_does_not_read_makes_the_server_wait(servers: Servers) -> None:
+    line = json.dumps({"status": "pulling ab", "digest": DIGEST, "total": 1, "pad": "x" * 8192}).encode() + b"\n"
+    sent = 0
+
+    async def talkative(asked: Asked) -> None:
+        nonlocal sent
+        asked.head(content_type="application/x-ndjson")
+        while True:
+            for _ in range(64):
+                asked.chunk(line)
+            sent += 64 * len(line)
+            await asyncio.wait_for(asked.written(), 0.5)  # until it is held up for so long
+
+    servers.engines["c"].behaviour = talkative
+    async with await servers.door.wire() as wire:
+        wire.send(post("/api/pull", {"model": "other"}))
+        await wire.head()
+        await eventually(lambda: servers.engines["c"].answering == 0, 15.0)
+        assert sent < 64 * 1024 * 1024
+
+
+async def test_a_fault_of_ours_ends_the_connection(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("muster.gateway.ollama_upkeep.having_model", broken)
+    async with await servers.door.wire() as wire:
+        wire.send(post("/api/pull", {"model": "new"}))
+        with suppress(ConnectionError):
+            assert await wire.rest() == b""
+    assert servers.door.gateway.in_flight == 0
 
 
 async def test_a_push_goes_from_one_that_has_the_model(servers: Servers, client: ollama.AsyncClient) -> None:
