@@ -47,6 +47,7 @@ from muster.control.jobs.stopper import Stopper
 from muster.control.jobs.tasks import TaskDesk
 from muster.control.leader import Leader
 from muster.control.machines.first_machine import FirstMachine
+from muster.control.model_keeper import NodeModels
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.control.timekeeper import Timekeeper
@@ -156,7 +157,15 @@ class ControlPlane:
         access = self._access(base.store)
         cloud = self._cloud(base)
         self._gateway = gateway = open_gateway(
-            settings, fleet, access, cloud, logs, clock=self._clock, rng=self._rng, tracer=self._tracer
+            settings,
+            fleet,
+            access,
+            cloud,
+            logs,
+            clock=self._clock,
+            rng=self._rng,
+            tracer=self._tracer,
+            keeper=NodeModels(commands, fleet),
         )
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = self._hub(base.store, fleet, scenery)

@@ -16,7 +16,7 @@ from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.usage import Finished
 from muster.placement.scores import Strategy
-from muster.ports import FleetView
+from muster.ports import FleetView, ModelKeeper
 from muster.settings import Settings
 
 
@@ -30,6 +30,7 @@ def open_gateway(
     clock: Clock,
     rng: Rng,
     tracer: Tracer | None,
+    keeper: ModelKeeper,
 ) -> Gateway:
     served = fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses())
     limits = GatewayLimits(
@@ -51,6 +52,7 @@ def open_gateway(
         on_finished=partial(_all_hear, (logs.note_answer, *([cloud.answered] if cloud else []))),
         waker=cloud.waker if cloud else None,
         tracer=tracer,
+        keeper=keeper,
     )
 
 

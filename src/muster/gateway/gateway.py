@@ -33,7 +33,7 @@ from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
 from muster.placement.scores import Strategy
 from muster.placement.wish import Wish
-from muster.ports import FleetView, Waker
+from muster.ports import FleetView, ModelKeeper, Waker
 
 _GET = (b"GET", b"HEAD")
 _POST = (b"POST",)
@@ -122,8 +122,9 @@ class Gateway:
         on_finished: Callable[[Finished], None] | None = None,
         waker: Waker | None = None,
         tracer: Tracer | None = None,
+        keeper: ModelKeeper | None = None,
     ) -> None:
-        """`authenticate` says why not; `on_finished` gets a record of every request; `waker` wakes models."""
+        """`authenticate` says why not, `on_finished` hears of requests; `keeper` has models fetched, `waker` woken."""
         self.limits = limits or GatewayLimits()
         self.clock = clock
         self._fleet = fleet
@@ -142,7 +143,7 @@ class Gateway:
             wakings=Wakings(waker, self.limits),
             tracer=tracer,
         )
-        self._upkeep = Upkeep(fleet, self._relay)
+        self._upkeep = Upkeep(fleet, self._relay, keeper)
         self._boot = rng.getrandbits(32)
         self._requests = 0
 

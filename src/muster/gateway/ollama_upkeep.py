@@ -18,16 +18,18 @@ from muster.gateway.call import decode, with_members
 from muster.gateway.catalog import find, offered
 from muster.gateway.errand import Errand
 from muster.gateway.inquiry import Inquiry
+from muster.gateway.node_models import NodeModelErrands, address_of
 from muster.gateway.ollama_pull import Merged, most_room
 from muster.gateway.pins import pinned
 from muster.gateway.relay import Relay
 from muster.gateway.reply import Reply
 from muster.gateway.request import bearer_token
 from muster.gateway.translate_answer import error_text
+from muster.ids import NodeId
 from muster.placement.candidate import Candidate
 from muster.placement.filters import connected, draining, health, labels, late, memory, node, pool, service
 from muster.placement.wish import Wish
-from muster.ports import FleetView
+from muster.ports import FleetView, ModelKeeper
 
 _OK, _NOT_FOUND, _BAD_GATEWAY = 200, 404, 502
 _ANSWER_BYTES_MAX = 8_388_608  # of what is shown of a model; its tensors alone can be a megabyte
@@ -36,6 +38,7 @@ _EVERYBODY = "*"
 _THERE = (connected, service)
 _TAKES_NEW = (connected, health, late, draining, service)
 _PINNED = (node, pool, labels, memory)
+_Rules = tuple[Callable[[Candidate, Wish], str | None], ...]
 _DONE: dict[str, object] = {"status": "success"}
 
 
@@ -74,8 +77,9 @@ _copy = msgspec.json.Decoder(_Copy)
 class Upkeep:
     """Each way takes the errand of one request and returns how it ends."""
 
-    def __init__(self, fleet: FleetView, relay: Relay) -> None:
+    def __init__(self, fleet: FleetView, relay: Relay, keeper: ModelKeeper | None) -> None:
         self._fleet = fleet
+        self._of_nodes = NodeModelErrands(keeper)
         self._relay = relay
         self._ways: dict[str, Callable[[Errand], Awaitable[Reply]]] = {
             ollama.SHOW: self.show,
@@ -114,6 +118,8 @@ class Upkeep:
 
     async def pull(self, errand: Errand) -> Reply:
         asked = self._read(errand)
+        if address_of(asked.named) is not None:
+            return await self._pull_to_nodes(errand, asked.named)
         targets = self._pull_targets(errand, asked.named)
         body = with_members(errand.request.body, {"stream": True})
         return await self._follow_all(errand, ollama.PULL, [(target, body) for target in targets])
@@ -161,12 +167,19 @@ class Upkeep:
             return _Failure(target.key, error.http_status, error.message)
         return _Failure(target.key, _BAD_GATEWAY, f"{target.key} ended its answer before it was done")
 
+    async def _pull_to_nodes(self, errand: Errand, model: str) -> Reply:
+        candidates = [c for c in self._fleet.candidates() if self._fits(errand, c, _TAKES_NEW)]
+        names = _wanted_nodes(errand)
+        known = dict.fromkeys(c.node_id for c in most_room(candidates, None))
+        wanted = known if _EVERYBODY in names else dict.fromkeys(NodeId(name) for name in sorted(names))
+        pin = (pinned(errand.request.headers) or Wish()).node_id
+        return await self._of_nodes.pull(errand, model, list(wanted) or ([pin] if pin else []), known)
+
     def _pull_targets(self, errand: Errand, name: str) -> list[Candidate]:
         """Return the servers that were named, else those that have the model and may have an old one, else one."""
         servers = self._servers(errand, _TAKES_NEW)
-        wanted = parse_qs(urlsplit(errand.request.url.decode("latin-1")).query).get("node")
-        if wanted:
-            names = {part for text in wanted for part in text.split(",")}
+        names = _wanted_nodes(errand)
+        if names:
             found = [c for c in servers if not names.isdisjoint({c.node_id, c.key, _EVERYBODY})]
             missing = names - {_EVERYBODY} - {key for c in found for key in (c.node_id, c.key)}
             if missing or not found:
@@ -185,6 +198,9 @@ class Upkeep:
 
     async def delete(self, errand: Errand) -> Reply:
         asked = self._read(errand)
+        if address_of(asked.named) is not None:
+            errand.stream = False
+            return await self._of_nodes.remove(errand, asked.named)
         having = self._holders(errand, asked.named)
         orders = ((c, msgspec.json.encode({"model": model.name})) for c, model in having)
         failures = await self._ask_all("DELETE", ollama.DELETE, orders)
@@ -243,15 +259,19 @@ class Upkeep:
         errand.stream = asked.stream is not False
         return asked
 
-    def _servers(self, errand: Errand, state: tuple[Callable[[Candidate, Wish], str | None], ...]) -> list[Candidate]:
+    def _servers(self, errand: Errand, state: _Rules) -> list[Candidate]:
         """Return the Ollama servers that are in this state and where the caller wants it."""
-        wish = pinned(errand.request.headers) or Wish()
         found = [
             candidate
             for candidate in self._fleet.candidates()
-            if Dialect.OLLAMA in candidate.dialects and not any(rule(candidate, wish) for rule in (*state, *_PINNED))
+            if Dialect.OLLAMA in candidate.dialects and self._fits(errand, candidate, state)
         ]
         return sorted(found, key=lambda candidate: candidate.key)
+
+    @staticmethod
+    def _fits(errand: Errand, candidate: Candidate, state: _Rules) -> bool:
+        wish = pinned(errand.request.headers) or Wish()
+        return not any(rule(candidate, wish) for rule in (*state, *_PINNED))
 
     def _holders(self, errand: Errand, name: str) -> list[tuple[Candidate, Model]]:
         having = having_model(self._servers(errand, _THERE), name)
@@ -277,6 +297,11 @@ class Upkeep:
     def _inquiry(self, candidate: Candidate) -> Inquiry:
         endpoint = self._relay.upstreams.endpoint(candidate.url)
         return Inquiry(endpoint, candidate.key, self._relay.limits.first_byte_timeout_s)
+
+
+def _wanted_nodes(errand: Errand) -> set[str]:
+    wanted = parse_qs(urlsplit(errand.request.url.decode("latin-1")).query).get("node", [])
+    return {part for text in wanted for part in text.split(",") if part}
 
 
 def having_model(servers: Iterable[Candidate], name: str) -> list[tuple[Candidate, Model]]:

@@ -3,7 +3,7 @@
 Each port has a conformance suite under tests/contract that runs on the twin in memory and on every real adapter.
 """
 
-from muster.ports.fleet import CloudProvider, FleetView, RentedMachine, Waker
+from muster.ports.fleet import CloudProvider, FleetView, ModelKeeper, RentedMachine, Waker
 from muster.ports.jobs import (
     CapabilityClass,
     Claimed,
@@ -73,6 +73,7 @@ __all__ = [
     "JobUpkeep",
     "Leases",
     "Lifecycle",
+    "ModelKeeper",
     "NodeLink",
     "NodeStore",
     "PullsModels",

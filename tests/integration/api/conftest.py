@@ -5,6 +5,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from muster.control.model_keeper import NodeModels
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.system import SystemClock, system_rng
@@ -30,6 +31,7 @@ async def serving(token: str = "", **options: Any) -> AsyncIterator[Served]:
             clock=SystemClock(),
             rng=system_rng(),
             authenticate=plane.access.refusal,
+            keeper=NodeModels(plane.commands, plane.fleet),
         )
         plane.gateway_view = gateway.view
         front = Front(gateway, plane.app, [("127.0.0.1", 0)])
