@@ -16,7 +16,7 @@ FORM = (
     b'--x1\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n'
     b"Content-Type: audio/wav\r\n\r\nRIFF\x00\r\n--x\r\n\xff\r\n--x1--\r\n"
 )
-PATHS = {
+PATHS: dict[str, dict[str, Any]] = {
     "/v1/responses": {"model": MODEL, "input": "Hi"},
     "/v1/rerank": {"model": MODEL, "query": "a", "documents": ["a"]},
     "/v1/score": {"model": MODEL, "text_1": "a", "text_2": ["b"]},
