@@ -39,6 +39,7 @@ _TRY_LATER = frozenset({429, 503})
 # The engine does not have this path, or not for the model that it serves.
 _NOT_SERVED = frozenset({404, 405, 501})
 _FIRST_ERROR = 400
+_ERROR_PARTS_MAX = 16  # of an engine's error; only its sentence is told
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
 _END_MARKS = (b"[DONE]", b'"done":true', b'"done": true', b'"type":"message_stop"', b'"type":"response.')
 
@@ -256,14 +257,8 @@ class Exchange:
 
     def answer_began(self, head: AnswerHead) -> None:
         self._head = head
-        if head.status in _TRY_ANOTHER or self._is_not_served(head):
-            candidate = self._another()
-            self._relay.usage.upstream_failed(self._worker, f"status_{head.status}")
-            if self._trail is not None and candidate is not None:
-                self._trail.attempt_ended(f"status_{head.status}")
-            if candidate is not None:
-                self._change_to(candidate)
-                return
+        if (head.status in _TRY_ANOTHER or self._is_not_served(head)) and self._passed_over(head):
+            return
         in_own_words = self._translation is not None or self.call.dialect is Dialect.ANTHROPIC
         if head.status >= _FIRST_ERROR and (in_own_words or self._delivery.began or self._is_not_served(head)):
             self._engine_error = []
@@ -290,6 +285,18 @@ class Exchange:
         if streamed and head.ends_with_connection:
             self._end_seen = False
 
+    def _passed_over(self, head: AnswerHead) -> bool:
+        """Go on with another worker if there is one; to lack a path is no failure."""
+        candidate = self._another()
+        if head.status in _TRY_ANOTHER:
+            self._relay.usage.upstream_failed(self._worker, f"status_{head.status}")
+        if candidate is None:
+            return False
+        if self._trail is not None:
+            self._trail.attempt_ended(f"status_{head.status}")
+        self._change_to(candidate)
+        return True
+
     def _is_not_served(self, head: AnswerHead) -> bool:
         return self.call.optional and head.status in _NOT_SERVED
 
@@ -297,7 +304,8 @@ class Exchange:
         self._heard = True
         self._parts += 1
         if self._engine_error is not None:
-            self._engine_error.append(data)
+            if len(self._engine_error) < _ERROR_PARTS_MAX:
+                self._engine_error.append(data)
             return
         if self._translation is not None:
             try:

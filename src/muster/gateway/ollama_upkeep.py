@@ -17,6 +17,7 @@ from muster.gateway import ollama
 from muster.gateway.call import decode, with_members
 from muster.gateway.catalog import find, offered
 from muster.gateway.errand import Errand
+from muster.gateway.framing import path_of
 from muster.gateway.inquiry import Inquiry
 from muster.gateway.node_models import NodeModelErrands, address_of
 from muster.gateway.ollama_pull import Merged, most_room
@@ -117,7 +118,7 @@ class Upkeep:
     # --- streams of progress -----------------------------------------------------------------------------------------
 
     async def pull(self, errand: Errand) -> Reply:
-        asked = self._read(errand)
+        asked = _streamed(errand)
         if address_of(asked.named) is not None:
             return await self._pull_to_nodes(errand, asked.named)
         targets = self._pull_targets(errand, asked.named)
@@ -125,14 +126,14 @@ class Upkeep:
         return await self._follow_all(errand, ollama.PULL, [(target, body) for target in targets])
 
     async def push(self, errand: Errand) -> Reply:
-        asked = self._read(errand)
+        asked = _streamed(errand)
         candidate, model = self._holders(errand, asked.named)[0]
         body = with_members(errand.request.body, {"model": model.name, "stream": True})
         return await self._follow_all(errand, ollama.PUSH, [(candidate, body)])
 
     async def create(self, errand: Errand) -> Reply:
         """Make a model of files where their blobs went, else where the model is that it is made from."""
-        asked = self._read(errand)
+        asked = _streamed(errand)
         having = having_model(self._servers(errand, _TAKES_NEW), asked.from_)
         target = self._home(errand) if asked.files or asked.adapters or not having else having[0][0]
         body = with_members(errand.request.body, {"stream": True})
@@ -197,9 +198,8 @@ class Upkeep:
     # --- all who have it ---------------------------------------------------------------------------------------------
 
     async def delete(self, errand: Errand) -> Reply:
-        asked = self._read(errand)
+        asked = decode(_asked, errand.request.body)
         if address_of(asked.named) is not None:
-            errand.stream = False
             return await self._of_nodes.remove(errand, asked.named)
         having = self._holders(errand, asked.named)
         orders = ((c, msgspec.json.encode({"model": model.name})) for c, model in having)
@@ -233,9 +233,10 @@ class Upkeep:
     async def blob(self, errand: Errand) -> Reply:
         """Ask for a blob, or take one, where this caller's models are made."""
         request = errand.request
-        path = urlsplit(request.url.decode("latin-1")).path
-        if not _DIGEST.match(path.rpartition("/")[2]):
+        digest = path_of(request.url).decode("latin-1").removeprefix(ollama.BLOBS)
+        if not _DIGEST.match(digest):
             raise InvalidInput("a blob is named sha256: and 64 hexadecimal digits", field="digest")
+        path = ollama.BLOBS + digest
         home = self._home(errand)
         async with self._inquiry(home) as inquiry:
             if errand.body is None:
@@ -253,11 +254,6 @@ class Upkeep:
             return Reply(status=head.status, body=await inquiry.read(_ANSWER_BYTES_MAX))
 
     # --- who ---------------------------------------------------------------------------------------------------------
-
-    def _read(self, errand: Errand) -> _Asked:
-        asked = decode(_asked, errand.request.body)
-        errand.stream = asked.stream is not False
-        return asked
 
     def _servers(self, errand: Errand, state: _Rules) -> list[Candidate]:
         """Return the Ollama servers that are in this state and where the caller wants it."""
@@ -297,6 +293,13 @@ class Upkeep:
     def _inquiry(self, candidate: Candidate) -> Inquiry:
         endpoint = self._relay.upstreams.endpoint(candidate.url)
         return Inquiry(endpoint, candidate.key, self._relay.limits.first_byte_timeout_s)
+
+
+def _streamed(errand: Errand) -> _Asked:
+    """Read what is told line by line unless that is refused."""
+    asked = decode(_asked, errand.request.body)
+    errand.stream = asked.stream is not False
+    return asked
 
 
 def _wanted_nodes(errand: Errand) -> set[str]:

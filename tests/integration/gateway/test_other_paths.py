@@ -60,6 +60,7 @@ async def test_who_does_not_have_a_path_is_passed_over(path: str) -> None:
     ):
         answers = [await asked_of(door, post(path, PATHS[path])) for _ in range(2)]
         assert door.reserved == {}
+        assert door.gateway.stats().upstream_failures_total == 0
     assert [answer.headers["x-muster-worker"] for answer in answers] == ["b/llama"] * 2
     assert len(one.requests) >= 1
 

@@ -15,7 +15,7 @@ from muster.placement.candidate import Candidate
 from tests.integration.gateway.door import Door, opened
 from tests.integration.gateway.engine import Asked, Engine
 from tests.integration.gateway.fleet import BOTH, CHAT, FleetTwin, worker
-from tests.integration.gateway.wire import get, post, post_chunked
+from tests.integration.gateway.wire import Wire, get, post, post_chunked
 from tests.waiting import eventually
 
 DIGEST = "sha256:" + "ab" * 32
@@ -243,7 +243,7 @@ async def test_who_does_not_read_makes_the_server_wait(servers: Servers) -> None
             await asyncio.wait_for(asked.written(), 0.5)  # until it is held up for so long
 
     servers.engines["c"].behaviour = talkative
-    async with await servers.door.wire() as wire:
+    async with Wire(*await asyncio.open_connection(*servers.door.address)) as wire:  # which holds little itself
         wire.send(post("/api/pull", {"model": "other"}))
         await wire.head()
         await eventually(lambda: servers.engines["c"].answering == 0, 15.0)
@@ -289,6 +289,15 @@ async def test_a_model_is_deleted_and_copied_wherever_it_is(servers: Servers, cl
     assert missing.value.status_code == 404
     with pytest.raises(ollama.ResponseError, match="kept by d/llama, no Ollama server"):
         await client.delete("filed")
+
+
+async def test_what_is_done_everywhere_is_answered_without_a_word(servers: Servers) -> None:
+    body = {"source": "smollm2-135m", "destination": "twin", "model": "smollm2-135m"}
+    async with await servers.door.wire() as wire:
+        for request in (post("/api/copy", body), post("/api/delete", body).replace(b"POST", b"DELETE", 1)):
+            wire.send(request)
+            answer = await wire.answer()
+            assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b"", "application/json")
 
 
 async def test_who_could_not_delete_is_named(servers: Servers, client: ollama.AsyncClient) -> None:
@@ -351,8 +360,9 @@ async def test_a_blob_that_is_refused_ends_the_upload(servers: Servers) -> None:
 
 async def test_a_blob_without_a_digest_or_a_server_is_refused(servers: Servers) -> None:
     async with await servers.door.wire() as wire:
-        wire.send(get("/api/blobs/x", method="HEAD"))
-        assert (await wire.answer(head_only=True)).status == 400
+        for path in ("x", f"x/{DIGEST}", f"../blobs/{DIGEST}"):
+            wire.send(get(f"/api/blobs/{path}", method="HEAD"))
+            assert (await wire.answer(head_only=True)).status == 400
         servers.fleet.become()
         wire.send(get(f"/api/blobs/{DIGEST}", method="HEAD"))
         assert (await wire.answer(head_only=True)).status == 503
