@@ -10,7 +10,7 @@ PURE := access batches commands domain jobs placement registry webhooks wire
 export MAKE_CHOSE_PYTHON := $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-run up down status test faults cover check check-ui format bench docs site proto pins clean
+.PHONY: help install install-run up down status test faults cover check check-ui format bench soak docs site proto pins clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ format: install ## format and repair what can be repaired
 
 bench: install ## measure the gateway, the queue and the links
 	@$(BIN)/python -m bench $(ARGS)
+
+soak: install ## faults and callers who leave, for minutes, and what they leave behind (ARGS="30")
+	@$(BIN)/python -m bench.gateway --soak $(or $(ARGS),30)
 
 docs: install ## write the generated parts of docs/ anew
 	@$(BIN)/python -m docs.generate

@@ -2,6 +2,7 @@
 
     python -m bench.gateway            the table, with nginx beside it where nginx is installed
     python -m bench.gateway --quick    the same in a few seconds, to see whether it works
+    python -m bench.gateway --soak 30  no figures but for memory: so many minutes of faults, and what they leave behind
 
 The upstream and the load come from gateway_tools.c, built on the spot, so that Python is only where Muster is. With two
 cores or more the gateway has the first for itself and the tools the second. Figures are from this machine and this
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
+from bench import gateway_soak
 from msgspec import Struct
 
 _HERE = Path(__file__).parent
@@ -247,7 +249,10 @@ def show(rows: list[Figures]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.gateway", description="Measure the gateway.")
     parser.add_argument("--quick", action="store_true", help="a few seconds, to see whether it works")
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="faults for so long, and what they leave behind")
     arguments = parser.parse_args()
+    if arguments.soak:
+        sys.exit(gateway_soak.main(arguments.soak))
     sizes = _QUICK if arguments.quick else _FULL
     print(
         f"\nGateway: requests over {sizes.connections} connections; {sizes.streams} streams of 100 events/s; "

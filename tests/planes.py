@@ -35,6 +35,7 @@ from muster.control.jobs.service import PROGRESS_TOPIC, JobService, JobStores, P
 from muster.control.jobs.stopper import Stopper
 from muster.control.jobs.tasks import TaskDesk
 from muster.control.logs.desk import LogDesk
+from muster.control.metering import Metering
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.control.webhooks.pump import Outlet
@@ -184,6 +185,11 @@ class PlaneUnderTest:
             bootstrap=token,
             requests_per_s_max=requests_per_s_max,
         )
+        self.metering = Metering(
+            self.store.usage, self.store.jobs, self.access, self.clock, plane_id=plane_id, retention_s=30 * 86_400.0
+        )
+        self.jobs.on_done(self.metering.job_done)
+        self.jobs.check_models_by(self.access.check_models)
         self.scenery = Scenery(self.fleet, self.jobs, self.clock, GatewayFigures)
         self.hub = Hub(
             self.store.log,
@@ -240,6 +246,7 @@ class PlaneUnderTest:
             files=self.files if files else None,
             job_kinds=kinds,
             tracer=tracer,
+            metering=self.metering,
             logs=self.logs,
             note=lambda event, facts: self.noted.append({"event": event} | facts),
         )

@@ -9,7 +9,7 @@ Every class carries a stable `code`, the HTTP status it maps to and whether a re
     ├── NotFound 404 ── NodeNotFound · JobNotFound · ModelNotFound · CommandNotFound · MachineNotFound
     │                · PoolNotFound · WebhookNotFound · BatchNotFound · ScheduleNotFound
     ├── Conflict 409 ── InvalidTransition · OverBudget · PoolAmbiguous
-    ├── QueueFull 429 · RateLimited 429
+    ├── QueueFull 429 · RateLimited 429 · QuotaExceeded 429
     ├── FilesFull 507
     ├── UpstreamFailed 502 ── UpstreamTimeout 504 · NodeNotConnected 502 · ArtifactFailed 502 ── DiskFull 507
     ├── CloudFailed 502 ── CloudRefused 502 · NoCapacity 503 · CloudQuotaReached 503
@@ -156,6 +156,13 @@ class RateLimited(MusterError):
     code = "rate_limited"
     http_status = 429
     retriable = True
+
+
+class QuotaExceeded(MusterError):
+    """A token has used up its budget; the code is the one that OpenAI's clients know."""
+
+    code = "insufficient_quota"
+    http_status = 429
 
 
 class UpstreamFailed(MusterError):

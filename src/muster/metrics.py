@@ -164,6 +164,14 @@ GATEWAY_FAILURES = _counter(
     "reason",
     series=f"{_WORKERS}, x reasons",
 )
+GATEWAY_CONTINUED = _counter("gateway_continued", "Answers that broke off and that another worker went on with.")
+GATEWAY_QUARANTINED = _gauge(
+    "gateway_quarantined",
+    "1 for each worker that this gateway keeps from requests for a model; * for all of its models.",
+    "worker",
+    "model",
+    series=f"{_WORKERS} that fail",
+)
 GATEWAY_SENT = _counter("gateway_sent_bytes", "Bytes of answers sent to callers.")
 GATEWAY_FIRST_BYTE = _histogram(
     "gateway_first_byte",
@@ -179,6 +187,20 @@ GATEWAY_INTER_TOKEN = _histogram(
     "Mean time between the parts, mostly tokens, of a streamed answer: one observation for each answer.",
     "model",
     series="models that were served",
+)
+GATEWAY_TOKENS = _counter(
+    "gateway_tokens",
+    "Tokens that answers came to here, of the gateway and of jobs; `token` is the id of whose, or `anonymous`.",
+    "token",
+    "model",
+    "kind",
+    series="the first 1,000, and `_other`",
+)
+GATEWAY_ENERGY = _counter(
+    "gateway_energy_joules",
+    "Energy that answers are estimated to have taken, where the power of GPUs is known.",
+    "model",
+    series="the first 1,000 models, and `_other`",
 )
 
 # --- this control plane -----------------------------------------------------------------------------------------------
@@ -237,7 +259,7 @@ AREAS: dict[str, tuple[Family, ...]] = {
     ),
     "The gateway": (
         *(GATEWAY_REQUESTS, GATEWAY_IN_FLIGHT, GATEWAY_FAILURES, GATEWAY_SENT, GATEWAY_FIRST_BYTE, GATEWAY_DURATION),
-        GATEWAY_INTER_TOKEN,
+        *(GATEWAY_INTER_TOKEN, GATEWAY_TOKENS, GATEWAY_ENERGY, GATEWAY_QUARANTINED, GATEWAY_CONTINUED),
     ),
     "The control plane": (
         *(INFO, HTTP_REQUESTS, HTTP_DURATION, STORE_UP, STORE_CALL, RECORDER_BACKLOG, EVENTS_DROPPED, EVENT_READERS),

@@ -225,6 +225,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     job_sweep_s: Annotated[float, Meta(ge=0.05, le=60, description="How often leases and retries are looked at.")] = 0.5
     job_retry_base_s: Annotated[float, Meta(ge=0, description="Wait before the first retry; doubles each time.")] = 1.0
     job_retry_max_s: Annotated[float, Meta(ge=0, description="Longest wait before a retry.")] = 60.0
+    usage_retention_s: Annotated[
+        float, Meta(ge=86_400, description="How long the usage of each day is kept; that of each hour for 8 days.")
+    ] = 34_560_000.0
+    worker_watts: Annotated[
+        float,
+        Meta(ge=0, description="Power of a worker whose node tells none, to estimate energy by; 0: it stays unknown."),
+    ] = 0.0
     job_retention_s: Annotated[float, Meta(gt=0, description="How long ended jobs are kept.")] = 86_400.0
     jobs_ended_max: Annotated[int, Meta(ge=1, description="How many ended jobs are kept at most.")] = 100_000
     job_payload_bytes_max: Annotated[int, Meta(ge=1, description="Largest payload of a job.")] = 1_048_576
@@ -261,6 +268,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     connect_timeout_s: Annotated[float, Meta(gt=0, description="Gateway: connecting to a worker.")] = 5.0
     first_byte_timeout_s: Annotated[float, Meta(gt=0, description="Gateway: until the answer begins.")] = 300.0
     idle_timeout_s: Annotated[float, Meta(gt=0, description="Gateway: longest silence within an answer.")] = 120.0
+    patience_factor: Annotated[
+        float, Meta(ge=0, description="Gateway: how many times what is usual a worker is waited for; 0: only as set.")
+    ] = 4.0
+    first_byte_floor_s: Annotated[float, Meta(gt=0, description="Gateway: least that a learned wait may be.")] = 10.0
+    idle_floor_s: Annotated[float, Meta(gt=0, description="Gateway: the same for silence within an answer.")] = 10.0
+    quarantine_max_s: Annotated[float, Meta(gt=0, description="Gateway: longest until a bad worker is tried.")] = 300.0
     gateway_attempts_max: Annotated[int, Meta(ge=1, le=10, description="Workers tried before the first byte.")] = 3
     gateway_keep_context: Annotated[
         bool,

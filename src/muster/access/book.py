@@ -6,9 +6,11 @@ from hmac import compare_digest
 
 from msgspec import Struct
 
+from muster.access.account import Account
 from muster.access.bucket import Bucket
 from muster.access.roles import GRANTS, SEES_OWN_JOBS_ONLY, Right, Role, roles_with
 from muster.access.tokens import PREFIX, Token
+from muster.domain.usage import ANONYMOUS
 from muster.errors import Conflict, Forbidden, RateLimited, Unauthorized
 from muster.ids import NodeId
 
@@ -51,10 +53,11 @@ BOOTSTRAP = Caller(name="MUSTER_TOKEN", role=Role.ADMIN, rights=GRANTS[Role.ADMI
 
 
 class _Entry:
-    __slots__ = ("bucket", "caller", "digest", "token", "used_at_ms")
+    __slots__ = ("account", "bucket", "caller", "digest", "token", "used_at_ms")
 
-    def __init__(self, token: Token, rate_per_s: float) -> None:
+    def __init__(self, token: Token, rate_per_s: float, account: Account) -> None:
         self.token = token
+        self.account = account
         self.digest = bytes.fromhex(token.secret_sha256)
         self.caller = Caller(
             name=token.name, role=token.role, rights=token.rights, token_id=token.token_id, node_id=token.node_id
@@ -71,6 +74,7 @@ class TokenBook:
         self._rate_per_s = requests_per_s_max
         self._bootstrap_bucket = Bucket(requests_per_s_max) if requests_per_s_max else None
         self._entries: dict[bytes, _Entry] = {}
+        self._anybodys, self._bootstraps = Account(ANONYMOUS), Account(BOOTSTRAP.name)
         self._open = not bootstrap
 
     @property
@@ -92,19 +96,23 @@ class TokenBook:
         for token in tokens:
             key = token.token_id.encode()
             entry = known.get(key)
-            self._entries[key] = entry if entry is not None and entry.token == token else self._entry(token)
+            self._entries[key] = entry if entry is not None and entry.token == token else self._entry(token, entry)
         self._judge_openness()
 
     def add(self, token: Token) -> None:
-        self._entries[token.token_id.encode()] = self._entry(token)
+        key = token.token_id.encode()
+        self._entries[key] = self._entry(token, self._entries.get(key))
         self._judge_openness()
 
     def remove(self, token_id: str) -> None:
         self._entries.pop(token_id.encode(), None)
         self._judge_openness()
 
-    def _entry(self, token: Token) -> _Entry:
-        return _Entry(token, self._rate_per_s if token.requests_per_s is None else token.requests_per_s)
+    def _entry(self, token: Token, known: _Entry | None) -> _Entry:
+        """Make the entry of a token that is new or was changed; what it has used it has used."""
+        account = Account(token.token_id) if known is None else known.account
+        account.change(token.allowance)
+        return _Entry(token, self._rate_per_s if token.requests_per_s is None else token.requests_per_s, account)
 
     def _judge_openness(self) -> None:
         # An admin token that expired still closes the door: time alone must not open it.
@@ -152,7 +160,7 @@ class TokenBook:
             raise Forbidden("this fleet asks for no token, so there is nothing to join with: leave MUSTER_TOKEN out")
         if self._open or right is Right.OPEN:
             return ANYBODY
-        caller, bucket = self._recognise(shown, now_ms)
+        caller, bucket, account = self._recognise(shown, now_ms)
         caller.admitted(right)
         # What agents say is bounded by their intervals; a fleet must not go dark because a limit was set for people.
         if bucket is not None and right is not Right.SPEAK and (wait_s := bucket.take(now_s)):
@@ -160,9 +168,30 @@ class TokenBook:
                 f"the token {caller.name!r} has used up its {bucket.rate_per_s:g} requests per second",
                 retry_after_s=wait_s,
             )
+        if right is Right.CHAT:
+            account.admit(now_ms, now_s)
+        elif right is Right.SUBMIT:
+            account.check_budgets(now_ms)
         return caller
 
-    def _recognise(self, shown: bytes | None, now_ms: int) -> tuple[Caller, Bucket | None]:
+    def account(self, shown: bytes | None) -> Account:
+        """Return whose account it is that what is shown, and was admitted before, is charged to."""
+        if self._open or not shown:
+            return self._anybodys
+        if self._bootstrap and compare_digest(shown, self._bootstrap):
+            return self._bootstraps
+        entry = self._entries.get(shown[len(_PREFIX) :].partition(b"_")[0])
+        return self._anybodys if entry is None else entry.account  # revoked a moment ago
+
+    def account_of(self, token_id: str) -> Account | None:
+        entry = self._entries.get(token_id.encode())
+        return None if entry is None else entry.account
+
+    def accounts(self) -> list[Account]:
+        """Return those of all who may ask models."""
+        return [entry.account for entry in self._entries.values() if Right.CHAT in entry.caller.rights]
+
+    def _recognise(self, shown: bytes | None, now_ms: int) -> tuple[Caller, Bucket | None, Account]:
         if not shown:
             raise Unauthorized(f"a token is needed: {_HOW}")
         if shown.startswith(_PREFIX):
@@ -172,9 +201,9 @@ class TokenBook:
                 if entry.token.has_expired(now_ms):
                     raise Unauthorized(f"the token {entry.token.name!r} has expired; ask an admin for a new one")
                 entry.used_at_ms = now_ms
-                return entry.caller, entry.bucket
+                return entry.caller, entry.bucket, entry.account
         if self._bootstrap and compare_digest(shown, self._bootstrap):
-            return BOOTSTRAP, self._bootstrap_bucket
+            return BOOTSTRAP, self._bootstrap_bucket, self._bootstraps
         raise Unauthorized("this token is not known: it was revoked, mistyped or is another fleet's")
 
     def used_since(self, since_ms: int) -> Iterator[tuple[str, int]]:

@@ -169,7 +169,9 @@ ROUTES: dict[Right, tuple[str, ...]] = {
     Right.MANAGE: (
         "DELETE /api/v1/tokens/{}",
         "GET /api/v1/tokens",
+        "GET /api/v1/usage",
         "POST /api/v1/tokens",
+        "PUT /api/v1/tokens/{}/allowance",
     ),
 }
 

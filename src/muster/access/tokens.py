@@ -8,6 +8,7 @@ from hashlib import sha256
 
 from msgspec import Struct
 
+from muster.access.allowance import ANYTHING, Allowance, check_allowance
 from muster.access.roles import GRANTS, JOINING, Right, Role
 from muster.clock import Rng
 from muster.errors import InvalidInput
@@ -40,6 +41,7 @@ class Token(Struct, frozen=True, kw_only=True, omit_defaults=True):
     requests_per_s: float | None = None  # None: as the setting says; 0: any number
     joins: bool = False
     uses_max: int | None = None  # of a join token: how many nodes may come with it
+    allowance: Allowance = ANYTHING
 
     @property
     def rights(self) -> frozenset[Right]:
@@ -59,6 +61,7 @@ class Wanted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     requests_per_s: float | None = None
     joins: bool = False
     uses_max: int | None = None
+    allowance: Allowance = ANYTHING
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -101,6 +104,7 @@ def check_wanted(wanted: Wanted) -> None:
         raise InvalidInput("a join token is for nodes that have no name yet: leave node_id out", field="node_id")
     if wanted.uses_max is not None and not wanted.joins:
         raise InvalidInput("uses_max is for join tokens", field="uses_max")
+    check_allowance(wanted.allowance, wanted.role)
 
 
 def _within(value: float | None, most: float, field: str, unit: str) -> None:
@@ -123,6 +127,7 @@ def make(wanted: Wanted, now_ms: int, rng: Rng) -> tuple[Token, str]:
         requests_per_s=wanted.requests_per_s,
         joins=wanted.joins,
         uses_max=(wanted.uses_max or 1) if wanted.joins else None,
+        allowance=wanted.allowance,
     )
     return token, spell(token.token_id, secret)
 

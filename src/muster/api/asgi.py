@@ -39,6 +39,7 @@ from muster.api import (
     sockets,
     tasks,
     tokens,
+    usage,
     webhooks,
 )
 from muster.api.described import DescribedPlugin
@@ -79,9 +80,8 @@ _HANDLERS = [
     *logs.HANDLERS,
     connectors.connectors,
     *files.HANDLERS,
-    tokens.create_token,
-    tokens.tokens,
-    tokens.revoke_token,
+    *tokens.HANDLERS,
+    usage.usage,
     *explain.HANDLERS,
     gateway.gateway,
     *nodes_v2.HANDLERS,
@@ -106,7 +106,7 @@ _TAGS = {
     "events": "What happened",
     "monitor": "The live picture",
     "agents": "What agents send",
-    "tokens": "Who may do what",
+    "tokens": "Who may do what, and what was used",
     "batches": "Many requests for when nobody waits, as with OpenAI",
     "webhooks": "Who is told when work ends",
     "older APIs": "Nodes with pools, their catalog, and tasks, under /v2; hives and their telemetry, under /v1",

@@ -17,7 +17,7 @@ from muster.app.batches import Batches
 from muster.app.broker import Broker
 from muster.app.certificates import CertificateWatch
 from muster.app.cloud import Cloud, open_cloud
-from muster.app.door import Draining, open_gateway
+from muster.app.door import Draining, open_gateway, watts_in
 from muster.app.files import open_file_store
 from muster.app.grpc_port import GrpcPort
 from muster.app.metrics import metrics_of
@@ -47,6 +47,7 @@ from muster.control.jobs.stopper import Stopper
 from muster.control.jobs.tasks import TaskDesk
 from muster.control.leader import Leader
 from muster.control.machines.first_machine import FirstMachine
+from muster.control.metering import Metering
 from muster.control.model_keeper import NodeModels
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
@@ -155,17 +156,15 @@ class ControlPlane:
         logs = PlaneLogs(settings, fleet, base.peers, base.store.bus, self._clock, self._rng, self._plane_id)
         ingest = Ingests(fleet, commands, base.recorder, self._clock, logs.desk.take, announce)
         access = self._access(base.store)
+        metering = self._metering(base, work, access)
         cloud = self._cloud(base)
         self._gateway = gateway = open_gateway(
-            settings,
-            fleet,
-            access,
-            cloud,
-            logs,
+            *(settings, fleet, access, cloud, logs, metering, watts_in(fleet, settings.worker_watts)),
+            recorder=base.recorder,
+            keeper=NodeModels(commands, fleet),
             clock=self._clock,
             rng=self._rng,
             tracer=self._tracer,
-            keeper=NodeModels(commands, fleet),
         )
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = self._hub(base.store, fleet, scenery)
@@ -183,7 +182,9 @@ class ControlPlane:
             hub=hub,
             scenery=scenery,
             clock=self._clock,
-            metrics=lambda: metrics_of(fleet, gateway, base.recorder, sweep, ingest, base.peers, leader, broker, cloud),
+            metrics=lambda: metrics_of(
+                *(fleet, gateway, metering, base.recorder, sweep, ingest, base.peers, leader, broker, cloud)
+            ),
             web_dir=WEB_DIR,
             access=access,
             request_bytes_max=settings.request_bytes_max,
@@ -201,6 +202,7 @@ class ControlPlane:
             job_kinds=self._job_kinds,
             broken_connectors=self._broken_connectors,
             tracer=self._tracer,
+            metering=metering,
             logs=logs.desk,
             note=logs.note_request,
         )
@@ -209,8 +211,8 @@ class ControlPlane:
         front, grpc = await self._doors(plane, gateway, ingest("grpc"))
         # Who has streams and waits stops before the front, and so ends what would hold it up.
         await self._start_each(
-            *(base.recorder, base.peers, leader, access, logs.requests, logs.gateway, front, logs.desk, grpc, sweep),
-            *(work.files, work.webhooks, work.batches, jobs, commands, hub, telemetry.stream, broker),
+            *(base.recorder, base.peers, leader, access, metering, logs.requests, logs.gateway, front, logs.desk, grpc),
+            *(sweep, work.files, work.webhooks, work.batches, jobs, commands, hub, telemetry.stream, broker),
         )
         await self._start_optional(cloud, fleet, plane.pool_nodes, jobs, leader)
         await self._announce(grpc, MemoryLink(ingest("memory"), jobs))
@@ -466,6 +468,20 @@ class ControlPlane:
             bootstrap=self._settings.token,
             requests_per_s_max=self._settings.requests_per_s_max,
         )
+
+    def _metering(self, base: _Base, work: _Work, access: Access) -> Metering:
+        metering = Metering(
+            base.store.usage,
+            base.store.jobs,
+            access,
+            self._clock,
+            plane_id=self._plane_id,
+            retention_s=self._settings.usage_retention_s,
+            leads=lambda: base.leader.leads,
+        )
+        work.jobs.on_done(metering.job_done)
+        work.jobs.check_models_by(access.check_models)
+        return metering
 
     async def _certificate(self) -> Certificate | None:
         settings = self._settings

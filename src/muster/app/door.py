@@ -7,14 +7,20 @@ from muster.app.cloud import Cloud
 from muster.app.plane_logs import PlaneLogs
 from muster.clock import Clock, Rng
 from muster.control.access import Access
+from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.own_host import OwnHost
+from muster.control.fleet.power import watts_of
+from muster.control.metering import Metering
+from muster.control.recorder import Recorder
 from muster.devices.host import own_addresses
 from muster.domain.trace import Tracer
 from muster.errors import SetupError
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
+from muster.gateway.metering.meter import Watts
 from muster.gateway.usage import Finished
+from muster.ids import NodeId
 from muster.placement.scores import Strategy
 from muster.ports import FleetView, ModelKeeper
 from muster.settings import Settings
@@ -26,7 +32,10 @@ def open_gateway(
     access: Access,
     cloud: Cloud | None,
     logs: PlaneLogs,
+    metering: Metering,
+    watts: Watts,
     *,
+    recorder: Recorder,
     clock: Clock,
     rng: Rng,
     tracer: Tracer | None,
@@ -41,7 +50,14 @@ def open_gateway(
         idle_timeout_s=settings.idle_timeout_s,
         attempts_max=settings.gateway_attempts_max,
         keep_context=settings.gateway_keep_context,
+        patience_factor=settings.patience_factor,
+        first_byte_floor_s=settings.first_byte_floor_s,
+        idle_floor_s=settings.idle_floor_s,
+        quarantine_max_s=settings.quarantine_max_s,
     )
+    listeners: list[Callable[[Finished], None]] = [logs.note_answer, partial(_charge, metering)]
+    if cloud is not None:
+        listeners.append(cloud.answered)
     return Gateway(
         served,
         clock=clock,
@@ -49,10 +65,13 @@ def open_gateway(
         authenticate=access.refusal,
         strategy=Strategy(settings.strategy),
         limits=limits,
-        on_finished=partial(_all_hear, (logs.note_answer, *([cloud.answered] if cloud else []))),
+        on_finished=partial(_all_hear, listeners),
+        on_conduct=lambda change: recorder.emit([change.event(clock.now_ms())]),
         waker=cloud.waker if cloud else None,
         tracer=tracer,
         keeper=keeper,
+        account_of=access.account,
+        watts=watts,
     )
 
 
@@ -80,3 +99,20 @@ class Draining:
 def _all_hear(listeners: Sequence[Callable[[Finished], None]], finished: Finished) -> None:
     for listener in listeners:
         listener(finished)
+
+
+def _charge(metering: Metering, finished: Finished) -> None:
+    if finished.use is not None:
+        metering.take(finished.use)
+
+
+def watts_in(fleet: Fleet, otherwise: float) -> Watts:
+    """Return how to find what the GPUs of a worker draw, by its key, `node/service`."""
+
+    def watts(worker: str) -> float | None:
+        node_id, _, service = worker.partition("/")
+        node = fleet.book.get(NodeId(node_id))
+        known = watts_of(node, service) if node is not None else None
+        return known if known is not None else otherwise or None
+
+    return watts

@@ -9,6 +9,7 @@ from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.peers import Peers
 from muster.control.ingest import Ingests
 from muster.control.leader import Leader
+from muster.control.metering import Metering
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.gateway.gateway import Gateway
@@ -18,6 +19,7 @@ from muster.metrics import Metric
 def metrics_of(
     fleet: Fleet,
     gateway: Gateway,
+    metering: Metering,
     recorder: Recorder,
     sweep: Sweep,
     ingests: Ingests,
@@ -27,6 +29,7 @@ def metrics_of(
     cloud: Cloud | None,
 ) -> Iterator[Metric]:
     yield from gateway.metrics()
+    yield from metering.metrics()
     yield from broker.metrics()
     if cloud is not None:
         yield from cloud.metrics()

@@ -10,6 +10,7 @@ from muster.control.commands import CommandService
 from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.peers import Peers
 from muster.control.logs.desk import LogDesk
+from muster.domain.usage import Use
 from muster.gateway.usage import CLIENT_GONE, Finished
 from muster.logs.own import Notes, OwnLog
 from muster.logs.shelf import LogShelf
@@ -64,8 +65,19 @@ def _facts_of(finished: Finished) -> dict[str, Any]:
         "first_byte_s": None if finished.first_byte_s is None else round(finished.first_byte_s, 4),
         "took_s": round(finished.duration_s, 4),
         "bytes": finished.bytes_sent,
+        **({} if finished.use is None else _facts_of_use(finished.use)),
         "error": finished.error,
         "correlation_id": finished.correlation_id.decode(),
+    }
+
+
+def _facts_of_use(use: Use) -> dict[str, Any]:
+    return {
+        "token": use.token,
+        "prompt_tokens": use.prompt_tokens,
+        "completion_tokens": use.completion_tokens,
+        "tokens_estimated": use.estimated,
+        "watt_hours": None if use.energy_mwh is None else use.energy_mwh / 1000,
     }
 
 

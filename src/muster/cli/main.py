@@ -33,6 +33,7 @@ from muster.cli.submit import submit
 from muster.cli.token import token
 from muster.cli.top.top import top
 from muster.cli.up import up
+from muster.cli.usage import usage
 from muster.cli.webhooks import webhooks
 from muster.cli.workers import workers
 from muster.errors import MusterError
@@ -53,7 +54,7 @@ def version() -> None:
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run": (up, down, status, server, agent),
-    "Look": (top, nodes, node, workers, models, events, logs),
+    "Look": (top, nodes, node, workers, models, events, logs, usage),
     "Work": (submit, jobs, map_, chat),
     "Act": (command, commands, drain, resume),
     "Help": (doctor, sim, version),

@@ -13,6 +13,15 @@ from muster.errors import InvalidInput
 
 token = typer.Typer(no_args_is_help=True, help="Make, list and revoke tokens: who may do what.")
 
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="GLOB", help="A model that it may use, or a glob; repeat it. Otherwise all."),
+]
+RequestsOption = Annotated[int | None, typer.Option(metavar="N", help="Requests to models per minute.")]
+PerMinuteOption = Annotated[int | None, typer.Option(metavar="N", help="Tokens per minute.")]
+PerDayOption = Annotated[int | None, typer.Option(metavar="N", help="Tokens per day (UTC).")]
+PerMonthOption = Annotated[int | None, typer.Option(metavar="N", help="Tokens per month (UTC).")]
+
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _ONCE = "It is shown this once. Whoever uses it sets MUSTER_TOKEN to it, or sends it as `Authorization: Bearer …`."
 _JOIN = "It is shown this once. A machine joins with it: MUSTER_TOKEN=… muster agent --control-plane URL"
@@ -38,11 +47,16 @@ def create(
     uses: Annotated[
         int | None, typer.Option(metavar="N", help="How many machines may join with it; otherwise one.")
     ] = None,
+    model: ModelOption = None,
+    requests_per_min: RequestsOption = None,
+    tokens_per_min: PerMinuteOption = None,
+    tokens_per_day: PerDayOption = None,
+    tokens_per_month: PerMonthOption = None,
     as_json: AsJson = False,
     server: ServerUrl = None,
 ) -> None:
     """Make a token and print it, this once."""
-    wanted = {
+    wanted: dict[str, object] = {
         "name": name,
         "role": role.value,
         "expires_in_s": None if expires is None else _seconds(expires),
@@ -51,6 +65,9 @@ def create(
         "joins": join,
         "uses_max": uses,
     }
+    limits = (requests_per_min, tokens_per_min, tokens_per_day, tokens_per_month)
+    if allowance := _allowance(model, *limits):
+        wanted["allowance"] = allowance
     made = Client.find(server).post("/api/v1/tokens", wanted)
     if as_json:
         print_json(made)
@@ -70,6 +87,23 @@ def list_tokens(as_json: AsJson = False, server: ServerUrl = None) -> None:
 
 
 @token.command()
+def allow(
+    token_id: Annotated[str, typer.Argument(metavar="ID", help="Its id (muster token list).")],
+    model: ModelOption = None,
+    requests_per_min: RequestsOption = None,
+    tokens_per_min: PerMinuteOption = None,
+    tokens_per_day: PerDayOption = None,
+    tokens_per_month: PerMonthOption = None,
+    server: ServerUrl = None,
+) -> None:
+    """Set which models a token may use, and how much; what is not given is not limited any more."""
+    allowance = _allowance(model, requests_per_min, tokens_per_min, tokens_per_day, tokens_per_month)
+    path = f"/api/v1/tokens/{quote(token_id, safe='')}/allowance"
+    changed, _ = Client.find(server).request("PUT", path, body=allowance)
+    print(f"{token_id} may use {_models(changed) or 'all models'}, {_limits(changed) or 'as much as it wants'}.")
+
+
+@token.command()
 def revoke(
     token_id: Annotated[str, typer.Argument(metavar="ID", help="Its id (muster token list).")],
     server: ServerUrl = None,
@@ -77,6 +111,13 @@ def revoke(
     """Revoke a token: within a second it counts no more."""
     Client.find(server).request("DELETE", f"/api/v1/tokens/{quote(token_id, safe='')}")
     print(f"{token_id} is revoked.")
+
+
+def _allowance(models: list[str] | None, *limits: int | None) -> dict[str, object]:
+    """Return what was given; the limits in the order of their names."""
+    names = ("requests_per_min", "tokens_per_min", "tokens_per_day", "tokens_per_month")
+    given: dict[str, object] = {name: limit for name, limit in zip(names, limits, strict=True) if limit is not None}
+    return given | ({"models": models} if models else {})
 
 
 def _seconds(text: str) -> float:
@@ -101,12 +142,36 @@ def _rate(row: Row) -> str | None:
     return None if row["requests_per_s"] is None else f"{row['requests_per_s']:g}/s"
 
 
+def _models(row: Row) -> str | None:
+    return ", ".join(row["allowance"].get("models", ())) or None
+
+
+def _limits(row: Row) -> str | None:
+    allowance, used = row["allowance"], row["used"]
+    told = [
+        f"{allowance[name]} {words}"
+        for name, words in (("requests_per_min", "requests/min"), ("tokens_per_min", "tokens/min"))
+        if allowance.get(name)
+    ]
+    told += [
+        f"{used[had]} of {allowance[name]} {words}"
+        for name, had, words in (
+            ("tokens_per_day", "tokens_today", "tokens today"),
+            ("tokens_per_month", "tokens_this_month", "tokens this month"),
+        )
+        if used and allowance.get(name)
+    ]
+    return ", ".join(told) or None
+
+
 _COLUMNS = (
     Column("id", lambda row: row["id"]),
     Column("name", lambda row: row["name"]),
     Column("role", lambda row: row["role"]),
     Column("node", _joins),
     Column("rate", _rate),
+    Column("models", _models),
+    Column("limits", _limits),
     Column("created", lambda row: ago(row["created_at"])),
     Column("expires", _expiry),
     Column("last used", lambda row: ago(row["last_used_at"])),

@@ -1,14 +1,18 @@
 """Tokens at work: in memory for every request, in the store for keeps, the same in all control planes in a second."""
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
+from msgspec.structs import replace
 
+from muster.access.account import Account
+from muster.access.allowance import Allowance, check_allowance
 from muster.access.book import Caller, TokenBook
 from muster.access.roles import Right
 from muster.access.tokens import Token, Usage, Wanted, check_wanted, for_node, make
 from muster.clock import Clock, Rng
-from muster.errors import Conflict, Forbidden, MusterError, NotFound
+from muster.errors import Conflict, Forbidden, InvalidInput, MusterError, NotFound
 from muster.ports import Bus, TokenStore
 from muster.wire import Join, Joined
 
@@ -76,6 +80,29 @@ class Access:
             return error
         return None
 
+    def account(self, shown: bytes | None) -> Account:
+        """Return whose account it is that what is shown, and was admitted before, is charged to."""
+        return self._book.account(shown)
+
+    def account_of(self, token_id: str) -> Account | None:
+        return self._book.account_of(token_id)
+
+    def check_models(self, token_id: str | None, models: Sequence[str]) -> None:
+        """Raise ModelNotFound where a job names what its token may not use, InvalidInput where it names no model."""
+        account = self.account_of(token_id) if token_id else None
+        if account is None or not account.allowance.models:
+            return
+        if not models:
+            raise InvalidInput("this token is for certain models only: name one of them as `model`", field="model")
+        account.allowance.check_allows(models)
+
+    def names(self) -> dict[str, str]:
+        """Return what the tokens are called, by id."""
+        return {token.token_id: token.name for token in self._book.tokens()}
+
+    def accounts(self) -> list[Account]:
+        return self._book.accounts()
+
     # --- making and revoking -----------------------------------------------------------------------------------------
 
     async def create(self, wanted: Wanted) -> tuple[Token, str]:
@@ -101,11 +128,26 @@ class Access:
             for token in self._book.tokens()
         ]
 
-    async def revoke(self, token_id: str) -> None:
+    async def allow(self, token_id: str, allowance: Allowance) -> Token:
+        """Change what a token may use; what it has used it has used."""
+        token = replace(await self._known(token_id), allowance=allowance)
+        check_allowance(allowance, token.role)
+        if not await self._store.change(token):
+            raise _no_token(token_id)
+        self._book.add(token)
+        await self._bus.publish(TOKENS_TOPIC, token_id.encode())
+        log.info("token_allowance_changed", token_id=token_id, name=token.name)
+        return token
+
+    async def _known(self, token_id: str) -> Token:
         if self._book.get(token_id) is None:
             self._book.replace(await self._store.load())  # it may be younger than what we have heard
         if (token := self._book.get(token_id)) is None:
-            raise NotFound(f"no token {token_id!r}: muster token list shows what there is", field="token_id")
+            raise _no_token(token_id)
+        return token
+
+    async def revoke(self, token_id: str) -> None:
+        token = await self._known(token_id)
         self._book.check_revocable(token_id)
         await self._store.remove(token_id)
         self._book.remove(token_id)
@@ -173,3 +215,7 @@ class Access:
         now_ms = self._clock.now_ms()
         await self._store.note_used(dict(self._book.used_since(self._noted_ms)))
         self._noted_ms = now_ms
+
+
+def _no_token(token_id: str) -> NotFound:
+    return NotFound(f"no token {token_id!r}: muster token list shows what there is", field="token_id")

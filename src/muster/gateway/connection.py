@@ -282,7 +282,7 @@ class Connection(asyncio.Protocol):
     def _turn_away(self, path: Path, problem: MusterError) -> None:
         """Answer a request without reading its body."""
         correlation_id = self._gateway.correlation_id(self._reader.headers)
-        reply = self._gateway.refuse(path, problem, correlation_id)
+        reply = self._gateway.refuse(path, problem, correlation_id, self._reader.headers)
         self._say_goodbye(reply, correlation_id, with_body=self._reader.method != b"HEAD")
 
     def _refuse(self, problem: MusterError) -> None:

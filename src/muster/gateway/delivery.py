@@ -48,6 +48,7 @@ class Delivery:
     def go_on(self, *, by_line: bool) -> None:
         """Let the answer follow on a head that has gone already, to a caller who had to be kept waiting."""
         self._by_line = by_line
+        self._held = b""
 
     def send(self, data: bytes) -> None:
         if self._by_line:

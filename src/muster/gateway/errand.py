@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from muster.domain.service import Dialect
-from muster.errors import MusterError
+from muster.errors import MusterError, NotFound
 from muster.gateway.delivery import Delivery
 from muster.gateway.inflow import Inflow
 from muster.gateway.relay import Relay, Running
@@ -34,7 +34,18 @@ class Client(Protocol):
 class Errand:
     """`stream` says whether its caller hears of the way; who does not gets the end only."""
 
-    def __init__(self, relay: Relay, path: str, request: Request, client: Client, body: Inflow | None = None) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        path: str,
+        request: Request,
+        client: Client,
+        *,
+        body: Inflow | None = None,
+        allows: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        """Take `allows` for which models this caller may use: others are not there for it."""
+        self._allows = allows
         self.request = request
         self.client = client
         self.body = body
@@ -64,6 +75,10 @@ class Errand:
             self.client.transport.abort()
         else:
             self._finish(reply)
+
+    def check_model(self, name: str) -> None:
+        if not self._allows(name):
+            raise NotFound(f"model '{name}' not found", field="model")
 
     async def tell(self, line: dict[str, object]) -> None:
         if self.stream and not self._over:

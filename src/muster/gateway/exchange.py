@@ -5,14 +5,19 @@ caller is told in its own dialect. Every way out leads through `_close`, which g
 """
 
 import asyncio
+import contextlib
 from typing import Protocol
 
 from muster.domain.service import Dialect
 from muster.errors import ModelNotFound, MusterError, NotFound, NoWorker, UpstreamFailed, UpstreamTimeout
 from muster.gateway import anthropic, ollama, openai
 from muster.gateway.call import Call, with_model
+from muster.gateway.conduct import Watch
 from muster.gateway.context import with_context
+from muster.gateway.continuation import CONNECTORS, Beginning, Continuation, Spliced, continuation, for_engine
 from muster.gateway.delivery import Delivery
+from muster.gateway.ending import Ending, ending_of
+from muster.gateway.metering.meter import Meter
 from muster.gateway.pins import pinned
 from muster.gateway.relay import Relay, Running
 from muster.gateway.reply import Reply
@@ -34,14 +39,14 @@ SPOKEN_BY = {
     Dialect.ANTHROPIC: anthropic.SPOKEN_BY,
 }
 # The engine says that it cannot now, not that the request is wrong: another may.
-_TRY_ANOTHER = frozenset({429, 502, 503, 504})
-_TRY_LATER = frozenset({429, 503})
+_BUSY = 429
+_TRY_ANOTHER = frozenset({_BUSY, 502, 503, 504})
+_TRY_LATER = frozenset({_BUSY, 503})
 # The engine does not have this path, or not for the model that it serves.
 _NOT_SERVED = frozenset({404, 405, 501})
 _FIRST_ERROR = 400
 _ERROR_PARTS_MAX = 16  # of an engine's error; only its sentence is told
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
-_END_MARKS = (b"[DONE]", b'"done":true', b'"done": true', b'"type":"message_stop"', b'"type":"response.')
 
 
 class PathNotServed(NotFound):
@@ -72,7 +77,10 @@ class Exchange:
     _head: AnswerHead | None = None
     _translation: Translation | None = None
     _engine_error: list[bytes] | None = None  # collected, to be told in the other dialect
-    _end_seen = True  # false: the answer ends with the connection, and its last line has not come
+    _ending: Ending | None = None  # of a stream whose last line is to say that it is whole
+    _watch: Watch | None = None
+    _continuation: Continuation | None = None  # of a stream that could be gone on with elsewhere
+    _beginning: Beginning | None = None  # what an earlier worker has said of this answer
     _first_byte_s: float | None = None
     _quiet_since_s = 0.0
     _heard = False
@@ -82,8 +90,9 @@ class Exchange:
     _waking: Waking | None = None
     _trail: Trail | None = None
 
-    def __init__(self, relay: Relay, call: Call, request: Request, client: Client) -> None:
+    def __init__(self, relay: Relay, call: Call, request: Request, client: Client, meter: Meter) -> None:
         self.call = call
+        self._meter = meter
         self.client = client
         self._relay = relay
         self._request = request
@@ -106,8 +115,14 @@ class Exchange:
             self._attempt(candidate)
 
     def _reserved(self) -> Candidate:
-        call = self.call
-        return self._relay.router.reserve(call.model, call.capability, SPOKEN_BY[call.dialect], self._tried, self._pins)
+        """Avoid who is quarantined, but rather ask even those than nobody."""
+        call, router = self.call, self._relay.router
+        spoken_by = SPOKEN_BY[call.dialect]
+        avoided = self._relay.conduct.avoided(call.model)
+        if avoided and router.is_held_beside(call.model, self._tried | avoided):
+            with contextlib.suppress(MusterError):
+                return router.reserve(call.model, call.capability, spoken_by, self._tried | avoided, self._pins)
+        return router.reserve(call.model, call.capability, spoken_by, self._tried, self._pins)
 
     def _wake(self, error: MusterError) -> None:
         """Wait for a machine that is started for this model; `error` stands if there is none.
@@ -143,6 +158,8 @@ class Exchange:
         self._candidate = candidate
         self._worker = candidate.key
         self._attempts += 1
+        relay = self._relay
+        self._watch = relay.conduct.watch(candidate, call, self._attempt_s, relay.router.in_flight[candidate.key])
         try:
             endpoint = self._endpoint = self._relay.upstreams.endpoint(candidate.url)
             path, body = self._translated(candidate)
@@ -155,6 +172,9 @@ class Exchange:
         if not path:
             self._reply(Reply(body=body))
             return
+        if self._beginning is not None:
+            self._translation = Spliced(call, self._beginning, self._worker, self._translation)
+            body = for_engine(path, body, candidate.connector)
         headers = self._request.headers
         if self._trail is not None:
             headers = self._trail.attempt(self._worker, self._attempts)
@@ -193,6 +213,11 @@ class Exchange:
         self._translation = translation(call, self._relay.clock, self._relay.limits.answer_bytes_max)
         return translate(call, name)
 
+    @property
+    def _sharing(self) -> int:
+        """How many requests its worker has from here, this one among them."""
+        return self._relay.router.in_flight.get(self._worker, 1)
+
     def _connect(self, endpoint: Endpoint) -> None:
         self._relay.connecting(asyncio.get_running_loop().create_task(self._connected(endpoint)))
 
@@ -203,8 +228,9 @@ class Exchange:
             connection = await endpoint.connect()
         except (OSError, UnicodeError) as error:
             if not self._over and attempt == self._attempts:
-                why = "did not accept a connection in time" if isinstance(error, TimeoutError) else f"refused: {error}"
-                self._move_on(UpstreamFailed(f"{self._worker} {why}"), "connect")
+                late = isinstance(error, TimeoutError)
+                why = "did not accept a connection in time" if late else f"refused: {error}"
+                self._move_on(UpstreamFailed(f"{self._worker} {why}"), "connect_timeout" if late else "connect")
             return
         if self._over or attempt != self._attempts:
             endpoint.give_back(connection)
@@ -220,13 +246,17 @@ class Exchange:
         self._tried |= {self._worker}
         if self._attempts >= self._relay.limits.attempts_max:
             return None
-        try:
-            return self._reserved()
-        except MusterError:  # why nobody else can be asked matters less than why this one failed
-            return None
+        with contextlib.suppress(MusterError):  # why nobody else can be asked matters less than why this one failed
+            while True:
+                candidate = self._reserved()
+                if self._first_byte_s is None or candidate.connector in CONNECTORS:
+                    return candidate
+                self._relay.router.release(candidate)
+                self._tried |= {candidate.key}
+        return None
 
     def _move_on(self, error: MusterError, reason: str) -> None:
-        self._relay.usage.upstream_failed(self._worker, reason)
+        self._note_failure(reason)
         if self._trail is not None:
             self._trail.attempt_ended(reason)
         candidate = self._another()
@@ -235,9 +265,14 @@ class Exchange:
         else:
             self._change_to(candidate)
 
+    def _note_failure(self, reason: str) -> None:
+        self._relay.usage.upstream_failed(self._worker, reason)
+        if self._watch is not None:
+            self._watch.failed(reason)
+
     def _change_to(self, candidate: Candidate) -> None:
         self._leave()
-        self._head = self._engine_error = None
+        self._head = self._engine_error = self._ending = None
         self._attempt_s = self._relay.clock.monotonic_s()
         self._attempt(candidate)
 
@@ -246,6 +281,9 @@ class Exchange:
         waking, self._waking = self._waking, None
         if waking is not None:
             waking.give_up()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.let_go()
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.drop()
@@ -257,16 +295,13 @@ class Exchange:
 
     def answer_began(self, head: AnswerHead) -> None:
         self._head = head
-        if (head.status in _TRY_ANOTHER or self._is_not_served(head)) and self._passed_over(head):
+        if (head.status in _TRY_ANOTHER or self._is_not_served(head)) and self._turned_away(head.status):
             return
         in_own_words = self._translation is not None or self.call.dialect is Dialect.ANTHROPIC
         if head.status >= _FIRST_ERROR and (in_own_words or self._delivery.began or self._is_not_served(head)):
             self._engine_error = []
             return
-        lines = b"x-muster-worker: %b\r\nx-correlation-id: %b\r\n" % (
-            self._worker.encode(),
-            self._request.correlation_id,
-        )
+        lines = self._own_lines(head)
         if self._translation is not None:
             lines += b"content-type: %b\r\n" % self._translation.content_type
             if not self._delivery.began:
@@ -282,20 +317,32 @@ class Exchange:
             self._delivery.prepare(
                 head.status, head.fields.lines + lines, length=head.length, streamed=streamed, by_line=by_line
             )
-        if streamed and head.ends_with_connection:
-            self._end_seen = False
+        if by_line and head.status < _FIRST_ERROR:
+            self._ending = ending_of(self.call.path)
 
-    def _passed_over(self, head: AnswerHead) -> bool:
-        """Go on with another worker if there is one; to lack a path is no failure."""
+    def _turned_away(self, status: int) -> bool:
+        """Ask another worker, if there is one, as this one says that it cannot now; to lack a path is no failure."""
+        if status in _TRY_ANOTHER:
+            self._note_failure(f"status_{status}")
         candidate = self._another()
-        if head.status in _TRY_ANOTHER:
-            self._relay.usage.upstream_failed(self._worker, f"status_{head.status}")
         if candidate is None:
             return False
         if self._trail is not None:
-            self._trail.attempt_ended(f"status_{head.status}")
+            self._trail.attempt_ended(f"status_{status}")
         self._change_to(candidate)
         return True
+
+    def _own_lines(self, head: AnswerHead) -> bytes:
+        """Return the header lines that are ours, and find out whether this answer could be gone on with."""
+        lines = b"x-muster-worker: %b\r\nx-correlation-id: %b\r\n" % (
+            self._worker.encode(),
+            self._request.correlation_id,
+        )
+        if self.call.stream and self._beginning is None and head.status < _FIRST_ERROR and not head.fields.encoded:
+            self._continuation = continuation(self.call, self._request.headers)
+            if self._continuation is not None:
+                lines += b"x-muster-continuable: yes\r\n"
+        return lines + self._meter.began(head.status, self._sharing, self._relay.clock.monotonic_s())
 
     def _is_not_served(self, head: AnswerHead) -> bool:
         return self.call.optional and head.status in _NOT_SERVED
@@ -303,6 +350,9 @@ class Exchange:
     def answer_continued(self, data: bytes) -> None:
         self._heard = True
         self._parts += 1
+        self._meter.take(data)
+        if self._watch is not None:
+            self._watch.heard(self._relay.clock.monotonic_s())
         if self._engine_error is not None:
             if len(self._engine_error) < _ERROR_PARTS_MAX:
                 self._engine_error.append(data)
@@ -313,34 +363,51 @@ class Exchange:
             except MusterError as error:
                 self._broken(error, "answer")
                 return
-        elif not self._end_seen:
-            self._end_seen = any(mark in data for mark in _END_MARKS)
+        elif self._ending is not None:
+            self._ending.feed(data)
         delivery = self._delivery
         first = self._first_byte_s is None
-        delivery.send(data)
+        self._pass_on(data)
         if first and delivery.began:
             self._note_first_byte()
+
+    def _pass_on(self, data: bytes) -> None:
+        self._delivery.send(data)
+        if self._continuation is not None:
+            self._continuation.note(data)
 
     def answer_ended(self, data: bytes) -> None:
         self._upstream = None
         if self._engine_error is not None:
             self._pass_on_error(b"".join([*self._engine_error, data]))
             return
+        self._meter.take(data)
+        now_s = self._relay.clock.monotonic_s()
+        if data and self._watch is not None:
+            self._watch.heard(now_s)
         try:
             if self._translation is not None:
                 data = self._translation.feed(data) + self._translation.finish()
-            elif not (self._end_seen or any(mark in data for mark in _END_MARKS)):
-                raise UpstreamFailed(f"{self._worker} closed the connection before its answer was complete")
+            elif self._ending is not None:
+                self._ending.feed(data)
+                if not self._ending.told:
+                    if self._first_byte_s is not None:
+                        self._pass_on(data)
+                    raise UpstreamFailed(f"{self._worker} ended its answer before it was complete")
         except MusterError as error:
             self._broken(error, "answer")
             return
-        now_s = self._relay.clock.monotonic_s()
+        if self._watch is not None and self._head is not None:
+            self._watch.ended(self._head.status)
         if self._first_byte_s is None:
             self._first_byte_s = now_s - self._started_s
         self._delivery.end(data)
         self._close(self._delivery.status, now_s=now_s)
 
     def answer_lost(self, reason: str) -> None:
+        if self._ending is not None and self._ending.told:
+            self.answer_ended(b"")  # all that was to be said has been
+            return
         upstream, self._upstream = self._upstream, None
         if self._head is None and upstream is not None and upstream.used and self._endpoint is not None:
             self._connect(self._endpoint)  # it had died while it was idle, which says nothing about the worker
@@ -348,17 +415,40 @@ class Exchange:
             self._broken(UpstreamFailed(f"{self._worker} {reason}"), "lost")
 
     def _broken(self, error: MusterError, reason: str) -> None:
-        if self._first_byte_s is not None:
-            self._relay.usage.upstream_failed(self._worker, reason)
-            self.fail(error)
-        else:
+        if self._first_byte_s is None:
             self._move_on(error, reason)
+            return
+        self._note_failure(reason)
+        if self._trail is not None:
+            self._trail.attempt_ended(reason)
+        if not self._go_on_elsewhere():
+            self.fail(error)
+
+    def _go_on_elsewhere(self) -> bool:
+        """Have another worker go on with the answer, if the request allows it and there is one."""
+        beginning = None if self._continuation is None else self._continuation.begin()
+        if self._continuation is None or beginning is None:
+            return False
+        body = self._continuation.body(beginning)
+        candidate = None if body is None else self._another()
+        if body is None or candidate is None:
+            return False
+        self._beginning = beginning
+        self.call.body = body
+        self._delivery.go_on(by_line=False)
+        self._quiet_since_s = self._relay.clock.monotonic_s()
+        self._relay.continued += 1
+        self._change_to(candidate)
+        return True
 
     def _pass_on_error(self, body: bytes) -> None:
         head = self._head
+        status = 502 if head is None else head.status
+        if self._watch is not None:
+            self._watch.ended(status)
         if head is not None and self._is_not_served(head):
             call = self.call
-            said = f"{self._worker} answered {head.status} ({error_text(body)})"
+            said = f"{self._worker} answered {status} ({error_text(body)})"
             self.fail(PathNotServed(f"nobody who has the model {call.model} serves {call.path}: {said}", field="model"))
         elif head is None or self._delivery.began:
             self.fail(UpstreamFailed(error_text(body)))
@@ -381,6 +471,8 @@ class Exchange:
     def resume(self) -> None:
         self._paused = False
         self._heard = True  # the silence was ours
+        if self._watch is not None:
+            self._watch.excuse(self._relay.clock.monotonic_s())
         if self._upstream is not None:
             self._upstream.resume()
 
@@ -392,23 +484,31 @@ class Exchange:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def check(self, now_s: float) -> None:
-        limits = self._relay.limits
         if self._waking is not None:
             self._waking.check(now_s)
-        elif self._first_byte_s is None:
-            if now_s - self._attempt_s > limits.first_byte_timeout_s:
-                text = f"{self._worker} did not begin to answer within {limits.first_byte_timeout_s:g} s"
-                self._move_on(UpstreamTimeout(text), "first_byte_timeout")
-        elif self._heard:
+        elif self._watch is not None:
+            self._check(self._watch, now_s)
+
+    def _check(self, watch: Watch, now_s: float) -> None:
+        """Give up on a worker that is silent for longer than it ever is, and on a caller who does not read."""
+        if self._heard:
             self._heard = False
             self._quiet_since_s = now_s
-        elif now_s - self._quiet_since_s > limits.idle_timeout_s:
-            if self._paused:  # the caller does not read
+            watch.alive(now_s)
+        elif self._first_byte_s is not None:
+            patience_s = self._relay.limits.idle_timeout_s if self._paused else watch.patience_s
+            if now_s - self._quiet_since_s <= patience_s:
+                return
+            if self._paused:
                 self.client.transport.abort()
                 self.client_gone()
             else:
-                text = f"{self._worker} fell silent for {limits.idle_timeout_s:g} s in the middle of its answer"
+                text = f"{self._worker} fell silent for {patience_s:.3g} s in the middle of its answer"
                 self._broken(UpstreamTimeout(text), "idle_timeout")
+            return
+        if self._first_byte_s is None and watch.is_late(now_s, self._attempt_s):
+            text = f"{self._worker} did not begin to answer within {watch.first_byte_s:.3g} s"
+            self._move_on(UpstreamTimeout(text), "first_byte_timeout")
 
     def fail(self, error: MusterError) -> None:
         if self._over:
@@ -434,12 +534,13 @@ class Exchange:
     def _close(self, status: int, error: str | None = None, *, now_s: float | None = None) -> None:
         self._over = True
         relay = self._relay
+        ended_s = relay.clock.monotonic_s() if now_s is None else now_s
+        use = self._meter.ended(self._worker, ended_s - self._attempt_s, self._sharing)
         self._leave()
         relay.active.discard(self)
         self.client.exchange = None
         if self._trail is not None:
             self._trail.end(status, error)
-        ended_s = relay.clock.monotonic_s() if now_s is None else now_s
         relay.record(
             Finished(
                 self.call.path,
@@ -453,6 +554,7 @@ class Exchange:
                 error,
                 self._parts if self.call.stream else 0,
                 self._request.correlation_id,
+                use,
             )
         )
         if status != CLIENT_GONE:

@@ -1,25 +1,34 @@
 """The door to the models of the fleet, in OpenAI's and Ollama's dialects, without the sockets."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import unquote
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from muster import metrics as m
+from muster.access.account import Account
+from muster.access.allowance import Allowance
 from muster.access.roles import Right
 from muster.access.routes import right_for
 from muster.clock import Clock, Rng
 from muster.domain.service import Dialect
 from muster.domain.trace import Tracer
+from muster.domain.usage import ANONYMOUS
 from muster.errors import InvalidInput, ModelNotFound, MusterError, PayloadTooLarge, Unauthorized
 from muster.gateway import anthropic, ollama, openai
 from muster.gateway.call import Call
 from muster.gateway.catalog import find, offered, offering, with_sleeping
+from muster.gateway.conduct import Conduct
 from muster.gateway.errand import Errand
 from muster.gateway.exchange import SPOKEN_BY, Client, Exchange
 from muster.gateway.framing import RequestReader, path_of
 from muster.gateway.inflow import Inflow
 from muster.gateway.limits import GatewayLimits
+from muster.gateway.metering.meter import AccountOf, Meter, Watts, limit_lines
 from muster.gateway.ollama_upkeep import Upkeep
+from muster.gateway.probe import Prober
+from muster.gateway.quarantine import Change
 from muster.gateway.relay import Relay
 from muster.gateway.reply import Reply
 from muster.gateway.request import SAFE_ID, Request, bearer_token
@@ -39,6 +48,7 @@ _GET = (b"GET", b"HEAD")
 _POST = (b"POST",)
 _DELETE = (b"DELETE",)
 _MODEL = openai.MODELS + "/"
+_TOO_MANY = 429
 
 
 class MethodNotAllowed(InvalidInput):
@@ -47,6 +57,7 @@ class MethodNotAllowed(InvalidInput):
 
 
 Parse = Callable[[str, bytes], Call]
+Headers = Mapping[bytes, bytes]
 # Gets the bearer token, None when there is none, and the right that is needed.
 Authenticate = Callable[[bytes | None, Right], MusterError | None]
 
@@ -120,19 +131,30 @@ class Gateway:
         strategy: Strategy = Strategy.LEAST_LOADED,
         limits: GatewayLimits | None = None,
         on_finished: Callable[[Finished], None] | None = None,
+        on_conduct: Callable[[Change], None] | None = None,
         waker: Waker | None = None,
         tracer: Tracer | None = None,
         keeper: ModelKeeper | None = None,
+        account_of: AccountOf | None = None,
+        watts: Watts = lambda _: None,
     ) -> None:
-        """`authenticate` says why not, `on_finished` hears of requests; `keeper` has models fetched, `waker` woken."""
+        """`authenticate` says why not; `on_finished` gets a record of every request; `waker` wakes models.
+
+        `account_of` says whose account the token that was shown is; `watts` what a worker draws.
+        `on_conduct` hears of workers that are quarantined and of those that are back; `keeper` has nodes fetch models.
+        """
         self.limits = limits or GatewayLimits()
         self.clock = clock
         self._fleet = fleet
         self._waker = waker
         self._authenticate = authenticate
+        anybodys = Account(ANONYMOUS)
+        self._account_of = account_of or (lambda _: anybodys)
+        self._watts = watts
         self._usage = Usage()
         self._router = Router(fleet, strategy=strategy, rng=rng, clock=clock)
         self._upstreams = Upstreams(self.limits)
+        self._conduct = Conduct(self.limits, clock, on_conduct or (lambda _: None))
         self._relay = Relay(
             router=self._router,
             upstreams=self._upstreams,
@@ -141,9 +163,11 @@ class Gateway:
             clock=clock,
             on_finished=on_finished,
             wakings=Wakings(waker, self.limits),
+            conduct=self._conduct,
             tracer=tracer,
         )
         self._upkeep = Upkeep(fleet, self._relay, keeper)
+        self._prober = Prober(self._relay, fleet)
         self._boot = rng.getrandbits(32)
         self._requests = 0
 
@@ -177,13 +201,15 @@ class Gateway:
         limit = self.limits.body_bytes_max
         return PayloadTooLarge(f"the body may have {limit} bytes (setting request_bytes_max), this one has {size}")
 
-    def refuse(self, path: Path, problem: MusterError, correlation_id: bytes) -> Reply:
+    def refuse(self, path: Path, problem: MusterError, correlation_id: bytes, headers: Headers | None = None) -> Reply:
         self._relay.record(Finished(path.name, problem.http_status, error=problem.code, correlation_id=correlation_id))
         reply = error_reply(path.dialect, problem)
         if isinstance(problem, MethodNotAllowed):
             reply.lines += b"allow: %b\r\n" % b", ".join(path.methods)
         elif isinstance(problem, Unauthorized):
             reply.lines += b"www-authenticate: Bearer\r\n"
+        elif headers is not None and problem.http_status == _TOO_MANY:
+            reply.lines += limit_lines(self._account_of(bearer_token(headers)), self.clock.monotonic_s())
         return reply
 
     def correlation_id(self, headers: dict[bytes, bytes]) -> bytes:
@@ -195,14 +221,18 @@ class Gateway:
 
     def serve(self, path: Path, request: Request, client: Client, body: Inflow | None = None) -> Reply | None:
         """Return the answer, or None when it will come through an exchange or an errand."""
+        account = self._account_of(bearer_token(request.headers))
         if path.errand:
-            Errand(self._relay, path.name, request, client, body).start(self._upkeep.way(path.name))
+            errand = Errand(self._relay, path.name, request, client, body=body, allows=account.allowance.allows)
+            errand.start(self._upkeep.way(path.name))
             return None
         try:
             if path.parse is None:
-                reply = self._tell(path, request)
+                reply = self._tell(path, request, account.allowance)
             else:
-                Exchange(self._relay, path.parse(path.name, request.body), request, client).start()
+                call = path.parse(path.name, request.body)
+                _check_allowed(call, account.allowance)
+                Exchange(self._relay, call, request, client, Meter(account, call, self._watts)).start()
                 return None
         except MusterError as problem:
             return self.refuse(path, problem, request.correlation_id)
@@ -211,13 +241,14 @@ class Gateway:
         )
         return reply
 
-    def _tell(self, path: Path, request: Request) -> Reply:
-        """Answer from the fleet as last seen."""
+    def _tell(self, path: Path, request: Request, allowance: Allowance) -> Reply:
+        """Answer from the fleet as last seen, of what the caller may use."""
         if path.name == ollama.VERSION:
             return Reply.json({"version": ollama.COMPATIBLE_VERSION})
         models = offered(self._fleet.candidates(), SPOKEN_BY[path.dialect])
         if self._waker is not None:
             models = with_sleeping(models, self._waker.models())
+        models = [model for model in models if allowance.allows(model.name)]
         shown = anthropic if anthropic.VERSION_HEADER in request.headers else openai
         match path.name:
             case openai.MODELS:
@@ -239,9 +270,14 @@ class Gateway:
     def in_flight(self) -> int:
         return len(self._relay.active)
 
+    @property
+    def upstream_connections(self) -> int:
+        return self._upstreams.connections
+
     def sweep(self) -> None:
         now_s = self.clock.monotonic_s()
         self._relay.sweep(now_s)
+        self._prober.sweep(now_s)
         self._upstreams.sweep(now_s)
         self._usage.sweep(now_s, self.clock.now_ms(), self._router.in_flight)
 
@@ -252,16 +288,31 @@ class Gateway:
 
     def decide(self, wish: Wish, candidates: Sequence[Candidate] | None = None) -> Decision:
         """Say which worker a request with this wish would get now, and why."""
-        return self._router.decide(wish, candidates)
+        quarantined = self._conduct.quarantine.reasons(wish.model)
+        return self._router.decide(replace(wish, quarantined=quarantined) if quarantined else wish, candidates)
 
     def stats(self) -> GatewayStats:
         return self._usage.stats(self._router.in_flight)
 
     def view(self) -> GatewayView:
-        return self._usage.view(self._router.in_flight)
+        view = self._usage.view(self._router.in_flight)
+        conduct = self._conduct
+        now_s = self.clock.monotonic_s()
+        return replace(view, quarantined=conduct.quarantine.view(now_s), waits=conduct.patience.view())
 
     def metrics(self) -> Iterator[Metric]:
-        return self._usage.metrics(self._router.in_flight)
+        yield from self._usage.metrics(self._router.in_flight)
+        yield m.GATEWAY_CONTINUED.single(self._relay.continued)
+        quarantined = self._conduct.quarantine.view(self.clock.monotonic_s())
+        yield m.GATEWAY_QUARANTINED.of({(case.worker, case.model or "*"): 1 for case in quarantined})
+
+
+def _check_allowed(call: Call, allowance: Allowance) -> None:
+    """Raise ModelNotFound in the words of the dialect, the same as for a model that nobody has."""
+    try:
+        allowance.check_allows([call.model])
+    except ModelNotFound as problem:
+        raise ollama.model_not_found(problem, call.model) if call.dialect is Dialect.OLLAMA else problem from None
 
 
 def _model_in(url: bytes) -> str:

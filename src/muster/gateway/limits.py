@@ -21,6 +21,16 @@ class GatewayLimits(Struct, frozen=True, kw_only=True):
     attempts_max: int = 3
     keep_context: bool = True  # Ollama: less context than a model is loaded with does not load it again
 
+    # Deadlines that are learned lie between these floors and the two settings above (see patience.py).
+    patience_factor: float = 4.0  # times what nearly all answers took; 0: only the settings count
+    patience_samples_min: int = 8
+    first_byte_floor_s: float = 10.0
+    idle_floor_s: float = 10.0
+
+    quarantine_s: float = 2.0  # the first time; doubles each time until
+    quarantine_max_s: float = 300.0
+    probe_timeout_s: float = 30.0
+
     wake_waiting_max: int = 100  # requests that wait for one model's machine
     wake_keepalive_s: float = 10.0  # a streaming caller who waits hears something so often
 
@@ -36,6 +46,10 @@ class GatewayLimits(Struct, frozen=True, kw_only=True):
         shortest = min(
             self.first_byte_timeout_s,
             self.idle_timeout_s,
+            self.first_byte_floor_s,
+            self.idle_floor_s,
+            self.quarantine_s,
+            self.probe_timeout_s,
             self.head_timeout_s,
             self.upstream_idle_s,
             self.wake_keepalive_s,

@@ -99,6 +99,7 @@ class Upkeep:
     async def show(self, errand: Errand) -> Reply:
         """Have one that has the model tell all of it; what is known here is told when nobody can."""
         wanted = ollama.parse_show(errand.request.body)
+        errand.check_model(wanted)
         having = having_model(self._servers(errand, _TAKES_NEW), wanted)
         for candidate, model in having[: self._relay.limits.attempts_max]:
             body = with_members(errand.request.body, {"model": model.name})
@@ -199,6 +200,7 @@ class Upkeep:
 
     async def delete(self, errand: Errand) -> Reply:
         asked = decode(_asked, errand.request.body)
+        errand.check_model(asked.named)
         if address_of(asked.named) is not None:
             return await self._of_nodes.remove(errand, asked.named)
         having = self._holders(errand, asked.named)
@@ -208,6 +210,8 @@ class Upkeep:
 
     async def copy(self, errand: Errand) -> Reply:
         asked = decode(_copy, errand.request.body)
+        for name in (asked.source, asked.destination):
+            errand.check_model(name)
         having = self._holders(errand, asked.source)
         orders = ((c, with_members(errand.request.body, {"source": model.name})) for c, model in having)
         failures = await self._ask_all("POST", ollama.COPY, orders)
@@ -298,6 +302,9 @@ class Upkeep:
 def _streamed(errand: Errand) -> _Asked:
     """Read what is told line by line unless that is refused."""
     asked = decode(_asked, errand.request.body)
+    for name in (asked.named, asked.from_):
+        if name:
+            errand.check_model(name)
     errand.stream = asked.stream is not False
     return asked
 

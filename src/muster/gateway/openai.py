@@ -7,7 +7,7 @@ from msgspec import Meta, Raw, Struct
 
 from muster.domain.model import Model
 from muster.domain.service import Dialect
-from muster.errors import InvalidInput, MusterError
+from muster.errors import InvalidInput, MusterError, QuotaExceeded
 from muster.gateway.call import Call, decode
 from muster.gateway.form import flag, read_form
 
@@ -130,7 +130,7 @@ def error(problem: MusterError) -> dict[str, Any]:
     return {
         "error": {
             "message": problem.message,
-            "type": _ERROR_TYPES.get(status, fallback),
+            "type": problem.code if isinstance(problem, QuotaExceeded) else _ERROR_TYPES.get(status, fallback),
             "param": problem.field,
             "code": problem.code,
         }

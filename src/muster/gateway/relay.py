@@ -7,6 +7,7 @@ from typing import Protocol
 from muster.clock import Clock
 from muster.domain.trace import Tracer
 from muster.errors import MusterError, ShuttingDown
+from muster.gateway.conduct import Conduct
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.route import Router
 from muster.gateway.upstream import Upstreams
@@ -37,6 +38,7 @@ class Relay:
         clock: Clock,
         on_finished: Callable[[Finished], None] | None,
         wakings: Wakings,
+        conduct: Conduct,
         tracer: Tracer | None = None,
     ) -> None:
         self.router = router
@@ -46,7 +48,9 @@ class Relay:
         self.clock = clock
         self.on_finished = on_finished
         self.wakings = wakings
+        self.conduct = conduct
         self.tracer = tracer
+        self.continued = 0  # answers that another worker went on with
         self.active: set[Running] = set()
         self._connecting: set[asyncio.Task[None]] = set()
 

@@ -1,6 +1,7 @@
 """What the gateway reads in the head of a request."""
 
 import re
+from collections.abc import Mapping
 
 from msgspec import Struct
 
@@ -53,7 +54,7 @@ def forwarded(headers: dict[bytes, bytes]) -> bytes:
     return b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in sorted(names) if name.startswith(_FORWARDED)])
 
 
-def bearer_token(headers: dict[bytes, bytes]) -> bytes | None:
+def bearer_token(headers: Mapping[bytes, bytes]) -> bytes | None:
     """Return the token, which Anthropic's clients send in a header of its own."""
     value = headers.get(b"authorization")
     if value is None:

@@ -73,6 +73,10 @@ class Router:
             choices.turn += 1
         return self._reserved(eligibility, choices.turn)
 
+    def is_held_beside(self, model: str, avoided: frozenset[str]) -> bool:
+        """Tell whether anybody else has the model, in whatever state."""
+        return any(candidate.key not in avoided for candidate in self._holding(model))
+
     def _next_turn(self) -> int:
         self._turns += 1
         return self._turns

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from muster.domain.service import Dialect
-from muster.errors import ModelNotFound, MusterError, UpstreamTimeout
+from muster.errors import ModelNotFound, MusterError, QuotaExceeded, UpstreamTimeout
 from muster.gateway import anthropic, ollama, openai
 from muster.gateway.reply import Reply
 from muster.gateway.translate_answer import error_text
@@ -34,8 +34,8 @@ def error_reply(dialect: Dialect, problem: MusterError, model: str = "") -> Repl
             problem = ollama.model_not_found(problem, model)
         content = ollama.error(problem)
     else:
-        # Where work was done for it, twice as much would not help.
-        retry = problem.retriable and not isinstance(problem, UpstreamTimeout)
+        # Work was done for the one, and twice as much would not help; the other helps itself not before tomorrow.
+        retry = problem.retriable and not isinstance(problem, (UpstreamTimeout, QuotaExceeded))
         lines += b"x-should-retry: %b\r\n" % (b"true" if retry else b"false")
         if dialect is Dialect.OPENAI:
             content = openai.error(problem)

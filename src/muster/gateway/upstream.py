@@ -229,7 +229,7 @@ class UpstreamConnection(asyncio.Protocol):
 class Endpoint:
     """An engine's address and the connections to it."""
 
-    __slots__ = ("_idle", "host", "host_header", "limits", "open", "path", "port", "ssl")
+    __slots__ = ("_idle", "host", "host_header", "limits", "open", "path", "port", "retired", "ssl")
 
     def __init__(self, url: str, limits: GatewayLimits) -> None:
         parts = urlsplit(url)
@@ -240,6 +240,7 @@ class Endpoint:
         self.path = parts.path.rstrip("/").encode()
         self.host_header = parts.netloc.rpartition("@")[2].encode()
         self.open: set[UpstreamConnection] = set()
+        self.retired = False  # forgotten, though a connection may just be being made: nobody would ever close it
         self._idle: list[UpstreamConnection] = []  # the latest used is taken first, so that the rest can go
 
     def take(self) -> UpstreamConnection | None:
@@ -259,7 +260,7 @@ class Endpoint:
         return connection
 
     def give_back(self, connection: UpstreamConnection) -> None:
-        if len(self._idle) < self.limits.upstream_idle_max:
+        if not self.retired and len(self._idle) < self.limits.upstream_idle_max:
             connection.used = True
             connection.idle_since_s = None
             self._idle.append(connection)
@@ -309,6 +310,7 @@ class Upstreams:
         for url, endpoint in list(self._endpoints.items()):
             endpoint.sweep(now_s)
             if not endpoint.open:
+                endpoint.retired = True
                 del self._endpoints[url]
 
     def close(self) -> None:

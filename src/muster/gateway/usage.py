@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from muster import metrics as m
+from muster.domain.usage import Use
 from muster.gateway.course import Course, Point, Totals, quantile
+from muster.gateway.patience import Waits
+from muster.gateway.quarantine import Quarantined
 from muster.metrics import Family, Histogram, Metric, histogram_samples
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -45,6 +48,7 @@ class Finished(Struct, frozen=True):
     error: str | None = None  # the code, when it failed
     parts: int = 0  # in which a streamed answer came
     correlation_id: bytes = b""
+    use: Use | None = None  # None where no engine answered
 
 
 class GatewayStats(Struct, frozen=True, kw_only=True):
@@ -80,6 +84,8 @@ class GatewayView(Struct, frozen=True, kw_only=True):
     models: list[ModelStats]
     failures: list[WorkerFailures]
     recent: list[Point]
+    quarantined: list[Quarantined] = []
+    waits: list[Waits] = []
 
 
 class Usage:

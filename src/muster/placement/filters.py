@@ -128,6 +128,11 @@ def excluded(candidate: Candidate, wish: Wish) -> str | None:
     return "was tried already" if candidate.key in wish.exclude else None
 
 
+def quarantined(candidate: Candidate, wish: Wish) -> str | None:
+    why = wish.quarantined.get(candidate.key)
+    return None if why is None else f"is quarantined by the gateway: {why}"
+
+
 FILTERS: tuple[Filter, ...] = (
     model,
     capability,
@@ -142,6 +147,7 @@ FILTERS: tuple[Filter, ...] = (
     service,
     gpu,
     memory,
+    quarantined,
     excluded,
 )
 

@@ -17,3 +17,4 @@ class Wish(Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] = field(default_factory=dict)
     min_memory_mb: int | None = None
     exclude: frozenset[str] = frozenset()
+    quarantined: Mapping[str, str] = field(default_factory=dict)  # keys of candidates to avoid, and why

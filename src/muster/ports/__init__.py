@@ -42,6 +42,7 @@ from muster.ports.stores import (
     NodeStore,
     ScheduleStore,
     TokenStore,
+    UsageStore,
     WebhookStore,
 )
 
@@ -85,6 +86,7 @@ __all__ = [
     "Submitted",
     "TokenStore",
     "UnloadsModels",
+    "UsageStore",
     "Waker",
     "WebhookStore",
 ]

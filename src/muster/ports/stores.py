@@ -11,6 +11,7 @@ from muster.domain.command import Command
 from muster.domain.event import Event, LoggedEvent
 from muster.domain.node import Node
 from muster.domain.schedule import Schedule
+from muster.domain.usage import Spent, Sum
 from muster.domain.webhook import Delivery, HookState, JobHooks, Webhook
 from muster.ids import NodeId
 
@@ -87,6 +88,10 @@ class TokenStore(Protocol):
         """Return False, and change nothing, when there is another one of this id."""
         ...
 
+    async def change(self, token: Token) -> bool:
+        """Put it in the place of the one that has its id; False: there is none."""
+        ...
+
     async def remove(self, token_id: str) -> bool: ...
     async def count_use(self, token_id: str) -> int:
         """Return how many uses it has with this one."""
@@ -95,6 +100,26 @@ class TokenStore(Protocol):
     async def note_used(self, at_ms: Mapping[str, int]) -> None: ...
     async def usage(self) -> dict[str, Usage]:
         """Tokens of which nothing is known are left out."""
+        ...
+
+
+class UsageStore(Protocol):
+    """What was used, summed by hour and by day; and what each token has had of its day and month."""
+
+    async def add(self, batch_id: str, sums: Sequence[Sum], spent: Mapping[str, Spent], at_ms: int) -> None:
+        """Add to the sums of their hours and days, and to what tokens have had at that time; each batch once."""
+        ...
+
+    async def spent(self, at_ms: int) -> dict[str, Spent]:
+        """Return what tokens have had of the day and month of that time; those that had nothing are left out."""
+        ...
+
+    async def read(self, from_ms: int, to_ms: int, *, hourly: bool) -> list[Sum]:
+        """Return the sums of the hours, or days, that begin from the one time on and before the other."""
+        ...
+
+    async def forget(self, hours_before_ms: int, days_before_ms: int) -> None:
+        """Drop the hours and days that began before."""
         ...
 
 

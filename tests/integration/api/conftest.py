@@ -32,6 +32,8 @@ async def serving(token: str = "", **options: Any) -> AsyncIterator[Served]:
             rng=system_rng(),
             authenticate=plane.access.refusal,
             keeper=NodeModels(plane.commands, plane.fleet),
+            account_of=plane.access.account,
+            on_finished=lambda finished: plane.metering.take(finished.use) if finished.use else None,
         )
         plane.gateway_view = gateway.view
         front = Front(gateway, plane.app, [("127.0.0.1", 0)])

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,6 +11,8 @@ from muster.domain.trace import Tracer
 from muster.errors import Unauthorized
 from muster.gateway import Finished, Front, Gateway, GatewayLimits
 from muster.gateway.gateway import Authenticate
+from muster.gateway.metering.meter import AccountOf, Watts
+from muster.gateway.quarantine import Change
 from muster.placement.scores import Strategy
 from muster.ports import Waker
 from muster.system import SystemClock
@@ -108,8 +110,11 @@ async def opened(
     authenticate: Authenticate = lambda _shown, _right: None,
     app: Any = web,
     tls: ssl.SSLContext | None = None,
+    on_conduct: Callable[[Change], None] | None = None,
     waker: Waker | None = None,
     tracer: Tracer | None = None,
+    account_of: AccountOf | None = None,
+    watts: Watts = lambda _: None,
 ) -> AsyncIterator[Door]:
     finished: list[Finished] = []
     gateway = Gateway(
@@ -120,8 +125,11 @@ async def opened(
         strategy=strategy,
         limits=limits,
         on_finished=finished.append,
+        on_conduct=on_conduct,
         waker=waker,
         tracer=tracer,
+        account_of=account_of,
+        watts=watts,
     )
     front = Front(gateway, app, [("127.0.0.1", 0)], tls=tls)
     await front.start()

@@ -89,7 +89,13 @@ async def test_reservations_return_to_zero_after_thousands_of_requests_that_end_
                 if rng.random() < 0.3:
                     await wire.reader.read(rng.randrange(1, 500))
 
-    limits = GatewayLimits(first_byte_timeout_s=0.2, idle_timeout_s=0.2, head_timeout_s=0.2, body_idle_timeout_s=0.2)
+    limits = GatewayLimits(
+        first_byte_timeout_s=0.2,
+        idle_timeout_s=0.2,
+        head_timeout_s=0.2,
+        body_idle_timeout_s=0.2,
+        probe_timeout_s=0.2,
+    )
     async with Engine(moody) as one, Engine(moody) as two:
         fleet = FleetTwin(worker(one.url, "a"), worker(two.url, "b", dialects=BOTH))
         async with opened(fleet, limits=limits) as door:
@@ -112,6 +118,7 @@ async def test_a_caller_that_reads_slowly_slows_the_engine_down():
             asked.chunk(b"x" * MEGABYTE + b"\n")
             sent += 1
             await asked.written()
+        asked.event("[DONE]")
         asked.last_chunk()
 
     async with Engine(flood) as engine, opened(FleetTwin(worker(engine.url))) as door:

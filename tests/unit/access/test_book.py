@@ -1,9 +1,12 @@
 import pytest
+from msgspec.structs import replace
 
+from muster.access.allowance import Allowance
 from muster.access.book import ANYBODY, BOOTSTRAP, TokenBook
 from muster.access.roles import Right, Role
 from muster.access.tokens import digest_of, for_node
-from muster.errors import Conflict, Forbidden, MusterError, RateLimited, Unauthorized
+from muster.domain.usage import Use
+from muster.errors import Conflict, Forbidden, MusterError, QuotaExceeded, RateLimited, Unauthorized
 from muster.ids import NodeId
 from tests.unit.access.makers import book_of, made
 
@@ -265,3 +268,54 @@ def test_no_refusal_tells_what_was_shown() -> None:
                     told.append(str(error.to_dict()))
     assert len(told) > 10
     assert [text for text in told if secret[:-1] in text] == []
+
+
+# --- accounts ---------------------------------------------------------------------------------------------------------
+
+
+def test_everybody_is_charged_to_an_account_of_his_own() -> None:
+    admin, shown = made()
+    book = book_of(admin, bootstrap="boot")
+
+    assert book_of().account(shown).token_id == "anonymous"
+    assert book.account(None).token_id == "anonymous"
+    assert book.account(b"boot").token_id == "MUSTER_TOKEN"
+    assert book.account(shown).token_id == admin.token_id
+    assert book.account(shown) is book.account_of(admin.token_id)
+    book.remove(admin.token_id)
+    assert book.account(shown).token_id == "anonymous"
+    assert book.account_of(admin.token_id) is None
+
+
+def test_only_who_asks_models_has_an_account_that_is_shared() -> None:
+    admin, _ = made()
+    agent, _ = made(Role.AGENT)
+
+    assert [account.token_id for account in book_of(admin, agent).accounts()] == [admin.token_id]
+
+
+def test_an_allowance_is_judged_where_models_are_asked_and_a_budget_where_jobs_are_given() -> None:
+    client, shown = made(Role.CLIENT, allowance=Allowance(requests_per_min=1, tokens_per_day=5))
+    book = book_of(client, bootstrap="boot")
+    admit(book, shown, Right.LOOK_UP)
+    admit(book, shown, Right.CHAT)
+    with pytest.raises(RateLimited, match="1 requests per minute"):
+        admit(book, shown, Right.CHAT)
+    admit(book, shown, Right.SUBMIT)
+
+    book.account(shown).take(Use(token=client.token_id, model="m", prompt_tokens=5, completion_tokens=0), 0, 0.0)
+    with pytest.raises(QuotaExceeded):
+        admit(book, shown, Right.SUBMIT)
+    admit(book, shown, Right.LOOK_UP)
+
+
+def test_a_changed_allowance_counts_at_once_and_forgets_nothing() -> None:
+    client, shown = made(Role.CLIENT, allowance=Allowance(tokens_per_day=5))
+    book = book_of(client, bootstrap="boot")
+    book.account(shown).take(Use(token=client.token_id, model="m", prompt_tokens=5, completion_tokens=0), 0, 0.0)
+
+    book.replace([replace(client, allowance=Allowance(tokens_per_day=6))])
+    admit(book, shown, Right.CHAT)
+    book.add(client)
+    with pytest.raises(QuotaExceeded):
+        admit(book, shown, Right.CHAT)

@@ -183,3 +183,15 @@ def test_an_address_is_taken_apart_once_and_forgotten_when_nobody_is_connected()
     assert upstreams.endpoint("https://host").ssl is not None
     with pytest.raises(UpstreamFailed, match="no address"):
         upstreams.endpoint("http://host:port")
+
+
+def test_a_connection_that_is_made_when_its_address_is_forgotten_already_is_not_kept():
+    upstreams = Upstreams(LIMITS)
+    endpoint = upstreams.endpoint("http://engine:80")
+    upstreams.sweep(0.0)
+    connection = UpstreamConnection(endpoint)
+    transport = FakeTransport()
+    connection.connection_made(transport)
+    endpoint.give_back(connection)
+    assert transport.aborted
+    assert endpoint.take() is None

@@ -40,6 +40,13 @@ def test_a_worker_that_takes_no_work_is_passed_over(fields, expected):
     assert reasons(Wish(), **fields) == expected
 
 
+def test_who_is_quarantined_is_passed_over_with_the_reason():
+    key = candidate("a", "m").key
+    expected = {"quarantined": "is quarantined by the gateway: lost"}
+    assert reasons(Wish(model="m", quarantined={key: "lost"}), "m") == expected
+    assert reasons(Wish(model="m", quarantined={"another": "lost"}), "m") == {}
+
+
 def test_the_model_must_be_there_whatever_its_default_tag():
     assert reasons(Wish(model="m:latest"), "m") == {}
     assert reasons(Wish(model="n"), "m") == {"model": "does not have the model n"}

@@ -62,6 +62,8 @@ _CLASSES_FRESH_S = 1.0
 _BUS_RETRY_S = 0.5
 
 OnStop = Callable[[JobId, WorkerId], Awaitable[None]]
+OnDone = Callable[[JobId, WorkerId, object], None]
+CheckModels = Callable[[str | None, Sequence[str]], None]  # by the token that submits, and the models it names
 PayloadCheck = Callable[[Any], object]  # raises InvalidInput naming the field
 
 
@@ -118,10 +120,20 @@ class JobService:
         self._listener: asyncio.Task[None] | None = None
         self._closing = False
         self._on_stop: list[OnStop] = []
+        self._on_done: OnDone = lambda *_: None
+        self._check_models: CheckModels = lambda *_: None
 
     def on_stop(self, listener: OnStop) -> None:
         """Be told of each running job that ended otherwise than by its worker, and of who ran it."""
         self._on_stop.append(listener)
+
+    def on_done(self, listener: OnDone) -> None:
+        """Be told of each job that completed, who ran it, and its result."""
+        self._on_done = listener
+
+    def check_models_by(self, check: CheckModels) -> None:
+        """Have it judged who may have jobs with which models; it raises for those who may not."""
+        self._check_models = check
 
     async def start(self) -> None:
         await self._sessions.start()
@@ -182,6 +194,7 @@ class JobService:
         now_ms = self._clock.now_ms()
         job_id = spec.job_id or JobId(new_id("job", now_ms, self._rng))
         spec = msgspec.structs.replace(spec, job_id=job_id, created_at=now_ms, requirements=_with_payloads_model(spec))
+        self._check_models(spec.submitted_by, [*_payloads_model(spec), *spec.requirements.models])
         submission.check(spec, payload_bytes=len(encode(spec.payload)), payload_bytes_max=self._payload_bytes_max)
         if spec.webhook_url is not None and self._addresses is None:
             raise InvalidInput("webhook_url cannot be told here: nothing sends webhooks", field="webhook_url")
@@ -326,6 +339,7 @@ class JobService:
                 begun = await self._without_untimely(message.worker_id, claimed.jobs)
                 now_s = self._clock.monotonic_s()
                 self.figures.settled(settlements, claimed.refused, now_s)
+                self._tell_done(message.worker_id, settlements, claimed.refused)
                 self.figures.claimed(begun, self._clock.now_ms(), now_s)
                 if self._tracer is not None:
                     self._trace_waits(self._tracer, begun)
@@ -345,6 +359,11 @@ class JobService:
             finally:
                 if woken is not None and class_id is not None:
                     self._wakeups.forget(class_id, woken)
+
+    def _tell_done(self, worker_id: WorkerId, settled: Sequence[Settlement], refused: Sequence[JobId]) -> None:
+        for settlement in settled:
+            if settlement.status is JobStatus.COMPLETED and settlement.job_id not in refused:
+                self._on_done(settlement.job_id, worker_id, settlement.result)
 
     def _trace_waits(self, tracer: Tracer, jobs: Sequence[ClaimedJob]) -> None:
         for job in jobs:
@@ -432,10 +451,15 @@ class JobService:
 
 def _with_payloads_model(spec: JobSpec) -> Requirements:
     """Require the model that the payload names: on a worker without it the job could only fail."""
-    model = spec.payload.get("model") if isinstance(spec.payload, Mapping) else None
-    if not isinstance(model, str) or not model or spec.requirements.models:
+    models = _payloads_model(spec)
+    if not models or spec.requirements.models:
         return spec.requirements
-    return msgspec.structs.replace(spec.requirements, models=(model,))
+    return msgspec.structs.replace(spec.requirements, models=models)
+
+
+def _payloads_model(spec: JobSpec) -> tuple[str, ...]:
+    model = spec.payload.get("model") if isinstance(spec.payload, Mapping) else None
+    return (model,) if isinstance(model, str) and model else ()
 
 
 def _unworkable(state: JobState, reason: str) -> JobState:

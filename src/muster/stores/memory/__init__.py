@@ -14,6 +14,7 @@ from muster.stores.memory.log import MemoryLog
 from muster.stores.memory.nodes import MemoryNodes
 from muster.stores.memory.schedules import MemorySchedules
 from muster.stores.memory.tokens import MemoryTokens
+from muster.stores.memory.usage import MemoryUsage
 from muster.stores.memory.webhooks import MemoryWebhooks
 
 
@@ -35,6 +36,7 @@ class MemoryStore:
         self.nodes = MemoryNodes()
         self.leases = MemoryLeases(clock)
         self.tokens = MemoryTokens()
+        self.usage = MemoryUsage()
         self.schedules = MemorySchedules()
         self.webhooks = MemoryWebhooks()
         self.batches = MemoryBatches()

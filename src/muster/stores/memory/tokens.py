@@ -18,6 +18,12 @@ class MemoryTokens:
     async def add(self, token: Token) -> bool:
         return self._tokens.setdefault(token.token_id, token) == token
 
+    async def change(self, token: Token) -> bool:
+        if token.token_id not in self._tokens:
+            return False
+        self._tokens[token.token_id] = token
+        return True
+
     async def remove(self, token_id: str) -> bool:
         self._used_at_ms.pop(token_id, None)
         self._uses.pop(token_id, None)

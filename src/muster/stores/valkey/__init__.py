@@ -19,6 +19,7 @@ from muster.stores.valkey.schedules import ValkeySchedules
 from muster.stores.valkey.server import Server
 from muster.stores.valkey.tokens import ValkeyTokens
 from muster.stores.valkey.upkeep import ValkeyUpkeep
+from muster.stores.valkey.usage import ValkeyUsage
 from muster.stores.valkey.webhooks import ValkeyWebhooks
 
 
@@ -43,6 +44,7 @@ class ValkeyStore:
         self.leases = ValkeyLeases(server)
         self.commands = ValkeyCommands(server, ended_max=commands_ended_max)
         self.tokens = ValkeyTokens(server)
+        self.usage = ValkeyUsage(server)
         self.schedules = ValkeySchedules(server)
         self.webhooks = ValkeyWebhooks(server)
         self.batches = ValkeyBatches(server)

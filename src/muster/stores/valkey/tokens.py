@@ -25,6 +25,9 @@ class ValkeyTokens:
         # After a lost connection the call was repeated: then it is ours that is there.
         return bool(await self._server.execute("HGET", self._tokens, token.token_id) == body)
 
+    async def change(self, token: Token) -> bool:
+        return bool(await self._server.run("change_token", token.token_id, msgspec.json.encode(token)))
+
     async def remove(self, token_id: str) -> bool:
         removed = bool(await self._server.execute("HDEL", self._tokens, token_id))
         await self._server.execute("HDEL", self._used, token_id)

@@ -3,12 +3,12 @@
 import { computed, signal } from "./view.js";
 
 /**
- * @typedef {"fleet" | "node" | "jobs" | "models" | "gateway" | "queues" | "access"} PageName
+ * @typedef {"fleet" | "node" | "jobs" | "models" | "gateway" | "queues" | "usage" | "access"} PageName
  * @typedef {{page: PageName, id: string | null}} Route
  */
 
 /** @type {Record<string, PageName>} */
-const PAGES = { "": "fleet", nodes: "node", jobs: "jobs", models: "models", gateway: "gateway", queues: "queues", access: "access" };
+const PAGES = { "": "fleet", nodes: "node", jobs: "jobs", models: "models", gateway: "gateway", queues: "queues", usage: "usage", access: "access" };
 
 const hash = signal(location.hash);
 addEventListener("hashchange", () => (hash.value = location.hash));

@@ -13,7 +13,10 @@ const LOOK_EVERY_MS = 2_000;
  * @typedef {{at_ms: number, requests_per_s: number, errors_per_s: number, in_flight: number, first_byte_p50_s: number | null, first_byte_p95_s: number | null}} Point
  * @typedef {{model: string, answers: number, first_byte_p50_s: number | null, first_byte_p95_s: number | null, duration_p50_s: number | null, duration_p95_s: number | null}} ModelStats
  * @typedef {{stats: {in_flight: number, requests_total: number, errors_total: number, in_flight_by_worker: Record<string, number>},
- *   models: ModelStats[], failures: {worker: string, reason: string, count: number}[], recent: Point[]}} GatewayView
+ *   models: ModelStats[], failures: {worker: string, reason: string, count: number}[], recent: Point[],
+ *   quarantined: Quarantined[], waits: Waits[]}} GatewayView
+ * @typedef {{worker: string, model: string | null, standing: "out" | "probed" | "returning", reason: string, since_ms: number, times: number, allowed: number, retry_in_s: number}} Quarantined
+ * @typedef {{worker: string, model: string, answers: number, first_byte_s: number, silence_s: number, learned: boolean}} Waits
  */
 
 const view = signal(/** @type {GatewayView | null} */ (null));
@@ -63,6 +66,23 @@ function Where({ view: { stats, failures } }) {
       <span class="cut">${worker}</span><b class="end">${count}</b></li>`)}</ul>`}
     ${failures.length > 0 && html`<h3>Failures of workers since the start</h3><ul class="rows">${failures.map((f) => html`<li key=${`${f.worker} ${f.reason}`} class="line">
       <span class="cut">${f.worker}</span> <span class="error-text">${f.reason}</span><b class="end">${f.count.toLocaleString()}</b></li>`)}</ul>`}
+  </section>`;
+}
+
+/** @param {Quarantined} q */
+const standing = (q) =>
+  q.standing === "out" ? `tried again in ${seconds(q.retry_in_s)}` : q.standing === "probed" ? "being tried" : `back for ${q.allowed} at a time`;
+
+/** @param {{view: GatewayView}} props */
+function Trust({ view: { quarantined, waits } }) {
+  return html`<section class="panel"><h3>Quarantine</h3>
+    ${quarantined.length === 0 ? html`<p class="quiet">Every worker is trusted.</p>` : html`<ul class="rows">${quarantined.map((q) => html`<li key=${`${q.worker} ${q.model}`} class="line">
+      <span class="cut">${q.worker}</span> <span class="error-text">${q.reason}</span> <span class="quiet">${q.model ?? "all models"}, for ${duration(Date.now() - q.since_ms)}</span>
+      <b class="end">${standing(q)}</b></li>`)}</ul>`}
+    ${waits.length > 0 && html`<h3>How long workers are waited for</h3><div class="table-box"><table>
+      <thead><tr><th scope="col">Worker</th><th scope="col">Model</th><th scope="col">Answers</th><th scope="col">First token</th><th scope="col">Silence</th><th scope="col">Learned</th></tr></thead>
+      <tbody>${waits.map((w) => html`<tr key=${`${w.worker} ${w.model}`}><th scope="row">${w.worker}</th><td>${w.model}</td><td>${w.answers.toLocaleString()}</td>
+        <td>${seconds(w.first_byte_s)}</td><td>${seconds(w.silence_s)}</td><td>${w.learned ? "yes" : "not yet"}</td></tr>`)}</tbody></table></div>`}
   </section>`;
 }
 
@@ -152,6 +172,6 @@ export function GatewayPage() {
   const now = view.value;
   return html`<div class="gateway-page"><header class="heading"><h2>Gateway</h2></header>
     ${trouble.value && html`<p class="error-text" role="alert">${trouble.value}</p>`}
-    <div class="panels">${now && html`<${Charts} points=${now.recent} />`}<${Chat} />${now && html`<${Models} models=${now.models} /><${Where} view=${now} />`}</div>
+    <div class="panels">${now && html`<${Charts} points=${now.recent} />`}<${Chat} />${now && html`<${Models} models=${now.models} /><${Where} view=${now} /><${Trust} view=${now} />`}</div>
   </div>`;
 }

@@ -9,6 +9,7 @@ import { Jobs, JobsBeside } from "./jobs.js";
 import { ModelsPage } from "./models.js";
 import { NodePage } from "./node.js";
 import { QueuesPage } from "./queues.js";
+import { UsagePage } from "./usage.js";
 
 /**
  * `machines` are those needed in full where there are too many for all; `jobs` whether those of all machines matter.
@@ -37,6 +38,7 @@ export const PAGES = {
   models: { title: "Models", href: "#/models", interest: nothing, draw: ModelsPage },
   gateway: { title: "Gateway", href: "#/gateway", interest: nothing, draw: GatewayPage },
   queues: { title: "Queues", href: "#/queues", interest: nothing, draw: QueuesPage },
+  usage: { title: "Usage", href: "#/usage", interest: nothing, draw: UsagePage },
   access: { title: "Tokens", href: "#/access", interest: nothing, draw: AccessPage },
 };
 

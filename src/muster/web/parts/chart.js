@@ -8,9 +8,9 @@ const HEIGHT = 56;
 
 /**
  * Points without a value are gaps: unknown is not zero.
- * @param {{title: string, points: {at: number, value: number | null}[], text: (value: number) => string, max?: number, tone?: string}} props
+ * @param {{title: string, points: {at: number, value: number | null}[], text: (value: number) => string, max?: number, tone?: string, since?: string}} props
  */
-export function Chart({ title, points, text, max, tone = "" }) {
+export function Chart({ title, points, text, max, tone = "", since }) {
   const known = points.flatMap((point) => (point.value === null ? [] : [point.value]));
   const last = points.at(-1)?.value ?? null;
   const now = last === null ? "unknown" : text(last);
@@ -23,7 +23,7 @@ export function Chart({ title, points, text, max, tone = "" }) {
     if (value !== null) path += `${drawing ? "L" : "M"}${x(index).toFixed(1)} ${y(value).toFixed(1)}`;
     drawing = value !== null;
   });
-  const range = points[0] ? `since ${clockTime(points[0].at)}` : "no figures yet";
+  const range = since ?? (points[0] ? `since ${clockTime(points[0].at)}` : "no figures yet");
   return html`<figure class="chart ${tone}">
     <figcaption><span>${title}</span> <b>${now}</b> <span class="quiet end">${known.length ? `at most ${text(Math.max(...known))}` : ""}</span></figcaption>
     <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" role="img" aria-label="${title}: ${now}, ${range}">

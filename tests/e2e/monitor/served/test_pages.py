@@ -125,7 +125,7 @@ async def test_every_page_can_be_read_by_everybody(page: Page, served: Served, s
     await served.plane.heartbeat("n1", services=(llama,))
     await fail(served, "a")
     await served.plane.submit("b", customer_id="acme")
-    for name in ("Jobs", "Queues", "Tokens", "Fleet"):
+    for name in ("Jobs", "Queues", "Usage", "Tokens", "Fleet"):
         await to(page, name)
         await expect(page.get_by_role("heading", level=2).first).to_be_visible()
         assert await violations(page) == [], name

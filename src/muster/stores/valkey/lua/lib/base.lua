@@ -57,6 +57,9 @@
 --   leases         hash  what only one control plane may do -> "end of its lease in ms|owner"
 --   nodes          hash  node id -> record as JSON (not ours: stores/valkey/nodes.py)
 --   tokens, tokens:used, tokens:uses   hashes  token id -> record, last use in ms, joins (stores/valkey/tokens.py)
+--   usage:hour:<ms>, usage:day:<ms>  hashes  "figure|token|model" -> sum, of the hour or day that began then;
+--   usage:hours, usage:days  zsets of those there are;  usage:batch:<batch>: what was added, for an hour
+--   spent:<ms>     hash  "figure|token" -> what it had of the day or month that began then (stores/valkey/usage.py)
 --   webhooks, webhooks:states  hashes  webhook id -> JSON (not ours: stores/valkey/webhooks.py)
 --   webhooks:pending  hash  delivery id -> JSON, of what is to be sent;  webhooks:position: an id of the log
 --   webhooks:jobs  since when jobs have addresses of their own, JSON

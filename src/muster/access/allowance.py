@@ -1,0 +1,66 @@
+"""What a token may use: which models, how often, how much."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from msgspec import Struct
+
+from muster.access.roles import GRANTS, Right, Role
+from muster.domain.model import canonical_model_name
+from muster.errors import InvalidInput, ModelNotFound
+
+PATTERNS_MAX = 100
+PATTERN_CHARS_MAX = 200
+REQUESTS_MAX = 10_000_000
+TOKENS_MAX = 10**15
+
+
+class Allowance(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`models` are names or globs, none: all of them. Of the limits None is none; days and months are UTC's."""
+
+    models: tuple[str, ...] = ()
+    requests_per_min: int | None = None
+    tokens_per_min: int | None = None
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+
+    def allows(self, model: str) -> bool:
+        if not self.models:
+            return True
+        name = canonical_model_name(model)
+        return any(fnmatchcase(name, canonical_model_name(pattern)) for pattern in self.models)
+
+    def check_allows(self, models: Iterable[str]) -> None:
+        """Raise ModelNotFound; in the same words whether there is such a model or not."""
+        for model in models:
+            if not self.allows(model):
+                raise ModelNotFound(f"the model {model!r} does not exist, or this token may not use it", field="model")
+
+
+ANYTHING = Allowance()
+
+
+def check_allowance(allowance: Allowance, role: Role) -> None:
+    """Raise InvalidInput that names the field."""
+    if allowance != ANYTHING and Right.CHAT not in GRANTS[role]:
+        raise InvalidInput(f"the role {role} asks no models, so there is nothing to allow", field="allowance")
+    if len(allowance.models) > PATTERNS_MAX:
+        raise InvalidInput(f"at most {PATTERNS_MAX} models or globs", field="allowance.models")
+    for pattern in allowance.models:
+        if not 0 < len(pattern.strip()) == len(pattern) <= PATTERN_CHARS_MAX:
+            raise InvalidInput(
+                f"a model's name or glob has 1 to {PATTERN_CHARS_MAX} characters and no blanks around it, "
+                f"got {pattern[:PATTERN_CHARS_MAX]!r}",
+                field="allowance.models",
+            )
+    _within(allowance.requests_per_min, REQUESTS_MAX, "requests_per_min")
+    _within(allowance.tokens_per_min, TOKENS_MAX, "tokens_per_min")
+    _within(allowance.tokens_per_day, TOKENS_MAX, "tokens_per_day")
+    _within(allowance.tokens_per_month, TOKENS_MAX, "tokens_per_month")
+
+
+def _within(value: int | None, most: int, field: str) -> None:
+    if value is not None and not 0 < value <= most:
+        raise InvalidInput(
+            f"{field} must be 1 to {most}, or null for no limit, got {value}", field=f"allowance.{field}"
+        )

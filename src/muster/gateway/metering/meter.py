@@ -1,0 +1,90 @@
+"""The meter of one request: whose it is, and what it comes to."""
+
+import math
+from collections.abc import Callable
+
+from muster.access.account import Account, Left
+from muster.domain.usage import Use
+from muster.gateway.call import Call
+from muster.gateway.metering.counted import Counted, Counts
+
+_FIRST_ERROR = 400
+_S_PER_HOUR = 3600.0
+
+# How many watts the GPUs of a worker draw now; None: unknown.
+Watts = Callable[[str], float | None]
+AccountOf = Callable[[bytes | None], Account]
+
+
+class Meter:
+    """What the exchange tells: an answer began, its bytes, its end."""
+
+    __slots__ = ("_before", "_call", "_counted", "_question_bytes", "_sharing", "_watts", "account")
+
+    def __init__(self, account: Account, call: Call, watts: Watts) -> None:
+        self.account = account
+        self._call = call
+        self._question_bytes = len(call.body)
+        self._watts = watts
+        self._counted: Counted | None = None  # none until an answer began that is worth something
+        self._before = 0  # tokens of answers that were begun elsewhere, and broke off
+        self._sharing = 1
+
+    def began(self, status: int, sharing: int, now_s: float) -> bytes:
+        """Return header lines for the answer that has begun, while so many requests were on its worker."""
+        self._sharing = sharing
+        if status < _FIRST_ERROR:
+            if self._counted is not None:
+                self._before += self._read(self._counted).completion_tokens
+            self._counted = Counted()
+        return limit_lines(self.account, now_s)
+
+    def take(self, data: bytes) -> None:
+        if self._counted is not None:
+            self._counted.take(data)
+
+    def ended(self, worker: str, seconds: float, sharing: int) -> Use | None:
+        """Return what it came to; None when no engine answered."""
+        if self._counted is None:
+            return None
+        counts = self._read(self._counted)
+        watts = self._watts(worker)
+        # The mean of how many it began and ended among stands for how many it was among.
+        share = 2.0 / (self._sharing + max(1, sharing))
+        return Use(
+            token=self.account.token_id,
+            model=self._call.model,
+            worker=worker,
+            prompt_tokens=counts.prompt_tokens,
+            completion_tokens=counts.completion_tokens + self._before,
+            estimated=counts.estimated or bool(self._before),
+            worker_ms=round(seconds * 1000),
+            energy_mwh=None if watts is None else round(watts * seconds * share / _S_PER_HOUR * 1000),
+        )
+
+    def _read(self, counted: Counted) -> Counts:
+        return counted.read(
+            question_bytes=self._question_bytes,
+            stream=self._call.stream,
+            embedding=self._call.capability == "embedding",
+        )
+
+
+def limit_lines(account: Account, now_s: float) -> bytes:
+    """Return the header lines by which OpenAI's clients see what is left of their minute."""
+    lines = b""
+    for unit, left in ((b"requests", account.requests_left(now_s)), (b"tokens", account.tokens_left(now_s))):
+        if left is not None:
+            lines += b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (
+                *(unit, left.limit, unit, left.left, unit),
+                _span(left),
+            )
+    return lines
+
+
+def _span(left: Left) -> bytes:
+    """Spell a time as OpenAI does: 250ms, 12s, 1m30s."""
+    if left.full_in_s < 1.0:
+        return b"%dms" % math.ceil(left.full_in_s * 1000)
+    minutes, seconds = divmod(math.ceil(left.full_in_s), 60)
+    return b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds

@@ -1,0 +1,14 @@
+-- Put a record in the place of the one that a token has, if it was not revoked meanwhile.
+--
+-- Arguments: token id, record as JSON.
+-- Returns:   1, or 0: there is no such token.
+-- Reads:     tokens
+-- Writes:    tokens
+
+define('change_token', function()
+  if call('HEXISTS', key('tokens'), ARGV[A]) == 0 then
+    return 0
+  end
+  call('HSET', key('tokens'), ARGV[A], ARGV[A + 1])
+  return 1
+end)
