@@ -330,7 +330,9 @@ def beside_others(arguments: argparse.Namespace) -> None:
         share=0.1 if quick else arguments.share,
         latencies=sizes.latencies,
     )
-    tables = {"peers": [shown(line) for line in queue_page.peers_table(outcome)]}
+    tables = {"ratios": [shown(line) for line in queue_page.ratios_table(outcome)]}
+    print()
+    tables["peers"] = [shown(line) for line in queue_page.peers_table(outcome)]
     print()
     tables["aof"] = uvloop.run(table("redis", _AOF, sizes))
     tables["claims"] = uvloop.run(claim_costs("redis", sizes))

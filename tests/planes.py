@@ -36,6 +36,8 @@ from muster.control.jobs.stopper import Stopper
 from muster.control.jobs.tasks import TaskDesk
 from muster.control.logs.desk import LogDesk
 from muster.control.metering import Metering
+from muster.control.models.loader import ModelLoader
+from muster.control.models.uses import Uses
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.control.webhooks.pump import Outlet
@@ -149,6 +151,8 @@ class PlaneUnderTest:
         rng = random.Random(7)
         policy = RetryPolicy(jitter=0.0)
         self.webhooks = self._webhooks()
+        self.in_use: list[tuple[str, str]] = []  # by the gateway: worker and model of each request
+        self.in_flight: dict[str, int] = {}
         self.jobs = JobService(
             JobStores(queue=self.store.jobs, index=self.store.jobs, upkeep=self.store.jobs, lines=self.store.jobs),
             self.store.bus,
@@ -190,6 +194,14 @@ class PlaneUnderTest:
         )
         self.jobs.on_done(self.metering.job_done)
         self.jobs.check_models_by(self.access.check_models)
+        self.models = ModelLoader(
+            self.fleet,
+            self.commands,
+            Uses(lambda: self.in_use, lambda: self.in_flight, self.clock),
+            self.clock,
+            timeout_s=5.0,
+            leads=lambda: True,
+        )
         self.scenery = Scenery(self.fleet, self.jobs, self.clock, GatewayFigures)
         self.hub = Hub(
             self.store.log,
@@ -237,6 +249,7 @@ class PlaneUnderTest:
             pool_nodes=PoolNodes(self.fleet, over_v2, self.clock, rng, interval_s=10.0) if cloud_profile else None,
             fleet_api=fleet_api,
             webhooks=self.webhooks,
+            models=self.models,
             telemetry=TelemetryParts(
                 hives=Hives(self.fleet, hives, self.clock, rng, interval_s=10.0),
                 history=self.history,

@@ -1,7 +1,8 @@
 """The agent: one node of the fleet, from coming up to going away."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from muster.agent.board import ServiceBoard
 from muster.agent.commands import Action, CommandDesk
 from muster.agent.config import AgentConfig, BasicMachine
 from muster.agent.gpus.gpus import Gpus, SimulatedGpus
+from muster.agent.gpus.turns import GpuTurns
 from muster.agent.identity import describe, local_address
 from muster.agent.jobs.cache import clean
 from muster.agent.jobs.crew import Crew
 from muster.agent.outbox import Outbox
+from muster.agent.owner.rules import OwnerRules
+from muster.agent.owner.yielding import Hands, OwnerFirst
 from muster.agent.profiles import basic_machine
 from muster.agent.programs import AllowedPrograms
 from muster.agent.report.heartbeat import Pulse
@@ -28,10 +32,13 @@ from muster.agent.services.actions import ServiceActions
 from muster.agent.services.attach import Attachments, Discovery, Identify
 from muster.agent.services.cgroups import find_cgroups
 from muster.agent.services.launch import HealthCheck, Provisions
+from muster.agent.services.residency import Residency
 from muster.agent.services.supervisor import Supervisor
 from muster.agent.startup import InOrder, StartupFailed, Step, run_steps
 from muster.agent.surroundings import Surroundings
 from muster.clock import Clock, Rng
+from muster.domain.gpu import Gpu
+from muster.domain.job import ClaimedJob, Progress
 from muster.domain.node import Phase
 from muster.domain.service import Service
 from muster.domain.trace import Tracer
@@ -115,19 +122,22 @@ class Agent:
             self._outbox.add,
             self._board.services,
         )
-        self._crew = Crew(
-            config, jobs, self._gpus, devices.host, self._state.facts.cpu_cores or 0, self._around, self._crew_changed
-        )
+        shared = config.model_policy.share_gpu if config.model_policy else ()
+        self._turns = GpuTurns(shared, self._board.services, clock, self._outbox)
+        self._crew = self._crew_of(jobs, devices.host)
+        self._owner: OwnerFirst | None = None
         self._profile = self._startup_of(config.profile) if config.profile else None
         self._told_phase: Phase | None = None
         self._keeper = Keeper(config, backends.artifacts, backends.fetch_model, nodes, self._around, self._start_late)
         self._supervisor: Supervisor | None = None
-        interval_s = config.heartbeat_interval_s
         self._logs = LogClerk(LogShelf(data_dir / "logs", clock), nodes.tell_logs, clock, sender=config.node_id)
-        self._desk = self._command_desk(rng)
-        self._sampler = Sampler(
-            self._state, self._boot_id, interval_s, devices.host, self._gpus, self._board, self._crew
+        self._services = ServiceActions(
+            self._board, backends.connectors, backends.fetch_model, lambda: self._supervisor
         )
+        self._residency = self._models_of(config)
+        self._owner = self._owner_of(config.owner) if config.owner else None
+        self._desk = self._command_desk(rng)
+        self._sampler = self._sampler_of(devices.host)
         self._pulse = self._pulse_over(nodes)
         self._attachments = Attachments(config.attach, self._around)
         self._running: list[Lifecycle] = []  # in the order of their start
@@ -187,6 +197,8 @@ class Agent:
         self._stop_asked.set()
 
     def _crew_changed(self) -> None:
+        if self._owner is not None:
+            self._owner.work_changed()
         if self._profile is not None:
             self._profile.show_workers()
         self.hurry()
@@ -222,6 +234,72 @@ class Agent:
             Step(name="start_workers", run=self._start_workers, required=True),
             Step(name="attach_services", run=self._attach_services, phase=Phase.CONFIGURING),
         ]
+
+    def _crew_of(self, jobs: JobLink, host: HostProbe) -> Crew:
+        return Crew(
+            self._config,
+            jobs,
+            self._gpus,
+            host,
+            self._state.facts.cpu_cores or 0,
+            self._around,
+            self._crew_changed,
+            self._take_turn,
+        )
+
+    def _sampler_of(self, host: HostProbe) -> Sampler:
+        return Sampler(
+            self._state,
+            self._boot_id,
+            self._config.heartbeat_interval_s,
+            host,
+            self._gpus,
+            self._board,
+            self._crew,
+            self._residency.marked,
+        )
+
+    def _models_of(self, config: AgentConfig) -> Residency:
+        return Residency(
+            config.model_policy,
+            self._board,
+            self._around.connectors,
+            self._services,
+            lambda: self._supervisor,
+            self._turns,
+            self._outbox,
+            self._clock,
+            self._data_dir,
+            look_every_s=config.look_every_s,
+        )
+
+    def _owner_of(self, rules: OwnerRules) -> OwnerFirst:
+        async def read_gpus() -> tuple[Gpu, ...]:
+            return (await self._gpus.read(rules.look_every_s)).gpus
+
+        hands = Hands(
+            hold=lambda held: self._crew.hold("yielding", held=held),
+            running=lambda: sum(len(worker.current_jobs) for worker in self._crew.records()),
+            give_back=self._crew.give_back,
+            leave=self._residency.pause,
+            come_back=self._residency.resume,
+        )
+        return OwnerFirst(rules, read_gpus, hands, self._outbox, self._clock)
+
+    @asynccontextmanager
+    async def _take_turn(
+        self, service: Service | None, job: ClaimedJob, report: ReportProgress
+    ) -> AsyncIterator[Service | None]:
+        """Have the GPU for a job where it is shared, and its service started where that rests."""
+        if service is None:
+            yield None
+            return
+
+        def say(why: str) -> None:
+            report(Progress(message=why))
+
+        async with self._turns.take(service, f"runs job {job.spec.job_id}", say):
+            yield await self._residency.started(service, say)
 
     def _pulse_over(self, link: NodeLink) -> Pulse:
         return Pulse(
@@ -331,6 +409,9 @@ class Agent:
 
     async def _attach_services(self) -> dict[str, Any]:
         await self._run(self._attachments)
+        await self._run(self._residency)
+        if self._owner is not None:
+            await self._run(self._owner)
         if self._config.discover:
             backends, config = self._backends, self._config
             every_s = config.discover_every_s
@@ -373,7 +454,12 @@ class Agent:
     async def _sample(self) -> Heartbeat:
         if not self._keeper.missing:
             self._state.problems.pop("fetch_models", None)  # what was missing has been fetched since
-        return await self._sampler.sample(await self._keeper.report(), draining=self._draining)
+        self._state.facts = replace(self._state.facts, models=self._residency.policy)
+        return await self._sampler.sample(
+            await self._keeper.report(),
+            draining=self._draining,
+            yielding_to=None if self._owner is None else self._owner.to,
+        )
 
     def _hear(self, reply: HeartbeatReply) -> None:
         if reply.superseded and not self._superseded:
@@ -402,8 +488,7 @@ class Agent:
         )
 
     def _commands(self) -> dict[str, Action]:
-        backends, around = self._backends, self._around
-        services = ServiceActions(around.board, around.connectors, backends.fetch_model, lambda: self._supervisor)
+        services, models = self._services, self._residency
         artifacts = ArtifactActions(self._keeper, services)
         return {
             "status": self._status,
@@ -415,7 +500,10 @@ class Agent:
             "stop_service": services.stop,
             "pull_model": artifacts.pull_model,
             "remove_model": artifacts.remove_model,
-            "unload_model": services.unload_model,
+            "load_model": models.load,
+            "unload_model": models.unload,
+            "pin_model": models.pin,
+            "unpin_model": models.unpin,
             "logs": services.logs,
             "exec": AllowedPrograms(self._config.commands, self._data_dir).run,
         }

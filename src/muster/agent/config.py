@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from muster.agent.limits import ServiceLimits
+from muster.agent.owner.rules import OwnerRules
 from muster.domain.capability import CustomerAccess
+from muster.domain.residency import ModelPolicy
 from muster.ids import NodeId
 
 
@@ -16,7 +18,8 @@ class ServiceTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     starts. Without `port` a free one is taken; with
     it the first instance has that port and the others those that follow. `health` is a path that must answer 200 before
     the connector looks at the service. `limits` bind all its processes together, by a cgroup. `adopt` says when what
-    runs is left to the next agent: after this one was killed, after any stop of it, or never.
+    runs is left to the next agent: after this one was killed, after any stop of it, or never. One that is `on_demand`
+    rests until somebody asks for a model that it `serves`, by the name that it gives it.
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -34,6 +37,8 @@ class ServiceTemplate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     restarts_max: Annotated[int, Meta(ge=0)] = 5
     limits: ServiceLimits = ServiceLimits()
     adopt: Literal["never", "after_crash", "after_stop"] = "after_crash"
+    on_demand: bool = False
+    serves: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
 
 
 class BasicMachine(Struct, frozen=True, kw_only=True):
@@ -71,6 +76,8 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     ignored_ports: frozenset[int] = frozenset()
     services: tuple[ServiceTemplate, ...] = ()
     profile: BasicMachine | None = None
+    model_policy: ModelPolicy | None = None
+    owner: OwnerRules | None = None
     models: tuple[str, ...] = ()  # wanted here although no service names them
     commands: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what `exec` may run, by name
     stop_timeout_s: float = 10.0

@@ -5,20 +5,24 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from muster.agent.config import ServiceTemplate
+from muster.agent.owner.rules import OwnerRules, parse_hours
 from muster.agent.services import template
 from muster.domain.capability import CustomerAccess
+from muster.domain.model import canonical_model_name
+from muster.domain.residency import ModelPolicy, ModelRule
 from muster.domain.source import parse_source
 from muster.errors import InvalidInput, SetupError
 
 T = TypeVar("T", bound=Struct)
 
-_SECTIONS = ("node", "service", "commands")
+_SECTIONS = ("node", "service", "commands", "models", "owner")
 
 
 class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,6 +59,32 @@ class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         )
 
 
+class ModelsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[models]`: which stay in memory and which may go; with it they are loaded when somebody asks for them.
+
+    Of the services, or connectors, in `share_gpu` one at a time has the memory of a GPU.
+    """
+
+    idle_unload_s: Annotated[float, Meta(gt=0)] | None = None
+    resident_max: Annotated[int, Meta(ge=1)] | None = None
+    pinned: tuple[str, ...] = ()
+    share_gpu: tuple[str, ...] = ()
+    rule: tuple[ModelRule, ...] = ()
+
+    @property
+    def policy(self) -> ModelPolicy:
+        ruled = {canonical_model_name(rule.name) for rule in self.rule}
+        pinned = {canonical_model_name(name) for name in self.pinned}
+        rules = [replace(rule, pinned=rule.pinned or canonical_model_name(rule.name) in pinned) for rule in self.rule]
+        rules += [ModelRule(name=name, pinned=True) for name in sorted(pinned - ruled)]
+        return ModelPolicy(
+            idle_unload_s=self.idle_unload_s,
+            resident_max=self.resident_max,
+            rules=tuple(rules),
+            share_gpu=self.share_gpu,
+        )
+
+
 class NodeFile(Struct, frozen=True, kw_only=True):
     """`sections` are the tables that connectors have a say in, by name.
 
@@ -66,6 +96,8 @@ class NodeFile(Struct, frozen=True, kw_only=True):
     node: NodeSection = NodeSection()
     services: tuple[ServiceTemplate, ...] = ()
     commands: dict[str, tuple[str, ...]] = {}
+    models: ModelsSection | None = None
+    owner: OwnerRules | None = None
     sections: dict[str, tuple[Any, ...]] = {}
 
 
@@ -92,7 +124,9 @@ def load_node_file(path: Path, kinds: Mapping[str, type[Struct]] | None = None) 
         reader.check_distinct(name, entries)
         sections[name] = tuple(entries)
     commands = reader.read_commands(values.get("commands", {}))
-    return NodeFile(node=node, services=services, commands=commands, sections=sections)
+    models = reader.read(values["models"], ModelsSection, "models", 0) if "models" in values else None
+    owner = reader.read_owner(values["owner"]) if "owner" in values else None
+    return NodeFile(node=node, services=services, commands=commands, models=models, owner=owner, sections=sections)
 
 
 class _Reader:
@@ -107,6 +141,15 @@ class _Reader:
                 parse_source(model)
         except InvalidInput as error:
             raise self._error(error.message, "node", 0, "models") from None
+        return found
+
+    def read_owner(self, entry: Any) -> OwnerRules:
+        found = self.read(entry, OwnerRules, "owner", 0)
+        try:
+            for text in found.hours:
+                parse_hours(text)
+        except InvalidInput as error:
+            raise self._error(error.message, "owner", 0, "hours") from None
         return found
 
     def read_service(self, entry: Any, number: int) -> ServiceTemplate:

@@ -26,6 +26,10 @@ REQUESTS: dict[str, Any] = {
     "POST /api/v1/models/pull": {"model": "hf:org/repo/model-q4.gguf", "pool": "gpus"},
     "POST /api/v1/models/copy": {"model": "hf:org/repo/model-q4.gguf", "nodes": ["gpu-node-1"]},
     "POST /api/v1/models/remove": {"model": "hf:org/repo/model-q4.gguf", "all": True},
+    "POST /api/v1/models/load": {"model": "llama3.2:3b", "pool": "gpus"},
+    "POST /api/v1/models/unload": {"model": "llama3.2:3b", "all": True},
+    "POST /api/v1/models/pin": {"model": "llama3.2:3b", "nodes": ["gpu-node-1"]},
+    "POST /api/v1/models/unpin": {"model": "llama3.2:3b", "nodes": ["gpu-node-1"]},
     "POST /v1/batches": {
         "input_file_id": "file-1m7zhbjcen57wyt3ncqj",
         "endpoint": "/v1/chat/completions",

@@ -3,13 +3,14 @@
 import http
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 from litestar import Response, get, post
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from muster.api.commands import CommandAnswer, SendCommand, answer_of, order_of
 from muster.api.lists import Limit, Order, Page, TextSearch, ordered, paged, said
@@ -20,6 +21,7 @@ from muster.domain.node import Node
 from muster.domain.service import ServiceStatus
 from muster.domain.source import OllamaSource, canonical_name, parse_source
 from muster.errors import InvalidInput, ModelNotFound
+from muster.ids import CommandId, NodeId
 from muster.placement.filters import rejections
 from muster.placement.wish import Wish
 
@@ -28,7 +30,10 @@ _ONE_SLASH = re.compile(r"^(https?:)/+")  # the framework takes two slashes in a
 
 
 class ModelHolder(Struct, frozen=True, kw_only=True):
-    """Where a model is served; `reasons` say why a request would not go there now."""
+    """Where a model is served; `reasons` say why a request would not go there now.
+
+    `on_demand`: it is loaded there when somebody asks for it. Times in ms since the epoch.
+    """
 
     node_id: str
     service: str
@@ -37,6 +42,11 @@ class ModelHolder(Struct, frozen=True, kw_only=True):
     url: str
     accepts_work: bool
     reasons: list[str]
+    on_demand: bool
+    pinned: bool
+    memory_mb: int | None
+    used_at: int | None
+    asked_by: str | None
 
 
 class ModelCopy(Struct, frozen=True, kw_only=True):
@@ -180,14 +190,90 @@ async def remove_model(plane: ThePlane, caller: TheCaller, data: JSONBody[ModelO
     return await _issue(plane, caller.name, data, "remove_model", {})
 
 
-HANDLERS = [models, model, pull_model, copy_model, remove_model]
+@post(
+    "/api/v1/models/load",
+    tags=["fleet"],
+    summary="Have nodes take a model into memory; none named: the one where that costs least",
+    status_code=http.HTTPStatus.ACCEPTED,
+    responses=_KNOWN_ID,
+)
+async def load_model(plane: ThePlane, caller: TheCaller, data: JSONBody[ModelOrder]) -> Response[CommandAnswer]:
+    if data.nodes is None and data.pool is None and data.selector is None and not data.all:
+        plan = plane.models.cheapest(data.model)
+        node_id, _, service = plan.key.partition("/")
+        unload = [f"{resident.service}/{resident.model}" for resident in plan.unload]
+        data = replace(data, nodes=[node_id], service=service)
+        return await _memory(plane, caller.name, data, "load_model", {"unload": unload} if unload else {})
+    return await _memory(plane, caller.name, data, "load_model", {})
+
+
+@post(
+    "/api/v1/models/unload",
+    tags=["fleet"],
+    summary="Have nodes take a model out of memory",
+    status_code=http.HTTPStatus.ACCEPTED,
+    responses=_KNOWN_ID,
+)
+async def unload_model(plane: ThePlane, caller: TheCaller, data: JSONBody[ModelOrder]) -> Response[CommandAnswer]:
+    return await _memory(plane, caller.name, data, "unload_model", {})
+
+
+@post(
+    "/api/v1/models/pin",
+    tags=["fleet"],
+    summary="Have nodes keep a model in memory, from their start on",
+    status_code=http.HTTPStatus.ACCEPTED,
+    responses=_KNOWN_ID,
+)
+async def pin_model(plane: ThePlane, caller: TheCaller, data: JSONBody[ModelOrder]) -> Response[CommandAnswer]:
+    return await _memory(plane, caller.name, _whole_node(data), "pin_model", {})
+
+
+@post(
+    "/api/v1/models/unpin",
+    tags=["fleet"],
+    summary="Have nodes keep a model in memory no longer than others",
+    status_code=http.HTTPStatus.ACCEPTED,
+    responses=_KNOWN_ID,
+)
+async def unpin_model(plane: ThePlane, caller: TheCaller, data: JSONBody[ModelOrder]) -> Response[CommandAnswer]:
+    return await _memory(plane, caller.name, _whole_node(data), "unpin_model", {})
+
+
+HANDLERS = [models, model, pull_model, copy_model, remove_model, load_model, unload_model, pin_model, unpin_model]
+
+
+def _whole_node(data: ModelOrder) -> ModelOrder:
+    if data.service is not None:
+        raise InvalidInput("a model is pinned for the whole node: leave service out", field="service")
+    return data
+
+
+async def _memory(
+    plane: Plane, issued_by: str, data: ModelOrder, command: str, more: dict[str, Any]
+) -> Response[CommandAnswer]:
+    """Order something of what services call a model: that is no name of a file or a library."""
+    answer = await _ordered(plane, issued_by, data, command, more)
+    if command == "load_model":
+        name = canonical_model_name(data.model)
+        for each in plane.commands.find(CommandId(answer.content.command_id)):
+            for service in plane.fleet.node(each.node_id).services:
+                if any(canonical_model_name(known.name) == name for known in service.models):
+                    plane.models.uses.asked(f"{each.node_id}/{service.name}", name, issued_by)
+    return answer
 
 
 async def _issue(
     plane: Plane, issued_by: str, data: ModelOrder, command: str, more: dict[str, str]
 ) -> Response[CommandAnswer]:
     parse_source(data.model)  # what could never be fetched is refused here, and not by each node
-    args = {"model": data.model} | more | ({"service": data.service} if data.service else {})
+    return await _ordered(plane, issued_by, data, command, more)
+
+
+async def _ordered(
+    plane: Plane, issued_by: str, data: ModelOrder, command: str, more: Mapping[str, Any]
+) -> Response[CommandAnswer]:
+    args: dict[str, Any] = {"model": data.model, **more} | ({"service": data.service} if data.service else {})
     selector = data.selector if data.pool is None else f"pool={data.pool}"
     if data.pool is not None and data.selector is not None:
         raise InvalidInput("give one of pool and selector", field="pool")
@@ -245,9 +331,15 @@ def names_held(node: Node) -> set[str]:
 def _served(plane: Plane) -> tuple[dict[str, list[ModelHolder]], dict[str, Model]]:
     found: dict[str, list[ModelHolder]] = {}
     facts: dict[str, Model] = {}
+    pinned = {
+        node.node_id: {canonical_model_name(name) for name in node.facts.models.pinned()}
+        for node in plane.fleet.nodes()
+        if node.facts.models is not None
+    }
     for candidate in plane.fleet.candidates():
         for name, served in candidate.models.items():
             against = list(rejections(candidate, Wish(model=name, capability=served.capabilities[0])))
+            use = plane.models.uses.seen(candidate.key, name) if served.resident is not False else None
             facts.setdefault(name, served)
             found.setdefault(name, []).append(
                 ModelHolder(
@@ -258,9 +350,42 @@ def _served(plane: Plane) -> tuple[dict[str, list[ModelHolder]], dict[str, Model
                     url=candidate.url,
                     accepts_work=not against,
                     reasons=[rejection.reason for rejection in against],
+                    on_demand=candidate.on_demand,
+                    pinned=name in pinned.get(candidate.node_id, ()),
+                    memory_mb=served.memory_mb,
+                    used_at=None if use is None else use.used_ms,
+                    asked_by=None if use is None else use.asked_by,
                 )
             )
+    for name, holder, offered in _at_rest(plane, pinned):
+        facts.setdefault(name, offered)
+        found.setdefault(name, []).append(holder)
     return found, facts
+
+
+def _at_rest(plane: Plane, pinned: Mapping[NodeId, set[str]]) -> Iterator[tuple[str, ModelHolder, Model]]:
+    """Yield what services offer that have not run yet: they have no address, and so are nobody's choice."""
+    for node in plane.fleet.nodes():
+        for service in node.services if node.connected else ():
+            if not service.on_demand or (service.url and service.dialects):
+                continue
+            for offered in service.models:
+                name = canonical_model_name(offered.name)
+                holder = ModelHolder(
+                    node_id=node.node_id,
+                    service=service.name,
+                    connector=service.connector,
+                    resident=False,
+                    url="",
+                    accepts_work=False,
+                    reasons=["rests until somebody asks for it"],
+                    on_demand=True,
+                    pinned=name in pinned.get(node.node_id, ()),
+                    memory_mb=None,
+                    used_at=None,
+                    asked_by=None,
+                )
+                yield name, holder, offered
 
 
 def _copies_on(node: Node) -> Iterator[tuple[str, ArtifactKind, ModelCopy]]:

@@ -28,6 +28,7 @@ from muster.control.jobs.service import JobService
 from muster.control.jobs.tasks import TaskDesk
 from muster.control.logs.desk import LogDesk
 from muster.control.metering import Metering
+from muster.control.models.loader import ModelLoader
 from muster.control.webhooks.service import WebhookDesk
 from muster.domain.trace import Tracer
 from muster.errors import SwitchedOff
@@ -73,6 +74,7 @@ class Plane(Struct, frozen=True, kw_only=True):
     gateway: Callable[[], GatewayView]
     webhooks: WebhookDesk
     batches: BatchDesk
+    models: ModelLoader
     telemetry: TelemetryParts
     metering: Metering
     pool_nodes: PoolNodes | None = None  # None: /v2 nodes are switched off

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -49,6 +50,8 @@ from muster.control.leader import Leader
 from muster.control.machines.first_machine import FirstMachine
 from muster.control.metering import Metering
 from muster.control.model_keeper import NodeModels
+from muster.control.models.loader import ModelLoader
+from muster.control.models.uses import Uses
 from muster.control.recorder import Recorder
 from muster.control.sweep import Sweep
 from muster.control.timekeeper import Timekeeper
@@ -102,6 +105,7 @@ class _Work:
     files: FileService
     batches: Batches
     webhooks: Webhooks
+    load: GatewayLoad
 
 
 class ControlPlane:
@@ -158,13 +162,10 @@ class ControlPlane:
         access = self._access(base.store)
         metering = self._metering(base, work, access)
         cloud = self._cloud(base)
+        models = self._models(base, work)
         self._gateway = gateway = open_gateway(
-            *(settings, fleet, access, cloud, logs, metering, watts_in(fleet, settings.worker_watts)),
-            recorder=base.recorder,
-            keeper=NodeModels(commands, fleet),
-            clock=self._clock,
-            rng=self._rng,
-            tracer=self._tracer,
+            *(settings, fleet, access, cloud, models, logs, metering, watts_in(fleet, settings.worker_watts)),
+            **self._gateway_tools(base, commands),
         )
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = self._hub(base.store, fleet, scenery)
@@ -194,6 +195,7 @@ class ControlPlane:
             gateway=gateway.view,
             webhooks=work.webhooks.desk,
             batches=work.batches.desk,
+            models=models,
             telemetry=telemetry,
             pool_nodes=self._pool_nodes(fleet, ingest(V2_LINK)),
             fleet_api=bool(settings.fleet_api_url),
@@ -212,7 +214,7 @@ class ControlPlane:
         # Who has streams and waits stops before the front, and so ends what would hold it up.
         await self._start_each(
             *(base.recorder, base.peers, leader, access, metering, logs.requests, logs.gateway, front, logs.desk, grpc),
-            *(sweep, work.files, work.webhooks, work.batches, jobs, commands, hub, telemetry.stream, broker),
+            *(sweep, work.files, work.webhooks, work.batches, jobs, commands, models, hub, telemetry.stream, broker),
         )
         await self._start_optional(cloud, fleet, plane.pool_nodes, jobs, leader)
         await self._announce(grpc, MemoryLink(ingest("memory"), jobs))
@@ -250,6 +252,18 @@ class ControlPlane:
             files=files,
             batches=self._batches(store, jobs, files, load, background, base.leader),
             webhooks=webhooks,
+            load=load,
+        )
+
+    def _models(self, base: _Base, work: _Work) -> ModelLoader:
+        uses = Uses(lambda: self._gateway.in_use() if self._gateway else (), work.load.in_flight, self._clock)
+        return ModelLoader(
+            base.fleet,
+            work.commands,
+            uses,
+            self._clock,
+            timeout_s=self._settings.model_load_timeout_s,
+            leads=lambda: base.leader.leads,
         )
 
     def _in_flight_by_worker(self) -> Mapping[str, int]:
@@ -271,6 +285,15 @@ class ControlPlane:
         workers = PoolWorkers(fleet, nodes, jobs, self.files, self._clock, self._rng, leads=lambda: leader.leads)
         jobs.on_stop(workers.stop_job)
         return workers
+
+    def _gateway_tools(self, base: _Base, commands: CommandService) -> dict[str, Any]:
+        return {
+            "recorder": base.recorder,
+            "keeper": NodeModels(commands, base.fleet),
+            "clock": self._clock,
+            "rng": self._rng,
+            "tracer": self._tracer,
+        }
 
     async def _announce(self, grpc: GrpcPort, link: MemoryLink) -> None:
         self.link = link

@@ -5,12 +5,14 @@ from functools import partial
 
 from muster.app.cloud import Cloud
 from muster.app.plane_logs import PlaneLogs
+from muster.app.wakers import Wakers
 from muster.clock import Clock, Rng
 from muster.control.access import Access
 from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.own_host import OwnHost
 from muster.control.fleet.power import watts_of
 from muster.control.metering import Metering
+from muster.control.models.loader import ModelLoader
 from muster.control.recorder import Recorder
 from muster.devices.host import own_addresses
 from muster.domain.trace import Tracer
@@ -31,6 +33,7 @@ def open_gateway(
     fleet: FleetView,
     access: Access,
     cloud: Cloud | None,
+    models: ModelLoader,
     logs: PlaneLogs,
     metering: Metering,
     watts: Watts,
@@ -55,7 +58,7 @@ def open_gateway(
         idle_floor_s=settings.idle_floor_s,
         quarantine_max_s=settings.quarantine_max_s,
     )
-    listeners: list[Callable[[Finished], None]] = [logs.note_answer, partial(_charge, metering)]
+    listeners: list[Callable[[Finished], None]] = [logs.note_answer, partial(_charge, metering), partial(_used, models)]
     if cloud is not None:
         listeners.append(cloud.answered)
     return Gateway(
@@ -67,7 +70,7 @@ def open_gateway(
         limits=limits,
         on_finished=partial(_all_hear, listeners),
         on_conduct=lambda change: recorder.emit([change.event(clock.now_ms())]),
-        waker=cloud.waker if cloud else None,
+        waker=Wakers([models, *([cloud.waker] if cloud else [])]),
         tracer=tracer,
         keeper=keeper,
         account_of=access.account,
@@ -94,6 +97,11 @@ class Draining:
 
     async def stop(self) -> None:
         await self._front.stop(self._drain_s)
+
+
+def _used(models: ModelLoader, finished: Finished) -> None:
+    if finished.worker and finished.model:
+        models.uses.answered(finished.worker, finished.model)
 
 
 def _all_hear(listeners: Sequence[Callable[[Finished], None]], finished: Finished) -> None:

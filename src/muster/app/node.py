@@ -74,6 +74,8 @@ def agent_config(
         ignored_ports=frozenset(port for _, port in settings.listen_addresses),
         services=(*file.services, *services, *of_profile),
         profile=profile,
+        model_policy=file.models.policy if file.models else None,
+        owner=file.owner,
         models=node.models,
         commands=file.commands,
         stop_timeout_s=settings.stop_timeout_s,

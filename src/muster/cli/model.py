@@ -10,11 +10,12 @@ from muster.cli.options import AsJson, Limit, Page, ServerUrl
 from muster.cli.tables import Column, Row, ago, print_json, show_rows, size
 from muster.errors import InvalidInput
 
-model = typer.Typer(no_args_is_help=True, help="Models on nodes: list, fetch, copy and remove them.")
+model = typer.Typer(no_args_is_help=True, help="Models on nodes: listed, fetched, copied, removed; in memory or not.")
 
 _NAME = "https://HOST/FILE, hf:ORG/REPO[/FILE][@REVISION], ollama:NAME, or a built-in name."
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help=_NAME)]
+Held = Annotated[str, typer.Argument(metavar="MODEL", help="Its name, as the service that has it says it.")]
 Nodes = Annotated[str | None, typer.Option("--node", metavar="ID", help="On this node; several with commas.")]
 Pool = Annotated[str | None, typer.Option("--pool", help="On all nodes of this pool.")]
 Labels = Annotated[str | None, typer.Option("--selector", "-l", metavar="LABELS", help="On nodes with these labels.")]
@@ -100,6 +101,76 @@ def remove(
     """Have nodes delete a model; what a service uses stays."""
     body = _order(name, node, pool, selector, everywhere) | {"service": service}
     send(body, path=f"{_PATH}/remove", wait=not no_wait, as_json=as_json, server=server)
+
+
+@model.command()
+def load(
+    name: Held,
+    node: Nodes = None,
+    pool: Pool = None,
+    selector: Labels = None,
+    everywhere: All = False,
+    service: Service = None,
+    timeout: Timeout = None,
+    command_id: CommandId = None,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+    server: ServerUrl = None,
+) -> None:
+    """Have nodes take a model into memory; without a word of where, the one where that costs least."""
+    anywhere = not (node or pool or selector or everywhere)
+    body = {"model": name} if anywhere else _order(name, node, pool, selector, everywhere)
+    body = _timed(body | {"service": service}, timeout, command_id)
+    send(body, path=f"{_PATH}/load", wait=not no_wait, as_json=as_json, server=server)
+
+
+@model.command()
+def unload(
+    name: Held,
+    node: Nodes = None,
+    pool: Pool = None,
+    selector: Labels = None,
+    everywhere: All = False,
+    service: Service = None,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+    server: ServerUrl = None,
+) -> None:
+    """Have nodes take a model out of memory, once it has answered."""
+    body = _order(name, node, pool, selector, everywhere) | {"service": service}
+    send(body, path=f"{_PATH}/unload", wait=not no_wait, as_json=as_json, server=server)
+
+
+@model.command()
+def pin(
+    name: Held,
+    node: Nodes = None,
+    pool: Pool = None,
+    selector: Labels = None,
+    everywhere: All = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+    server: ServerUrl = None,
+) -> None:
+    """Have nodes keep a model in memory from their start on: no other makes it go."""
+    body = _order(name, node, pool, selector, everywhere)
+    send(body, path=f"{_PATH}/pin", wait=not no_wait, as_json=as_json, server=server)
+
+
+@model.command()
+def unpin(
+    name: Held,
+    node: Nodes = None,
+    pool: Pool = None,
+    selector: Labels = None,
+    everywhere: All = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+    server: ServerUrl = None,
+) -> None:
+    """Have nodes keep a model in memory no longer than others."""
+    body = _order(name, node, pool, selector, everywhere)
+    send(body, path=f"{_PATH}/unpin", wait=not no_wait, as_json=as_json, server=server)
 
 
 _PATH = "/api/v1/models"

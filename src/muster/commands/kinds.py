@@ -49,6 +49,13 @@ KINDS: dict[str, Kind] = {
     "remove_model": Kind(
         about="delete a model from the disk", args=(Arg("model", required=True), Arg("service")), for_any_boot=False
     ),
+    "load_model": Kind(
+        about="take a model into memory, once those are out that unload names as SERVICE/MODEL",
+        args=(Arg("model", required=True), Arg("service"), Arg("unload", "words")),
+        timeout_s=300.0,
+    ),
+    "pin_model": Kind(about="keep a model in memory", args=(Arg("model", required=True),)),
+    "unpin_model": Kind(about="keep a model in memory no longer than others", args=(Arg("model", required=True),)),
     "unload_model": Kind(
         about="take a model out of memory", args=(Arg("model", required=True), Arg("service")), for_any_boot=False
     ),

@@ -22,6 +22,7 @@ from muster.ports import JobFiles, ReportProgress
 _OK = 200
 _PULLED = "success"
 _STATUS_CHARS_MAX = 200
+_BYTES_PER_MB = 1024 * 1024
 
 
 class _Details(Struct):
@@ -47,6 +48,8 @@ class _Tags(Struct):
 class _Resident(Struct):
     name: str
     context_length: int | None = None
+    size: int | None = None  # in memory, of any kind
+    size_vram: int | None = None
 
 
 class _Residents(Struct):
@@ -114,6 +117,12 @@ class OllamaConnector(OpenAIConnector):
             raise UpstreamFailed(f"{service.name} ended the pull of {model} with {last.get('status')!r}")
         return {"model": model, "service": service.name}
 
+    async def load_model(self, service: Service, model: str, *, stays: bool) -> dict[str, Any]:
+        """Ask it for nothing, which loads the model; one that `stays` does so until it is told otherwise."""
+        body = {"model": model, "stream": False} | ({"keep_alive": -1} if stays else {})
+        await self._engine.ask(f"{base_url(service.url or '')}/api/generate", body)
+        return {"model": model, "service": service.name}
+
     async def unload_model(self, service: Service, model: str) -> dict[str, Any]:
         url = f"{base_url(service.url or '')}/api/generate"
         look = await self._engine.look(url, {"model": model, "keep_alive": 0})
@@ -142,6 +151,7 @@ def _model(tag: _Tag, resident: _Resident | None) -> Model:
         name=tag.name,
         resident=resident is not None,
         size_bytes=tag.size,
+        memory_mb=_memory_mb(resident),
         digest=tag.digest,
         family=details.family,
         parameter_size=details.parameter_size,
@@ -150,6 +160,12 @@ def _model(tag: _Tag, resident: _Resident | None) -> Model:
         capabilities=tag.capabilities or _usual_capabilities(details.family),
         modified_at_ms=None if tag.modified_at is None else round(tag.modified_at.timestamp() * 1000),
     )
+
+
+def _memory_mb(resident: _Resident | None) -> int | None:
+    """Return what it takes of the GPUs, or of the machine where it is on none."""
+    taken_bytes = (resident.size_vram or resident.size) if resident is not None else None
+    return None if taken_bytes is None else round(taken_bytes / _BYTES_PER_MB)
 
 
 def _usual_capabilities(family: str | None) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ class Model(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     resident: bool | None = None
     size_bytes: int | None = None
+    memory_mb: int | None = None  # what it takes while it is resident, where the engine says so
     digest: str | None = None
     family: str | None = None
     parameter_size: str | None = None

@@ -5,6 +5,7 @@ from msgspec import Struct, field
 from muster.domain.artifact import NodeArtifacts
 from muster.domain.gpu import Gpu
 from muster.domain.process import ProcessFigures
+from muster.domain.residency import ModelPolicy
 from muster.domain.service import Service
 from muster.domain.worker import Worker
 from muster.ids import NodeId
@@ -50,6 +51,7 @@ class NodeFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str | None = None
     platform: str | None = None
     cpu_cores: int | None = None
+    models: ModelPolicy | None = None  # None: its engines load and unload as they like
 
 
 class Resources(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -37,6 +37,7 @@ class Service(Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_free_bytes: int | None = None
     draining: bool = False  # by its own word: it ends what runs and takes nothing new
     managed: bool = False
+    on_demand: bool = False  # its models are loaded and unloaded by command
     pid: int | None = None
     gpu_index: int | None = None
     started_at_ms: int | None = None

@@ -59,6 +59,10 @@ class Errand:
         self._task: asyncio.Task[None] | None = None
         self._over = False
 
+    @property
+    def using(self) -> tuple[str, str]:
+        return "", ""  # no slot of anybody
+
     def start(self, work: Callable[["Errand"], Awaitable[Reply]]) -> None:
         self.client.exchange = self
         self._relay.active.add(self)

@@ -99,6 +99,10 @@ class Exchange:
         self._delivery = Delivery(client.transport, http_1_0=request.http_1_0, keep_alive=request.keep_alive)
         self._started_s = self._attempt_s = relay.clock.monotonic_s()
 
+    @property
+    def using(self) -> tuple[str, str]:
+        return ("" if self._candidate is None else self._worker), self.call.model
+
     def start(self) -> None:
         self.client.exchange = self
         self._relay.active.add(self)

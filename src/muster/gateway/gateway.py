@@ -274,6 +274,10 @@ class Gateway:
     def upstream_connections(self) -> int:
         return self._upstreams.connections
 
+    def in_use(self) -> list[tuple[str, str]]:
+        """Return worker and model of each request that a worker has now."""
+        return [using for running in self._relay.active if (using := running.using)[0]]
+
     def sweep(self) -> None:
         now_s = self.clock.monotonic_s()
         self._relay.sweep(now_s)

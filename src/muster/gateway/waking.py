@@ -27,13 +27,20 @@ class Waking:
     """One caller's wait. At its end `woken` hears what went wrong, or None; unless `give_up` comes first."""
 
     def __init__(
-        self, call: Call, delivery: Delivery, correlation_id: bytes, now_s: float, keep_alive_s: float
+        self,
+        call: Call,
+        delivery: Delivery,
+        correlation_id: bytes,
+        now_s: float,
+        keep_alive_s: float,
+        why: Callable[[], str],
     ) -> None:
         self._call = call
         self._delivery = delivery
         self._correlation_id = correlation_id
         self._spoke_s = now_s
         self._keep_alive_s = keep_alive_s
+        self._why = why
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, wait: Awaitable[None], woken: Woken, over: Callable[[], None]) -> None:
@@ -54,7 +61,8 @@ class Waking:
             lines = b"content-type: %b\r\ncache-control: no-cache\r\nx-correlation-id: %b\r\n"
             lines %= (_EVENTS if events else NDJSON, self._correlation_id)
             self._delivery.prepare(200, lines, length=None, streamed=True, by_line=False)
-        self._delivery.send(b": a machine is being started for this model\n\n" if events else b" ")
+        why = " ".join(self._why().split())  # in one line, whatever it is
+        self._delivery.send(f": {self._call.model} {why}\n\n".encode() if events else b" ")
 
     @staticmethod
     async def _wait(wait: Awaitable[None], woken: Woken) -> None:
@@ -85,11 +93,13 @@ class Wakings:
                 retry_after_s=_FULL_RETRY_S,
                 policy_label="waking",
             )
-        wait = self._waker.wake(call.model)
+        waker = self._waker
+        wait = waker.wake(call.model)
         if wait is None:
             return None
         self._waiting[call.model] += 1
-        waking = Waking(call, delivery, correlation_id, now_s, self._limits.wake_keepalive_s)
+        keep_alive_s = self._limits.wake_keepalive_s
+        waking = Waking(call, delivery, correlation_id, now_s, keep_alive_s, lambda: waker.why(call.model))
         waking.begin(wait, woken, lambda: self._left(call.model))
         return waking
 

@@ -23,6 +23,7 @@ class Candidate(Struct, frozen=True, kw_only=True):
     connected: bool = True
     late: bool = False
     draining: bool = False
+    on_demand: bool = False  # what is not resident has to be loaded first, by command
     pool: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     slots: int | None = None

@@ -103,6 +103,14 @@ def service(candidate: Candidate, _: Wish) -> str | None:
     return None if candidate.status is ServiceStatus.RUNNING else f"has its service {candidate.status}"
 
 
+def resident(candidate: Candidate, wish: Wish) -> str | None:
+    """Keep requests from loading a model where others would have to make room for it: whoever can wake it decides."""
+    wished = None if wish.model is None else candidate.model(wish.model)
+    if not candidate.on_demand or wished is None or wished.resident is not False:
+        return None
+    return f"has {wish.model} on disk only"
+
+
 def gpu(candidate: Candidate, _: Wish) -> str | None:
     return None if candidate.gpu_trouble is None else f"has its GPU out of service: {candidate.gpu_trouble}"
 
@@ -145,6 +153,7 @@ FILTERS: tuple[Filter, ...] = (
     late,
     draining,
     service,
+    resident,
     gpu,
     memory,
     quarantined,

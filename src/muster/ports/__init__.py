@@ -20,10 +20,12 @@ from muster.ports.life import Lifecycle
 from muster.ports.links import FileLink, JobLink, NodeLink
 from muster.ports.node import (
     Connector,
+    FreesMemory,
     GpuProbe,
     HostProbe,
     JobFiles,
     JobKind,
+    LoadsModels,
     PullsModels,
     RemovesModels,
     ReportProgress,
@@ -62,6 +64,7 @@ __all__ = [
     "FileLink",
     "Files",
     "FleetView",
+    "FreesMemory",
     "GpuProbe",
     "HostProbe",
     "JobFiles",
@@ -74,6 +77,7 @@ __all__ = [
     "JobUpkeep",
     "Leases",
     "Lifecycle",
+    "LoadsModels",
     "ModelKeeper",
     "NodeLink",
     "NodeStore",

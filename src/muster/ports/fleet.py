@@ -42,17 +42,21 @@ class CloudProvider(Protocol):
 
 
 class Waker(Protocol):
-    """The gateway's way to models whose machines are at rest."""
+    """The gateway's way to models whose machines are at rest, or that are on disk only."""
 
     def wake(self, model: str) -> Awaitable[None] | None:
-        """Return None when no machine at rest has the model; else what ends when it is served, or raises ModelAsleep.
+        """Return None when there is nothing to wake for it; else what ends when it is served, or raises ModelAsleep.
 
-        However many ask, the machine is started once; giving one wait up changes nothing for the others.
+        However many ask, it is done once; giving one wait up changes nothing for the others.
         """
         ...
 
     def models(self) -> Iterable[str]:
         """Return the names of all models that could be woken; some may be served already."""
+        ...
+
+    def why(self, model: str) -> str:
+        """Return what those wait for who wait for this model: what comes after its name in a sentence."""
         ...
 
 

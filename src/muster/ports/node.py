@@ -97,6 +97,22 @@ class UnloadsModels(Protocol):
 
 
 @runtime_checkable
+class LoadsModels(UnloadsModels, Protocol):
+    """A connector whose services take a model into memory and let go of it, as they are told."""
+
+    async def load_model(self, service: Service, model: str, *, stays: bool) -> Any:
+        """Return once it is in memory. `stays`: the service is not to let go of it by itself."""
+        ...
+
+
+@runtime_checkable
+class FreesMemory(Protocol):
+    """A connector whose services can let go of all GPU memory that they hold between jobs."""
+
+    async def free_memory(self, service: Service) -> None: ...
+
+
+@runtime_checkable
 class RemovesModels(Protocol):
     """A connector whose services can delete a model from their disk."""
 

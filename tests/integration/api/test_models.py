@@ -8,7 +8,8 @@ import yarl
 
 from muster.domain.artifact import Artifact, ArtifactKind, ArtifactState, NodeArtifacts
 from muster.domain.model import Model
-from muster.domain.node import NodeFacts
+from muster.domain.node import NodeFacts, Resources
+from muster.domain.residency import ModelPolicy, ModelRule
 from muster.domain.service import Dialect, Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
 from muster.ids import NodeId, WorkerId
@@ -199,3 +200,88 @@ async def test_what_cannot_be_is_refused_and_nothing_issued(
     refused = await post(fleet, "/api/v1/models/pull", body, status)
     assert refused["field"] == field
     assert await polled(fleet) == ()
+
+
+# --- in memory --------------------------------------------------------------------------------------------------------
+
+
+def ollama(*models: Model) -> Service:
+    return Service(
+        name="ollama",
+        connector="ollama",
+        status=ServiceStatus.RUNNING,
+        url="http://127.0.0.1:2",
+        dialects=(Dialect.OLLAMA,),
+        on_demand=True,
+        models=models,
+    )
+
+
+async def managed(served: Served, name: str, *services: Service, free_mb: int = 4000) -> None:
+    worker = Worker(worker_id=WorkerId(f"{name}-worker-0"), index=0, status=WorkerStatus.IDLE, connectors=("ollama",))
+    policy = ModelPolicy(rules=(ModelRule(name="kept", pinned=True),))
+    await served.plane.heartbeat(
+        name,
+        facts=NodeFacts(node_id=NodeId(name), models=policy),
+        services=services,
+        workers=(worker,),
+        resources=Resources(memory_total_mb=8000, memory_used_mb=8000 - free_mb),
+    )
+
+
+MB = 1024 * 1024
+WANTED = Model(name="wanted:latest", resident=False, size_bytes=2000 * MB)
+
+
+async def test_what_is_in_memory_is_shown_with_who_asked_for_it(served: Served) -> None:
+    kept = Model(name="kept", resident=True, memory_mb=900)
+    resting = Service(
+        name="llama",
+        connector="llamacpp",
+        status=ServiceStatus.STOPPED,
+        managed=True,
+        on_demand=True,
+        models=(Model(name="tiny", resident=False),),
+    )
+    await managed(served, "n1", ollama(kept, WANTED), resting)
+    served.plane.models.uses.answered("n1/ollama", "kept")
+    served.plane.models.uses.asked("n1/ollama", "kept", "ann")
+    rows = {row["name"]: row["nodes"][0] for row in await get(served, "/api/v1/models")}
+    assert (rows["kept"]["pinned"], rows["kept"]["memory_mb"], rows["kept"]["asked_by"]) == (True, 900, "ann")
+    assert rows["kept"]["used_at"] is not None
+    assert (rows["wanted"]["resident"], rows["wanted"]["accepts_work"]) == (False, False)
+    assert rows["wanted"]["reasons"] == ["has wanted on disk only"]
+    assert (rows["tiny"]["on_demand"], rows["tiny"]["reasons"]) == (True, ["rests until somebody asks for it"])
+
+
+async def test_a_load_without_a_place_goes_where_it_costs_least(served: Served) -> None:
+    old = Model(name="old", resident=True, memory_mb=5000)
+    await managed(served, "n1", ollama(old, WANTED), free_mb=1000)
+    await post(served, "/api/v1/models/load", {"model": "wanted"}, 202)
+    (command,) = await polled(served, "n1")
+    assert (command.command, command.args) == (
+        "load_model",
+        {"model": "wanted", "service": "ollama", "unload": ["ollama/old"]},
+    )
+    assert served.plane.models.uses.of("n1/ollama", "wanted").asked_by is not None
+    refused = await post(served, "/api/v1/models/load", {"model": "none"}, 503)
+    assert "can be loaded nowhere" in refused["message"]
+
+
+@pytest.mark.parametrize(
+    ("action", "command"),
+    [("load", "load_model"), ("unload", "unload_model"), ("pin", "pin_model"), ("unpin", "unpin_model")],
+)
+async def test_memory_is_spoken_of_by_what_services_call_a_model(served: Served, action: str, command: str) -> None:
+    await managed(served, "n1", ollama(WANTED))
+    await post(served, f"/api/v1/models/{action}", {"model": "wanted", "nodes": ["n1"]}, 202)
+    (issued,) = await polled(served, "n1")
+    assert (issued.command, issued.args) == (command, {"model": "wanted"})
+
+
+@pytest.mark.parametrize("action", ["pin", "unpin"])
+async def test_a_pin_is_for_the_whole_node(served: Served, action: str) -> None:
+    await managed(served, "n1", ollama(WANTED))
+    body = {"model": "wanted", "nodes": ["n1"], "service": "ollama"}
+    refused = await post(served, f"/api/v1/models/{action}", body, 400)
+    assert refused["field"] == "service"

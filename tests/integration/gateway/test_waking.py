@@ -43,6 +43,9 @@ class WakerTwin:
     def models(self) -> list[str]:
         return [self.model]
 
+    def why(self, _: str) -> str:
+        return "is being loaded on a/ollama"
+
     def end(self, problem: MusterError | None = None) -> None:
         self._problem = problem
         self._over.set()

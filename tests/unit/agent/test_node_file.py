@@ -4,6 +4,8 @@ import pytest
 from msgspec import Struct
 
 from muster.agent.node_file import NodeFile, load_node_file
+from muster.agent.owner.rules import OwnerRules
+from muster.domain.residency import ModelPolicy, ModelRule
 from muster.errors import SetupError
 
 WHOLE = """
@@ -134,3 +136,46 @@ def test_models_and_bundles_that_nobody_could_fetch_are_told_with_their_line(tmp
         load(tmp_path, text + 'bundle = "ftp://host/b.tgz"')
     with pytest.raises(SetupError, match="line 2: 'hf:org' cannot be fetched"):
         load(tmp_path, text.replace("/repo/m.gguf", "") + 'bundle = "https://host/b.tgz"')
+
+
+def test_models_and_the_owner_have_their_own_sections(tmp_path: Path) -> None:
+    found = load(
+        tmp_path,
+        """
+[models]
+idle_unload_s = 900
+resident_max = 2
+pinned = ["kept:latest", "ruled"]
+share_gpu = ["ollama", "comfyui"]
+[[models.rule]]
+name = "ruled"
+memory_mb = 900
+
+[owner]
+processes = ["blender"]
+hours = ["Mon-Fri 09:00-17:30"]
+""",
+    )
+    assert found.models is not None
+    assert found.models.policy == ModelPolicy(
+        idle_unload_s=900,
+        resident_max=2,
+        rules=(ModelRule(name="ruled", pinned=True, memory_mb=900), ModelRule(name="kept", pinned=True)),
+        share_gpu=("ollama", "comfyui"),
+    )
+    assert found.owner == OwnerRules(processes=("blender",), hours=("Mon-Fri 09:00-17:30",))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[owner]\nhours = ["noon"]', "line 2: 'noon' are no hours"),
+        ("[models]\nidle_unload_s = 0", "line 2: idle_unload_s"),
+        ("[models]\nidle = 1", "line 2: unknown key idle in [models]"),
+        ('[[service]]\nname = "a"\nconnector = "c"\ncommand = ["x"]\non_demand = true', "on_demand needs serves"),
+    ],
+)
+def test_mistakes_in_them_are_told(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(SetupError) as caught:
+        load(tmp_path, text)
+    assert problem in caught.value.message

@@ -89,3 +89,28 @@ def test_where_must_be_said_once(plane: StubPlane, cli: Cli, words: list[str]) -
     assert outcome.code == 1
     assert "say where: one of --node ID, --pool NAME, --selector LABELS and --all" in outcome.err
     assert plane.requests == []
+
+
+@pytest.mark.parametrize(
+    ("words", "body"),
+    [
+        (["load", "m"], {"model": "m"}),
+        (["load", "m", "--node", "n1", "--service", "ollama"], {"model": "m", "nodes": ["n1"], "service": "ollama"}),
+        (["unload", "m", "--all"], {"model": "m", "all": True}),
+        (["pin", "m", "--pool", "p"], {"model": "m", "pool": "p"}),
+        (["unpin", "m", "-l", "zone=a"], {"model": "m", "selector": "zone=a"}),
+    ],
+)
+def test_memory_is_spoken_of_as_models_are(plane: StubPlane, cli: Cli, words: list[str], body: dict[str, Any]) -> None:
+    plane.on("POST", f"/api/v1/models/{words[0]}", Reply(told("done", result={"model": "m"}), 202))
+    assert cli("model", *words).code == 0
+    assert plane.asked(f"/api/v1/models/{words[0]}")[0].body == body
+
+
+@pytest.mark.parametrize("command", ["unload", "pin", "unpin"])
+def test_where_something_is_taken_from_memory_or_kept_there_must_be_said(
+    plane: StubPlane, cli: Cli, command: str
+) -> None:
+    outcome = cli("model", command, "m")
+    assert (outcome.code, plane.requests) == (1, [])
+    assert "say where" in outcome.err

@@ -163,3 +163,11 @@ def test_only_a_model_known_to_be_resident_is_warm(resident, is_so):
     assert is_warm(candidate("a", Model(name="m", resident=resident)), Wish(model="m")) is is_so
     assert not is_warm(candidate("a", Model(name="m", resident=resident)), Wish(model="n"))
     assert not is_warm(candidate("a", Model(name="m", resident=resident)), Wish())
+
+
+def test_what_is_on_disk_only_is_loaded_by_whoever_may_decide_about_the_memory():
+    cold, warm_one = Model(name="m", resident=False), warm()
+    assert reasons(Wish(model="m"), cold, on_demand=True) == {"resident": "has m on disk only"}
+    assert reasons(Wish(model="m"), cold) == {}
+    assert reasons(Wish(model="m"), warm_one, on_demand=True) == {}
+    assert reasons(Wish(), cold, on_demand=True) == {}

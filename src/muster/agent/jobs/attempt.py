@@ -1,6 +1,8 @@
 """One attempt at one job: a connector runs it, and whatever happens becomes an outcome."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 import structlog
@@ -8,6 +10,7 @@ from msgspec import Raw
 
 from muster.agent.jobs.offer import Tool
 from muster.domain.job import ClaimedJob, JobError, ResultFile, encode_result
+from muster.domain.service import Service
 from muster.errors import MusterError, PayloadTooLarge, ResultTooLarge
 from muster.jobs.retry import TIMED_OUT
 from muster.logs.own import speak_about
@@ -20,8 +23,21 @@ _MESSAGE_CHARS_MAX = 2000
 _RESULT_NAME = "whole-result.json"  # not what a connector would call a file of its own
 
 
+TakeTurn = Callable[[Service | None, ClaimedJob, ReportProgress], AbstractAsyncContextManager[Service | None]]
+
+
+def no_turn(service: Service | None, _: ClaimedJob, __: ReportProgress) -> AbstractAsyncContextManager[Service | None]:
+    """Begin at once: nobody else uses what the job needs."""
+    return nullcontext(service)
+
+
 async def run_attempt(
-    job: ClaimedJob, tool: Tool | None, report: ReportProgress, files: JobFiles, result_bytes_max: int
+    job: ClaimedJob,
+    tool: Tool | None,
+    report: ReportProgress,
+    files: JobFiles,
+    result_bytes_max: int,
+    take_turn: TakeTurn = no_turn,
 ) -> Outcome:
     """Raise nothing but the cancellation of the task.
 
@@ -29,11 +45,12 @@ async def run_attempt(
     """
     speak_about(job_id=job.spec.job_id, correlation_id=job.spec.correlation_id or job.spec.job_id)
     if tool is None:
-        service = job.spec.service_required
-        return _failed(job, "service_unavailable", f"no service for {service} runs here any more")
+        required = job.spec.service_required
+        return _failed(job, "service_unavailable", f"no service for {required} runs here any more")
     try:
         async with asyncio.timeout(job.spec.timeout_s) as deadline:
-            result = encode_result(await tool.connector.run(job, tool.service, report, files))
+            async with take_turn(tool.service, job, report) as service:
+                result = encode_result(await tool.connector.run(job, service, report, files))
             if len(result) > result_bytes_max:
                 result = await _in_a_file(result, files, result_bytes_max)
     except MusterError as error:

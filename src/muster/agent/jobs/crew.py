@@ -6,6 +6,7 @@ from pathlib import Path
 
 from muster.agent.config import AgentConfig
 from muster.agent.gpus.gpus import Gpus
+from muster.agent.jobs.attempt import TakeTurn, no_turn
 from muster.agent.jobs.offer import Means, make_offer
 from muster.agent.jobs.worker import Worker
 from muster.agent.surroundings import Surroundings
@@ -26,6 +27,7 @@ class Crew:
         cpu_cores: int,
         around: Surroundings,
         on_change: Callable[[], None],
+        take_turn: TakeTurn = no_turn,
     ) -> None:
         self._config = config
         self._jobs = jobs
@@ -34,6 +36,7 @@ class Crew:
         self._cpu_cores = cpu_cores
         self._around = around
         self._on_change = on_change
+        self._take_turn = take_turn
         self._crew: list[tuple[Worker, Means]] = []
         self._holds: set[str] = set()
         self._gpus_out: frozenset[int] = frozenset()
@@ -56,6 +59,7 @@ class Crew:
                 on_doubt=self._around.board.doubt,
                 on_change=self._on_change,
                 own_log=_own_log(self._around.logs_dir, index),
+                take_turn=self._take_turn,
             )
             means = Means(
                 gpu=gpu,
@@ -90,6 +94,11 @@ class Crew:
     def drop_job(self, job_id: str) -> bool:
         """Stop a job that no longer counts; tell whether one of ours ran it."""
         return any(worker.drop_job(job_id) for worker, _ in self._crew)
+
+    def give_back(self) -> None:
+        """Return all that runs to the queue."""
+        for worker, _ in self._crew:
+            worker.give_back()
 
     def records(self) -> list[WorkerRecord]:
         return [worker.record() for worker, _ in self._crew]

@@ -44,7 +44,10 @@ class Offer(Struct, frozen=True, kw_only=True):
 
 
 def make_offer(connectors: Mapping[str, Connector], services: Sequence[Service], means: Means) -> Offer:
-    """Offer every connector that needs no service, and those whose service runs on the worker's GPU or for all."""
+    """Offer every connector that needs no service, and those whose service runs on the worker's GPU or for all.
+
+    One that rests until it is asked for is as good: it is started for the job.
+    """
     tools: dict[str, list[Tool]] = {}
     statuses: dict[str, str] = {}
     models: set[str] = set()
@@ -58,7 +61,7 @@ def make_offer(connectors: Mapping[str, Connector], services: Sequence[Service],
             continue
         if statuses.get(service.connector) != ServiceStatus.RUNNING:
             statuses[service.connector] = service.status.value
-        if service.status is ServiceStatus.RUNNING:
+        if service.status is ServiceStatus.RUNNING or (service.on_demand and service.status is ServiceStatus.STOPPED):
             _add(tools, Tool(connector_of, service))
             models |= {canonical_model_name(model.name) for model in service.models}
     return Offer(

@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 
 from muster.agent.backoff import Backoff
-from muster.agent.jobs.attempt import attempt_facts, returned, run_attempt
+from muster.agent.jobs.attempt import TakeTurn, attempt_facts, no_turn, returned, run_attempt
 from muster.agent.jobs.files import AttemptFiles, NoFiles
 from muster.agent.jobs.ledger import Key, Ledger
 from muster.agent.jobs.offer import Offer, Tool, choose_tool
@@ -59,6 +59,7 @@ class Worker:
         on_change: Callable[[], None] = lambda: None,
         on_doubt: Callable[[str], None] = lambda _: None,
         own_log: OwnLog | None = None,
+        take_turn: TakeTurn = no_turn,
     ) -> None:
         self.worker_id = worker_id(node_id, index)
         self.gpu_index = gpu_index
@@ -71,6 +72,7 @@ class Worker:
         self._on_change = on_change
         self._on_doubt = on_doubt
         self._own_log = own_log
+        self._take_turn = take_turn
         self._notes = None if own_log is None else Notes(own_log, clock)
         self._session = Session(node_id, self.worker_id, slots, jobs, clock, rng)
         self._ledger = Ledger(slots)
@@ -144,6 +146,10 @@ class Worker:
         keys = [key for key in self._tasks if key[0] == job_id]
         self._lose(keys)
         return bool(keys)
+
+    def give_back(self) -> None:
+        """Stop what runs and return it to the queue, where the attempt does not count."""
+        self._cancel(list(self._tasks))
 
     def record(self) -> WorkerRecord:
         return WorkerRecord(
@@ -285,7 +291,8 @@ class Worker:
         if tool is not None:
             self._in_use[tool.key] += 1
         files = AttemptFiles(self._files, job)
-        run = run_attempt(job, tool, partial(self._note_progress, key), files, self._session.result_bytes_max)
+        report = partial(self._note_progress, key)
+        run = run_attempt(job, tool, report, files, self._session.result_bytes_max, self._take_turn)
         if self._tracer is not None or job.spec.traceparent is not None:
             run = traced(run, job, self._tracer, self.worker_id)
         self._tasks[key] = task = asyncio.create_task(run, name=f"{self.worker_id} {key[0]}")

@@ -1,15 +1,16 @@
 """One heartbeat: everything about this node as it is now."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from muster.agent.board import Entry, ServiceBoard
 from muster.agent.gpus.gpus import Gpus
 from muster.agent.jobs.crew import Crew
 from muster.domain.artifact import NodeArtifacts
 from muster.domain.node import Health, NodeFacts, Phase
-from muster.domain.service import ServiceStatus
+from muster.domain.service import Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
 from muster.ports import HostProbe
 from muster.wire import Heartbeat
@@ -18,6 +19,7 @@ from muster.wire.hives import HiveInfo, HiveWorker, operational_status, workers_
 _FAILING = {ServiceStatus.FAILED: "failed", ServiceStatus.UNHEALTHY: "does not answer"}
 _HIVE_PATIENCE_S = 0.3  # a queen is told every second, whether the GPUs answer or not
 _IDLE_HANDS = {WorkerStatus.STOPPED, WorkerStatus.ERROR}
+Mark = Callable[[tuple[Service, ...]], tuple[Service, ...]]
 
 
 class NodeState(Struct):
@@ -43,7 +45,9 @@ class Sampler:
         gpus: Gpus,
         board: ServiceBoard,
         crew: Crew,
+        mark: Mark = lambda services: services,
     ) -> None:
+        """`mark` adds to what services say of themselves."""
         self._state = state
         self._boot_id = boot_id
         self._interval_s = interval_s
@@ -51,15 +55,27 @@ class Sampler:
         self._gpus = gpus
         self._board = board
         self._crew = crew
+        self._mark = mark
         self._seq = 0
         self._judged = Judgement(Health.HEALTHY)
 
-    async def sample(self, artifacts: NodeArtifacts = NodeArtifacts(), *, draining: bool = False) -> Heartbeat:  # noqa: B008 - it cannot be changed
+    async def sample(
+        self,
+        artifacts: NodeArtifacts = NodeArtifacts(),  # noqa: B008 - it cannot be changed
+        *,
+        draining: bool = False,
+        yielding_to: str | None = None,
+    ) -> Heartbeat:
+        """Tell what is. A node that is yielded to its owner is well, and its services take nothing new."""
         reading = await self._gpus.read(self._interval_s / 2)  # else a driver that hangs would make the node late
         self._crew.hold_gpus(reading.out_of_service)
         processes = await self._board.processes()
         workers = tuple(self._crew.records())
         judgement = self._judged = self.judge(reading.problem, workers)
+        services = self._mark(self._board.advertised())
+        if yielding_to is not None:
+            services = tuple(replace(service, draining=True) for service in services)
+            judgement = Judgement(judgement.status, judgement.reason or f"yielding to {yielding_to}")
         self._seq += 1
         return Heartbeat(
             facts=self._state.facts,
@@ -72,7 +88,7 @@ class Sampler:
             resources=self._host.read(),
             gpus=reading.gpus,
             workers=workers,
-            services=self._board.advertised(),
+            services=services,
             processes=processes,
             draining=draining,
             artifacts=artifacts,

@@ -80,7 +80,7 @@ class ServiceActions:
     async def remove_model(self, model: str, service: str | None = None, connector: str | None = None) -> Any:
         """Let the services delete it that have it and can."""
         candidates = self._running(service, connector)
-        holders = [candidate for candidate in candidates if _has(candidate, model)]
+        holders = [candidate for candidate in candidates if has_model(candidate, model)]
         if not holders:
             raise ModelNotFound(f"no running service of this node has the model {model!r}, and neither does its store")
         removed = None
@@ -95,7 +95,7 @@ class ServiceActions:
     async def unload_model(self, args: dict[str, Any], _: ReportProgress) -> Any:
         model = args["model"]
         candidates = self._running(args.get("service"))
-        holders = [service for service in candidates if _has(service, model)]
+        holders = [service for service in candidates if has_model(service, model)]
         if not holders:
             raise ModelNotFound(f"no running service of this node has the model {model!r}")
         for service in holders:
@@ -135,7 +135,7 @@ class ServiceActions:
         return ", ".join(service.name for service in self._board.services()) or "none"
 
 
-def _has(service: Service, model: str) -> bool:
+def has_model(service: Service, model: str) -> bool:
     wanted = canonical_model_name(model)
     return any(canonical_model_name(known.name) == wanted for known in service.models)
 

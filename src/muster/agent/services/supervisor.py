@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ from muster.agent.services.restarts import Restarts
 from muster.agent.services.sockets import holder_of
 from muster.agent.services.template import Instance, bundles_of, models_of
 from muster.agent.surroundings import Surroundings
+from muster.domain.model import Model
 from muster.domain.process import ProcessFigures
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import UpstreamFailed
@@ -55,7 +57,13 @@ class Supervised:
             managed=True,
             gpu_index=instance.gpu_index,
             slots=self._template.slots,
+            on_demand=self._template.on_demand,
+            models=self._known_models(),
         )
+
+    def rest(self) -> None:
+        """Be known to be there, and wait until somebody asks for what it serves."""
+        self._put(status=ServiceStatus.STOPPED)
 
     async def start(self, kept: Kept | None = None) -> None:
         """Return once it runs, has failed for good or takes longer than it may; it is kept up from then on.
@@ -78,7 +86,8 @@ class Supervised:
         self._put(status=ServiceStatus.STOPPING)
         self._task.cancel()
         await asyncio.wait([self._task])
-        self._put(status=ServiceStatus.STOPPED, pid=None, error=None)
+        at_rest = tuple(replace(model, resident=False, memory_mb=None) for model in self._service.models)
+        self._put(status=ServiceStatus.STOPPED, pid=None, error=None, slots_busy=None, models=at_rest)
         self._tell("service_stopped")
 
     async def leave(self) -> None:
@@ -126,6 +135,17 @@ class Supervised:
     def outlives_a_stop(self) -> bool:
         """Whether it is to go on when we are stopped, for an agent that comes back soon."""
         return self._template.adopt == "after_stop" and self.status is ServiceStatus.RUNNING
+
+    @property
+    def rests_at_first(self) -> bool:
+        return self._template.on_demand
+
+    def _known_models(self) -> tuple[Model, ...]:
+        """Return what it will serve, as far as can be known before it runs."""
+        fetched = self._provisions.models
+        files = [Path(fetched[name]) for name in models_of(self._template) if name in fetched]
+        size_bytes = files[0].stat().st_size if len(files) == 1 and files[0].is_file() else None
+        return tuple(Model(name=name, resident=False, size_bytes=size_bytes) for name in self._template.serves)
 
     def _fresh_restarts(self) -> Restarts:
         return Restarts(self._template.restarts_max, _RESTART_BACKOFF, self._around.rng)
@@ -298,7 +318,7 @@ class Supervisor:
         kept = {each.name: each for each in await self._find_kept()}
         unwanted = kept.keys() - self._supervised.keys()  # first: others may want their ports and their memory
         await asyncio.gather(*(self._keeper.stop(name, _UNWANTED_STOP_S) for name in unwanted))
-        await asyncio.gather(*(service.start(kept.get(name)) for name, service in self._supervised.items()))
+        await asyncio.gather(*(_begin(service, kept.get(name)) for name, service in self._supervised.items()))
 
     async def stop(self) -> None:
         for task in self._restarts:
@@ -353,6 +373,13 @@ class Supervisor:
 
     def log_file(self, name: str) -> LogFile:
         return self._supervised[name].log_file
+
+
+async def _begin(service: Supervised, kept: Kept | None) -> None:
+    if kept is None and service.rests_at_first:
+        service.rest()
+    else:
+        await service.start(kept)
 
 
 async def _ends_within(task: asyncio.Task[str], timeout_s: float) -> bool:

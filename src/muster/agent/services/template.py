@@ -68,6 +68,10 @@ def check(template: ServiceTemplate) -> None:
     """Raise InvalidInput naming a placeholder nobody could fill, what nobody could fetch, or a limit that is none."""
     template.limits.cgroup_files()
     _check_sources(template)
+    if template.on_demand and not template.serves:
+        raise InvalidInput(
+            'on_demand needs serves = ["MODEL"]: nobody else says its name while it rests', field="serves"
+        )
     known = {name.partition(":")[0] for name in PLACEHOLDERS}
     for name, argument in _placeholders(template):
         if name not in known or (name == "model") != bool(argument):

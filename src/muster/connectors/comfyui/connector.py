@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from muster.connectors.comfyui.payload import ComfyPayload, read_job
 from muster.connectors.comfyui.run import ComfyRun
 from muster.connectors.comfyui.server import ComfyLimits, ComfyServer
-from muster.connectors.engine import Engine
+from muster.connectors.engine import Engine, refusal
 from muster.connectors.payload import Checked
 from muster.domain.job import ClaimedJob
 from muster.domain.model import Model
@@ -87,6 +87,12 @@ class ComfyUIConnector(Checked):
             raise UpstreamFailed("no ComfyUI runs here at present")
         server = ComfyServer(self._session, service.url.rstrip("/"), self._limits)
         return await ComfyRun(server, self._limits, job, asked, report, files).run(self._work_dir)
+
+    async def free_memory(self, service: Service) -> None:
+        body = {"unload_models": True, "free_memory": True}
+        look = await self._engine.look(f"{(service.url or '').rstrip('/')}/free", body)
+        if look.status != _OK:
+            raise refusal(look.status, look.value)
 
     async def _models(self, base: str) -> tuple[Model, ...]:
         """Return its checkpoints; older versions have no list of them."""

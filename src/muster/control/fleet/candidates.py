@@ -29,13 +29,14 @@ def candidates_of(node: Node, *, late: bool) -> tuple[Candidate, ...]:
             health=node.health,
             connected=node.connected,
             late=late,
+            on_demand=service.on_demand,
             draining=node.draining or service.draining or service.name in node.drained_services,
             pool=node.facts.pool,
             labels=node.facts.labels,
             slots=service.slots,
             slots_busy=service.slots_busy,
-            memory_free_mb=_memory_mb(node, service, free=True),
-            memory_total_mb=_memory_mb(node, service, free=False),
+            memory_free_mb=memory_mb(node, service, free=True),
+            memory_total_mb=memory_mb(node, service, free=False),
             disk_free_mb=node.resources.disk_free_mb,
             memory_of_others=_memory_of_others(node, service),
             gpu_trouble=_gpu_trouble(node, service),
@@ -63,12 +64,12 @@ def _reachable_url(url: str, address: str | None) -> str:
     return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host))
 
 
-def _memory_mb(node: Node, service: Service, *, free: bool) -> int | None:
+def memory_mb(node: Node, service: Service, *, free: bool) -> int | None:
     """Return what the service says, else the sum over its GPUs: None if one figure is unknown, or without a GPU."""
     own_bytes = service.memory_free_bytes if free else service.memory_total_bytes
     if own_bytes is not None:
         return own_bytes // _BYTES_PER_MB
-    gpus = _gpus_of(node, service)
+    gpus = gpus_of(node, service)
     figures = [gpu.memory_free_mb if free else gpu.memory_total_mb for gpu in gpus]
     known = [figure for figure in figures if figure is not None]
     return sum(known) if figures and len(known) == len(figures) else None
@@ -77,7 +78,7 @@ def _memory_mb(node: Node, service: Service, *, free: bool) -> int | None:
 def _memory_of_others(node: Node, service: Service) -> tuple[tuple[str, int], ...]:
     """Return what processes from outside take of the memory of its GPUs: the free figure is without it."""
     used_mb: Counter[str] = Counter()
-    for gpu in _gpus_of(node, service):
+    for gpu in gpus_of(node, service):
         for owner in gpu.owners or ():
             if not owner.service and owner.memory_mb:
                 used_mb[owner.name] += owner.memory_mb
@@ -91,7 +92,7 @@ def _gpu_trouble(node: Node, service: Service) -> str | None:
     return next((gpu.out_of_service for gpu in node.gpus if gpu.index == service.gpu_index), None)
 
 
-def _gpus_of(node: Node, service: Service) -> list[Gpu]:
+def gpus_of(node: Node, service: Service) -> list[Gpu]:
     """Return the GPU it is bound to, else all that are in service."""
     if service.gpu_index is not None:
         return [gpu for gpu in node.gpus if gpu.index == service.gpu_index]

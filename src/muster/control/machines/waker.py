@@ -54,6 +54,9 @@ class FleetWaker:
     def models(self) -> Iterable[str]:
         return dict.fromkeys(model for machine in self._cloud.wakeable() for model in machine.models)
 
+    def why(self, model: str) -> str:
+        return "waits for a machine that is being started" if canonical_model_name(model) in self._under_way else ""
+
     async def stop(self) -> None:
         tasks = list(self._under_way.values())
         for task in tasks:

@@ -9,7 +9,7 @@ from muster.jobs import matching
 from muster.ports import Claimed, Renewed, Submitted
 from muster.stores import rules
 from muster.stores.valkey.matchmaker import Matchmaker
-from muster.stores.valkey.rows import claimed_of, settlement_args, submit_args
+from muster.stores.valkey.rows import claimed_of, customer_of, needs_of, settlement_args, submit_args
 from muster.stores.valkey.server import Server
 from muster.wire import ProgressReport, encode
 
@@ -17,7 +17,6 @@ _JOBS_PER_CALL = 250  # a script keeps everybody else waiting: a few millisecond
 _BYTES_PER_CALL = 4_194_304
 _CLAIM_BYTES_MAX = 16_777_216
 _STORED, _MISSING, _TOO_MANY = 1, -1, -2  # what submit.lua says
-_ID, _CUSTOMER, _NEEDS = 4, 5, 8  # of its arguments
 _TRIES_MAX = 5  # one does, unless a purge comes in between
 
 
@@ -46,7 +45,7 @@ class ValkeyQueue:
 
     async def _admit(self, entries: _Entries) -> None:
         """Refuse all that cannot be taken together, before the first of several calls has stored some of it."""
-        args = [value for _, fields in entries for value in (fields[_ID], fields[_CUSTOMER], fields[_NEEDS])]
+        args = [value for spec, _ in entries for value in (spec.job_id, customer_of(spec), needs_of(spec))]
         outcome, *reply = await self._server.run("admit", len(entries), *args)
         _check(outcome, reply, entries)
 
@@ -112,7 +111,7 @@ class ValkeyQueue:
             len(done),
             *settlement_args(self._bounded(done)),
         )
-        return Claimed(jobs=tuple(claimed_of(jobs)), refused=_ids(refused), session_known=bool(known))
+        return Claimed(jobs=tuple(claimed_of(jobs)), refused=_ids(refused or ()), session_known=bool(known))
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         accepted: list[bool] = []
@@ -143,7 +142,7 @@ def _check(outcome: int, reply: Sequence[Any], entries: _Entries) -> None:
         raise rules.no_such_dependency(_ids(reply))
     if outcome == _TOO_MANY:
         customer, waiting = reply[0].decode(), reply[1]
-        named = next(spec.customer_id for spec, fields in entries if fields[_CUSTOMER] == customer)
+        named = next(spec.customer_id for spec, _ in entries if customer_of(spec) == customer)
         raise rules.too_many_wait(named or "", waiting)
 
 

@@ -33,16 +33,31 @@ def submit_args(spec: JobSpec) -> tuple[Any, ...]:
     return (
         matching.signature(spec.need),
         order.score(order.order_priority(spec), 0),
-        "" if spec.workflow_id is None else digest_of(spec.workflow_id),
         round(spec.timeout_s * 1000),
         spec.job_id,
-        "" if spec.customer_id is None else digest_of(spec.customer_id),
-        spec.run_at or "",
-        "" if spec.deadline_s is None else round(spec.deadline_s * 1000),
-        needs_of(spec),
-        rules.told_workflow(spec) or "",
+        _rare_of(spec),
         _encode(spec),
     )
+
+
+def _rare_of(spec: JobSpec) -> str:
+    """Return what few jobs have, "" for all others: each argument costs the server."""
+    if (
+        spec.workflow_id is None
+        and spec.customer_id is None
+        and spec.run_at is None
+        and spec.deadline_s is None
+        and not spec.depends_on
+    ):
+        return ""
+    workflow = "" if spec.workflow_id is None else digest_of(spec.workflow_id)
+    deadline = "" if spec.deadline_s is None else round(spec.deadline_s * 1000)
+    told = rules.told_workflow(spec) or ""
+    return f"{workflow}|{customer_of(spec)}|{spec.run_at or ''}|{deadline}|{needs_of(spec)}|{told}"
+
+
+def customer_of(spec: JobSpec) -> str:
+    return "" if spec.customer_id is None else digest_of(spec.customer_id)
 
 
 def digest_of(name: str) -> str:

@@ -21,7 +21,7 @@ _NOT_YET = ("LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN")
 _NOT_US = ("NOAUTH", "WRONGPASS", "NOPERM")
 _NO_WRITES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
 
-_LAYOUT = b"2"  # of the keys that lua/lib/base.lua lists; it grows when what was stored before cannot be read
+_LAYOUT = b"3"  # of the keys that lua/lib/base.lua lists; it grows when what was stored before cannot be read
 
 _Call = Callable[[], Awaitable[Any]]
 

@@ -4,7 +4,7 @@ import { html, signal, useEffect, useState } from "../core/view.js";
 import { state } from "../core/state.js";
 import { request } from "../core/api.js";
 import { nodeHref } from "../core/route.js";
-import { percent, readable } from "../core/format.js";
+import { Ago, percent, readable } from "../core/format.js";
 import { Act } from "../parts/confirm.js";
 import { Pager } from "../parts/pager.js";
 
@@ -12,9 +12,11 @@ const LOOK_EVERY_MS = 2_000;
 const PER_PAGE = 50;
 
 /**
+ * @typedef {{node_id: string, service: string, resident: boolean | null, on_demand: boolean, pinned: boolean, memory_mb: number | null,
+ *   used_at: number | null, asked_by: string | null, reasons: string[]}} Holder
  * @typedef {{node_id: string, state: string, size_bytes: number | null, fraction: number | null, pinned: boolean, error: string | null}} Copy
  * @typedef {{name: string, kind: string, capabilities: string[], size_bytes: number | null, context_length: number | null,
- *   parameter_size: string | null, quantization: string | null, copies: Copy[], replicated: boolean}} FleetModel
+ *   parameter_size: string | null, quantization: string | null, nodes: Holder[], copies: Copy[], replicated: boolean}} FleetModel
  */
 
 const models = signal(/** @type {FleetModel[] | null} */ (null));
@@ -55,16 +57,32 @@ function OnNode({ label, onChoice, except = [] }) {
     ${node && html`<${Act} label=${label} onSure=${() => onChoice(node).then(() => setNode(""))} />`}</span>`;
 }
 
+/** What may be loaded and unloaded by command: since when, for whom, and the means. @param {{name: string, holder: Holder}} props */
+function Held({ name, holder: h }) {
+  const facts = [h.resident ? "in memory" : "on disk", h.memory_mb && size(h.memory_mb * 1048576), h.pinned && "pinned", h.asked_by && `for ${h.asked_by}`].filter(Boolean);
+  /** @param {string} action */
+  const ask = (action) => () => order(action, name, [h.node_id]);
+  return html`<li data-holder=${`${h.node_id}/${h.service}`}><a href=${nodeHref(h.node_id)}>${h.node_id}</a> <span class="quiet">${facts.join(", ")}${h.used_at != null && html`, used <${Ago} at=${h.used_at} />`}</span>
+    ${h.resident
+      ? html`<${Act} label="Unload" question="Take ${name} out of memory on ${h.node_id}?" yes="Unload it" no="No" onSure=${ask("unload")} />`
+      : html`<${Act} label="Load" question="Load ${name} on ${h.node_id}?" yes="Load it" no="No" onSure=${ask("load")} />`}
+    ${h.pinned
+      ? html`<${Act} label="Unpin" question="Let ${name} go from ${h.node_id} when others need room?" yes="Unpin it" no="No" onSure=${ask("unpin")} />`
+      : html`<${Act} label="Pin" question="Keep ${name} in memory on ${h.node_id}?" yes="Pin it" no="No" onSure=${ask("pin")} />`}</li>`;
+}
+
 /** @param {{model: FleetModel}} props */
 function Row({ model: m }) {
   const facts = [m.kind !== "model" && m.kind, m.parameter_size, m.quantization, m.context_length && `${m.context_length.toLocaleString()} tokens`, ...m.capabilities].filter(Boolean);
+  const held = m.nodes.filter((holder) => holder.on_demand);
   const kept = m.copies.filter((copy) => copy.state === "on_disk" && copy.size_bytes != null);
   return html`<tr data-model=${m.name}>
     <th scope="row" class="wrap">${m.name}<br /><span class="quiet">${facts.join(" · ")}</span></th>
     <td>${size(m.size_bytes)}</td>
     <td><ul>${m.copies.map((copy) => html`<li key=${copy.node_id}><a href=${nodeHref(copy.node_id)}>${copy.node_id}</a> <span class=${copy.state === "failed" ? "error-text" : "quiet"}>
       ${readable(copy.state)}${copy.fraction != null && ` ${percent(copy.fraction * 100)}`}${copy.pinned && ", pinned"}</span>
-      ${copy.error && html`<span class="error-text">${copy.error}</span>`}</li>`)}</ul></td>
+      ${copy.error && html`<span class="error-text">${copy.error}</span>`}</li>`)}</ul>
+      ${held.length > 0 && html`<ul class="held" aria-label="In memory">${held.map((holder) => html`<${Held} key=${`${holder.node_id}/${holder.service}`} name=${m.name} holder=${holder} />`)}</ul>`}</td>
     <td>${kept.length > 0 && html`<${OnNode} label="Copy" except=${m.copies.map((copy) => copy.node_id)} onChoice=${(/** @type {string} */ node) => order("copy", m.name, [node])} />
       <${Act} label="Remove" question="Delete it from ${kept.map((copy) => copy.node_id).join(", ")}?" yes="Delete it" no="No" danger=${true}
         onSure=${() => order("remove", m.name, kept.map((copy) => copy.node_id))} />`}</td>

@@ -8,18 +8,18 @@
 -- Writes:    matched, classes, unused, able:*, refuses:<class>, refusing, ready:<class>
 
 define('add_class', function()
-  if (call('GET', key('matched')) or '0') ~= ARGV[A] then
+  if (call('GET', K.matched) or '0') ~= ARGV[A] then
     return -1
   end
   local class, refused = ARGV[A + 1], tonumber(ARGV[A + 3])
-  if call('HSETNX', key('classes'), class, ARGV[A + 2]) == 1 then
-    call('ZADD', key('unused'), NOW, class)
+  if call('HSETNX', K.classes, class, ARGV[A + 2]) == 1 then
+    call('ZADD', K.unused, NOW, class)
   end
   for at = A + 4, A + 3 + refused do
     call('SADD', key('refuses:', class), ARGV[at])
-    call('HSET', key('refusing'), class, '1')
+    call('HSET', K.refusing, class, '1')
   end
-  local can_run, queues = {}, call('SMEMBERS', key('variants'))
+  local can_run, queues = {}, call('SMEMBERS', K.variants)
   for at = A + 4 + refused, #ARGV do
     can_run[ARGV[at]] = true
     call('SADD', key('able:', ARGV[at]), class)
@@ -33,5 +33,5 @@ define('add_class', function()
       call('ZADD', key('ready:', class), head, queue)
     end
   end
-  return call('INCR', key('matched'))
+  return call('INCR', K.matched)
 end)

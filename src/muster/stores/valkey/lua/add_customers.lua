@@ -7,18 +7,18 @@
 -- Writes:    matched, special, refuses:*, refusing
 
 define('add_customers', function()
-  if (call('GET', key('matched')) or '0') ~= ARGV[A] then
+  if (call('GET', K.matched) or '0') ~= ARGV[A] then
     return -1
   end
   local at = A + 1
   while at <= #ARGV do
     local customer, classes = ARGV[at], tonumber(ARGV[at + 2])
-    call('HSET', key('special'), customer, ARGV[at + 1])
+    call('HSET', K.special, customer, ARGV[at + 1])
     for n = 1, classes do
       call('SADD', key('refuses:', ARGV[at + 2 + n]), customer)
-      call('HSET', key('refusing'), ARGV[at + 2 + n], '1')
+      call('HSET', K.refusing, ARGV[at + 2 + n], '1')
     end
     at = at + 3 + classes
   end
-  return call('INCR', key('matched'))
+  return call('INCR', K.matched)
 end)

@@ -7,18 +7,18 @@
 -- Writes:    matched, signatures, service_of, able:*
 
 define('add_signatures', function()
-  if (call('GET', key('matched')) or '0') ~= ARGV[A] then
+  if (call('GET', K.matched) or '0') ~= ARGV[A] then
     return -1
   end
   local at = A + 1
   while at <= #ARGV do
     local signature, classes = ARGV[at], tonumber(ARGV[at + 3])
-    call('HSETNX', key('signatures'), signature, ARGV[at + 1])
-    call('HSET', key('service_of'), signature, ARGV[at + 2])
+    call('HSETNX', K.signatures, signature, ARGV[at + 1])
+    call('HSET', K.service_of, signature, ARGV[at + 2])
     for n = 1, classes do
       call('SADD', key('able:', signature), ARGV[at + 3 + n])
     end
     at = at + 4 + classes
   end
-  return call('INCR', key('matched'))
+  return call('INCR', K.matched)
 end)

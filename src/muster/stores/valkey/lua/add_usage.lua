@@ -21,7 +21,7 @@ define('add_usage', function()
     if not seen[name] then
       seen[name] = true
       if LISTS[family] then
-        call('ZADD', key(LISTS[family]), began, began)
+        call('ZADD', K[LISTS[family]], began, began)
       else
         call('EXPIRE', name, SPENT_KEPT_S)
       end

@@ -11,7 +11,7 @@ define('admit', function()
   for n = 1, tonumber(ARGV[A]) do
     local at = A + 1 + (n - 1) * FIELDS
     local id, customer, needs = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-    local known = seen[id] or call('HEXISTS', key('jobs'), id) == 1
+    local known = seen[id] or call('HEXISTS', K.jobs, id) == 1
     jobs[n] = { id = id, customer = customer, needs = needs, known = known }
     seen[id] = true
   end

@@ -6,16 +6,16 @@
 
 define('advance_schedule', function()
   local id, due, following, last = ARGV[A], ARGV[A + 1], ARGV[A + 2], ARGV[A + 3]
-  if tonumber(call('ZSCORE', key('schedules:next'), id) or -1) ~= tonumber(due) then
+  if tonumber(call('ZSCORE', K['schedules:next'], id) or -1) ~= tonumber(due) then
     return 0
   end
   if following == '' then
-    call('ZREM', key('schedules:next'), id)
+    call('ZREM', K['schedules:next'], id)
   else
-    call('ZADD', key('schedules:next'), following, id)
+    call('ZADD', K['schedules:next'], following, id)
   end
   if last ~= '' then
-    call('HSET', key('schedules:last'), id, last)
+    call('HSET', K['schedules:last'], id, last)
   end
   return 1
 end)

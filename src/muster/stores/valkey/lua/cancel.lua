@@ -8,7 +8,7 @@
 
 define('cancel', function()
   local id = ARGV[A]
-  if call('HEXISTS', key('jobs'), id) == 0 then
+  if call('HEXISTS', K.jobs, id) == 0 then
     return false
   end
   local state = read_state(id)
@@ -21,7 +21,7 @@ define('cancel', function()
     call('ZREM', key('in:', status), id)
     state.status, state.ended = 'cancelled', NOW_TEXT
     write_states({ state })
-    call('ZADD', key('in:cancelled'), NOW_TEXT, id)
+    call('ZADD', K['in:cancelled'], NOW_TEXT, id)
     if state.customer ~= '' then
       leave_running(state.customer, 1)
       count('open', state.customer, -1)

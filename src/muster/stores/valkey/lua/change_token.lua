@@ -6,9 +6,9 @@
 -- Writes:    tokens
 
 define('change_token', function()
-  if call('HEXISTS', key('tokens'), ARGV[A]) == 0 then
+  if call('HEXISTS', K.tokens, ARGV[A]) == 0 then
     return 0
   end
-  call('HSET', key('tokens'), ARGV[A], ARGV[A + 1])
+  call('HSET', K.tokens, ARGV[A], ARGV[A + 1])
   return 1
 end)

@@ -2,11 +2,11 @@
 --
 -- Arguments: session, want, lease in ms, 1 to be woken when nothing is found, bytes of jobs at most (one job
 --            is given whatever its size), how many settlements, then those (see lib/attempts.lua).
--- Returns:   {1 if the session is known, {ids of settlements that came too late}, then for each job: its entry in
+-- Returns:   {1 if the session is known, {ids of settlements that came too late} or nil, then for each job: its entry in
 --            `jobs`, attempt, deadline in ms}
 -- Reads:     sessions, ready:<class>, p:*, jobs, customers
 -- Writes:    sessions, looks, held:<session>, states, in:*, p:*, pending, avoiding, variants, at:*, ready:<class>, idle,
---            virtual, running, log; for settlements also what settle.lua writes
+--            tags, running, log; for settlements also what settle.lua writes
 
 -- Return the state of a job if this very attempt runs in the session: to compare the front is to take nothing apart.
 local function running_state(text, attempt, session)
@@ -41,7 +41,7 @@ local function settle_mine(settlements, session, worker)
       push(mine, s)
     elseif seen[s.id] ~= outcome and not (text and repeats(text, s, session)) then
       push(refused, s.id)
-      if call('HEXISTS', key('jobs'), s.id) == 1 then  -- else it is only somebody's word
+      if call('HEXISTS', K.jobs, s.id) == 1 then  -- else it is only somebody's word
         if late == NONE then
           late, attempts = {}, {}
         end
@@ -91,31 +91,37 @@ local function score_of(entry)
   return score
 end
 
+-- Return the state of a job from now on, its customer, its attempt, its deadline, and whether it left out a worker.
+local function assigned(id, entry, before_now, session, worker)
+  local timeout_ms, signature, customer = brief(entry)
+  local attempt, retries, avoids = history(id, before_now)
+  local state = 'assigned|' .. attempt .. '|' .. session .. '|' .. worker .. '|' .. retries .. '|' .. NOW_TEXT .. '|'
+    .. timeout_ms .. '|||' .. signature .. '|' .. customer .. '|'
+  return state, customer, attempt, NOW + timeout_ms, avoids
+end
+
 -- Lease jobs to the session and add them to the reply.
 local function lease(ids, entries, session, worker, lease_ends, reply)
   local batch, texts, attempts, earliest = batch_for(#ids), read_texts(ids), {}, lease_ends
   local running, clocks = NONE, {}
   local priorities = #ids > 1 and band_of(score_of(entries[#ids])) - band_of(score_of(entries[1])) + 1 or 1
   for n, id in ipairs(ids) do
-    local timeout_ms, signature, score, customer = string.match(entries[n], '^(%d+)|([^|]*)|(%d+)|[^|]*|([^|]*)|')
     if n == #ids or priorities > 1 then
-      clocks[math.floor(score / BAND)] = score  -- the last of a band is the highest
+      local score = score_of(entries[n])
+      clocks[band_of(score)] = score  -- the last of a band is the highest
     end
+    local state, customer, attempt, deadline, avoids = assigned(id, entries[n], texts[n], session, worker)
     if customer ~= '' then
       if running == NONE then
         running = {}
       end
       running[customer] = (running[customer] or 0) + 1
     end
-    local attempt, retries, avoids = history(id, texts[n])
-    local state = 'assigned|' .. attempt .. '|' .. session .. '|' .. worker .. '|' .. retries .. '|' .. NOW_TEXT .. '|'
-      .. timeout_ms .. '|||' .. signature .. '|' .. customer .. '|'
-    local deadline = NOW + timeout_ms
-    put(batch, 'HSET', key('states'), id, state)
+    put(batch, 'HSET', K.states, id, state)
     put(batch, 'SADD', key('held:', session), id)
-    put(batch, 'ZADD', key('in:assigned'), NOW_TEXT, id)
+    put(batch, 'ZADD', K['in:assigned'], NOW_TEXT, id)
     if avoids then
-      put(batch, 'ZREM', key('avoiding'), id)
+      put(batch, 'ZREM', K.avoiding, id)
     end
     attempts[n] = attempt
     reply[3 * n], reply[3 * n + 1], reply[3 * n + 2] = entries[n], tonumber(attempt), deadline
@@ -123,41 +129,108 @@ local function lease(ids, entries, session, worker, lease_ends, reply)
   end
   write(batch)
   for band, score in pairs(clocks) do
-    call('ZADD', key('virtual'), 'GT', score, band)
+    call('ZADD', K.tags, 'GT', score, CLOCK .. band)
   end
   for customer, jobs in pairs(running) do
     count('running', customer, jobs)
   end
   if earliest < lease_ends then
-    call('ZADD', key('looks'), 'LT', earliest, session)
+    call('ZADD', K.looks, 'LT', earliest, session)
   end
   if #ids == 1 then
-    tell_one('job_claimed', ids[1], worker, attempts[1], '')
+    log(lines_of('job_claimed', ids[1], worker, attempts[1], ''))
   else
     tell('job_claimed', ids, worker, attempts)
   end
 end
 
+-- Write the states of the job that was claimed and of the one that has ended well, and its result.
+local function write_end(states, id, state, done, ended, result)
+  if result == '' then
+    call('HSET', states, id, state, done, ended)
+  else
+    call('HSET', states, id, state, done, ended, RESULT .. done, result)
+  end
+end
+
+-- Let go of the job that has ended well.
+local function complete(id, attempt, state)
+  call('ZREM', key('in:', state.status), id)
+  call('ZADD', K['in:completed'], NOW_TEXT, id)
+  if attempt ~= '1' then
+    call('HDEL', K.errors, id)  -- of an attempt before
+  end
+end
+
+-- The short way, in as few commands as can be, for what most workers ask: one job, while one or none has ended well, and
+-- nothing else follows from that. Nothing is written before that is known. Return the reply; nil: take the long way.
+local function swap(session, known, lease_ends)
+  local done, done_attempt = ARGV[A + 6], ARGV[A + 7]
+  local queue, found = look_at_front(known.class)
+  if not queue then
+    return nil
+  end
+  local id, states, held, ended = found[1], K.states, key('held:', session), nil
+  local texts = done and call('HMGET', states, id, done) or call('HMGET', states, id)
+  if done then
+    ended = texts[2] and running_state(texts[2], done_attempt, session)
+    if not ended or customer_of(ended.tail) or call('EXISTS', K.step_of, K.unmet) > 0 then
+      return nil
+    end
+  end
+  take_front(known.class, queue, found)
+  local entry = call('HGET', K.jobs, id)
+  local state, customer, attempt, deadline = assigned(id, entry, texts[1], session, known.worker)
+  local claimed = lines_of('job_claimed', id, known.worker, attempt, '')
+  call('SADD', held, id)  -- before the other one goes: a set that becomes empty has to be made anew
+  call('ZADD', K['in:assigned'], NOW_TEXT, id)
+  if done then
+    write_end(states, id, state, done, ended_text(ended, 'completed'), ARGV[A + 9])
+    call('SREM', held, done)
+    complete(done, done_attempt, ended)
+    log(lines_of('job_completed', done, known.worker, done_attempt, ''), claimed)
+  else
+    call('HSET', states, id, state)
+    log(claimed)
+  end
+  call('ZADD', K.tags, 'GT', found[2], CLOCK .. band_of(found[2]))
+  if customer ~= '' then
+    count('running', customer, 1)
+  end
+  if deadline < lease_ends then
+    call('ZADD', K.looks, 'LT', deadline, session)
+  end
+  return { 1, false, entry, attempt == '1' and 1 or tonumber(attempt), deadline }
+end
+
 define('claim', function()
-  local session, want, lease_ms = ARGV[A], tonumber(ARGV[A + 1]), tonumber(ARGV[A + 2])
-  local mark_idle, bytes_max = ARGV[A + 3] == '1', tonumber(ARGV[A + 4])
-  local known = read_session(session)
+  local session, lease_ends, known = ARGV[A], NOW + ARGV[A + 2], read_session(ARGV[A])
+  if known then
+    prolong(session, known, lease_ends)
+    local ends = ARGV[A + 5]
+    if ARGV[A + 1] == '1' and (ends == '0' or ends == '1' and ARGV[A + 8] == 'completed') then
+      local reply = swap(session, known, lease_ends)
+      if reply then
+        return reply
+      end
+    end
+  end
+  local want, mark_idle, bytes_max = tonumber(ARGV[A + 1]), ARGV[A + 3] == '1', tonumber(ARGV[A + 4])
   local refused = settle_mine(read_settlements(A + 5), session, known and known.worker)
   if not known then
     return { 0, refused }
   end
-  prolong(session, known, lease_ms)
   local reply = { 1, refused }
   local ids, queues = take(known.class, known.worker, want)
   if #ids == 0 then
     if mark_idle and want > 0 then
-      call('SADD', key('idle'), known.class)
+      call('SADD', K.idle, known.class)
     end
     return reply
   end
-  bulk('ZREM', key('pending'), ids)
-  local entries = call('HMGET', key('jobs'), unpack(ids))
+  bulk('ZREM', K.pending, ids)
+  local entries = call('HMGET', K.jobs, unpack(ids))
   cut(entries, ids, queues, bytes_max)
-  lease(ids, entries, session, known.worker, NOW + lease_ms, reply)
+  lease(ids, entries, session, known.worker, lease_ends, reply)
   return reply
 end)

@@ -5,7 +5,7 @@
 
 define('classes', function()
   local reply = {}
-  local classes = call('HGETALL', key('classes'))
+  local classes = call('HGETALL', K.classes)
   for at = 1, #classes, 2 do
     reply[#reply + 1] = { classes[at], classes[at + 1], call('SCARD', key('members:', classes[at])) }
   end

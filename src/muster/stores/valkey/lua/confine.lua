@@ -6,7 +6,7 @@
 -- Writes:    p:*, variants, at:*, ready:*, idle
 
 local function move(id, customer)
-  local _, signature, score, _, whose_job = header(call('HGET', key('jobs'), id))
+  local _, signature, score, _, whose_job = header(call('HGET', K.jobs, id))
   if whose_job ~= customer then
     return
   end
@@ -19,7 +19,7 @@ local function move(id, customer)
 end
 
 define('confine', function()
-  local found = range_of(key('pending'), false, tonumber(ARGV[A + 1]), ARGV[A + 2], ARGV[A + 3])
+  local found = range_of(K.pending, false, tonumber(ARGV[A + 1]), ARGV[A + 2], ARGV[A + 3])
   for at = 1, #found, 2 do
     move(found[at], ARGV[A])
   end

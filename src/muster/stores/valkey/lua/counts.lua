@@ -7,7 +7,7 @@
 define('counts', function()
   local reply = {}
   for at = A, #ARGV do
-    reply[at - A + 1] = call('ZCARD', key(ARGV[at]))
+    reply[at - A + 1] = call('ZCARD', K[ARGV[at]])
   end
   return reply
 end, 'no-writes')

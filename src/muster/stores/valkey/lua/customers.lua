@@ -7,11 +7,11 @@
 define('customers', function()
   local names = { unpack(ARGV, A) }
   if #names == 0 then
-    names = call('HKEYS', key('customers'))
+    names = call('HKEYS', K.customers)
   end
   local reply = {}
   for n, customer in ipairs(names) do
-    local entry = call('HGET', key('customers'), customer)
+    local entry = call('HGET', K.customers, customer)
     reply[n] = { entry, count_of('open', customer), count_of('running', customer) }
   end
   return reply

@@ -6,13 +6,13 @@
 -- Writes:    deadlines; as cancel.lua and settle.lua
 
 define('expire', function()
-  local due = call('ZRANGE', key('deadlines'), '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', '0', ARGV[A])
+  local due = call('ZRANGE', K.deadlines, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', '0', ARGV[A])
   local error, code = ARGV[A + 1], ARGV[A + 2]
   local reply, running, waited = { #due }, {}, {}
   for _, id in ipairs(due) do
-    call('ZREM', key('deadlines'), id)
+    call('ZREM', K.deadlines, id)
     local state = read_state(id)
-    if call('HEXISTS', key('jobs'), id) == 0 then
+    if call('HEXISTS', K.jobs, id) == 0 then
       state.status = 'gone'
     end
     if runs(state) then

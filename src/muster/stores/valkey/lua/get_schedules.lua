@@ -8,9 +8,9 @@ define('get_schedules', function()
   local reply = {}
   for at = A, #ARGV do
     local id = ARGV[at]
-    local record = call('HGET', key('schedules'), id)
-    local due = record and call('ZSCORE', key('schedules:next'), id)
-    reply[at - A + 1] = record and { record, due, call('HGET', key('schedules:last'), id) }
+    local record = call('HGET', K.schedules, id)
+    local due = record and call('ZSCORE', K['schedules:next'], id)
+    reply[at - A + 1] = record and { record, due, call('HGET', K['schedules:last'], id) }
   end
   return reply
 end, 'no-writes')

@@ -7,15 +7,15 @@
 
 define('lease', function()
   local name, owner, ms = ARGV[A], ARGV[A + 1], tonumber(ARGV[A + 2])
-  local entry = call('HGET', key('leases'), name)
+  local entry = call('HGET', K.leases, name)
   local ends, holder = string.match(entry or '', '^(%d+)|(.*)$')
   if ends and holder ~= owner and tonumber(ends) > NOW then
     return 0
   end
   if ms > 0 then
-    call('HSET', key('leases'), name, int(NOW + ms) .. '|' .. owner)
+    call('HSET', K.leases, name, int(NOW + ms) .. '|' .. owner)
     return 1
   end
-  call('HDEL', key('leases'), name)
+  call('HDEL', K.leases, name)
   return 0
 end)

@@ -4,6 +4,6 @@
 -- Reads:     matched, classes, signatures, special
 
 define('matched', function()
-  local version = tonumber(call('GET', key('matched')) or 0)
-  return { version, call('HGETALL', key('classes')), call('HGETALL', key('signatures')), call('HGETALL', key('special')) }
+  local version = tonumber(call('GET', K.matched) or 0)
+  return { version, call('HGETALL', K.classes), call('HGETALL', K.signatures), call('HGETALL', K.special) }
 end, 'no-writes')

@@ -7,7 +7,7 @@
 
 define('open_session', function()
   local session, worker, class, ends = ARGV[A], ARGV[A + 1], ARGV[A + 2], NOW + ARGV[A + 3]
-  if call('HEXISTS', key('classes'), class) == 0 then
+  if call('HEXISTS', K.classes, class) == 0 then
     return 0
   end
   local before_it = read_session(session)
@@ -15,8 +15,8 @@ define('open_session', function()
     leave_class(session, before_it.class)
   end
   call('SADD', key('members:', class), session)
-  call('ZREM', key('unused'), class)
+  call('ZREM', K.unused, class)
   write_session(session, worker, class, ends)
-  call('ZADD', key('looks'), 'LT', ends, session)
+  call('ZADD', K.looks, 'LT', ends, session)
   return 1
 end)

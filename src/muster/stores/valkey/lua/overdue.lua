@@ -17,13 +17,13 @@ local function past_deadline(session, ends, states)
     end
     next_look = math.min(next_look, deadline)
   end
-  call('ZADD', key('looks'), next_look, session)
+  call('ZADD', K.looks, next_look, session)
   return past
 end
 
 define('overdue', function()
   local limit, reply = tonumber(ARGV[A]), {}
-  for _, session in ipairs(call('ZRANGE', key('looks'), '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', '0', SESSIONS_AT_ONCE)) do
+  for _, session in ipairs(call('ZRANGE', K.looks, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', '0', SESSIONS_AT_ONCE)) do
     local known = read_session(session)
     local lost, why = read_states(call('SMEMBERS', key('held:', session))), 'session'
     if known.ends > NOW then
@@ -35,7 +35,7 @@ define('overdue', function()
       if #reply == limit then
         return reply
       end
-      reply[#reply + 1] = { call('HGET', key('jobs'), s.id), s.attempt, s.retries, s.worker, s.session, why }
+      reply[#reply + 1] = { call('HGET', K.jobs, s.id), s.attempt, s.retries, s.worker, s.session, why }
     end
   end
   return reply

@@ -7,13 +7,13 @@
 
 -- Return the queues of a service that have jobs, by signature.
 local function queues_of(service)
-  local queues, services = {}, call('HGETALL', key('service_of'))
+  local queues, services = {}, call('HGETALL', K.service_of)
   for at = 1, #services, 2 do
     if service == '*' or services[at + 1] == service then
       queues[services[at]] = { services[at] }
     end
   end
-  for _, queue in ipairs(call('SMEMBERS', key('variants'))) do
+  for _, queue in ipairs(call('SMEMBERS', K.variants)) do
     local signature = parts_of(queue)
     if queues[signature] then
       push(queues[signature], queue)
@@ -24,7 +24,7 @@ end
 
 define('pause', function()
   local service, pauses = ARGV[A], ARGV[A + 1] == '1'
-  local changed = call(pauses and 'SADD' or 'SREM', key('paused'), service)
+  local changed = call(pauses and 'SADD' or 'SREM', K.paused, service)
   if changed == 1 then
     local gone = new_batch()
     for signature, queues in pairs(queues_of(service)) do

@@ -12,12 +12,12 @@ define('progress', function()
     local id, attempt, progress = ARGV[at], ARGV[at + 1], ARGV[at + 2]
     local state = read_state(id)
     if runs(state) and state.session == session and state.attempt == attempt then
-      call('HSET', key('progress'), id, NOW_TEXT .. '|' .. progress)
+      call('HSET', K.progress, id, NOW_TEXT .. '|' .. progress)
       if state.status == 'assigned' then
         state.status = 'in_progress'
         write_states({ state })
-        call('ZREM', key('in:assigned'), id)
-        call('ZADD', key('in:in_progress'), state.started, id)
+        call('ZREM', K['in:assigned'], id)
+        call('ZADD', K['in:in_progress'], state.started, id)
         ids[#ids + 1], attempts[#attempts + 1], worker = id, attempt, state.worker
       end
     elseif not listed[id] then

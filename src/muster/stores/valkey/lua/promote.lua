@@ -8,9 +8,9 @@
 
 define('promote', function()
   local limit = tonumber(ARGV[A])
-  local due = read_states(call('ZRANGE', key('delayed'), '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', '0', limit))
+  local due = read_states(call('ZRANGE', K.delayed, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', '0', limit))
   for _, state in ipairs(due) do
-    call('ZREM', key('delayed'), state.id)
+    call('ZREM', K.delayed, state.id)
     state.due = ''
     put_back(state)
   end
@@ -18,7 +18,7 @@ define('promote', function()
   if #due == limit then
     return limit
   end
-  local forgiven = call('ZRANGE', key('avoiding'), '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', '0', limit - #due)
+  local forgiven = call('ZRANGE', K.avoiding, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', '0', limit - #due)
   local states = read_states(forgiven)
   for _, state in ipairs(states) do
     local signature, score, customer = leave_line(state)

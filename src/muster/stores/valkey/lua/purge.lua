@@ -4,7 +4,7 @@
 --            how long a class without sessions is kept in ms.
 -- Returns:   how many jobs were forgotten.
 -- Reads:     in:<ended>, jobs, unused
--- Writes:    in:<ended>, jobs, states, errors, progress, results, deadlines, uses, signatures, service_of, able:*,
+-- Writes:    in:<ended>, jobs, states, errors, progress, deadlines, uses, signatures, service_of, able:*,
 --            ready:*, workflows, workflow_uses, workflow_names, step_of, open_steps, bad_steps, customer_uses, tags,
 --            classes, refuses:*, refusing, unused, idle, matched, log
 
@@ -35,16 +35,16 @@ local function forget_signature(signature)
     call('ZREM', key('ready:', class), signature)
   end
   call('DEL', key('able:', signature))
-  call('HDEL', key('signatures'), signature)
-  call('HDEL', key('uses'), signature)
-  call('HDEL', key('service_of'), signature)
-  call('INCR', key('matched'))
+  call('HDEL', K.signatures, signature)
+  call('HDEL', K.uses, signature)
+  call('HDEL', K.service_of, signature)
+  call('INCR', K.matched)
 end
 
 -- Count uses down; where none is left, `forget` it.
 local function release(name, counts, forget)
   for field, count in pairs(counts) do
-    if call('HINCRBY', key(name), field, -count) <= 0 then
+    if call('HINCRBY', K[name], field, -count) <= 0 then
       forget(field)
     end
   end
@@ -54,7 +54,7 @@ end
 local function count_uses(ids)
   local signatures, workflows, customers = {}, {}, {}
   for _, id in ipairs(ids) do
-    local _, signature, _, workflow, customer = header(call('HGET', key('jobs'), id))
+    local _, signature, _, workflow, customer = header(call('HGET', K.jobs, id))
     signatures[signature] = (signatures[signature] or 0) + 1
     if workflow ~= '' then
       workflows[workflow] = (workflows[workflow] or 0) + 1
@@ -66,26 +66,26 @@ local function count_uses(ids)
   return signatures, workflows, customers
 end
 
--- Forget what is kept of a name in a hash for each band.
-local function forget_bands(hash, name)
+-- Forget what is kept of a name under `of` for each band.
+local function forget_bands(command, of, name)
   local fields = {}
   for band = 0, BANDS - 1 do
     push(fields, name .. '|' .. band)
   end
-  bulk('HDEL', key(hash), fields)
+  bulk(command, K[of], fields)
 end
 
 local function forget_class(class)
-  call('ZREM', key('unused'), class)
-  call('HDEL', key('classes'), class)
-  call('SREM', key('idle'), class)
+  call('ZREM', K.unused, class)
+  call('HDEL', K.classes, class)
+  call('SREM', K.idle, class)
   call('UNLINK', key('ready:', class))
   call('DEL', key('refuses:', class))
-  call('HDEL', key('refusing'), class)
-  for _, signature in ipairs(call('HKEYS', key('signatures'))) do
+  call('HDEL', K.refusing, class)
+  for _, signature in ipairs(call('HKEYS', K.signatures)) do
     call('SREM', key('able:', signature), class)
   end
-  call('INCR', key('matched'))
+  call('INCR', K.matched)
 end
 
 define('purge', function()
@@ -103,23 +103,26 @@ define('purge', function()
   end
   close_steps(gone, statuses)  -- of those that an older version of this library ended
   local signatures, workflows, customers = count_uses(gone)
-  for _, name in ipairs({ 'jobs', 'states', 'errors', 'progress', 'results' }) do
-    batch.HDEL[key(name)] = gone
+  for _, name in ipairs({ 'jobs', 'errors', 'progress' }) do
+    batch.HDEL[K[name]] = gone
   end
-  batch.ZREM[key('deadlines')] = gone
+  for _, id in ipairs(gone) do
+    file(batch.HDEL, K.states, id, RESULT .. id)
+  end
+  batch.ZREM[K.deadlines] = gone
   write(batch)
   release('uses', signatures, forget_signature)
   release('workflow_uses', workflows, function(workflow)
-    forget_bands('workflows', workflow)
+    forget_bands('HDEL', 'workflows', workflow)
     for _, name in ipairs({ 'workflow_uses', 'workflow_names', 'bad_steps' }) do
-      call('HDEL', key(name), workflow)
+      call('HDEL', K[name], workflow)
     end
   end)
   release('customer_uses', customers, function(customer)
-    forget_bands('tags', customer)
-    call('HDEL', key('customer_uses'), customer)
+    forget_bands('ZREM', 'tags', customer)
+    call('HDEL', K.customer_uses, customer)
   end)
-  local unused = call('ZRANGE', key('unused'), '-inf', unused_before, 'BYSCORE', 'LIMIT', '0', CLASSES_AT_ONCE)
+  local unused = call('ZRANGE', K.unused, '-inf', unused_before, 'BYSCORE', 'LIMIT', '0', CLASSES_AT_ONCE)
   for _, class in ipairs(unused) do
     forget_class(class)
   end

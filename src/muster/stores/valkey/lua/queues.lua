@@ -11,7 +11,7 @@ local ENDED_MAX = 1000  -- of each kind, for rates: more are told by how fast th
 -- Return the service of each signature, and a fresh count for each service.
 local function tables()
   local services, counts, order = {}, {}, {}
-  local flat = call('HGETALL', key('service_of'))
+  local flat = call('HGETALL', K.service_of)
   for at = 1, #flat, 2 do
     local service = flat[at + 1]
     services[flat[at]] = service
@@ -77,7 +77,7 @@ end
 
 define('queues', function()
   local services, counts, order = tables()
-  local queues = call('SMEMBERS', key('variants'))
+  local queues = call('SMEMBERS', K.variants)
   for signature in pairs(services) do
     push(queues, signature)
   end
@@ -105,7 +105,7 @@ define('queues', function()
       count_ended('timeout', 'failed', minutes * 60000, services, counts)
     ),
   }
-  local reply = { call('SMEMBERS', key('paused')), over }
+  local reply = { call('SMEMBERS', K.paused), over }
   for _, service in ipairs(order) do
     local of, ids = counts[service], {}
     for _, head in pairs(of.heads) do

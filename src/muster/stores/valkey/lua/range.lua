@@ -7,5 +7,5 @@
 
 define('range', function()
   local backwards, limit = ARGV[A + 1] == '1', tonumber(ARGV[A + 2])
-  return range_of(key(ARGV[A]), backwards, limit, ARGV[A + 3], ARGV[A + 4])
+  return range_of(K[ARGV[A]], backwards, limit, ARGV[A + 3], ARGV[A + 4])
 end, 'no-writes')

@@ -6,7 +6,7 @@
 -- Writes:    sessions, looks; for those that go back as settle.lua
 
 define('renew', function()
-  local session, lease_ms, grace_ms = ARGV[A], tonumber(ARGV[A + 1]), tonumber(ARGV[A + 2])
+  local session, ends, grace_ms = ARGV[A], NOW + ARGV[A + 1], tonumber(ARGV[A + 2])
   local states, attempts = read_states(call('SMEMBERS', key('held:', session))), {}
   for _, state in ipairs(states) do
     attempts[state.id] = state.attempt
@@ -28,7 +28,7 @@ define('renew', function()
   if not known then
     return { 0, lost, {} }
   end
-  prolong(session, known, lease_ms)
+  prolong(session, known, ends)
   local unheld = {}
   for _, state in ipairs(states) do
     if not held[state.id] and tonumber(state.started) < NOW - grace_ms then

@@ -9,7 +9,7 @@
 
 define('revive', function()
   local id = ARGV[A]
-  local entry = call('HGET', key('jobs'), id)
+  local entry = call('HGET', K.jobs, id)
   if not entry then
     return false
   end
@@ -19,13 +19,13 @@ define('revive', function()
   end
   local _, _, score, workflow, customer, deadline = header(entry)
   call('ZREM', key('in:', state.status), id)
-  call('HDEL', key('errors'), id)
-  call('HDEL', key('progress'), id)
+  call('HDEL', K.errors, id)
+  call('HDEL', K.progress, id)
   if customer ~= '' then
     count('open', customer, 1)
   end
   if deadline ~= '' then
-    call('ZADD', key('deadlines'), NOW + deadline, id)
+    call('ZADD', K.deadlines, NOW + deadline, id)
   end
   if workflow ~= '' then
     reopen_step(id, workflow)

@@ -6,17 +6,17 @@
 
 define('save_schedule', function()
   local id, record, due = ARGV[A], ARGV[A + 1], ARGV[A + 2]
-  local known = call('HEXISTS', key('schedules'), id)
+  local known = call('HEXISTS', K.schedules, id)
   if record == '' then
-    call('HDEL', key('schedules'), id)
-    call('HDEL', key('schedules:last'), id)
+    call('HDEL', K.schedules, id)
+    call('HDEL', K['schedules:last'], id)
   else
-    call('HSET', key('schedules'), id, record)
+    call('HSET', K.schedules, id, record)
   end
   if due == '' then
-    call('ZREM', key('schedules:next'), id)
+    call('ZREM', K['schedules:next'], id)
   else
-    call('ZADD', key('schedules:next'), due, id)
+    call('ZADD', K['schedules:next'], due, id)
   end
   return known
 end)

@@ -7,11 +7,11 @@
 
 define('set_customer', function()
   local customer, text = ARGV[A], ARGV[A + 1]
-  local known = call('HEXISTS', key('customers'), customer)
+  local known = call('HEXISTS', K.customers, customer)
   if text == '' then
-    call('HDEL', key('customers'), customer)
+    call('HDEL', K.customers, customer)
   else
-    call('HSET', key('customers'), customer, text)
+    call('HSET', K.customers, customer, text)
   end
   make_room(customer)
   return known

@@ -1,49 +1,63 @@
 -- Store new jobs and put them in line, or where they wait for their time or for others. An id that is known changes
 -- nothing.
 --
--- Arguments: how many, 1 if admit.lua has let them in, then for each: signature, score without the place, workflow or "",
---            timeout in ms, id, customer or "", time before which it is not in line in ms or "", deadline in ms from now
---            or "", what it waits for (see lib/waits.lua) or "", name of the workflow if its end is to be told or "",
---            specification as JSON.
+-- Arguments: how many, 1 if admit.lua has let them in, then for each: signature, score without the place, timeout in ms,
+--            id, what few jobs have or "", specification as JSON. What few have is "workflow|customer|time before which
+--            it is not in line in ms|deadline in ms from now|what it waits for (see lib/waits.lua)|name of the workflow
+--            if its end is to be told", "" where there is none.
 -- Returns:   {1, then 1 (new) or 0 (known) for each}, or when nothing was done: {0, unknown signatures…}: they have to be
 --            added first; {-1, ids…}: jobs that are waited for and do not exist; {-2, customer, how many wait}: too many
--- Reads:     signatures, jobs, states, able:*, p:*, customers, special, virtual
+-- Reads:     signatures, jobs, states, able:*, p:*, customers, special
 -- Writes:    jobs, states, tags, workflows, workflow_uses, customer_uses, open, uses, p:*, pending, delayed, blocked,
 --            unmet, dependents:*, deadlines, variants, at:*, ready:*, idle, rates:*, in:failed, errors, step_of,
 --            open_steps, bad_steps, workflow_names, log
 
-local FIELDS = 11
+local FIELDS = 6
+local RARE = '^([^|]*)|([^|]*)|(%d*)|(%d*)|([^|]*)|(.*)$'
 
--- Read the jobs from the arguments; `jobs.wait` and `jobs.have_customers` say what has to be looked at at all.
+-- Read the jobs from the arguments. `jobs.ask` says whether any may be refused. Of a plain job it is not asked whether it
+-- is known: to store it tells.
 local function read_jobs(count)
   local jobs, seen = {}, {}
   for n = 1, count do
     local at = A + 2 + (n - 1) * FIELDS
-    local signature, base, workflow, timeout, id, customer, due, deadline, needs, told, spec =
-      unpack(ARGV, at, at + FIELDS - 1)
-    jobs[n] = {
-      signature = signature, base = base, workflow = workflow, timeout = timeout, id = id, customer = customer, due = due,
-      deadline = deadline, needs = needs, told = told, spec = spec, known = seen[id] or call('HEXISTS', key('jobs'), id) == 1,
+    local signature, base, timeout, id, rare, spec = unpack(ARGV, at, at + FIELDS - 1)
+    local job = {
+      signature = signature, base = base, timeout = timeout, id = id, spec = spec, known = seen[id], plain = rare == '',
+      workflow = '', customer = '', due = '', deadline = '', needs = '', told = '',
     }
-    seen[id] = true
-    jobs.wait = jobs.wait or needs ~= ''
-    jobs.have_customers = jobs.have_customers or customer ~= ''
+    if not job.plain then
+      job.workflow, job.customer, job.due, job.deadline, job.needs, job.told = string.match(rare, RARE)
+      job.due = job.due ~= '' and tonumber(job.due) > NOW and job.due or ''
+      job.known = job.known or call('HEXISTS', K.jobs, id) == 1
+      jobs.ask = jobs.ask or job.needs ~= '' or job.customer ~= ''
+    end
+    jobs[n], seen[id] = job, true
   end
   return jobs
 end
 
-local function unknown_signatures(jobs)
-  local known, unknown = {}, {}
+-- Count the uses of signatures; return them, and the signatures that are unknown: one that is in use is known.
+local function add_uses(jobs)
+  local uses, unknown = {}, {}
   for _, job in ipairs(jobs) do
-    local signature = job.signature
-    if known[signature] == nil then
-      known[signature] = call('HEXISTS', key('signatures'), signature) == 1
-      if not known[signature] then
-        push(unknown, signature)
-      end
+    if not job.known then
+      uses[job.signature] = (uses[job.signature] or 0) + 1
     end
   end
-  return unknown
+  for signature, jobs_of in pairs(uses) do
+    if call('HINCRBY', K.uses, signature, jobs_of) == jobs_of
+      and call('HEXISTS', K.signatures, signature) == 0 then
+      push(unknown, signature)
+    end
+  end
+  return uses, unknown
+end
+
+local function take_back(uses)
+  for signature, jobs_of in pairs(uses) do
+    count('uses', signature, -jobs_of)
+  end
 end
 
 -- Return the score of a new job. One that waits for its time gets its place when that has come; jobs of one workflow and
@@ -52,9 +66,9 @@ local function score_of(job, tags)
   if job.workflow ~= '' then
     local band = band_from(job.base)
     local field = job.workflow .. '|' .. band
-    call('HSETNX', key('workflows'), field, int(next_place(tags, job.customer, band)))
-    call('HINCRBY', key('workflow_uses'), job.workflow, 1)
-    return int(job.base + call('HGET', key('workflows'), field))
+    call('HSETNX', K.workflows, field, int(next_place(tags, job.customer, band)))
+    call('HINCRBY', K.workflow_uses, job.workflow, 1)
+    return int(job.base + call('HGET', K.workflows, field))
   elseif job.due ~= '' then
     return job.base
   end
@@ -75,26 +89,29 @@ local function settle_in(job, score, queues)
   state.due = job.due
   write_states({ state })
   if unmet == 0 and not because then
-    call('ZADD', key('delayed'), job.due, job.id)
+    call('ZADD', K.delayed, job.due, job.id)
   end
   return because
 end
 
-local function store(job, tags, queues)
-  local score = score_of(job, tags)
-  call('HSET', key('jobs'), job.id, job.timeout .. '|' .. job.signature .. '|' .. score .. '|' .. job.workflow .. '|'
-    .. job.customer .. '|' .. job.deadline .. '|' .. job.spec)
+-- Store a new job; return false if it is known.
+local function store(job, score)
+  local entry = job.timeout .. '|' .. job.signature .. '|' .. score .. '|' .. job.workflow .. '|' .. job.customer .. '|'
+    .. job.deadline .. '|' .. job.spec
+  if call('HSETNX', K.jobs, job.id, entry) == 0 then
+    return false
+  end
   if job.customer ~= '' then
-    call('HINCRBY', key('open'), job.customer, 1)
-    call('HINCRBY', key('customer_uses'), job.customer, 1)
+    call('HINCRBY', K.open, job.customer, 1)
+    call('HINCRBY', K.customer_uses, job.customer, 1)
   end
   if job.deadline ~= '' then
-    call('ZADD', key('deadlines'), NOW + job.deadline, job.id)
+    call('ZADD', K.deadlines, NOW + job.deadline, job.id)
   end
   if job.told ~= '' then
     open_step(job.id, job.workflow, job.told)
   end
-  return settle_in(job, score, queues)
+  return true
 end
 
 local RATES_KEPT_S = 900
@@ -115,43 +132,55 @@ end
 local function count_submitted(uses)
   local name = key('rates:', this_minute())
   for signature, jobs in pairs(uses) do
-    if call('HINCRBY', name, signature, jobs) == jobs then  -- perhaps the first of this minute
+    if jobs > 0 and call('HINCRBY', name, signature, jobs) == jobs then  -- perhaps the first of this minute
       call('EXPIRE', name, RATES_KEPT_S)
     end
   end
 end
 
-define('submit', function()
-  local jobs = read_jobs(tonumber(ARGV[A]))
-  local unknown = unknown_signatures(jobs)
-  if #unknown > 0 then
-    return { 0, unpack(unknown) }
-  end
-  local refusal = ARGV[A + 1] ~= '1' and (jobs.wait or jobs.have_customers) and refusal_of(jobs)
-  if refusal then
-    return refusal
-  end
-  local reply, created, queues, tags, uses, doomed = { 1 }, {}, {}, {}, {}, {}
+-- Store the jobs that are new and put them where they wait. Returns for each whether it is new, the ids of those, and
+-- those that fail by another one.
+local function store_all(jobs, uses)
+  local reply, created, queues, tags, doomed = { 1 }, {}, {}, {}, {}
   for n, job in ipairs(jobs) do
-    reply[n + 1] = job.known and 0 or 1
-    if not job.known then
-      job.due = job.due ~= '' and tonumber(job.due) > NOW and job.due or ''
-      local because = store(job, tags, queues)
+    local score = not job.known and score_of(job, tags)
+    if score and store(job, score) then
+      reply[n + 1] = 1
+      push(created, job.id)
+      local because = settle_in(job, score, queues)
       if because then
         push(doomed, { job = job, because = because })
       end
-      uses[job.signature] = (uses[job.signature] or 0) + 1
-      push(created, job.id)
+    else
+      reply[n + 1] = 0
+      if score then  -- only now it is seen
+        give_place_back(tags, job.customer, band_from(job.base))
+        uses[job.signature] = uses[job.signature] - 1
+        count('uses', job.signature, -1)
+      end
     end
   end
   write_tags(tags)
-  for signature, jobs_of in pairs(uses) do
-    call('HINCRBY', key('uses'), signature, jobs_of)
-  end
-  count_submitted(uses)
   for queue, members in pairs(queues) do
     place(queue, members)
   end
+  return reply, created, doomed
+end
+
+define('submit', function()
+  local jobs = read_jobs(tonumber(ARGV[A]))
+  local uses, unknown = add_uses(jobs)
+  if #unknown > 0 then
+    take_back(uses)
+    return { 0, unpack(unknown) }
+  end
+  local refusal = jobs.ask and ARGV[A + 1] ~= '1' and refusal_of(jobs)
+  if refusal then
+    take_back(uses)
+    return refusal
+  end
+  local reply, created, doomed = store_all(jobs, uses)
+  count_submitted(uses)
   tell('job_submitted', created)
   for _, entry in ipairs(doomed) do
     doom(read_state(entry.job.id), entry.job.customer, entry.because)

@@ -5,8 +5,8 @@
 
 define('unworkable', function()
   local stuck, served = {}, {}
-  local queues = call('HKEYS', key('signatures'))
-  for _, queue in ipairs(call('SMEMBERS', key('variants'))) do
+  local queues = call('HKEYS', K.signatures)
+  for _, queue in ipairs(call('SMEMBERS', K.variants)) do
     push(queues, queue)
   end
   for _, queue in ipairs(queues) do

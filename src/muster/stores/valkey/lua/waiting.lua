@@ -6,7 +6,7 @@
 
 define('waiting', function()
   local jobs = call('ZCARD', key('p:', ARGV[A]))
-  for _, queue in ipairs(call('SMEMBERS', key('variants'))) do
+  for _, queue in ipairs(call('SMEMBERS', K.variants)) do
     if parts_of(queue) == ARGV[A] then
       jobs = jobs + call('ZCARD', key('p:', queue))
     end

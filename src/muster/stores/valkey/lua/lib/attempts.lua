@@ -41,7 +41,7 @@ end
 local function tell_of(settlements)
   if #settlements == 1 then
     local s = settlements[1]
-    tell_one(s.kind, s.id, s.worker, s.attempt, s.code == NO_CODE and '' or s.code)
+    log(lines_of(s.kind, s.id, s.worker, s.attempt, s.code == NO_CODE and '' or s.code))
     return
   end
   local groups, order = {}, {}
@@ -74,7 +74,7 @@ local function go_on(s)
   end
   if tonumber(s.retry_at) > NOW then
     state.due = s.retry_at
-    call('ZADD', key('delayed'), s.retry_at, s.id)
+    call('ZADD', K.delayed, s.retry_at, s.id)
   else
     put_back(state)
   end
@@ -102,7 +102,7 @@ local function count_ends(settlements)
   for customer, jobs in pairs(open) do
     count('open', customer, -jobs)
   end
-  if call('EXISTS', key('step_of'), key('unmet')) > 0 then
+  if call('EXISTS', K.step_of, K.unmet) > 0 then
     local ended, statuses = {}, {}
     for _, s in ipairs(settlements) do
       if s.status ~= 'pending' then
@@ -126,19 +126,19 @@ local function end_attempts(settlements)
     put(batch, 'SREM', key('held:', s.session), s.id)
     put(batch, 'ZREM', key('in:', s.state.status), s.id)
     if s.status == 'pending' then
-      put(batch, 'HSET', key('states'), s.id, go_on(s))
-      put(batch, 'HDEL', key('progress'), s.id)
+      put(batch, 'HSET', K.states, s.id, go_on(s))
+      put(batch, 'HDEL', K.progress, s.id)
     else
-      put(batch, 'HSET', key('states'), s.id, ended_text(s.state, s.status))
+      put(batch, 'HSET', K.states, s.id, ended_text(s.state, s.status))
       put(batch, 'ZADD', key('in:', s.status), NOW_TEXT, s.id)
     end
     if s.result ~= '' then
-      put(batch, 'HSET', key('results'), s.id, s.result)
+      put(batch, 'HSET', K.states, RESULT .. s.id, s.result)
     end
     if s.error ~= '' then
-      put(batch, 'HSET', key('errors'), s.id, s.error)
+      put(batch, 'HSET', K.errors, s.id, s.error)
     elseif s.status ~= 'pending' and s.attempt ~= '1' then
-      put(batch, 'HDEL', key('errors'), s.id)  -- of an attempt before
+      put(batch, 'HDEL', K.errors, s.id)  -- of an attempt before
     end
   end
   write(batch)

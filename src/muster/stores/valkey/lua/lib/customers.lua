@@ -6,7 +6,7 @@ local NO_LIMIT = 1 / 0  -- infinity
 local function limits_of(customer)
   local known = LIMITS[customer]
   if not known then
-    local text = call('HGET', key('customers'), customer) or '1|||'
+    local text = call('HGET', K.customers, customer) or '1|||'
     local weight, running, waiting = string.match(text, '^(%d+)|(%d*)|(%d*)|')
     known = {
       weight = tonumber(weight), running_max = tonumber(running) or NO_LIMIT, waiting_max = tonumber(waiting) or NO_LIMIT,
@@ -17,14 +17,14 @@ local function limits_of(customer)
 end
 
 local function count_of(name, customer)
-  return tonumber(call('HGET', key(name), customer) or 0)
+  return tonumber(call('HGET', K[name], customer) or 0)
 end
 
 -- Count jobs of a customer up or down; what is at 0 is forgotten.
 local function count(name, customer, by)
-  local now = call('HINCRBY', key(name), customer, by)
+  local now = call('HINCRBY', K[name], customer, by)
   if now <= 0 then
-    call('HDEL', key(name), customer)
+    call('HDEL', K[name], customer)
   end
   return now
 end

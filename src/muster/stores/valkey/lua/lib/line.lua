@@ -2,14 +2,33 @@
 
 local BAND = 2 ^ 46  -- scores of one priority; the same as in jobs/order.py
 local STEP = 100
+local CLOCK = '*|'  -- before the band, of the member of `tags` that is no customer's
 
 -- Return timeout, signature, score, workflow, customer and deadline of a job's entry in `jobs`.
 local function header(entry)
   return string.match(entry, '^(%d+)|([^|]*)|(%d+)|([^|]*)|([^|]*)|(%d*)|')
 end
 
+-- Return timeout, signature and customer of an entry, which is what a claim needs: fields of known lengths are cut out,
+-- for less than a pattern costs.
+local function brief(entry)
+  local bar = string.find(entry, '|', 1, true)
+  local workflow = string.find(entry, '|', bar + DIGEST + 2, true) + 1  -- where it begins
+  local customer = (string.byte(entry, workflow) == BAR and workflow or workflow + DIGEST) + 1
+  return string.sub(entry, 1, bar - 1), string.sub(entry, bar + 1, bar + DIGEST),
+    string.byte(entry, customer) == BAR and '' or string.sub(entry, customer, customer + DIGEST - 1)
+end
+
+local band_names = {}  -- by number; there is one for each priority
+
 local function band_of(score)
-  return int(math.floor(score / BAND))
+  local number = math.floor(score / BAND)
+  local name = band_names[number]
+  if not name then
+    name = int(number)
+    band_names[number] = name
+  end
+  return name
 end
 
 local band_at = {}  -- band by the first score of it; there is one for each priority
@@ -26,22 +45,33 @@ local function band_from(base)
   return band
 end
 
+local function step_of(customer)
+  return customer == '' and STEP or STEP / limits_of(customer).weight
+end
+
 -- Return the place of a customer's next job in a band, and count it: the rule is in jobs/order.py. `tags` gathers what
 -- is to be written.
 local function next_place(tags, customer, band)
   local field = customer .. '|' .. band
   local last = tags[field]
   if not last then
-    local clock = math.fmod(tonumber(call('ZSCORE', key('virtual'), band) or 0), BAND)
-    last = math.max(tonumber(call('HGET', key('tags'), field) or 0), clock)
+    local found = call('ZMSCORE', K.tags, field, CLOCK .. band)
+    last = math.max(tonumber(found[1] or 0), math.fmod(found[2] or 0, BAND))
   end
-  tags[field] = last + STEP / (customer == '' and 1 or limits_of(customer).weight)
-  return math.floor(tags[field])
+  local tag = last + step_of(customer)
+  tags[field] = tag
+  return math.floor(tag)
+end
+
+-- The job is none that needs the place which it was given last.
+local function give_place_back(tags, customer, band)
+  local field = customer .. '|' .. band
+  tags[field] = tags[field] - step_of(customer)
 end
 
 local function write_tags(tags)
   for field, tag in pairs(tags) do
-    call('HSET', key('tags'), field, string.format('%.17g', tag))
+    call('ZADD', K.tags, tag == math.floor(tag) and int(tag) or string.format('%.17g', tag), field)
   end
 end
 
@@ -49,12 +79,15 @@ end
 
 -- Return signature and customer of a queue.
 local function parts_of(queue)
+  if #queue == DIGEST then
+    return queue, ''
+  end
   return string.match(queue, '^([^@!]*)@?([^!]*)')
 end
 
 -- Return the queue of a customer's jobs.
 local function queue_of(signature, customer)
-  if customer ~= '' and call('HEXISTS', key('special'), customer) == 1 then
+  if customer ~= '' and call('HEXISTS', K.special, customer) == 1 then
     return signature .. '@' .. customer
   end
   return signature
@@ -67,7 +100,7 @@ end
 -- Note a variant that has jobs now.
 local function note_variant(queue)
   local _, customer = parts_of(queue)
-  call('SADD', key('variants'), queue)
+  call('SADD', K.variants, queue)
   if customer ~= '' then
     call('SADD', key('at:', customer), queue)
   end
@@ -77,7 +110,7 @@ end
 local function drop_if_empty(queue)
   if is_variant(queue) and call('EXISTS', key('p:', queue)) == 0 then
     local _, customer = parts_of(queue)
-    call('SREM', key('variants'), queue)
+    call('SREM', K.variants, queue)
     if customer ~= '' then
       call('SREM', key('at:', customer), queue)
     end
@@ -89,11 +122,11 @@ local function head_of(queue)
 end
 
 local function is_paused(signature)
-  if call('EXISTS', key('paused')) == 0 then
+  if call('EXISTS', K.paused) == 0 then
     return false
   end
-  local service = call('HGET', key('service_of'), signature) or ''
-  return call('SISMEMBER', key('paused'), '*') == 1 or call('SISMEMBER', key('paused'), service) == 1
+  local service = call('HGET', K.service_of, signature) or ''
+  return call('SISMEMBER', K.paused, '*') == 1 or call('SISMEMBER', K.paused, service) == 1
 end
 
 -- Whether a class that can run the signature does not take jobs of this customer; "": of those who are not special.
@@ -104,7 +137,7 @@ end
 -- Return the classes that can run the jobs of a queue.
 local function classes_for(signature, customer)
   local classes = call('SMEMBERS', key('able:', signature))
-  if call('EXISTS', key('refusing')) == 0 then
+  if call('EXISTS', K.refusing) == 0 then
     return classes
   end
   local fit = {}
@@ -132,11 +165,11 @@ local function offer(queue, score)
   if is_paused(signature) or (customer ~= '' and room_of(customer) <= 0) then
     return
   end
-  local someone_waits = call('EXISTS', key('idle')) == 1
+  local someone_waits = call('EXISTS', K.idle) == 1
   for _, class in ipairs(classes_for(signature, customer)) do
     call('ZADD', key('ready:', class), 'LT', score, queue)
-    if someone_waits and call('SREM', key('idle'), class) == 1 then
-      call('PUBLISH', key('bus:wake'), class)
+    if someone_waits and call('SREM', K.idle, class) == 1 then
+      call('PUBLISH', K['bus:wake'], class)
     end
   end
 end
@@ -171,19 +204,20 @@ end
 
 -- Put jobs into a queue and so into line; `members` is score, id, score, id…
 local function place(queue, members)
-  local line, lowest = key('p:', queue), members[1]
+  local line, first = key('p:', queue), 1
   for at = 3, members.n or #members, 2 do
-    if tonumber(members[at]) < tonumber(lowest) then
-      lowest = members[at]
+    local ahead = members[at] - members[first]
+    if ahead < 0 or (ahead == 0 and before(members[at + 1], members[first + 1])) then
+      first = at
     end
   end
   bulk('ZADD', line, members)
-  bulk('ZADD', key('pending'), members)
+  bulk('ZADD', K.pending, members)
   if is_variant(queue) then
     note_variant(queue)
   end
-  if call('ZCOUNT', line, '-inf', '(' .. lowest) == 0 then  -- a new head; to count is cheaper than to read the old one
-    offer(queue, lowest)
+  if call('ZRANGE', line, '0', '0')[1] == members[first + 1] then  -- a new head
+    offer(queue, members[first])
   end
 end
 
@@ -209,7 +243,7 @@ local function find_place(id, entry)
   write_tags(tags)
   local front = timeout .. '|' .. signature .. '|' .. base .. '|' .. workflow .. '|' .. customer .. '|' .. deadline .. '|'
   local spec = string.sub(entry, #front + 1)
-  call('HSET', key('jobs'), id,
+  call('HSET', K.jobs, id,
     timeout .. '|' .. signature .. '|' .. score .. '|' .. workflow .. '|' .. customer .. '|' .. deadline .. '|' .. spec)
   return score
 end
@@ -217,7 +251,7 @@ end
 -- Put a job in its place in line, leaving out its avoided worker while others can run it. Changes its state, which
 -- whoever calls writes.
 local function put_back(state)
-  local entry = call('HGET', key('jobs'), state.id)
+  local entry = call('HGET', K.jobs, state.id)
   local _, signature, score, _, customer = header(entry)
   if math.fmod(score, BAND) == 0 then
     score = find_place(state.id, entry)
@@ -225,7 +259,7 @@ local function put_back(state)
   local queue = queue_of(signature, customer)
   if state.avoid ~= '' and others_can_run(signature, queue == signature and '' or customer, state.avoid) then
     queue = queue .. '!' .. state.avoid
-    call('ZADD', key('avoiding'), NOW + AVOID_MS, state.id)
+    call('ZADD', K.avoiding, NOW + AVOID_MS, state.id)
   else
     state.avoid = ''
   end
@@ -235,15 +269,15 @@ end
 -- Take one waiting job out of the line; return signature, score and customer. Its entry in the ready index stays: a claim
 -- will correct it.
 local function leave_line(state)
-  local _, signature, score, _, customer = header(call('HGET', key('jobs'), state.id))
+  local _, signature, score, _, customer = header(call('HGET', K.jobs, state.id))
   local suffix = state.avoid == '' and '' or '!' .. state.avoid
   local queue = queue_of(signature, customer) .. suffix
   if call('ZREM', key('p:', queue), state.id) == 0 then  -- its customer has become special since
     queue = signature .. suffix
     call('ZREM', key('p:', queue), state.id)
   end
-  call('ZREM', key('pending'), state.id)
-  call('ZREM', key('avoiding'), state.id)
+  call('ZREM', K.pending, state.id)
+  call('ZREM', K.avoiding, state.id)
   drop_if_empty(queue)
   return signature, score, customer
 end

@@ -10,7 +10,9 @@
 local FRONT = '^([^|]*)(|(%d+)|([^|]*)|.*)$'
 local REST = '^|%d+|[^|]*|([^|]*)|(%d+)|(%d*)|(%d*)|(%d*)|([^|]*)|([^|]*)|([^|]*)|(%d*)$'
 local NEVER_CLAIMED = 'pending|0|||0|||||||'
-local DIGEST = 16  -- characters of a signature, and of a customer
+local RESULT = '='  -- before the id, of the field of a job's result: no id begins so
+local DIGEST = 16  -- characters of a signature, a workflow and a customer
+local BAR = 124  -- '|' as a byte
 
 -- Return {id, status, attempt, session, tail (all but the status)}.
 local function front_of(id, text)
@@ -27,12 +29,12 @@ end
 
 local function read_texts(ids)
   if #ids == 1 then
-    return { call('HGET', key('states'), ids[1]) }
+    return { call('HGET', K.states, ids[1]) }
   end
   local texts = {}
   for first = 1, #ids, BULK do
     local last = math.min(first + BULK - 1, #ids)
-    for n, text in ipairs(call('HMGET', key('states'), unpack(ids, first, last))) do
+    for n, text in ipairs(call('HMGET', K.states, unpack(ids, first, last))) do
       texts[first + n - 1] = text
     end
   end
@@ -49,7 +51,7 @@ local function read_states(ids)
 end
 
 local function read_state(id)
-  return whole(front_of(id, call('HGET', key('states'), id)))
+  return whole(front_of(id, call('HGET', K.states, id)))
 end
 
 local function text_of(s)
@@ -62,7 +64,7 @@ local function write_states(states)
   for n, s in ipairs(states) do
     values[2 * n - 1], values[2 * n] = s.id, text_of(s)
   end
-  bulk('HSET', key('states'), values)
+  bulk('HSET', K.states, values)
 end
 
 -- Return the text of a running job that has ended.
@@ -72,7 +74,7 @@ end
 
 -- Return the customer of a running job, if it has one: the last field of its tail before the end, of a known length.
 local function customer_of(tail)
-  if string.byte(tail, -2) ~= 124 then  -- "|"
+  if string.byte(tail, -2) ~= BAR then
     return string.sub(tail, -DIGEST - 1, -2)
   end
 end

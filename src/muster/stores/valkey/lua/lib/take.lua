@@ -29,6 +29,17 @@ local function enter(parts, part)
   parts[at + 1] = part
 end
 
+-- The score of the first part has changed: it stays in front, most often so when its page was read, or goes to its place.
+local function settle_down(parts)
+  local part, second = parts[1], parts[2]
+  if part.score == math.huge then
+    table.remove(parts, 1)
+  elseif second and leads(second, part) then
+    table.remove(parts, 1)
+    enter(parts, part)
+  end
+end
+
 -- Enter the next queues of the index, but those that leave out this worker.
 local function read_index(index, parts, most)
   local count = math.min(most, INDEX_PAGE) + 1
@@ -67,14 +78,14 @@ local function read_queue(part, most, alone)
   advance(part)
 end
 
--- Remove what was taken from a queue, and bring its entry in the index up to date.
-local function close(index, part)
+-- Remove what was taken from a queue, and bring its entry in the index up to date, with the rest of the batch.
+local function close(index, part, batch)
   local name = key('p:', part.queue)
   if part.taken > 0 then
     call('ZREMRANGEBYRANK', name, '0', part.taken - 1)
   end
   if part.full then
-    call('ZREM', index.key, part.queue)
+    put(batch, 'ZREM', index.key, part.queue)
     drop_if_empty(part.queue)
     return
   end
@@ -83,23 +94,23 @@ local function close(index, part)
   end
   local score = part.found[part.at + 2]
   if not score then
-    call('ZREM', index.key, part.queue)
+    put(batch, 'ZREM', index.key, part.queue)
     drop_if_empty(part.queue)
   elseif score ~= part.indexed then
-    call('ZADD', index.key, score, part.queue)
+    put(batch, 'ZADD', index.key, score, part.queue)
   end
 end
 
--- Take up to `want` jobs by a merge; return ids and queues, lists beside each other.
-local function take_many(class, avoided, want)
-  local index = { key = key('ready:', class), avoided = avoided, read = 0, more = true, last = -math.huge }
+-- Take up to `want` jobs out of their queues; return ids and queues, lists beside each other.
+local function take(class, worker, want)
+  local index = { key = key('ready:', class), avoided = '!' .. worker, read = 0, more = true, last = -math.huge }
   local parts, opened, n = {}, {}, 0
   local ids, queues = {}, {}
   while n < want do
     while index.more and (#parts == 0 or parts[1].score >= index.last) do
       read_index(index, parts, want - n)
     end
-    local part = table.remove(parts, 1)
+    local part = parts[1]
     if not part then
       break
     elseif part.customer and room_of(part.customer) <= 0 then
@@ -111,7 +122,7 @@ local function take_many(class, avoided, want)
       if part.size == 0 then
         opened[#opened + 1] = part
       end
-      read_queue(part, want - n, #parts == 0 and not index.more)
+      read_queue(part, want - n, #parts == 1 and not index.more)
     else
       n = n + 1
       ids[n], queues[n] = part.found[part.at + 1], part.queue
@@ -121,47 +132,37 @@ local function take_many(class, avoided, want)
       end
       advance(part)
     end
-    if part.score < math.huge then
-      enter(parts, part)
-    end
+    settle_down(parts)
   end
+  local batch = batch_for(#opened)
   for _, part in ipairs(opened) do
-    close(index, part)
+    close(index, part, batch)
   end
+  write(batch)
   return ids, queues
 end
 
--- Take one job the short way: its queue is a signature's and alone in front, and the index is right about it. Otherwise
--- take none.
-local function take_one(class)
-  local ready = key('ready:', class)
-  local top = call('ZRANGE', ready, '0', '1', 'WITHSCORES')
+-- Return the queue that is alone in front of all of a class, and its first two jobs as id, score, id, score, for the
+-- short way: it is a signature's own, and the index is right about it. Otherwise nil.
+local function look_at_front(class)
+  local top = call('ZRANGE', key('ready:', class), '0', '1', 'WITHSCORES')
   local queue, score = top[1], top[2]
   if not queue or score == top[4] or is_variant(queue) then
     return nil
   end
   local found = call('ZRANGE', key('p:', queue), '0', '1', 'WITHSCORES')
-  if found[2] ~= score then
-    return nil
+  if found[2] == score then
+    return queue, found
   end
-  call('ZREM', key('p:', queue), found[1])
-  if found[4] then
-    call('ZADD', ready, found[4], queue)
-  else
-    call('ZREM', ready, queue)
-  end
-  return { found[1] }, { queue }
 end
 
--- Take up to `want` jobs out of their queues; return ids and queues, lists beside each other.
-local function take(class, worker, want)
-  local avoided = '!' .. worker
-  local ids, queues
-  if want == 1 then  -- what most workers ask for
-    ids, queues = take_one(class)
+-- Take the job that `look_at_front` has found first.
+local function take_front(class, queue, found)
+  call('ZREM', key('p:', queue), found[1])
+  call('ZREM', K.pending, found[1])
+  if found[4] then
+    call('ZADD', key('ready:', class), found[4], queue)
+  else
+    call('ZREM', key('ready:', class), queue)
   end
-  if not ids then
-    ids, queues = take_many(class, avoided, want)
-  end
-  return ids, queues
 end

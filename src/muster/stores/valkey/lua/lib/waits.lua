@@ -4,11 +4,11 @@ local RESOLVED_AT_ONCE = 1000
 local ABSENT_TOLD = 10
 
 local function status_of(id)
-  local text = call('HGET', key('states'), id)
+  local text = call('HGET', K.states, id)
   if text then
     return string.match(text, '^[^|]*')
   end
-  return call('HEXISTS', key('jobs'), id) == 1 and 'pending' or nil
+  return call('HEXISTS', K.jobs, id) == 1 and 'pending' or nil
 end
 
 local ENDED = { completed = true, failed = true, timeout = true, cancelled = true }
@@ -32,8 +32,8 @@ local function wait_for(id, score, needs)
     end
   end
   if unmet > 0 then
-    call('ZADD', key('blocked'), score, id)
-    call('HSET', key('unmet'), id, policy .. '|' .. unmet)
+    call('ZADD', K.blocked, score, id)
+    call('HSET', K.unmet, id, policy .. '|' .. unmet)
   end
   return unmet, nil
 end
@@ -44,7 +44,7 @@ local function missing(jobs)
   for _, job in ipairs(jobs) do
     if not job.known and job.needs ~= '' then
       for id in string.gmatch(string.match(job.needs, ' .*'), '%S+') do
-        if not here[id] and call('HEXISTS', key('jobs'), id) == 0 then
+        if not here[id] and call('HEXISTS', K.jobs, id) == 0 then
           push(absent, id)
         end
       end
@@ -86,14 +86,14 @@ local function refusal_of(jobs)
 end
 
 local function stop_waiting(id)
-  call('ZREM', key('blocked'), id)
-  call('HDEL', key('unmet'), id)
+  call('ZREM', K.blocked, id)
+  call('HDEL', K.unmet, id)
 end
 
 -- Let a job that waits for nobody go on: into line, or until its time has come. Changes its state.
 local function let_go(state)
   if state.due ~= '' and tonumber(state.due) > NOW then
-    call('ZADD', key('delayed'), state.due, state.id)
+    call('ZADD', K.delayed, state.due, state.id)
   else
     state.due = ''
     put_back(state)
@@ -102,15 +102,15 @@ end
 
 -- Take a pending job out of wherever it waits; return its customer.
 local function leave(state)
-  if call('HEXISTS', key('unmet'), state.id) == 1 then
+  if call('HEXISTS', K.unmet, state.id) == 1 then
     stop_waiting(state.id)
   elseif state.due ~= '' then
-    call('ZREM', key('delayed'), state.id)
+    call('ZREM', K.delayed, state.id)
   else
     local _, _, customer = leave_line(state)
     return customer
   end
-  local _, _, _, _, customer = header(call('HGET', key('jobs'), state.id))
+  local _, _, _, _, customer = header(call('HGET', K.jobs, state.id))
   return customer
 end
 
@@ -121,7 +121,7 @@ local function end_unstarted(state, customer, status, error)
   write_states({ state })
   call('ZADD', key('in:', status), NOW_TEXT, state.id)
   if error then
-    call('HSET', key('errors'), state.id, error)
+    call('HSET', K.errors, state.id, error)
   end
   if customer ~= '' then
     count('open', customer, -1)
@@ -138,16 +138,16 @@ end
 
 -- A job has ended on which others wait: tell one of them. Whoever ends by it has dependents of its own.
 local function tell_dependent(id, of)
-  local policy, unmet = string.match(call('HGET', key('unmet'), id) or '', '^(%a+)|(%d+)$')
+  local policy, unmet = string.match(call('HGET', K.unmet, id) or '', '^(%a+)|(%d+)$')
   if not policy then
     return  -- it waits no more
   end
   if policy == 'fail' and status_of(of) ~= 'completed' then
     stop_waiting(id)
-    local _, _, _, _, customer = header(call('HGET', key('jobs'), id))
+    local _, _, _, _, customer = header(call('HGET', K.jobs, id))
     doom(read_state(id), customer, of)
     if call('EXISTS', key('dependents:', id)) == 1 then
-      call('RPUSH', key('resolving'), id)
+      call('RPUSH', K.resolving, id)
     end
   elseif unmet == '1' then
     stop_waiting(id)
@@ -155,7 +155,7 @@ local function tell_dependent(id, of)
     let_go(state)
     write_states({ state })
   else
-    call('HSET', key('unmet'), id, policy .. '|' .. unmet - 1)
+    call('HSET', K.unmet, id, policy .. '|' .. unmet - 1)
   end
 end
 
@@ -163,13 +163,13 @@ end
 local function resolve(most)
   local told = 0
   while told < most do
-    local ended = call('LINDEX', key('resolving'), '0')
+    local ended = call('LINDEX', K.resolving, '0')
     if not ended then
       break
     end
     local ids = call('SPOP', key('dependents:', ended), most - told)
     if #ids == 0 then
-      call('LPOP', key('resolving'))
+      call('LPOP', K.resolving)
     end
     table.sort(ids, before)
     for _, id in ipairs(ids) do
@@ -182,12 +182,12 @@ end
 
 -- These jobs have ended: whoever waits for them goes on or ends.
 local function tell_dependents(ids)
-  if call('EXISTS', key('unmet')) == 0 then
+  if call('EXISTS', K.unmet) == 0 then
     return
   end
   for _, id in ipairs(ids) do
     if call('EXISTS', key('dependents:', id)) == 1 then
-      call('RPUSH', key('resolving'), id)
+      call('RPUSH', K.resolving, id)
     end
   end
   resolve(RESOLVED_AT_ONCE)
