@@ -17,7 +17,7 @@ from muster.app.batches import Batches
 from muster.app.broker import Broker
 from muster.app.certificates import CertificateWatch
 from muster.app.cloud import Cloud, open_cloud
-from muster.app.door import Draining, open_gateway, watts_in
+from muster.app.door import Draining, open_gateway
 from muster.app.files import open_file_store
 from muster.app.grpc_port import GrpcPort
 from muster.app.metrics import metrics_of
@@ -49,6 +49,7 @@ from muster.control.jobs.tasks import TaskDesk
 from muster.control.leader import Leader
 from muster.control.machines.first_machine import FirstMachine
 from muster.control.metering import Metering
+from muster.control.model_keeper import NodeModels
 from muster.control.models.loader import ModelLoader
 from muster.control.models.uses import Uses
 from muster.control.recorder import Recorder
@@ -160,13 +161,7 @@ class ControlPlane:
         access = self._access(base.store)
         metering = self._metering(base, work, access)
         cloud, models = self._cloud(base), self._models(base, work)
-        self._gateway = gateway = open_gateway(
-            *(settings, fleet, access, cloud, models, logs, metering, watts_in(fleet, settings.worker_watts)),
-            recorder=base.recorder,
-            clock=self._clock,
-            rng=self._rng,
-            tracer=self._tracer,
-        )
+        self._gateway = gateway = self._open_gateway(base, work, access, cloud, models, logs, metering)
         scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
         hub = self._hub(base.store, fleet, scenery)
         telemetry = self._telemetry(fleet, ingest(HIVE_LINK))
@@ -295,6 +290,31 @@ class ControlPlane:
         workers = PoolWorkers(fleet, nodes, jobs, self.files, self._clock, self._rng, leads=lambda: leader.leads)
         jobs.on_stop(workers.stop_job)
         return workers
+
+    def _open_gateway(
+        self,
+        base: _Base,
+        work: _Work,
+        access: Access,
+        cloud: Cloud | None,
+        models: ModelLoader,
+        logs: PlaneLogs,
+        metering: Metering,
+    ) -> Gateway:
+        return open_gateway(
+            self._settings,
+            base.fleet,
+            access,
+            cloud,
+            models,
+            logs,
+            metering,
+            recorder=base.recorder,
+            keeper=NodeModels(work.commands, base.fleet),
+            clock=self._clock,
+            rng=self._rng,
+            tracer=self._tracer,
+        )
 
     async def _announce(self, grpc: GrpcPort, link: MemoryLink) -> None:
         self.link = link

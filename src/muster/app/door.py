@@ -24,24 +24,24 @@ from muster.gateway.metering.meter import Watts
 from muster.gateway.usage import Finished
 from muster.ids import NodeId
 from muster.placement.scores import Strategy
-from muster.ports import FleetView
+from muster.ports import ModelKeeper
 from muster.settings import Settings
 
 
 def open_gateway(
     settings: Settings,
-    fleet: FleetView,
+    fleet: Fleet,
     access: Access,
     cloud: Cloud | None,
     models: ModelLoader,
     logs: PlaneLogs,
     metering: Metering,
-    watts: Watts,
     *,
     recorder: Recorder,
     clock: Clock,
     rng: Rng,
     tracer: Tracer | None,
+    keeper: ModelKeeper,
 ) -> Gateway:
     served = fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses())
     limits = GatewayLimits(
@@ -53,6 +53,7 @@ def open_gateway(
         attempts_max=settings.gateway_attempts_max,
         waiting_max=settings.gateway_waiting_max,
         wait_s=settings.gateway_wait_s,
+        keep_context=settings.gateway_keep_context,
         patience_factor=settings.patience_factor,
         first_byte_floor_s=settings.first_byte_floor_s,
         idle_floor_s=settings.idle_floor_s,
@@ -73,8 +74,9 @@ def open_gateway(
         on_conduct=lambda change: recorder.emit([change.event(clock.now_ms())]),
         waker=Wakers([models, *([cloud.waker] if cloud else [])]),
         tracer=tracer,
+        keeper=keeper,
         account_of=access.account,
-        watts=watts,
+        watts=watts_in(fleet, settings.worker_watts),
     )
 
 

@@ -15,10 +15,11 @@ class ServiceStatus(StrEnum):
 
 
 class Dialect(StrEnum):
-    """The API a service speaks. An Ollama server speaks both."""
+    """The API a service speaks. An Ollama server speaks the first two; who speaks OpenAI's may know Anthropic's too."""
 
     OPENAI = "openai"
     OLLAMA = "ollama"
+    ANTHROPIC = "anthropic"
 
 
 class Service(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -8,6 +8,8 @@ from msgspec import Raw, Struct
 
 from muster.domain.service import Dialect
 from muster.errors import InvalidInput
+from muster.gateway.form import with_field
+from muster.gateway.reply import JSON
 
 _AT = re.compile(r"at `\$\.?([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
@@ -25,6 +27,8 @@ class Call(Struct, kw_only=True):
     stream: bool
     body: bytes
     capability: str = "completion"
+    content_type: bytes = JSON
+    optional: bool = False  # a path that not every engine has: who answers that it has not is passed over
     empty: bool = False  # Ollama: nothing to answer, only a model to load (or, by keep_alive 0, to unload)
 
 
@@ -40,8 +44,14 @@ def decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
         raise InvalidInput(f"the body is not valid JSON: {error}") from error
 
 
-def with_model(body: bytes, model: str) -> bytes:
-    """Replace only the model's name; every other member stays byte for byte."""
+def with_model(call: Call, model: str) -> bytes:
+    """Return the body with only the model's name replaced; every other member stays byte for byte."""
+    if call.content_type != JSON:
+        return with_field(call.body, "model", model)
+    return with_members(call.body, {"model": model})
+
+
+def with_members(body: bytes, changes: dict[str, object]) -> bytes:
     members = decode(_members, body)
-    members["model"] = Raw(msgspec.json.encode(model))
+    members.update((name, Raw(msgspec.json.encode(value))) for name, value in changes.items())
     return msgspec.json.encode(members)

@@ -12,10 +12,11 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muster.errors import InvalidInput, MusterError, QueueFull
-from muster.gateway.exchange import Exchange
 from muster.gateway.framing import MalformedRequest, RequestReader
 from muster.gateway.gateway import Gateway, Path
 from muster.gateway.guest import Guests
+from muster.gateway.inflow import Inflow
+from muster.gateway.relay import Running
 from muster.gateway.reply import Reply
 from muster.gateway.request import Request
 
@@ -45,6 +46,7 @@ class Connection(asyncio.Protocol):
         "_guest",
         "_guests",
         "_in_request",
+        "_inflow",
         "_path",
         "_quiet_since_s",
         "_reader",
@@ -66,7 +68,8 @@ class Connection(asyncio.Protocol):
         self._reader = RequestReader(gateway.limits.head_bytes_max)
         self._path: Path | None = None  # of the request being read or answered; None: the guest's
         self._guest: HttpToolsProtocol | None = None
-        self.exchange: Exchange | None = None
+        self.exchange: Running | None = None
+        self._inflow: Inflow | None = None  # takes the body being read, of a request that is served before its end
         self._in_request = False  # a head has been read, its body not to the end
         self._answering = False
         self._advancing = False
@@ -163,13 +166,17 @@ class Connection(asyncio.Protocol):
         if path is None:
             if raw and self._guest is not None:
                 self._guest.data_received(raw)
+        elif self._inflow is not None:
+            self._inflow.put(reader.take_body(), last=reader.complete)
         elif reader.body_bytes > self._gateway.limits.body_bytes_max:
             self._turn_away(path, self._gateway.too_large(reader.body_bytes))
             return False
         if not reader.complete:
             return False
         self._in_request = False
-        if path is not None:
+        if self._inflow is not None:
+            self._inflow = None
+        elif path is not None:
             self._serve(path)
         return bool(reader.buffer)
 
@@ -196,7 +203,10 @@ class Connection(asyncio.Protocol):
             return False
         if not reader.complete and not reader.buffer and reader.headers.get(b"expect", b"").lower() == b"100-continue":
             self.transport.write(_CONTINUE)
-        return True
+        if path.in_pieces and reader.method == b"POST":
+            self._inflow = Inflow(self.transport)
+            self._serve(path)
+        return not self._refused
 
     def _serve(self, path: Path) -> None:
         self._answering = True
@@ -211,7 +221,7 @@ class Connection(asyncio.Protocol):
             keep_alive=reader.keep_alive and not self._stopping,
             correlation_id=correlation_id,
         )
-        reply = self._gateway.serve(path, request, self)
+        reply = self._gateway.serve(path, request, self, self._inflow)
         if reply is not None:
             with_body = request.method != b"HEAD"
             self.transport.write(reply.render(correlation_id, keep_alive=request.keep_alive, with_body=with_body))
@@ -219,6 +229,9 @@ class Connection(asyncio.Protocol):
 
     def answered(self, *, keep_alive: bool) -> None:
         """Go on with the next request; called when an answer has been written to its end."""
+        if self._inflow is not None and self._in_request:
+            self._end_early()
+            return
         self._answering = False
         self._activity += 1
         if self._stopping or not keep_alive:
@@ -227,6 +240,13 @@ class Connection(asyncio.Protocol):
             self._advance()
         elif self._reading_paused:
             self._read_on()
+
+    def _end_early(self) -> None:
+        """Close after an answer that did not wait for the body; what is still sent is read and dropped."""
+        self._refused = True
+        self._inflow = None
+        self._reader.take_rest()
+        self._hang_up()
 
     # --- the guest ---------------------------------------------------------------------------------------------------
 
@@ -285,6 +305,11 @@ class Connection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         self.transport.write(reply.render(correlation_id, keep_alive=False, with_body=with_body))
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self.transport.is_closing():
+            return
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
@@ -292,13 +317,17 @@ class Connection(asyncio.Protocol):
 
     def check(self, now_s: float) -> None:
         """Close what has been silent for too long where a word was due."""
-        if self._activity != self._seen:
+        if self._activity != self._seen or (self._inflow is not None and self._inflow.waits):
             self._seen = self._activity
             self._quiet_since_s = now_s
         elif now_s - self._quiet_since_s <= self._patience_s:
             return
-        elif self._refused or self.transport.is_closing() or (self._in_request and self._path is None):
-            self.transport.abort()  # the guest may have begun its answer: nothing can be said any more
+        elif (
+            self._refused
+            or self.transport.is_closing()
+            or (self._in_request and (self._path is None or self._inflow is not None))
+        ):
+            self.transport.abort()  # an answer may have begun: nothing can be said any more
         elif self._in_request or self._reader.buffer:
             self._refuse(RequestTimeout("the rest of the request did not come in time"))
         else:

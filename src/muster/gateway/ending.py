@@ -5,15 +5,21 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from muster.gateway import ollama, openai
+from muster.gateway import anthropic, ollama, openai
 
 _DONE = b"[DONE]"
 _LINE_BYTES_MAX = 4_194_304  # Ollama's last line may hold the whole context as numbers
-_STREAMS = frozenset({openai.CHAT, openai.COMPLETIONS, ollama.CHAT, ollama.GENERATE})
+_STREAMS = frozenset(
+    {openai.CHAT, openai.COMPLETIONS, openai.RESPONSES, ollama.CHAT, ollama.GENERATE, anthropic.MESSAGES}
+)
+_LAST_EVENTS = frozenset(
+    {"message_stop", "error", "response.completed", "response.failed", "response.incomplete", "response.cancelled"}
+)
 
 
 class _LastLine(Struct):
     done: bool = False
+    type: str = ""
     error: Any = None
 
 
@@ -48,4 +54,4 @@ class Ending:
             last = _last_line.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
-        return last.done or last.error is not None
+        return last.done or last.error is not None or last.type in _LAST_EVENTS

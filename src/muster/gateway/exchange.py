@@ -9,9 +9,10 @@ import contextlib
 from collections.abc import Hashable
 from typing import Protocol
 
-from muster.errors import ModelNotFound, MusterError, NoWorker, UpstreamFailed, UpstreamTimeout
-from muster.gateway import ollama
-from muster.gateway.call import Call, with_model
+from muster.domain.service import Dialect
+from muster.errors import ModelNotFound, MusterError, NotFound, NoWorker, UpstreamFailed, UpstreamTimeout
+from muster.gateway.asking import put, question
+from muster.gateway.call import Call
 from muster.gateway.conduct import Watch
 from muster.gateway.continuation import CONNECTORS, Beginning, Continuation, Spliced, continuation, for_engine
 from muster.gateway.delivery import Delivery
@@ -19,15 +20,14 @@ from muster.gateway.ending import Ending, ending_of
 from muster.gateway.holding import Hold, Wait
 from muster.gateway.metering.meter import Meter
 from muster.gateway.pins import pinned
-from muster.gateway.relay import Relay
-from muster.gateway.reply import JSON, NDJSON, Reply
-from muster.gateway.request import Request, forwarded
+from muster.gateway.relay import Relay, Running
+from muster.gateway.reply import Reply
+from muster.gateway.request import Request
 from muster.gateway.route import Choice
 from muster.gateway.seeking import kind_of, reserve, slots_for
-from muster.gateway.shape import error_frame, error_reply
+from muster.gateway.shape import engine_error_reply, error_frame, error_reply
 from muster.gateway.trail import Trail
-from muster.gateway.translate_answer import Translation, error_text, loaded, translation
-from muster.gateway.translate_request import translate
+from muster.gateway.translate_answer import Translation, error_text
 from muster.gateway.upstream import AnswerHead, Endpoint, UpstreamConnection
 from muster.gateway.usage import CLIENT_GONE, Finished
 from muster.gateway.waking import still_asleep
@@ -39,15 +39,22 @@ _BUSY = 429
 _TRY_ANOTHER = frozenset({_BUSY, 502, 503, 504})
 _TRY_LATER = frozenset({_BUSY, 503})
 _OK = 200
+# The engine does not have this path, or not for the model that it serves.
+_NOT_SERVED = frozenset({404, 405, 501})
 _FIRST_ERROR = 400
+_ERROR_PARTS_MAX = 16  # of an engine's error; only its sentence is told
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
+
+
+class PathNotServed(NotFound):
+    code = "path_not_served"
 
 
 class Client(Protocol):
     """The caller's connection, as far as an exchange needs it."""
 
     transport: asyncio.Transport
-    exchange: "Exchange | None"
+    exchange: Running | None
 
     def answered(self, *, keep_alive: bool) -> None: ...
 
@@ -196,7 +203,7 @@ class Exchange:
         self._watch = relay.conduct.watch(candidate, call, self._attempt_s, relay.router.in_flight[candidate.key])
         try:
             endpoint = self._endpoint = self._relay.upstreams.endpoint(candidate.url)
-            path, body = self._translated(candidate)
+            path, body, self._translation = put(call, candidate, relay.limits, relay.clock)
         except UpstreamFailed as error:
             self._move_on(error, "url")
             return
@@ -204,7 +211,7 @@ class Exchange:
             self.fail(error)
             return
         if not path:
-            self._reply(Reply(body=body, content_type=NDJSON if call.stream else JSON))
+            self._reply(Reply(body=body))
             return
         if self._beginning is not None:
             self._translation = Spliced(call, self._beginning, self._worker, self._translation)
@@ -212,36 +219,12 @@ class Exchange:
         headers = self._request.headers
         if self._trail is not None:
             headers = self._trail.attempt(self._worker, self._attempts)
-        self._question = (
-            b"POST %b%b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-            b"%bx-correlation-id: %b\r\n\r\n%b"
-        ) % (
-            endpoint.path,
-            path.encode(),
-            endpoint.host_header,
-            len(body),
-            forwarded(headers),
-            self._request.correlation_id,
-            body,
-        )
+        self._question = question(endpoint, path, call.content_type, headers, self._request.correlation_id, body)
         connection = endpoint.take()
         if connection is None:
             self._connect(endpoint)
         else:
             self._ask(connection)
-
-    def _translated(self, candidate: Candidate) -> tuple[str, bytes]:
-        """Return path and body for this worker; without a path the body is the answer already."""
-        call = self.call
-        model = candidate.models.get(call.model) or candidate.model(call.model)
-        name = call.model if model is None else model.name
-        if call.dialect in candidate.dialects:
-            self._translation = None
-            return call.path, call.body if name == call.model else with_model(call.body, name)
-        if call.empty:
-            return "", loaded(call, self._relay.clock, unload=ollama.unloads(call.body))
-        self._translation = translation(call, self._relay.clock, self._relay.limits.answer_bytes_max)
-        return translate(call, name)
 
     @property
     def _sharing(self) -> int:
@@ -326,9 +309,10 @@ class Exchange:
 
     def answer_began(self, head: AnswerHead) -> None:
         self._head = head
-        if head.status in _TRY_ANOTHER and self._turned_away(head.status):
+        if (head.status in _TRY_ANOTHER or self._is_not_served(head)) and self._turned_away(head.status):
             return
-        if head.status >= _FIRST_ERROR and (self._translation is not None or self._delivery.began):
+        in_own_words = self._translation is not None or self.call.dialect is Dialect.ANTHROPIC
+        if head.status >= _FIRST_ERROR and (in_own_words or self._delivery.began or self._is_not_served(head)):
             self._engine_error = []
             return
         lines = self._own_lines(head)
@@ -351,8 +335,9 @@ class Exchange:
             self._ending = ending_of(self.call.path)
 
     def _turned_away(self, status: int) -> bool:
-        """Ask another worker, if there is one, as this one says that it cannot now."""
-        self._note_failure(f"status_{status}")
+        """Ask another worker, if there is one, as this one says that it cannot now; to lack a path is no failure."""
+        if status in _TRY_ANOTHER:
+            self._note_failure(f"status_{status}")
         candidate = self._another()
         if candidate is None:
             return False
@@ -373,16 +358,20 @@ class Exchange:
                 lines += b"x-muster-continuable: yes\r\n"
         return lines + self._meter.began(head.status, self._sharing, self._relay.clock.monotonic_s())
 
+    def _is_not_served(self, head: AnswerHead) -> bool:
+        return self.call.optional and head.status in _NOT_SERVED
+
     def answer_continued(self, data: bytes) -> None:
         self._heard = True
         self._parts += 1
         self._meter.take(data)
         if self._watch is not None:
             self._watch.heard(self._relay.clock.monotonic_s())
-        if self._translation is not None:
-            if self._engine_error is not None:
+        if self._engine_error is not None:
+            if len(self._engine_error) < _ERROR_PARTS_MAX:
                 self._engine_error.append(data)
-                return
+            return
+        if self._translation is not None:
             try:
                 data = self._translation.feed(data)
             except MusterError as error:
@@ -467,13 +456,18 @@ class Exchange:
         return True
 
     def _pass_on_error(self, body: bytes) -> None:
-        status = 502 if self._head is None else self._head.status
+        head = self._head
+        status = 502 if head is None else head.status
         if self._watch is not None:
             self._watch.ended(status)
-        if self._delivery.began:
+        if head is not None and self._is_not_served(head):
+            call = self.call
+            said = f"{self._worker} answered {status} ({error_text(body)})"
+            self.fail(PathNotServed(f"nobody who has the model {call.model} serves {call.path}: {said}", field="model"))
+        elif head is None or self._delivery.began:
             self.fail(UpstreamFailed(error_text(body)))
-            return
-        self._reply(Reply.json({"error": error_text(body)}, status=status))
+        else:
+            self._reply(engine_error_reply(self.call.dialect, head.status, body))
 
     def _note_first_byte(self) -> None:
         now_s = self._relay.clock.monotonic_s()

@@ -17,16 +17,19 @@ from muster.domain.service import Dialect
 from muster.domain.trace import Tracer
 from muster.domain.usage import ANONYMOUS
 from muster.errors import InvalidInput, ModelNotFound, MusterError, PayloadTooLarge, Unauthorized
-from muster.gateway import ollama, openai
+from muster.gateway import anthropic, ollama, openai
 from muster.gateway.admission.admission import Admission, Who
 from muster.gateway.call import Call
 from muster.gateway.catalog import find, offered, offering, with_sleeping
 from muster.gateway.conduct import Conduct
 from muster.gateway.decisions import RequestView
+from muster.gateway.errand import Errand
 from muster.gateway.exchange import Client, Exchange
 from muster.gateway.framing import RequestReader, path_of
+from muster.gateway.inflow import Inflow
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.metering.meter import AccountOf, Meter, Watts, limit_lines
+from muster.gateway.ollama_upkeep import Upkeep
 from muster.gateway.probe import Prober
 from muster.gateway.quarantine import Change
 from muster.gateway.relay import Relay
@@ -43,12 +46,12 @@ from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
 from muster.placement.scores import Strategy
 from muster.placement.wish import Wish
-from muster.ports import FleetView, Waker
+from muster.ports import FleetView, ModelKeeper, Waker
 
 _GET = (b"GET", b"HEAD")
 _POST = (b"POST",)
+_DELETE = (b"DELETE",)
 _MODEL = openai.MODELS + "/"
-_MODEL_BYTES = _MODEL.encode()
 _TOO_MANY = 429
 
 
@@ -64,12 +67,17 @@ Authenticate = Callable[[bytes | None, Right], MusterError | None]
 
 
 class Path(Struct, frozen=True):
-    """A path of the gateway: whose dialect it is and what may be done with it; `parse` for those that ask a model."""
+    """A path of the gateway: whose dialect it is and what may be done with it; `parse` for those that ask a model.
+
+    `errand`: it is work on servers of the fleet. `in_pieces`: a body that is posted goes on as it comes.
+    """
 
     name: str
     dialect: Dialect
     methods: tuple[bytes, ...]
     parse: Parse | None = None
+    errand: bool = False
+    in_pieces: bool = False
 
 
 _PATHS = {
@@ -79,17 +87,41 @@ _PATHS = {
             Path(name, Dialect.OPENAI, _POST, openai.parse)
             for name in (openai.CHAT, openai.COMPLETIONS, openai.EMBEDDINGS)
         ),
+        Path(openai.RESPONSES, Dialect.OPENAI, _POST, openai.parse_response),
+        *(
+            Path(name, Dialect.OPENAI, _POST, openai.parse_other)
+            for name in (openai.RERANK, openai.SCORE, openai.SPEECH, openai.IMAGES)
+        ),
+        *(
+            Path(name, Dialect.OPENAI, _POST, openai.parse_form)
+            for name in (openai.TRANSCRIPTIONS, openai.TRANSLATIONS)
+        ),
+        *(
+            Path(name, Dialect.ANTHROPIC, _POST, anthropic.parse)
+            for name in (anthropic.MESSAGES, anthropic.COUNT_TOKENS)
+        ),
         *(
             Path(name, Dialect.OLLAMA, _POST, ollama.parse)
             for name in (ollama.CHAT, ollama.GENERATE, ollama.EMBED, ollama.EMBEDDINGS)
         ),
         *(Path(name, Dialect.OLLAMA, _GET) for name in (ollama.TAGS, ollama.PS, ollama.VERSION)),
-        Path(ollama.SHOW, Dialect.OLLAMA, _POST),
+        *(
+            Path(name, Dialect.OLLAMA, _POST, errand=True)
+            for name in (ollama.SHOW, ollama.PULL, ollama.PUSH, ollama.CREATE, ollama.COPY)
+        ),
+        Path(ollama.DELETE, Dialect.OLLAMA, _DELETE, errand=True),
         Path(openai.MODELS, Dialect.OPENAI, _GET),
     )
 }
-_ONE_MODEL = Path(_MODEL + "{id}", Dialect.OPENAI, _GET)
-_RIGHTS = {path.name: right_for(path.methods[0].decode(), path.name) for path in (*_PATHS.values(), _ONE_MODEL)}
+# Those that end with a name.
+_NAMING = {
+    _MODEL.encode(): Path(_MODEL + "{id}", Dialect.OPENAI, _GET),
+    ollama.BLOBS.encode(): Path(
+        ollama.BLOBS + "{digest}", Dialect.OLLAMA, (b"POST", b"HEAD"), errand=True, in_pieces=True
+    ),
+}
+PATHS = (*_PATHS.values(), *_NAMING.values())
+_RIGHTS = {path.name: right_for(path.methods[0].decode(), path.name) for path in PATHS}
 
 
 class Gateway:
@@ -107,13 +139,14 @@ class Gateway:
         on_conduct: Callable[[Change], None] | None = None,
         waker: Waker | None = None,
         tracer: Tracer | None = None,
+        keeper: ModelKeeper | None = None,
         account_of: AccountOf | None = None,
         watts: Watts = lambda _: None,
     ) -> None:
         """`authenticate` says why not, `who` whose token it is; `on_finished` gets a record of every request.
 
         `waker` wakes models; `account_of` says whose account the token that was shown is; `watts` what a worker draws.
-        `on_conduct` hears of workers that are quarantined and of those that are back.
+        `on_conduct` hears of workers that are quarantined and of those that are back; `keeper` has nodes fetch models.
         """
         self.limits = limits or GatewayLimits()
         self.clock = clock
@@ -140,6 +173,7 @@ class Gateway:
             conduct=self._conduct,
             tracer=tracer,
         )
+        self._upkeep = Upkeep(fleet, self._relay, keeper)
         self._prober = Prober(self._relay, fleet)
         self._boot = rng.getrandbits(32)
         self._requests = 0
@@ -153,7 +187,10 @@ class Gateway:
         if found is not None:
             return found
         path = path_of(url)
-        return _ONE_MODEL if path.startswith(_MODEL_BYTES) and path != _MODEL_BYTES else _PATHS.get(path)
+        for beginning, naming in _NAMING.items():
+            if path.startswith(beginning) and path != beginning:
+                return naming
+        return _PATHS.get(path)
 
     def refusal(self, path: Path, reader: RequestReader) -> MusterError | None:
         """Judge by the head alone, before a body is waited for."""
@@ -163,7 +200,7 @@ class Gateway:
         problem = self._authenticate(bearer_token(reader.headers), _RIGHTS[path.name])
         if problem is not None:
             return problem
-        if reader.remaining > self.limits.body_bytes_max:
+        if reader.remaining > self.limits.body_bytes_max and not path.in_pieces:
             return self.too_large(reader.remaining)
         return None
 
@@ -189,9 +226,13 @@ class Gateway:
         self._requests += 1
         return b"req-%08x-%08x" % (self._boot, self._requests)
 
-    def serve(self, path: Path, request: Request, client: Client) -> Reply | None:
-        """Return the answer, or None when it will come through an exchange."""
+    def serve(self, path: Path, request: Request, client: Client, body: Inflow | None = None) -> Reply | None:
+        """Return the answer, or None when it will come through an exchange or an errand."""
         account = self._account_of(bearer_token(request.headers))
+        if path.errand:
+            errand = Errand(self._relay, path.name, request, client, body=body, allows=account.allowance.allows)
+            errand.start(self._upkeep.way(path.name))
+            return None
         try:
             if path.parse is None:
                 reply = self._tell(path, request, account.allowance)
@@ -215,19 +256,20 @@ class Gateway:
         if self._waker is not None:
             models = with_sleeping(models, self._waker.models())
         models = [model for model in models if allowance.allows(model.name)]
+        shown = anthropic if anthropic.VERSION_HEADER in request.headers else openai
         match path.name:
             case openai.MODELS:
-                return Reply.json(openai.model_list(models))
+                return Reply.json(shown.model_list(models))
             case ollama.TAGS:
                 backend = offering(self._fleet.candidates(), SPOKEN_BY[path.dialect])
                 return Reply.json(ollama.tags(models), lines=b"x-muster-worker: %b\r\n" % backend.encode())
             case ollama.PS:
                 return Reply.json(ollama.ps(models))
-        wanted = ollama.parse_show(request.body) if path.name == ollama.SHOW else _model_in(request.url)
+        wanted = _model_in(request.url)
         model = find(models, wanted)
         if model is None:
             raise ModelNotFound(f'model "{wanted}" not found, try pulling it first', field="model")
-        return Reply.json(ollama.show(model) if path.name == ollama.SHOW else openai.model_object(model))
+        return Reply.json(shown.model_object(model))
 
     # --- upkeep ------------------------------------------------------------------------------------------------------
 

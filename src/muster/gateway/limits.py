@@ -19,6 +19,7 @@ class GatewayLimits(Struct, frozen=True, kw_only=True):
     first_byte_timeout_s: float = 300.0
     idle_timeout_s: float = 120.0  # silence within an answer
     attempts_max: int = 3
+    keep_context: bool = True  # Ollama: less context than a model is loaded with does not load it again
 
     # Deadlines that are learned lie between these floors and the two settings above (see patience.py).
     patience_factor: float = 4.0  # times what nearly all answers took; 0: only the settings count

@@ -11,7 +11,7 @@ from muster.gateway.pins import PINS
 SAFE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 # Of the caller's headers an engine gets those that begin so: no credentials, no cookies, and no accept-encoding, as
 # what is compressed can be neither translated nor ended with an error.
-_FORWARDED = (b"x-", b"traceparent", b"tracestate")
+_FORWARDED = (b"x-", b"traceparent", b"tracestate", b"anthropic-")
 _USUAL = (
     frozenset(
         {
@@ -55,7 +55,8 @@ def forwarded(headers: dict[bytes, bytes]) -> bytes:
 
 
 def bearer_token(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """Return the token, which Anthropic's clients send in a header of its own."""
     value = headers.get(b"authorization")
     if value is None:
-        return None
+        return headers.get(b"x-api-key")
     return value[7:].strip() if value[:7].lower() == b"bearer " else None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable
 
 from muster.domain.service import Dialect
 from muster.errors import MusterError
-from muster.gateway import ollama, openai
+from muster.gateway import anthropic, ollama, openai
 from muster.gateway.call import Call
 from muster.gateway.conversation import conversation
 from muster.gateway.pins import said_of_the_worker
@@ -14,7 +14,11 @@ from muster.placement.candidate import Candidate
 from muster.placement.wish import Wish
 
 # Who can serve a caller of each dialect.
-SPOKEN_BY = {Dialect.OPENAI: openai.SPOKEN_BY, Dialect.OLLAMA: ollama.SPOKEN_BY}
+SPOKEN_BY = {
+    Dialect.OPENAI: openai.SPOKEN_BY,
+    Dialect.OLLAMA: ollama.SPOKEN_BY,
+    Dialect.ANTHROPIC: anthropic.SPOKEN_BY,
+}
 
 Headers = dict[bytes, bytes]
 

@@ -93,9 +93,9 @@ def translation(call: Call, clock: Clock, answer_bytes_max: int) -> Translation:
 
 
 def loaded(call: Call, clock: Clock, *, unload: bool) -> bytes:
-    """Answer a request without a prompt: the engine has its model loaded all the time."""
+    """Answer a request without a prompt: the engine has its model loaded all the time. Ollama never streams this."""
     line = _head(call, clock) | _piece(call, "") | {"done": True, "done_reason": "unload" if unload else "load"}
-    return _encode(line) + (b"\n" if call.stream else b"")
+    return _encode(line)
 
 
 def error_text(body: bytes) -> str:

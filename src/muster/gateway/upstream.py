@@ -83,6 +83,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_length",
         "_parser",
         "_parts",
+        "_writable",
         "endpoint",
         "idle_since_s",
         "transport",
@@ -96,6 +97,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.used = False  # has carried an answer before, so it may have died since
         self.idle_since_s: float | None = None
         self._asker: Asker | None = None
+        self._writable: asyncio.Event | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._clear()
 
@@ -118,6 +120,19 @@ class UpstreamConnection(asyncio.Protocol):
         """Let go at once: the engine shall not work on what nobody waits for."""
         self._asker = None
         self.transport.abort()
+
+    def watch_writing(self, writable: asyncio.Event) -> None:
+        """Have this event set while the engine takes what it is sent, for a body that is sent in pieces."""
+        writable.set()
+        self._writable = writable
+
+    def pause_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.clear()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.set()
 
     def pause(self) -> None:
         if not self.transport.is_closing():
@@ -167,6 +182,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.endpoint.forget(self)
+        self.resume_writing()
         asker = self._asker
         if asker is None:
             return

@@ -31,6 +31,7 @@ class Candidate(Struct, frozen=True, kw_only=True):
     requests_waiting: int | None = None  # in the engine's own line
     memory_free_mb: int | None = None
     memory_total_mb: int | None = None
+    disk_free_mb: int | None = None  # of its node
     memory_of_others: tuple[tuple[str, int], ...] = ()  # processes from outside on its GPUs and their MB, most first
     gpu_trouble: str | None = None  # why its GPU is out of service, in words
 

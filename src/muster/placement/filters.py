@@ -46,6 +46,8 @@ def model(candidate: Candidate, wish: Wish) -> str | None:
 
 def capability(candidate: Candidate, wish: Wish) -> str | None:
     """Ask the wished model; without one any will do, and a service whose models are unknown may try."""
+    if not wish.capability:
+        return None
     if wish.model is not None:
         wished = candidate.model(wish.model)
         if wished is None or wish.capability in wished.capabilities:

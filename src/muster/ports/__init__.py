@@ -3,7 +3,7 @@
 Each port has a conformance suite under tests/contract that runs on the twin in memory and on every real adapter.
 """
 
-from muster.ports.fleet import CloudProvider, FleetView, RentedMachine, Waker
+from muster.ports.fleet import CloudProvider, FleetView, ModelKeeper, RentedMachine, Waker
 from muster.ports.jobs import (
     CapabilityClass,
     Claimed,
@@ -80,6 +80,7 @@ __all__ = [
     "Leases",
     "Lifecycle",
     "LoadsModels",
+    "ModelKeeper",
     "NodeLink",
     "NodeStore",
     "PullsModels",

@@ -1,9 +1,10 @@
 """The fleet as placement sees it, and machines rented by the hour."""
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from muster.domain.machine import Launch, Machine
+from muster.ids import NodeId
 from muster.placement.candidate import Candidate
 
 
@@ -57,6 +58,17 @@ class Waker(Protocol):
     def why(self, model: str) -> str:
         """Return what those wait for who wait for this model: what comes after its name in a sentence."""
         ...
+
+
+class ModelKeeper(Protocol):
+    """The gateway's way to models that nodes fetch and keep themselves, by their address."""
+
+    def holders(self, name: str) -> Sequence[NodeId]: ...
+    def pull(self, model: str, node_id: NodeId) -> AsyncIterator[str]:
+        """Yield what the node says on the way; raise MusterError when it could not."""
+        ...
+
+    def remove(self, model: str, node_id: NodeId) -> AsyncIterator[str]: ...
 
 
 class RentedMachine(Protocol):

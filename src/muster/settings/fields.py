@@ -245,6 +245,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int, Meta(ge=0, le=100_000, description="Requests that may wait for a free slot of one model.")
     ] = 1000
     gateway_wait_s: Annotated[float, Meta(gt=0, description="How long each of them waits at most.")] = 300.0
+    gateway_keep_context: Annotated[
+        bool,
+        Meta(
+            description="Ollama: a request for less `num_ctx` than its model is loaded with gets what is there; "
+            "else it would load the model again."
+        ),
+    ] = True
     connections_max: Annotated[int, Meta(ge=16, description="Client connections at a time.")] = 20_000
     stream_buffer_bytes_max: Annotated[
         int, Meta(ge=65_536, description="Unsent bytes after which a reader of live events gets a snapshot instead.")

@@ -5,6 +5,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from muster.control.model_keeper import NodeModels
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.system import SystemClock, system_rng
@@ -30,6 +31,7 @@ async def serving(token: str = "", **options: Any) -> AsyncIterator[Served]:
             clock=SystemClock(),
             rng=system_rng(),
             authenticate=plane.access.refusal,
+            keeper=NodeModels(plane.commands, plane.fleet),
             account_of=plane.access.account,
             on_finished=lambda finished: plane.metering.take(finished.use) if finished.use else None,
         )

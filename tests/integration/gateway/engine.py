@@ -16,9 +16,11 @@ class Asked:
 
     def __init__(self, connection: "EngineConnection") -> None:
         self._connection = connection
+        self.method = ""
         self.path = ""
         self.headers: dict[str, str] = {}
         self.body = b""
+        self.body_bytes = 0
 
     @property
     def json(self) -> dict[str, Any]:
@@ -74,6 +76,8 @@ class Engine:
         self.connections: set[EngineConnection] = set()
         self.connections_ever = 0
         self.answering = 0
+        self.counts_bodies_only = False  # does not keep them
+        self.answers_heads = False  # before the body has come
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -138,9 +142,20 @@ class EngineConnection(asyncio.Protocol):
         self._asked.headers[name.decode().lower()] = value.decode()
 
     def on_body(self, body: bytes) -> None:
-        self._asked.body += body
+        self._asked.body_bytes += len(body)
+        if not self._engine.counts_bodies_only:
+            self._asked.body += body
+
+    def on_headers_complete(self) -> None:
+        if self._engine.answers_heads:
+            self._begin()
 
     def on_message_complete(self) -> None:
+        if not self._engine.answers_heads:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._asked.method = self._parser.get_method().decode()
         self._engine.requests.append(self._asked)
         self._task = asyncio.get_running_loop().create_task(self._answer(self._asked))
 

@@ -90,7 +90,7 @@ async def test_showing_an_unknown_model_names_it(door: Door):
     answer = await asked(door, post("/api/show", {"model": "smolm2-135m"}))
 
     assert answer.status == 404
-    assert answer.json == {"error": 'model "smolm2-135m" not found, try pulling it first'}
+    assert answer.json == {"error": "model 'smolm2-135m' not found"}
 
 
 async def test_without_a_worker_that_takes_work_the_caller_is_told_why_and_when_to_try_again(engine: Engine):

@@ -1,9 +1,11 @@
 """The official Python clients of both dialects, against an engine that speaks OpenAI's only."""
 
 import base64
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anthropic
 import ollama
 import openai
 import pytest
@@ -89,6 +91,36 @@ async def test_openai_sends_its_token_and_none_is_told_apart(engine: Engine):
                 await client.chat.completions.create(model=MODEL, messages=SAY)
 
 
+# --- anthropic -------------------------------------------------------------------------------------------------------
+
+
+async def test_anthropic_writes_as_a_stream(door: Door, engine: Engine):
+    async def write(asked: Asked) -> None:
+        asked.head(content_type="text/event-stream")
+        message = {"id": "m", "type": "message", "role": "assistant", "content": [], "model": MODEL}
+        usage = {"input_tokens": 7, "output_tokens": 0}
+        events: tuple[dict[str, Any], ...] = (
+            {"type": "message_start", "message": message | {"stop_reason": None, "usage": usage}},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": t}} for t in TOKENS),
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}},
+            {"type": "message_stop"},
+        )
+        for event in events:
+            asked.chunk(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+        asked.last_chunk()
+
+    engine.behaviour = write
+    async with anthropic.AsyncAnthropic(base_url=door.url, api_key="none", max_retries=0) as client:
+        async with client.messages.stream(model=MODEL, max_tokens=9, messages=SAY) as stream:
+            assert "".join([text async for text in stream.text_stream]) == TEXT
+        engine.behaviour = cut_after(2)
+        with pytest.raises(anthropic.APIError, match="closed the connection"):
+            async with client.messages.stream(model=MODEL, max_tokens=9, messages=SAY) as stream:
+                await stream.until_done()
+
+
 # --- ollama ----------------------------------------------------------------------------------------------------------
 
 
@@ -103,7 +135,7 @@ async def test_ollama_lists_shows_and_tells_what_is_loaded(ollama_client: ollama
     shown = await ollama_client.show(f"{MODEL}:latest")
     assert shown.modelinfo == {"general.architecture": "llama", "llama.context_length": 8192}
     assert shown.capabilities == ["completion"]
-    with pytest.raises(ollama.ResponseError, match="try pulling it first") as missing:
+    with pytest.raises(ollama.ResponseError, match="model 'nothing' not found") as missing:
         await ollama_client.show("nothing")
     assert missing.value.status_code == 404
 

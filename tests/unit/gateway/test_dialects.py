@@ -40,7 +40,7 @@ def test_any_json_is_read_or_refused_and_a_translation_too(path: str, body: Any)
         call = PATHS[path](path, json.dumps(body).encode())
         if call.dialect is Dialect.OLLAMA:
             json.loads(translate(call, "name")[1])
-        assert json.loads(with_model(call.body, "other"))["model"] == "other"
+        assert json.loads(with_model(call, "other"))["model"] == "other"
     except InvalidInput as problem:
         json.loads(error_reply(Dialect.OPENAI, problem).body)
 
@@ -105,12 +105,16 @@ def test_openai_errors_have_their_four_members(problem: MusterError, kind: str):
 
 
 def test_whoever_may_try_again_is_told_when_and_whoever_should_not_is_told_that():
-    assert error_reply(Dialect.OPENAI, NoWorker("x")).lines == b"retry-after: 1\r\nx-backoff-ms: 1000\r\n"
+    again, never = b"x-should-retry: true\r\n", b"x-should-retry: false\r\n"
+    later = error_reply(Dialect.OPENAI, NoWorker("x"))
+    assert later.lines == b"retry-after: 1\r\nx-backoff-ms: 1000\r\n" + again
     full = error_reply(Dialect.OLLAMA, QueueFull("x", retry_after_s=7.2))
     assert full.lines == b"retry-after: 8\r\nx-backoff-ms: 7200\r\n"
-    assert error_reply(Dialect.OPENAI, UpstreamTimeout("x")).lines == b"x-should-retry: false\r\n"
+    assert error_reply(Dialect.OPENAI, UpstreamTimeout("x")).lines == never
     assert error_reply(Dialect.OLLAMA, UpstreamTimeout("x")).lines == b""
-    assert error_reply(Dialect.OPENAI, UpstreamFailed("x")).lines == b""
+    for dialect in (Dialect.OPENAI, Dialect.ANTHROPIC):
+        assert error_reply(dialect, UpstreamFailed("x")).lines == again
+        assert error_reply(dialect, InvalidInput("x")).lines == never
 
 
 def test_ollama_errors_are_one_text():

@@ -55,6 +55,7 @@ def test_the_model_must_be_there_whatever_its_default_tag():
 def test_the_model_must_offer_what_is_asked_of_it():
     embedder = Model(name="e", capabilities=("embedding",))
     assert reasons(Wish(model="e", capability="embedding"), embedder) == {}
+    assert reasons(Wish(model="e", capability=""), embedder) == {}, "any use of it will do"
     assert reasons(Wish(model="e"), embedder) == {"capability": "does not offer completion with the model e"}
 
 

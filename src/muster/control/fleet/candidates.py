@@ -38,6 +38,7 @@ def candidates_of(node: Node, *, late: bool) -> tuple[Candidate, ...]:
             requests_waiting=service.requests_waiting,
             memory_free_mb=memory_mb(node, service, free=True),
             memory_total_mb=memory_mb(node, service, free=False),
+            disk_free_mb=node.resources.disk_free_mb,
             memory_of_others=_memory_of_others(node, service),
             gpu_trouble=_gpu_trouble(node, service),
         )
