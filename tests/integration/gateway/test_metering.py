@@ -179,9 +179,12 @@ async def test_to_ollama_s_clients_what_is_not_allowed_is_not_there(door: Door, 
 
     tags = await ask(door, get("/api/tags", shown))
     assert [model["name"] for model in tags.json["models"]] == [EMBED.name]
-    for path in ("/api/chat", "/api/show"):
+    for path, said in (
+        ("/api/chat", f'model "{CHAT.name}" not found, try pulling it first'),
+        ("/api/show", f"model '{CHAT.name}' not found"),
+    ):
         answer = await ask(door, post(path, ASK, shown))
-        assert (answer.status, answer.json["error"]) == (404, f'model "{CHAT.name}" not found, try pulling it first')
+        assert (answer.status, answer.json["error"]) == (404, said)
 
 
 async def test_limits_of_a_minute_are_told_before_and_after_they_are_reached(door: Door, access: Access) -> None:
