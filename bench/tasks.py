@@ -26,7 +26,7 @@ from muster.domain.job import JobSpec, Requirements
 from muster.domain.model import Model
 from muster.domain.node import NodeFacts, Phase
 from muster.domain.service import Dialect, Service, ServiceStatus
-from muster.gateway.route import Router
+from muster.gateway.routing.route import Router
 from muster.ids import JobId, NodeId
 from muster.jobs.retry import RetryPolicy
 from muster.placement.scores import Strategy

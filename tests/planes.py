@@ -51,9 +51,9 @@ from muster.domain.trace import Tracer
 from muster.domain.worker import Worker, WorkerStatus
 from muster.events.hub import Hub, HubLimits
 from muster.events.telemetry import Telemetry, TelemetryLimits
-from muster.gateway.decisions import RequestView
-from muster.gateway.route import Router
-from muster.gateway.usage import GatewayView, Usage
+from muster.gateway.figures.decisions import RequestView
+from muster.gateway.figures.usage import GatewayView, Usage
+from muster.gateway.routing.route import Router
 from muster.ids import JobId, NodeId, SessionId, WorkerId
 from muster.jobs.retry import RetryPolicy
 from muster.logs.shelf import LogShelf

@@ -10,7 +10,7 @@ from litestar.exceptions import HTTPException
 
 from muster.api.plane import AnyRequest
 from muster.errors import InvalidInput, MusterError, NotFound, PayloadTooLarge
-from muster.gateway import openai
+from muster.gateway.dialects import openai
 from muster.wire.codec import invalid
 
 log = structlog.get_logger()

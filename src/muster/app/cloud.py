@@ -13,7 +13,7 @@ from muster.control.machines.service import CloudRules, CloudService
 from muster.control.machines.waker import FleetWaker
 from muster.control.recorder import Recorder
 from muster.errors import SetupError
-from muster.gateway.usage import Finished
+from muster.gateway.figures.usage import Finished
 from muster.metrics import Metric
 from muster.ports import Bus, CloudProvider, Leases
 from muster.settings import Settings

@@ -17,11 +17,11 @@ from muster.control.recorder import Recorder
 from muster.devices.host import own_addresses
 from muster.domain.trace import Tracer
 from muster.errors import SetupError
+from muster.gateway.figures.usage import Finished
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.metering.meter import Watts
-from muster.gateway.usage import Finished
 from muster.ids import NodeId
 from muster.placement.scores import Strategy
 from muster.ports import ModelKeeper

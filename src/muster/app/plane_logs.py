@@ -11,7 +11,7 @@ from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.peers import Peers
 from muster.control.logs.desk import LogDesk
 from muster.domain.usage import Use
-from muster.gateway.usage import CLIENT_GONE, Finished
+from muster.gateway.figures.usage import CLIENT_GONE, Finished
 from muster.logs.own import Notes, OwnLog
 from muster.logs.shelf import LogShelf
 from muster.ports import Bus

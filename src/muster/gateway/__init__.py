@@ -1,8 +1,8 @@
-from muster.gateway.decisions import RequestView
+from muster.gateway.figures.decisions import RequestView
+from muster.gateway.figures.usage import Finished, GatewayStats, GatewayView
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
-from muster.gateway.usage import Finished, GatewayStats, GatewayView
 
 __all__ = [
     "Finished",

@@ -2,14 +2,14 @@
 
 from muster.clock import Clock
 from muster.domain.service import Dialect
-from muster.gateway import ollama
-from muster.gateway.call import Call, with_model
-from muster.gateway.context import with_context
+from muster.gateway.dialects import ollama
+from muster.gateway.dialects.call import Call, with_model
+from muster.gateway.dialects.context import with_context
+from muster.gateway.dialects.translate_answer import Translation, loaded, translation
+from muster.gateway.dialects.translate_request import translate
+from muster.gateway.http.request import forwarded
+from muster.gateway.http.upstream import Endpoint
 from muster.gateway.limits import GatewayLimits
-from muster.gateway.request import forwarded
-from muster.gateway.translate_answer import Translation, loaded, translation
-from muster.gateway.translate_request import translate
-from muster.gateway.upstream import Endpoint
 from muster.placement.candidate import Candidate
 
 

@@ -12,13 +12,13 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muster.errors import InvalidInput, MusterError, QueueFull
-from muster.gateway.framing import MalformedRequest, RequestReader
 from muster.gateway.gateway import Gateway, Path
 from muster.gateway.guest import Guests
-from muster.gateway.inflow import Inflow
+from muster.gateway.http.framing import MalformedRequest, RequestReader
+from muster.gateway.http.inflow import Inflow
+from muster.gateway.http.reply import Reply
+from muster.gateway.http.request import Request
 from muster.gateway.relay import Running
-from muster.gateway.reply import Reply
-from muster.gateway.request import Request
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

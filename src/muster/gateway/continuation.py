@@ -12,9 +12,9 @@ from msgspec import Raw, Struct
 
 from muster.domain.service import Dialect
 from muster.errors import UpstreamFailed
-from muster.gateway import ollama, openai
-from muster.gateway.call import Call
-from muster.gateway.translate_answer import Translation, error_text
+from muster.gateway.dialects import ollama, openai
+from muster.gateway.dialects.call import Call
+from muster.gateway.dialects.translate_answer import Translation, error_text
 
 HEADER = b"x-muster-continue"
 # Engines that are known to take an assistant's unfinished message for the beginning of their own answer.

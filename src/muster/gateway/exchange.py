@@ -11,26 +11,26 @@ from typing import Protocol
 
 from muster.domain.service import Dialect
 from muster.errors import ModelNotFound, MusterError, NotFound, NoWorker, UpstreamFailed, UpstreamTimeout
+from muster.gateway.admission.holding import Hold, Wait
+from muster.gateway.admission.waking import still_asleep
 from muster.gateway.asking import put, question
-from muster.gateway.call import Call
-from muster.gateway.conduct import Watch
 from muster.gateway.continuation import CONNECTORS, Beginning, Continuation, Spliced, continuation, for_engine
-from muster.gateway.delivery import Delivery
-from muster.gateway.ending import Ending, ending_of
-from muster.gateway.holding import Hold, Wait
+from muster.gateway.dialects.call import Call
+from muster.gateway.dialects.ending import Ending, ending_of
+from muster.gateway.dialects.shape import engine_error_reply, error_frame, error_reply
+from muster.gateway.dialects.translate_answer import Translation, error_text
+from muster.gateway.figures.trail import Trail
+from muster.gateway.figures.usage import CLIENT_GONE, Finished
+from muster.gateway.http.delivery import Delivery
+from muster.gateway.http.pins import pinned
+from muster.gateway.http.reply import Reply
+from muster.gateway.http.request import Request
+from muster.gateway.http.upstream import AnswerHead, Endpoint, UpstreamConnection
 from muster.gateway.metering.meter import Meter
-from muster.gateway.pins import pinned
 from muster.gateway.relay import Relay, Running
-from muster.gateway.reply import Reply
-from muster.gateway.request import Request
-from muster.gateway.route import Choice
+from muster.gateway.routing.route import Choice
 from muster.gateway.seeking import kind_of, reserve, slots_for
-from muster.gateway.shape import engine_error_reply, error_frame, error_reply
-from muster.gateway.trail import Trail
-from muster.gateway.translate_answer import Translation, error_text
-from muster.gateway.upstream import AnswerHead, Endpoint, UpstreamConnection
-from muster.gateway.usage import CLIENT_GONE, Finished
-from muster.gateway.waking import still_asleep
+from muster.gateway.trust.conduct import Watch
 from muster.placement.candidate import Candidate
 from muster.placement.wish import Wish
 

@@ -17,30 +17,30 @@ from muster.domain.service import Dialect
 from muster.domain.trace import Tracer
 from muster.domain.usage import ANONYMOUS
 from muster.errors import InvalidInput, ModelNotFound, MusterError, PayloadTooLarge, Unauthorized
-from muster.gateway import anthropic, ollama, openai
 from muster.gateway.admission.admission import Admission, Who
-from muster.gateway.call import Call
-from muster.gateway.catalog import find, offered, offering, with_sleeping
-from muster.gateway.conduct import Conduct
-from muster.gateway.decisions import RequestView
-from muster.gateway.errand import Errand
+from muster.gateway.admission.waking import Wakings
+from muster.gateway.dialects import anthropic, ollama, openai
+from muster.gateway.dialects.call import Call
+from muster.gateway.dialects.catalog import find, offered, offering, with_sleeping
+from muster.gateway.dialects.shape import error_reply
 from muster.gateway.exchange import Client, Exchange
-from muster.gateway.framing import RequestReader, path_of
-from muster.gateway.inflow import Inflow
+from muster.gateway.figures.decisions import RequestView
+from muster.gateway.figures.usage import Finished, GatewayStats, GatewayView, Usage
+from muster.gateway.http.framing import RequestReader, path_of
+from muster.gateway.http.inflow import Inflow
+from muster.gateway.http.reply import Reply
+from muster.gateway.http.request import SAFE_ID, Request, bearer_token
+from muster.gateway.http.upstream import Upstreams
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.metering.meter import AccountOf, Meter, Watts, limit_lines
-from muster.gateway.ollama_upkeep import Upkeep
+from muster.gateway.models.errand import Errand
+from muster.gateway.models.ollama_upkeep import Upkeep
 from muster.gateway.probe import Prober
-from muster.gateway.quarantine import Change
 from muster.gateway.relay import Relay
-from muster.gateway.reply import Reply
-from muster.gateway.request import SAFE_ID, Request, bearer_token
-from muster.gateway.route import Router
+from muster.gateway.routing.route import Router
 from muster.gateway.seeking import SPOKEN_BY
-from muster.gateway.shape import error_reply
-from muster.gateway.upstream import Upstreams
-from muster.gateway.usage import Finished, GatewayStats, GatewayView, Usage
-from muster.gateway.waking import Wakings
+from muster.gateway.trust.conduct import Conduct
+from muster.gateway.trust.quarantine import Change
 from muster.metrics import Metric
 from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision

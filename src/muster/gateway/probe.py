@@ -7,11 +7,11 @@ import msgspec
 
 from muster.domain.service import Dialect
 from muster.errors import UpstreamFailed
-from muster.gateway import ollama, openai
-from muster.gateway.ending import Ending, ending_of
-from muster.gateway.quarantine import Now, Probe
+from muster.gateway.dialects import ollama, openai
+from muster.gateway.dialects.ending import Ending, ending_of
+from muster.gateway.http.upstream import AnswerHead, Endpoint, UpstreamConnection
 from muster.gateway.relay import Relay
-from muster.gateway.upstream import AnswerHead, Endpoint, UpstreamConnection
+from muster.gateway.trust.quarantine import Now, Probe
 from muster.placement.candidate import Candidate
 from muster.ports import FleetView
 

@@ -8,13 +8,13 @@ from muster.clock import Clock
 from muster.domain.trace import Tracer
 from muster.errors import MusterError, ShuttingDown
 from muster.gateway.admission.admission import Admission
-from muster.gateway.conduct import Conduct
-from muster.gateway.decisions import Decisions
+from muster.gateway.admission.waking import Wakings
+from muster.gateway.figures.decisions import Decisions
+from muster.gateway.figures.usage import Finished, Usage
+from muster.gateway.http.upstream import Upstreams
 from muster.gateway.limits import GatewayLimits
-from muster.gateway.route import Router
-from muster.gateway.upstream import Upstreams
-from muster.gateway.usage import Finished, Usage
-from muster.gateway.waking import Wakings
+from muster.gateway.routing.route import Router
+from muster.gateway.trust.conduct import Conduct
 
 
 class Running(Protocol):

@@ -5,11 +5,11 @@ from collections.abc import Callable, Hashable
 
 from muster.domain.service import Dialect
 from muster.errors import MusterError
-from muster.gateway import anthropic, ollama, openai
-from muster.gateway.call import Call
-from muster.gateway.conversation import conversation
-from muster.gateway.pins import said_of_the_worker
+from muster.gateway.dialects import anthropic, ollama, openai
+from muster.gateway.dialects.call import Call
+from muster.gateway.http.pins import said_of_the_worker
 from muster.gateway.relay import Relay
+from muster.gateway.routing.conversation import conversation
 from muster.placement.candidate import Candidate
 from muster.placement.wish import Wish
 

@@ -7,7 +7,7 @@ import pytest
 
 from muster.domain.node import NodeFacts
 from muster.domain.service import Dialect, Service, ServiceStatus
-from muster.gateway.route import Router
+from muster.gateway.routing.route import Router
 from muster.ids import NodeId
 from muster.placement.scores import Strategy
 from muster.settings import load_settings

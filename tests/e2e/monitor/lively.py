@@ -16,8 +16,8 @@ from muster.domain.model import Model
 from muster.domain.node import Health, NodeFacts, Resources
 from muster.domain.service import Dialect, Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
-from muster.gateway.course import EVERY_S, Point
-from muster.gateway.usage import GatewayView
+from muster.gateway.figures.course import EVERY_S, Point
+from muster.gateway.figures.usage import GatewayView
 from muster.ids import JobId, NodeId, SessionId, worker_id
 from muster.wire import ClaimRequest, OpenSession, Outcome, OutcomeKind, ProgressReport, ProgressReports
 from tests.integration.api.conftest import Served

@@ -14,7 +14,7 @@ from muster.gateway import Finished, Front, Gateway, GatewayLimits
 from muster.gateway.admission.admission import Who
 from muster.gateway.gateway import Authenticate
 from muster.gateway.metering.meter import AccountOf, Watts
-from muster.gateway.quarantine import Change
+from muster.gateway.trust.quarantine import Change
 from muster.placement.scores import Strategy
 from muster.ports import Waker
 from muster.system import SystemClock

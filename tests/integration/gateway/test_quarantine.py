@@ -7,7 +7,7 @@ import pytest
 from muster.domain.service import Dialect
 from muster.gateway import GatewayLimits
 from muster.gateway.probe import question
-from muster.gateway.quarantine import Change
+from muster.gateway.trust.quarantine import Change
 from muster.placement.wish import Wish
 from tests.integration.gateway.door import Door, opened
 from tests.integration.gateway.engine import (

@@ -254,7 +254,7 @@ async def test_a_fault_of_ours_ends_the_connection(servers: Servers, monkeypatch
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("muster.gateway.ollama_upkeep.having_model", broken)
+    monkeypatch.setattr("muster.gateway.models.ollama_upkeep.having_model", broken)
     async with await servers.door.wire() as wire:
         wire.send(post("/api/pull", {"model": "new"}))
         with suppress(ConnectionError):

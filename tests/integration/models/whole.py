@@ -28,10 +28,10 @@ from muster.domain.model import Model
 from muster.domain.node import Node, Resources
 from muster.domain.service import Service
 from muster.errors import ModelNotFound
+from muster.gateway.figures.usage import Finished
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
-from muster.gateway.usage import Finished
 from muster.ids import JobId, NodeId
 from muster.jobs.retry import RetryPolicy
 from muster.links.memory import MemoryLink

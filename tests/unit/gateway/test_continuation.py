@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from muster.errors import UpstreamFailed
-from muster.gateway import ollama, openai
 from muster.gateway.continuation import Spliced, continuation, for_engine
+from muster.gateway.dialects import ollama, openai
 
 MESSAGES = [{"role": "user", "content": "Tell."}]
 

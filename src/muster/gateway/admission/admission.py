@@ -15,13 +15,13 @@ from muster.access.roles import Role
 from muster.clock import Clock
 from muster.domain.model import canonical_model_name
 from muster.errors import MusterError, QueueFull
+from muster.gateway.admission.holding import Hold
 from muster.gateway.admission.view import LineView, WaitingCaller
 from muster.gateway.admission.waiting import Applicant, Waiting
-from muster.gateway.holding import Hold
+from muster.gateway.http.pins import INTERACTIVE, PRIORITY_MAX, priority_asked
+from muster.gateway.http.request import Request, bearer_token
 from muster.gateway.limits import GatewayLimits
-from muster.gateway.pins import INTERACTIVE, PRIORITY_MAX, priority_asked
-from muster.gateway.request import Request, bearer_token
-from muster.gateway.route import Router
+from muster.gateway.routing.route import Router
 from muster.metrics import Histogram, Metric
 from muster.placement.candidate import Candidate
 from muster.placement.line import Line, Ticket

@@ -4,8 +4,8 @@ from collections.abc import Hashable
 from typing import Protocol
 
 from muster.errors import MusterError, QueueFull
-from muster.gateway.call import Call
-from muster.gateway.holding import Hold
+from muster.gateway.admission.holding import Hold
+from muster.gateway.dialects.call import Call
 from muster.placement.candidate import Candidate
 from muster.placement.line import Ticket
 

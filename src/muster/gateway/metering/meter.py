@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from muster.access.account import Account, Left
 from muster.domain.usage import Use
-from muster.gateway.call import Call
+from muster.gateway.dialects.call import Call
 from muster.gateway.metering.counted import Counted, Counts
 
 _FIRST_ERROR = 400

@@ -1,0 +1,1 @@
+"""How callers and engines speak, and one said in the other."""

@@ -1,0 +1,1 @@
+"""What the gateway did, for charts, metrics and explanations."""

@@ -1,0 +1,224 @@
+"""Why the last requests went where they did: kept as references while they pass, put into words when somebody asks."""
+
+from collections import OrderedDict
+
+from msgspec import Struct
+
+from muster.gateway.dialects.call import Call
+from muster.gateway.routing.route import Choice
+from muster.placement.balance import Seat
+
+_RECENT = 20
+
+
+class Considered(Struct, frozen=True, kw_only=True):
+    """A worker that could have served; the least cost is chosen.
+
+    `cost` is about how long an answer takes there, in answers of an idle usual worker. `in_flight` are requests of this
+    gateway, `outside` those of others as the engine told.
+    """
+
+    worker: str
+    cost: float
+    in_flight: int
+    outside: int
+    slots: int | None
+    slowness: float
+    resident: bool | None
+
+
+class PassedOver(Struct, frozen=True, kw_only=True):
+    worker: str
+    reason: str
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One worker that was asked. `begun_s` and `ended_s` count from the request's beginning.
+
+    `could_serve` and `could_not` are how many workers there were; some of each are listed.
+    """
+
+    worker: str
+    begun_s: float
+    ended_s: float | None
+    failure: str | None
+    why: str
+    could_serve: int
+    considered: list[Considered]
+    could_not: int
+    passed_over: list[PassedOver]
+
+
+class WaitFor(Struct, frozen=True, kw_only=True):
+    what: str
+    begun_s: float
+    ended_s: float | None
+
+
+class RequestView(Struct, frozen=True, kw_only=True):
+    """One request to a model; `status` is null while it is being answered."""
+
+    correlation_id: str
+    at_ms: int
+    path: str
+    model: str
+    strategy: str
+    status: int | None
+    error: str | None
+    duration_s: float | None
+    waits: list[WaitFor]
+    attempts: list[Attempt]
+
+
+class RecentRequest(Struct, frozen=True, kw_only=True):
+    correlation_id: str
+    at_ms: int
+    model: str
+    worker: str
+    status: int | None
+    waited_s: float
+
+
+class _Step(Struct):
+    what: str  # the worker; or what is waited for, without a choice
+    choice: Choice | None
+    begun_s: float
+    ended_s: float | None = None
+    failure: str | None = None
+
+
+class Passage(Struct):
+    """What happened to one request, told by it."""
+
+    correlation_id: bytes
+    at_ms: int
+    path: str  # and no more of the call: it has the whole text
+    model: str
+    started_s: float
+    ended_s: float | None = None
+    status: int | None = None
+    error: str | None = None
+    steps: list[_Step] = []
+
+    def waits(self, what: str, now_s: float) -> None:
+        self.steps.append(_Step(what, None, now_s))
+
+    def goes_to(self, worker: str, choice: Choice | None, now_s: float) -> None:
+        self._end_step(now_s)
+        self.steps.append(_Step(worker, choice, now_s))
+
+    def failed(self, reason: str, now_s: float) -> None:
+        self.steps[-1].failure = reason
+        self._end_step(now_s)
+
+    def end(self, status: int, error: str | None, now_s: float) -> None:
+        self._end_step(now_s)
+        self.status, self.error, self.ended_s = status, error, now_s
+
+    def _end_step(self, now_s: float) -> None:
+        if self.steps and self.steps[-1].ended_s is None:
+            self.steps[-1].ended_s = now_s
+
+    @property
+    def waited_s(self) -> float:
+        return sum((step.ended_s or step.begun_s) - step.begun_s for step in self.steps if step.choice is None)
+
+    @property
+    def worker(self) -> str:
+        return next((step.what for step in reversed(self.steps) if step.choice is not None), "")
+
+    def view(self, strategy: str) -> RequestView:
+        since = self.started_s
+        return RequestView(
+            correlation_id=self.correlation_id.decode("latin-1"),
+            at_ms=self.at_ms,
+            path=self.path,
+            model=self.model,
+            strategy=strategy,
+            status=self.status,
+            error=self.error,
+            duration_s=_after(self.ended_s, since),
+            waits=[
+                WaitFor(what=step.what, begun_s=round(step.begun_s - since, 4), ended_s=_after(step.ended_s, since))
+                for step in self.steps
+                if step.choice is None
+            ],
+            attempts=[_attempt(step, step.choice, since) for step in self.steps if step.choice is not None],
+        )
+
+
+def _after(then_s: float | None, since_s: float) -> float | None:
+    return None if then_s is None else round(then_s - since_s, 4)
+
+
+def _attempt(step: _Step, choice: Choice, since_s: float) -> Attempt:
+    considered = [_considered(seat, mine, choice) for seat, mine in zip(choice.seats, choice.in_flight, strict=True)]
+    considered.sort(key=lambda one: one.cost)
+    return Attempt(
+        worker=step.what,
+        begun_s=round(step.begun_s - since_s, 4),
+        ended_s=_after(step.ended_s, since_s),
+        failure=step.failure,
+        why=_why(choice),
+        could_serve=choice.could_serve,
+        considered=considered,
+        could_not=choice.could_not,
+        passed_over=[PassedOver(worker=entry.key, reason=entry.reason) for entry in choice.rejections],
+    )
+
+
+def _considered(seat: Seat, mine: int, choice: Choice) -> Considered:
+    model = seat.candidate.model(choice.model)
+    return Considered(
+        worker=seat.key,
+        cost=round(seat.base + mine * seat.step, 3),
+        in_flight=mine,
+        outside=seat.outside,
+        slots=seat.slots or None,
+        slowness=round(seat.slowness, 3),
+        resident=None if model is None else model.resident,
+    )
+
+
+def _why(choice: Choice) -> str:
+    if choice.could_serve == 1:
+        return "no other worker could serve it"
+    if choice.at_home:
+        return "it has served this conversation, and is not loaded more than the others"
+    return f"{choice.rule} of {choice.could_serve} workers"
+
+
+class Decisions:
+    """The last so many requests, by correlation id; of two with the same id the later one."""
+
+    def __init__(self, kept_max: int) -> None:
+        self._kept_max = kept_max
+        self._passages: OrderedDict[bytes, Passage] = OrderedDict()
+
+    def begin(self, call: Call, correlation_id: bytes, now_ms: int, now_s: float) -> Passage:
+        passage = self._passages[correlation_id] = Passage(correlation_id, now_ms, call.path, call.model, now_s)
+        if len(self._passages) > self._kept_max:
+            self._passages.popitem(last=False)
+        return passage
+
+    def find(self, correlation_id: str, strategy: str) -> RequestView | None:
+        passage = self._passages.get(correlation_id.encode("latin-1", errors="replace"))
+        return None if passage is None else passage.view(strategy)
+
+    def recent(self) -> list[RecentRequest]:
+        """Return the newest, the newest first."""
+        newest: list[RecentRequest] = []
+        for passage in reversed(self._passages.values()):
+            if len(newest) == _RECENT:
+                break
+            newest.append(
+                RecentRequest(
+                    correlation_id=passage.correlation_id.decode("latin-1"),
+                    at_ms=passage.at_ms,
+                    model=passage.model,
+                    worker=passage.worker,
+                    status=passage.status,
+                    waited_s=round(passage.waited_s, 3),
+                )
+            )
+        return newest

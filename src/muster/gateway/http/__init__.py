@@ -1,0 +1,1 @@
+"""The bytes of HTTP: requests read, answers delivered, engines asked."""

@@ -1,0 +1,1 @@
+"""Models tended through the API of Ollama: fetched, copied, shown and removed."""

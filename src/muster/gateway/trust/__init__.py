@@ -1,0 +1,1 @@
+"""Whom to give work to, by how their answers were."""

@@ -1,0 +1,61 @@
+import pytest
+
+from muster.gateway.dialects.ending import Ending, ending_of
+
+SSE = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n'
+NDJSON = b'{"message":{"content":"a"},"done":false}\n{"message":{"content":""},"done":true,"context":[1,2]}\n'
+
+
+def told(*pieces: bytes) -> bool:
+    ending = Ending()
+    for piece in pieces:
+        ending.feed(piece)
+    return ending.told
+
+
+@pytest.mark.parametrize("stream", [SSE, NDJSON, SSE.replace(b": ", b":"), SSE.replace(b"\n", b"\r\n"), NDJSON[:-1]])
+def test_a_whole_stream_says_so_in_whatever_pieces_it_comes(stream: bytes):
+    assert told(stream)
+    for cut in range(len(stream)):
+        assert told(stream[:cut], stream[cut:])
+    assert told(*[stream[at : at + 1] for at in range(len(stream))])
+
+
+@pytest.mark.parametrize("stream", [SSE, NDJSON])
+def test_a_stream_cut_anywhere_before_its_last_line_is_whole_is_told_to_be_cut(stream: bytes):
+    whole_from = len(stream.rstrip())
+    for cut in range(len(stream)):
+        assert told(stream[:cut]) is (cut >= whole_from), cut
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'data: {"choices":[{"delta":{"content":"data: [DONE]"}}]}\n\n',
+        b'{"message":{"tool_calls":[{"function":{"arguments":{"done":true}}}]},"done":false}\n',
+        b'{"response":"\\"done\\":true"}\n',
+        b": a comment\n\n",
+        b"[DONE] not\n",
+        b"\xff\n",
+        b"5\n",
+        b"",
+    ],
+)
+def test_words_of_the_answer_are_not_taken_for_its_end(line: bytes):
+    assert not told(line)
+
+
+def test_an_engines_own_error_is_an_end():
+    assert told(b'data: {"error":{"message":"out of memory"}}\n\n')
+    assert told(b'{"error":"out of memory"}\n')
+
+
+def test_a_line_without_end_is_not_kept_without_bound():
+    ending = Ending()
+    for _ in range(6):
+        ending.feed(b"x" * 1_000_000)
+    assert len(ending._last) <= 4_194_304
+
+
+def test_of_paths_whose_end_is_not_known_nothing_is_expected():
+    assert ending_of("/v1/embeddings") is None
