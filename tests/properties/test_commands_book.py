@@ -140,4 +140,4 @@ class Commands(RuleBasedStateMachine):
 
 
 TestCommands = Commands.TestCase
-TestCommands.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestCommands.settings = settings(max_examples=100, stateful_step_count=40)

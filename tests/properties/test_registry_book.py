@@ -144,7 +144,7 @@ class Fleet(RuleBasedStateMachine):
 
 
 TestFleet = Fleet.TestCase
-TestFleet.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestFleet.settings = settings(max_examples=200, stateful_step_count=40)
 
 
 def test_a_backlog_delivered_in_any_order_leaves_the_newest_word() -> None:

@@ -153,4 +153,4 @@ class Planes(RuleBasedStateMachine):
 
 
 TestPlanes = Planes.TestCase
-TestPlanes.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestPlanes.settings = settings(max_examples=150, stateful_step_count=40)

@@ -5,7 +5,7 @@ import contextlib
 import json
 
 import grpc
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muster.links.calls import CALLS
@@ -42,7 +42,7 @@ FRAMES = st.binary(max_size=300) | CALLS_LIKE.map(Call.SerializeToString)
 
 
 @given(frames=st.lists(FRAMES, max_size=12))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 def test_odd_frames_break_nothing_and_leave_nothing(frames: list[bytes]) -> None:
     asyncio.run(_odd_frames(frames))
 

@@ -105,7 +105,7 @@ def test_of_many_nodes_a_window_is_shown(count: int) -> None:
     assert any(f"of {count}, by node" in line for line in lines)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     width=st.integers(1, 200),
     height=st.integers(1, 60),
