@@ -392,11 +392,16 @@ def _copies_on(node: Node) -> Iterator[tuple[str, ArtifactKind, ModelCopy]]:
     running = {service.name for service in node.services if service.status is ServiceStatus.RUNNING}
     for artifact in node.artifacts.kept:
         yield artifact.name, artifact.kind, _copy_of(node, artifact, loaded=not running.isdisjoint(artifact.services))
+    shared: dict[tuple[str, bool | None, str | None], ModelCopy] = {}  # what several services have is there once
     for service in node.services:
         if service.name not in running:
             continue
         for offered in service.models:
-            copy = ModelCopy(
+            what = (canonical_model_name(offered.name), offered.resident, offered.digest)
+            if what in shared:
+                shared[what].services.append(service.name)
+                continue
+            copy = shared[what] = ModelCopy(
                 node_id=node.node_id,
                 state=RESIDENT if offered.resident else ArtifactState.ON_DISK.value,
                 digest=offered.digest,
@@ -408,7 +413,7 @@ def _copies_on(node: Node) -> Iterator[tuple[str, ArtifactKind, ModelCopy]]:
                 pinned=False,
                 error=None,
             )
-            yield canonical_model_name(offered.name), ArtifactKind.MODEL, copy
+            yield what[0], ArtifactKind.MODEL, copy
 
 
 def _copy_of(node: Node, artifact: Artifact, *, loaded: bool) -> ModelCopy:

@@ -1,13 +1,13 @@
 // The gateway: how many requests, how fast they are answered, what is in flight where; and a model to try.
 
 import { html, signal, useEffect } from "../core/view.js";
-import { state } from "../core/state.js";
 import { authorization, problem, request } from "../core/api.js";
 import { duration } from "../core/format.js";
 import { Chart } from "../parts/chart.js";
 import { Choice } from "../parts/filter.js";
 
 const LOOK_EVERY_MS = 2_000;
+const MODELS_EVERY_MS = 10_000;
 
 /**
  * @typedef {{at_ms: number, requests_per_s: number, errors_per_s: number, in_flight: number, first_byte_p50_s: number | null, first_byte_p95_s: number | null}} Point
@@ -32,6 +32,18 @@ async function look() {
   try {
     view.value = await request("/api/v1/gateway");
     trouble.value = "";
+  } catch (error) {
+    trouble.value = /** @type {Error} */ (error).message;
+  }
+}
+
+const talkative = signal(/** @type {string[]} */ ([]));
+
+async function lookForModels() {
+  try {
+    /** @type {{name: string}[]} */
+    const found = await request("/api/v1/models?capability=completion&served=true");
+    talkative.value = found.map((model) => model.name);
   } catch (error) {
     trouble.value = /** @type {Error} */ (error).message;
   }
@@ -205,7 +217,12 @@ async function ask(model) {
 }
 
 function Chat() {
-  const models = [...new Set(state.nodeIds.value.flatMap((id) => state.lines.get(id)?.value.models ?? []))].sort();
+  useEffect(() => {
+    lookForModels();
+    const timer = setInterval(() => !document.hidden && lookForModels(), MODELS_EVERY_MS);
+    return () => clearInterval(timer);
+  }, []);
+  const models = talkative.value;
   const model = models.includes(chosen.value) ? chosen.value : models[0];
   const send = (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();

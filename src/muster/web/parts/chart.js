@@ -25,7 +25,7 @@ export function Chart({ title, points, text, max, tone = "", since }) {
   });
   const range = since ?? (points[0] ? `since ${clockTime(points[0].at)}` : "no figures yet");
   return html`<figure class="chart ${tone}">
-    <figcaption><span>${title}</span> <b>${now}</b> <span class="quiet end">${known.length ? `at most ${text(Math.max(...known))}` : ""}</span></figcaption>
+    <figcaption><span>${title}</span> <b>${now}</b> <span class="quiet end">${known.length ? `max ${text(Math.max(...known))}` : ""}</span></figcaption>
     <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" role="img" aria-label="${title}: ${now}, ${range}">
       <path d=${path} vector-effect="non-scaling-stroke" />
     </svg>
