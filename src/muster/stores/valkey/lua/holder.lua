@@ -6,6 +6,6 @@
 -- Writes:    nothing
 
 define('holder', function()
-  local ends, holder = string.match(call('HGET', key('leases'), ARGV[A]) or '', '^(%d+)|(.*)$')
+  local ends, holder = string.match(call('HGET', K.leases, ARGV[A]) or '', '^(%d+)|(.*)$')
   return ends and tonumber(ends) > NOW and holder or ''
 end)
