@@ -149,6 +149,15 @@ async def test_a_new_model_goes_where_there_is_most_room_for_it(servers: Servers
     assert servers.asked() == {"c": ["POST /api/pull"]}
 
 
+async def test_a_fleet_without_an_ollama_server_says_what_it_could_fetch(
+    servers: Servers, client: ollama.AsyncClient
+) -> None:
+    servers.fleet.become(servers.fleet.candidates()[-1])
+    with pytest.raises(ollama.ResponseError, match="new has no address from which a node could fetch it") as refused:
+        await client.pull("new")
+    assert refused.value.status_code == 503
+
+
 async def test_a_caller_says_on_which_nodes_a_model_shall_be(servers: Servers) -> None:
     async with await servers.door.wire() as wire:
         wire.send(post("/api/pull?node=b,c", {"model": "new", "stream": False}))

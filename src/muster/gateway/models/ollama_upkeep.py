@@ -192,6 +192,12 @@ class Upkeep:
             return having
         known = find(offered(self._fleet.candidates(), ollama.SPOKEN_BY), name)
         fitting = most_room(servers, known.size_bytes if known else None)
+        if not servers:
+            raise NoWorker(
+                f"no Ollama server of this fleet takes work now, and {name} has no address from which a node could "
+                "fetch it (such as hf:org/repo)",
+                field="model",
+            )
         if not fitting:
             raise NoWorker(f"no Ollama server of this fleet has room on its disk for {name}", field="model")
         return fitting[:1]
