@@ -5,7 +5,8 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
@@ -25,6 +26,8 @@ class Live:
         self.arrived_s: list[float] = []
         self.broken = False
         self._closing = False
+        self._reading = threading.Event()
+        self._reading.set()
         self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_SILENCE_S)
         path = "/api/events/monitor" + ("?" + urlencode({"machines": machines}) if machines else "")
         headers = {"Last-Event-ID": last_event_id} if last_event_id is not None else {}
@@ -49,10 +52,20 @@ class Live:
         self._thread.join(_SILENCE_S)
         self._connection.close()
 
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """Read nothing meanwhile, as a browser whose machine is busy."""
+        self._reading.clear()
+        try:
+            yield
+        finally:
+            self._reading.set()
+
     def _read(self) -> None:
         event_id = None
         try:
             for line in self._answer:
+                self._reading.wait(_SILENCE_S)
                 if line.startswith(b"id: "):
                     event_id = line[4:].strip().decode()
                 elif line.startswith(b"data: "):

@@ -19,6 +19,8 @@ from tests.conformance.queue.live import Picture
 from tests.muster_process import MusterProcess
 from tests.waiting import eventually_sync
 
+_BATCHES_UNREAD = 10
+
 
 def machine_ids(workers: Iterable[dict[str, Any]]) -> set[str]:
     return {worker["machine_id"] for worker in workers}
@@ -155,7 +157,9 @@ def test_f2_s1_a_hundred_machines_are_listed_told_of_and_degrade_with_a_notice(
         with site.live() as live:
             assert len(live.wait_for_snapshot()["data"]["workers"]) == 400
             job = {"service_required": "simulation"}
-            site.plane.post("/api/jobs/batch", {"jobs": [job] * 1000})  # more at once than a reader may have unread
+            with live.looking_away():  # until there is more than a reader may have unread
+                for _ in range(_BATCHES_UNREAD):
+                    site.plane.post("/api/jobs/batch", {"jobs": [job] * 1000})
             started_s = time.monotonic()
             beat(names[42], 2, status="unhealthy", reason="it is on fire")
             live.wait_for(lambda live: Picture(live.messages).machines[names[42]]["reason"] == "it is on fire")

@@ -48,7 +48,7 @@ def done(batch: Batch) -> int:
 
 def content(fleet: SmallFleet, file_id: str | None) -> list[dict[str, Any]]:
     assert file_id is not None
-    return [json.loads(row) for row in fleet.client.files.content(file_id).text.splitlines()]
+    return [json.loads(row) for row in fleet.client.files.content(file_id).text.strip().split("\n")]
 
 
 def test_a_batch_from_its_file_to_its_answers(fleet: SmallFleet) -> None:
@@ -187,9 +187,8 @@ class Crowd:
             thread.join(30)
 
     @property
-    def in_flight(self) -> int:
-        stats = self._fleet.plane.get("/api/monitor/state")["data"]["system_stats"]
-        return int(stats["gateway"]["in_flight"])
+    def waiting(self) -> int:
+        return sum(line["waiting"] for line in self._fleet.plane.get("/api/v1/gateway")["lines"])
 
     def _chat(self) -> None:
         messages: Any = [{"role": "user", "content": "Tell."}]
@@ -199,9 +198,9 @@ class Crowd:
 
 
 def test_a_batch_waits_while_people_have_the_engine_and_goes_on_when_they_are_gone(fleet: SmallFleet) -> None:
-    # Two more than the engine has slots: when one has an answer and asks the next, all slots are wanted still.
+    # Two more than the engine has slots: when one has an answer, the next in line has the slot.
     with Crowd(fleet, SLOTS + 2) as crowd:
-        eventually_sync(lambda: crowd.in_flight > SLOTS, 30)
+        eventually_sync(lambda: crowd.waiting > 0, 30)
         batch = send(fleet, [line(number) for number in range(60)])
         until(fleet, batch, lambda seen: seen.status == "in_progress")
         before = crowd.answers
