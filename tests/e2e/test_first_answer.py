@@ -139,6 +139,6 @@ def test_the_command_line_shows_the_machine(serving: ControlPlane) -> None:
     assert MODEL in [model["name"] for model in cli_json(serving, "models")]
     table = cli(serving, "nodes")
     assert "this-machine" in table.stdout
-    chatted = cli(serving, "chat", MODEL, "What is the capital of France?")
+    chatted = cli(serving, "chat", MODEL, "What is the capital of France?", "--max-tokens", "24")
     assert chatted.returncode == 0
     assert chatted.stdout.strip()
