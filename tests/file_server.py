@@ -107,6 +107,7 @@ class FileServer:
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._until_over())
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())  # one more turn: connections see their end
         self._loop.close()
 
     async def _until_over(self) -> None:
