@@ -201,9 +201,9 @@ async def load_model(plane: ThePlane, caller: TheCaller, data: JSONBody[ModelOrd
     if data.nodes is None and data.pool is None and data.selector is None and not data.all:
         plan = plane.models.cheapest(data.model)
         node_id, _, service = plan.key.partition("/")
-        unload = [f"{resident.service}/{resident.model}" for resident in plan.unload]
         data = replace(data, nodes=[node_id], service=service)
-        return await _memory(plane, caller.name, data, "load_model", {"unload": unload} if unload else {})
+        more = {"unload": plan.unloaded} if plan.unload else {}
+        return await _memory(plane, caller.name, data, "load_model", more)
     return await _memory(plane, caller.name, data, "load_model", {})
 
 

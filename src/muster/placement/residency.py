@@ -47,6 +47,11 @@ class Plan(Struct, frozen=True, kw_only=True):
     key: str
     unload: tuple[Resident, ...] = ()
 
+    @property
+    def unloaded(self) -> list[str]:
+        """Return what goes as the command to load names it, SERVICE/MODEL."""
+        return [f"{resident.service}/{resident.model}" for resident in self.unload]
+
 
 class Plans(Struct, frozen=True, kw_only=True):
     """`ways` are the cheapest first; `refusals` say of every other place why it cannot be."""

@@ -83,6 +83,11 @@ def test_there_may_be_a_bound_on_how_many_are_resident():
     assert only(room("n/o", resident("p"), free_mb=99_000, resident_max=2)).unload == ()
 
 
+def test_what_goes_is_named_as_the_command_to_load_takes_it():
+    plan = only(room("n/o", resident("new", 2), resident("old", 1), free_mb=99_000, resident_max=2))
+    assert plan.unloaded == [f"{plan.unload[0].service}/old"]
+
+
 def test_free_room_comes_before_the_unknown_and_that_before_what_others_have_to_leave():
     crowded = room("a/o", resident("x"))
     unknown = room("b/o", free_mb=None)

@@ -12,6 +12,7 @@ from muster.control.commands import CommandService
 from muster.control.fleet.fleet import Fleet
 from muster.control.models.ledger import Ledger
 from muster.control.models.uses import Uses
+from muster.control.rounds import ever, wait_up_to
 from muster.domain.command import Command, CommandStatus
 from muster.domain.model import canonical_model_name
 from muster.domain.node import Node
@@ -61,7 +62,7 @@ class ModelLoader:
 
     async def start(self) -> None:
         if self._task is None:
-            self._task = asyncio.create_task(self._tick_for_ever(), name="idle models")
+            self._task = asyncio.create_task(ever(self.tick, "idle_models", _TICK_S), name="idle models")
 
     async def stop(self) -> None:
         tasks = [*self._under_way.values(), *([self._task] if self._task else [])]
@@ -138,12 +139,11 @@ class ModelLoader:
 
     async def _load(self, model: str, plan: Plan) -> str | None:
         """Carry out a plan; return what went wrong. Once it is done the node's next heartbeat says so."""
-        unload = [f"{resident.service}/{resident.model}" for resident in plan.unload]
-        instead = f" in place of {', '.join(resident.model for resident in plan.unload)}" if unload else ""
+        instead = f" in place of {', '.join(resident.model for resident in plan.unload)}" if plan.unload else ""
         self._say(model, f"is being loaded on {plan.key}{instead}")
         self.uses.asked(plan.key, model, _GATEWAY)
         try:
-            command = await self._issue("load_model", plan.key, model, self._timeout_s, unload=unload)
+            command = await self._issue("load_model", plan.key, model, self._timeout_s, unload=plan.unloaded)
             while command.status not in ENDED and not self._served(model):
                 if command.progress is not None and command.progress.message:
                     self._say(model, command.progress.message)
@@ -181,11 +181,7 @@ class ModelLoader:
 
     async def _look_again(self) -> None:
         self._changed.clear()
-        try:
-            async with asyncio.timeout(_LOOK_AGAIN_S):
-                await self._changed.wait()
-        except TimeoutError:
-            return
+        await wait_up_to(self._changed, _LOOK_AGAIN_S)
 
     def _say(self, model: str, why: str) -> None:
         if self._why.get(model) != why:
@@ -205,16 +201,6 @@ class ModelLoader:
         self._changed.set()
 
     # --- unloading ---------------------------------------------------------------------------------------------------
-
-    async def _tick_for_ever(self) -> None:
-        while True:
-            try:
-                await self.tick()
-            except MusterError as error:
-                log.warning("idle_models_not_unloaded", error=error.message)
-            except Exception:
-                log.exception("idle_models_fault")
-            await asyncio.sleep(_TICK_S)
 
     async def tick(self) -> None:
         """Take in what is used, and have what nobody uses unloaded: by one control plane only."""
