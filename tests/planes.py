@@ -199,6 +199,7 @@ class PlaneUnderTest:
         )
         self.jobs.on_done(self.metering.job_done)
         self.jobs.check_models_by(self.access.check_models)
+        self.jobs.bound_priorities_by(self.access.priority_max)
         self.models = ModelLoader(
             self.fleet,
             self.commands,

@@ -525,6 +525,7 @@ class ControlPlane:
         )
         work.jobs.on_done(metering.job_done)
         work.jobs.check_models_by(access.check_models)
+        work.jobs.bound_priorities_by(access.priority_max)
         return metering
 
     async def _certificate(self) -> Certificate | None:

@@ -125,11 +125,11 @@ class Exchange:
             return
         now_s = self._relay.clock.monotonic_s()
         try:
-            self._waking = self._relay.admission.join(self, self._request, self._hold(now_s), now_s)
+            waiting = self._waking = self._relay.admission.join(self, self._request, self._hold(now_s), now_s)
         except MusterError as error:
             self.fail(error)
         else:
-            self._passage.waits("a free slot", now_s)
+            self._passage.waits("a free slot", now_s, waiting.ticket.priority, waiting.ticket.weight)
 
     def _hold(self, now_s: float) -> Hold:
         every_s = self._relay.limits.wake_keepalive_s

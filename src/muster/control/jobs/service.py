@@ -32,6 +32,7 @@ from muster.errors import Conflict, InvalidInput, JobNotFound, MusterError, Stor
 from muster.ids import JobId, WorkerId, check_name, new_id
 from muster.jobs import explain as why
 from muster.jobs import matching, retry, submission
+from muster.jobs.order import PRIORITY_MAX
 from muster.ports import Bus, CapabilityClass, JobIndex, JobLines, JobPage, JobQueue, JobUpkeep, Submitted
 from muster.wire import (
     ClaimReply,
@@ -64,6 +65,7 @@ _BUS_RETRY_S = 0.5
 OnStop = Callable[[JobId, WorkerId], Awaitable[None]]
 OnDone = Callable[[JobId, WorkerId, object], None]
 CheckModels = Callable[[str | None, Sequence[str]], None]  # by the token that submits, and the models it names
+PriorityMax = Callable[[str | None], int]  # by the token that submits
 PayloadCheck = Callable[[Any], object]  # raises InvalidInput naming the field
 
 
@@ -122,6 +124,7 @@ class JobService:
         self._on_stop: list[OnStop] = []
         self._on_done: OnDone = lambda *_: None
         self._check_models: CheckModels = lambda *_: None
+        self._priority_max: PriorityMax = lambda _: PRIORITY_MAX
 
     def on_stop(self, listener: OnStop) -> None:
         """Be told of each running job that ended otherwise than by its worker, and of who ran it."""
@@ -134,6 +137,10 @@ class JobService:
     def check_models_by(self, check: CheckModels) -> None:
         """Have it judged who may have jobs with which models; it raises for those who may not."""
         self._check_models = check
+
+    def bound_priorities_by(self, priority_max: PriorityMax) -> None:
+        """Let nobody's jobs have more than this; who asks for more has as much as is allowed."""
+        self._priority_max = priority_max
 
     async def start(self) -> None:
         await self._sessions.start()
@@ -202,7 +209,14 @@ class JobService:
             self._addresses.check(spec)
         if (check := self._payload_checks.get(spec.service_required.partition(":")[0])) is not None:
             check(spec.payload)
-        return spec
+        return self._bounded(spec)
+
+    def _bounded(self, spec: JobSpec) -> JobSpec:
+        most = self._priority_max(spec.submitted_by)
+        if max(spec.priority, spec.workflow_priority or 0) <= most:
+            return spec
+        of_workflow = None if spec.workflow_priority is None else min(spec.workflow_priority, most)
+        return msgspec.structs.replace(spec, priority=min(spec.priority, most), workflow_priority=of_workflow)
 
     async def get(self, job_id: JobId) -> Job:
         (job,) = await self._index.get([job_id])

@@ -52,16 +52,14 @@ class Admission:
         call = applicant.call
         model = canonical_model_name(call.model)
         caller = self._who(bearer_token(request.headers))
-        asked = priority_asked(request.headers)
-        most = PRIORITY_MAX if caller.role is Role.ADMIN else INTERACTIVE
-        priority = min(INTERACTIVE if asked is None else asked, most)
+        priority = _priority(caller, priority_asked(request.headers))
         line = self._lines.get(model)
         if line is not None and len(line) >= self._limits.waiting_max:
             self._make_room(line, model, priority)
         if line is None:
             line = self._lines[model] = Line()
         waiting = Waiting(self, applicant, hold, model, self._limits.wait_s)
-        waiting.ticket = line.join(waiting, caller.name, priority, now_s)
+        waiting.ticket = line.join(waiting, caller.name, priority, now_s, caller.weight)
         return waiting
 
     def _make_room(self, line: Line[Waiting], model: str, priority: int) -> None:
@@ -176,10 +174,7 @@ class Admission:
                 waiting=len(line),
                 oldest_s=round(now_s - line.oldest_s, 3),
                 answer_s=self._answer_s.get(model),
-                callers=[
-                    WaitingCaller(name=name, requests=count)
-                    for name, count in line.by_who().most_common(_CALLERS_SHOWN)
-                ],
+                callers=_callers(line),
             )
             for model, line in sorted(self._lines.items())
         ]
@@ -187,6 +182,19 @@ class Admission:
     def metrics(self) -> Iterator[Metric]:
         yield m.GATEWAY_WAITING.of({(model,): len(line) for model, line in self._lines.items()})
         yield self._waited.metric(m.GATEWAY_WAIT)
+
+
+def _priority(caller: Caller, asked: int | None) -> int:
+    """What is the token's own is what it has without a word, and the most that it may ask for."""
+    usual = INTERACTIVE if caller.priority is None else caller.priority
+    most = PRIORITY_MAX if caller.priority is None and caller.role is Role.ADMIN else usual
+    return min(usual if asked is None else asked, most)
+
+
+def _callers(line: Line[Waiting]) -> list[WaitingCaller]:
+    weights = line.weights()
+    most = line.by_who().most_common(_CALLERS_SHOWN)
+    return [WaitingCaller(name=name, requests=count, weight=weights[name]) for name, count in most]
 
 
 def _tell_later(applicant: Applicant, error: MusterError) -> None:

@@ -50,9 +50,13 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class WaitFor(Struct, frozen=True, kw_only=True):
+    """`priority` and `weight` are those that it waited with in a line; null where there was none."""
+
     what: str
     begun_s: float
     ended_s: float | None
+    priority: int | None
+    weight: float | None
 
 
 class RequestView(Struct, frozen=True, kw_only=True):
@@ -85,6 +89,8 @@ class _Step(Struct):
     begun_s: float
     ended_s: float | None = None
     failure: str | None = None
+    priority: int | None = None
+    weight: float | None = None
 
 
 class Passage(Struct):
@@ -100,8 +106,8 @@ class Passage(Struct):
     error: str | None = None
     steps: list[_Step] = []
 
-    def waits(self, what: str, now_s: float) -> None:
-        self.steps.append(_Step(what, None, now_s))
+    def waits(self, what: str, now_s: float, priority: int | None = None, weight: float | None = None) -> None:
+        self.steps.append(_Step(what, None, now_s, priority=priority, weight=weight))
 
     def goes_to(self, worker: str, choice: Choice | None, now_s: float) -> None:
         self._end_step(now_s)
@@ -139,7 +145,13 @@ class Passage(Struct):
             error=self.error,
             duration_s=_after(self.ended_s, since),
             waits=[
-                WaitFor(what=step.what, begun_s=round(step.begun_s - since, 4), ended_s=_after(step.ended_s, since))
+                WaitFor(
+                    what=step.what,
+                    begun_s=round(step.begun_s - since, 4),
+                    ended_s=_after(step.ended_s, since),
+                    priority=step.priority,
+                    weight=step.weight,
+                )
                 for step in self.steps
                 if step.choice is None
             ],
