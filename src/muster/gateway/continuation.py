@@ -14,7 +14,8 @@ from muster.domain.service import Dialect
 from muster.errors import UpstreamFailed
 from muster.gateway.dialects import ollama, openai
 from muster.gateway.dialects.call import Call
-from muster.gateway.dialects.translate_answer import Translation, error_text
+from muster.gateway.dialects.chat_answer import error_text
+from muster.gateway.dialects.translate_answer import Translation
 
 HEADER = b"x-muster-continue"
 # Engines that are known to take an assistant's unfinished message for the beginning of their own answer.

@@ -16,9 +16,12 @@ from muster.gateway.admission.waking import still_asleep
 from muster.gateway.asking import put, question
 from muster.gateway.continuation import CONNECTORS, Beginning, Continuation, Spliced, continuation, for_engine
 from muster.gateway.dialects.call import Call
+from muster.gateway.dialects.chat_answer import error_text
 from muster.gateway.dialects.ending import Ending, ending_of
+from muster.gateway.dialects.openai import RESPONSES
+from muster.gateway.dialects.responses_request import NotTranslatable
 from muster.gateway.dialects.shape import engine_error_reply, error_frame, error_reply
-from muster.gateway.dialects.translate_answer import Translation, error_text
+from muster.gateway.dialects.translate_answer import Translation
 from muster.gateway.figures.trail import Trail
 from muster.gateway.figures.usage import CLIENT_GONE, Finished
 from muster.gateway.http.delivery import Delivery
@@ -203,9 +206,12 @@ class Exchange:
         self._watch = relay.conduct.watch(candidate, call, self._attempt_s, relay.router.in_flight[candidate.key])
         try:
             endpoint = self._endpoint = self._relay.upstreams.endpoint(candidate.url)
-            path, body, self._translation = put(call, candidate, relay.limits, relay.clock)
+            path, body, self._translation = put(call, candidate, relay.limits, relay.clock, relay.chat_only)
         except UpstreamFailed as error:
             self._move_on(error, "url")
+            return
+        except NotTranslatable as error:
+            self._pass_over(error)
             return
         except MusterError as error:
             self.fail(error)
@@ -278,6 +284,23 @@ class Exchange:
         else:
             self._change_to(candidate)
 
+    def _pass_over(self, error: MusterError) -> None:
+        """Ask another worker for what this one cannot be asked, which is no failure of it."""
+        candidate = self._another()
+        if candidate is None:
+            self.fail(error)
+        else:
+            self._change_to(candidate)
+
+    def _ask_in_chat(self) -> None:
+        """Ask the same worker, which keeps its slot, in the way that all have, and remember that."""
+        now_s = self._relay.clock.monotonic_s()
+        self._relay.chat_only.note(self._worker, now_s)
+        self._passage.failed("not_served", now_s)
+        candidate, self._candidate = self._candidate, None
+        if candidate is not None:
+            self._change_to(candidate)
+
     def _note_failure(self, reason: str) -> None:
         self._relay.usage.upstream_failed(self._worker, reason)
         self._passage.failed(reason, self._relay.clock.monotonic_s())
@@ -309,6 +332,9 @@ class Exchange:
 
     def answer_began(self, head: AnswerHead) -> None:
         self._head = head
+        if self.call.path == RESPONSES and self._translation is None and self._is_not_served(head):
+            self._ask_in_chat()
+            return
         if (head.status in _TRY_ANOTHER or self._is_not_served(head)) and self._turned_away(head.status):
             return
         in_own_words = self._translation is not None or self.call.dialect is Dialect.ANTHROPIC

@@ -13,6 +13,7 @@ from muster.gateway.figures.decisions import Decisions
 from muster.gateway.figures.usage import Finished, Usage
 from muster.gateway.http.upstream import Upstreams
 from muster.gateway.limits import GatewayLimits
+from muster.gateway.routing.chat_only import ChatOnly
 from muster.gateway.routing.route import Router
 from muster.gateway.trust.conduct import Conduct
 
@@ -56,6 +57,7 @@ class Relay:
         self.admission = admission
         self.decisions = Decisions(limits.decisions_max)
         self.conduct = conduct
+        self.chat_only = ChatOnly()
         self.tracer = tracer
         self.continued = 0  # answers that another worker went on with
         self.active: set[Running] = set()

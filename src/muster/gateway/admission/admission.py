@@ -185,7 +185,7 @@ class Admission:
 
 
 def _priority(caller: Caller, asked: int | None) -> int:
-    """What is the token's own is what it has without a word, and the most that it may ask for."""
+    """Give what a token has of its own without a word, and let it ask for no more."""
     usual = INTERACTIVE if caller.priority is None else caller.priority
     most = PRIORITY_MAX if caller.priority is None and caller.role is Role.ADMIN else usual
     return min(usual if asked is None else asked, most)

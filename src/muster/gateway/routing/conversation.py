@@ -25,10 +25,13 @@ class _Hints(Struct):
     session_id: Raw = _NOTHING
     user: Raw = _NOTHING
     messages: list[Raw] | None = None
+    instructions: Raw = _NOTHING
+    input: Raw = _NOTHING
     prompt: Raw = _NOTHING
 
 
 _hints = msgspec.json.Decoder(_Hints)
+_items = msgspec.json.Decoder(list[Raw])
 _EMPTY = frozenset({b"", b"null", b'""'})
 
 
@@ -48,8 +51,16 @@ def conversation(call: Call, headers: dict[bytes, bytes]) -> int | None:
     for named in (hints.prompt_cache_key, hints.session_id, hints.user):
         if bytes(named) not in _EMPTY:
             return _number(call.model, b"body", bytes(named))
-    opening = b"".join(map(bytes, hints.messages[:_OPENING])) if hints.messages else bytes(hints.prompt)
+    opening = b"".join(map(bytes, hints.messages[:_OPENING])) if hints.messages else _beginning(hints)
     return _number(call.model, b"text", opening[:_PREFIX_BYTES]) if opening not in _EMPTY else None
+
+
+def _beginning(hints: _Hints) -> bytes:
+    """Return how a prompt begins, or the input of a response: that may be a list, which grows with each turn."""
+    said = bytes(hints.input)
+    if said.startswith(b"["):
+        said = b"".join(map(bytes, _items.decode(said)[:_OPENING]))
+    return bytes(hints.prompt) + bytes(hints.instructions) + said
 
 
 def _number(model: str, kind: bytes, value: bytes) -> int:
