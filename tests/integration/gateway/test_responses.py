@@ -58,7 +58,8 @@ async def test_openai_has_a_response_of_an_engine_that_only_chats(
     assert (whole.output_text, whole.status, whole.instructions) == (TEXT, "completed", "Be brief.")
     assert whole.usage is not None
     assert (whole.usage.input_tokens, whole.usage.output_tokens) == (7, len(TOKENS))
-    again = await client.responses.create(model=MODEL, input=[*whole.output, {"role": "user", "content": "On."}])  # type: ignore[list-item] - as their guide does it
+    talk: list[Any] = [*whole.output, {"role": "user", "content": "On."}]
+    again = await client.responses.create(model=MODEL, input=talk)
     assert again.output_text == TEXT
 
     chat = "/v1/chat/completions"
@@ -100,8 +101,8 @@ async def test_openai_calls_functions_by_a_response(client: openai.AsyncOpenAI, 
             await chats_only(asked)
             return
         function = {"name": "add", "arguments": '{"a":1}'}
-        message = {"role": "assistant", "content": None}
-        message |= {"tool_calls": [{"id": "c1", "type": "function", "function": function}]}
+        call = {"id": "c1", "type": "function", "function": function}
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
         asked.reply({"id": "c1", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})
 
     engine.behaviour = calls

@@ -235,9 +235,16 @@ async def test_a_job_has_no_more_priority_than_its_token(plane: PlaneUnderTest) 
     await plane.access.create(Wanted(name="boss", role=Role.ADMIN))
     token, _ = await plane.access.create(Wanted(name="shop", role=Role.CLIENT, allowance=Allowance(priority=20)))
     specs = [
-        JobSpec(job_id=JobId(""), service_required="simulation", payload={}, submitted_by=owner, **asked)
+        JobSpec(
+            job_id=JobId(""),
+            service_required="simulation",
+            payload={},
+            submitted_by=owner,
+            priority=priority,
+            workflow_priority=of_workflow,
+        )
         for owner in (token.token_id, None)
-        for asked in ({"priority": 70, "workflow_priority": 90}, {"priority": 5}, {"priority": 50})
+        for priority, of_workflow in ((70, 90), (5, None), (50, None))
     ]
     jobs = await plane.jobs.get_many([submitted.job_id for submitted in await plane.jobs.submit(specs)])
 

@@ -102,6 +102,7 @@ def _messages(asked: _Asked) -> list[dict[str, Any]]:
     thoughts = ""
     for place, item in enumerate(asked.input):
         field = f"input[{place}]"
+        message: dict[str, Any]
         match item.get("type", "message"):
             case "message":
                 message = {"role": _role(item, field), "content": _content(item.get("content"), f"{field}.content")}
