@@ -242,7 +242,7 @@ class ControlPlane:
 
     async def _work(self, base: _Base) -> _Work:
         fleet, store = base.fleet, base.store
-        load = GatewayLoad(self._in_flight_by_worker, self._waiting, store.bus, self._clock, self._plane_id)
+        load = GatewayLoad(store.bus, self._clock, self._plane_id, beside=lambda: bool(base.peers.others))
         background = Background(fleet, fleet.nodes, load.in_flight, load.first_waiting)
         webhooks = Webhooks(self._settings, store, self._clock, self._rng, leads=lambda: base.leader.leads)
         jobs = self._jobs(store, webhooks.desk.addresses, background.may_begin)
@@ -267,12 +267,6 @@ class ControlPlane:
             timeout_s=self._settings.model_load_timeout_s,
             leads=lambda: base.leader.leads,
         )
-
-    def _in_flight_by_worker(self) -> Mapping[str, int]:
-        return self._gateway.stats().in_flight_by_worker if self._gateway else {}
-
-    def _waiting(self) -> Mapping[str, int]:
-        return self._gateway.waiting() if self._gateway else {}
 
     async def _start_each(self, *services: Lifecycle) -> None:
         for service in services:
@@ -452,7 +446,7 @@ class ControlPlane:
             base.recorder,
             self._clock,
             plane_id=self._plane_id,
-            busy_workers=self._in_flight_by_worker,
+            busy_workers=load.in_flight,
             is_leader=lambda: base.leader.leads,
         )
 

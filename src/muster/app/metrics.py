@@ -29,7 +29,7 @@ def metrics_of(
     cloud: Cloud | None,
 ) -> Iterator[Metric]:
     yield from gateway.metrics()
-    yield from metering.metrics()
+    yield from gateway.siblings.with_samples(metering.metrics())
     yield from broker.metrics()
     if cloud is not None:
         yield from cloud.metrics()
@@ -38,6 +38,6 @@ def metrics_of(
     yield m.LEASES_LOST.of({(why,): count for why, count in sweep.leases_lost.items()})
     yield m.RECORDER_BACKLOG.of({(what,): count for what, count in recorder.backlog.items()})
     yield m.EVENTS_DROPPED.single(recorder.events_dropped)
-    yield m.PLANES.single(1 + len(peers.others))
+    yield m.PLANES.single(1 + len(peers.planes))
     yield m.LEADS.single(int(leader.leads))
     yield m.SUSPECTS.single(int(fleet.book.suspects_itself))

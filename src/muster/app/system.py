@@ -14,8 +14,10 @@ from muster.stores.valkey import ValkeyStore
 from muster.wire.peers import PlaneAbout
 
 
-def about_us(started_at_ms: int) -> PlaneAbout:
-    return PlaneAbout(version=__version__, hostname=socket.gethostname(), started_at_ms=started_at_ms)
+def about_us(started_at_ms: int, gateway_of: str = "") -> PlaneAbout:
+    return PlaneAbout(
+        version=__version__, hostname=socket.gethostname(), started_at_ms=started_at_ms, gateway_of=gateway_of
+    )
 
 
 def system_desk(
@@ -43,7 +45,7 @@ def system_desk(
 
 def _planes(peers: Peers) -> Sequence[PlaneReport]:
     reports = []
-    for plane_id in (peers.plane_id, *peers.others):
+    for plane_id in (peers.plane_id, *peers.planes):
         about = peers.about(plane_id)
         reports.append(
             PlaneReport(

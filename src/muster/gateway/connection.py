@@ -1,7 +1,7 @@
 """A caller's connection: one request after another, the gateway's answered here, all others given to the guest.
 
 This protocol keeps the transport; the guest (uvicorn) gets the raw bytes of its requests and writes its answers by
-itself. Only a WebSocket takes the transport over for good.
+itself. Only a WebSocket, or a tunnel to another process, takes the transport over for good.
 """
 
 import asyncio
@@ -9,11 +9,10 @@ import math
 from typing import cast
 
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muster.errors import InvalidInput, MusterError, QueueFull
 from muster.gateway.gateway import Gateway, Path
-from muster.gateway.guest import Guests
+from muster.gateway.guest import Guest, Hospitality
 from muster.gateway.http.framing import MalformedRequest, RequestReader
 from muster.gateway.http.inflow import Inflow
 from muster.gateway.http.reply import Reply
@@ -61,13 +60,13 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, gateway: Gateway, guests: Guests, connections: "set[Connection]") -> None:
+    def __init__(self, gateway: Gateway, guests: Hospitality, connections: "set[Connection]") -> None:
         self._gateway = gateway
         self._guests = guests
         self._connections = connections
         self._reader = RequestReader(gateway.limits.head_bytes_max)
         self._path: Path | None = None  # of the request being read or answered; None: the guest's
-        self._guest: HttpToolsProtocol | None = None
+        self._guest: Guest | None = None
         self.exchange: Running | None = None
         self._inflow: Inflow | None = None  # takes the body being read, of a request that is served before its end
         self._in_request = False  # a head has been read, its body not to the end

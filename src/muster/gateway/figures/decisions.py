@@ -8,7 +8,7 @@ from muster.gateway.dialects.call import Call
 from muster.gateway.routing.route import Choice
 from muster.placement.balance import Seat
 
-_RECENT = 20
+RECENT = 20
 
 
 class Considered(Struct, frozen=True, kw_only=True):
@@ -221,7 +221,7 @@ class Decisions:
         """Return the newest, the newest first."""
         newest: list[RecentRequest] = []
         for passage in reversed(self._passages.values()):
-            if len(newest) == _RECENT:
+            if len(newest) == RECENT:
                 break
             newest.append(
                 RecentRequest(

@@ -1,6 +1,6 @@
 """Which worker serves a request: placement's rules over the fleet as last seen, with our own counts in flight."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -66,7 +66,12 @@ class Choice(Struct):
 
 
 class Router:
-    """Reserve a worker for a request and release it; `in_flight` counts by candidate key."""
+    """Reserve a worker for a request and release it.
+
+    By candidate key `own` counts our requests, `in_flight` those of all gateways side by side. What another one does at
+    this moment is heard a little later: until then each reservation counts as if every rival had made it, too. So a
+    burst that comes to all of them at once fills a worker about as one gateway would, and not as many times.
+    """
 
     def __init__(self, fleet: FleetView, *, strategy: Strategy, rng: Rng, clock: Clock) -> None:
         self._fleet = fleet
@@ -82,12 +87,52 @@ class Router:
         self._outside = Outside()
         self._freed: Freed = lambda _: None
         self._speeds = Speeds()
+        self.own: dict[str, int] = {}
         self.in_flight: dict[str, int] = {}
+        self._rivals = 0
+        self._presumed: dict[str, int] = {}  # what the rivals may have done since the last but one `settle`
+        self._presumed_before: dict[str, int] = {}
+        self._changed: Callable[[], None] = lambda: None
         self.last_choice: Choice | None = None
 
     def on_freed(self, listener: Freed) -> None:
         """Be called with each candidate that gets a slot back."""
         self._freed = listener
+
+    # --- side by side ------------------------------------------------------------------------------------------------
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Be called when our own counts have changed."""
+        self._changed = listener
+
+    def taken_elsewhere(self, changes: Mapping[str, int]) -> None:
+        for key, by in changes.items():
+            self._count(key, by)
+
+    def settle(self, rivals: int) -> bool:
+        """Presume no more what would have been told by now; return whether anything is presumed still."""
+        for key, count in self._presumed_before.items():
+            self._count(key, -count)
+        self._presumed_before, self._presumed = self._presumed, {}
+        self._rivals = rivals
+        return bool(self._presumed_before)
+
+    def _presume_less(self, key: str) -> None:
+        """Take back what was presumed with a reservation that is over already: short answers shall not wait for it."""
+        presumed = self._presumed if key in self._presumed else self._presumed_before
+        if count := presumed.get(key, 0):
+            taken_back = min(count, max(1, self._rivals))
+            presumed[key] = count - taken_back
+            self._count(key, -taken_back)
+
+    def _count(self, key: str, by: int) -> None:
+        left = self.in_flight.get(key, 0) + by
+        if left > 0:
+            self.in_flight[key] = left
+        else:
+            self.in_flight.pop(key, None)
+
+    # --- choosing ----------------------------------------------------------------------------------------------------
 
     def reserve(
         self,
@@ -100,7 +145,7 @@ class Router:
         *,
         full_too: bool = False,
     ) -> Candidate | None:
-        """Return None when all who could serve have their slots taken by our own requests, unless `full_too`.
+        """Return None when all who could serve have their slots taken by requests of gateways, unless `full_too`.
 
         Raise ModelNotFound, InvalidInput or NoWorker, with the reasons of every candidate, when there is none. Pins are
         as many as callers: what fits them is found anew each time.
@@ -154,8 +199,13 @@ class Router:
             self._rule,
             at_home is not None,
         )
-        mine = in_flight[candidate.key] = in_flight.get(candidate.key, 0) + 1
-        self._outside.sent(candidate.key, mine)
+        key = candidate.key
+        self.own[key] = self.own.get(key, 0) + 1
+        taken = in_flight[key] = in_flight.get(key, 0) + 1 + self._rivals
+        if self._rivals:
+            self._presumed[key] = self._presumed.get(key, 0) + self._rivals
+        self._outside.sent(key, taken)
+        self._changed()
         return candidate
 
     def _at_home(self, eligibility: Eligibility, conversation: Conversation | None) -> Candidate | None:
@@ -175,11 +225,15 @@ class Router:
         return choose(wish, among, self.in_flight, self.strategy, self._turns, self._rng, self._outlook(wish, among))
 
     def release(self, candidate: Candidate) -> None:
-        left = self.in_flight[candidate.key] - 1
+        key = candidate.key
+        left = self.own[key] - 1
         if left:
-            self.in_flight[candidate.key] = left
+            self.own[key] = left
         else:
-            del self.in_flight[candidate.key]
+            del self.own[key]
+        self._count(key, -1)
+        self._presume_less(key)
+        self._changed()
         self._freed(candidate)
 
     def _renewed(self, known: _Choices | None, model: str, capability: str, dialects: frozenset[Dialect]) -> _Choices:

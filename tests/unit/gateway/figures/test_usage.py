@@ -40,8 +40,8 @@ def test_workers_that_failed_are_told_apart_up_to_a_bound():
     for number in range(10_005):
         usage.upstream_failed(f"w{number}", "lost")
 
-    assert len(usage.upstream_failures) == 10_001
-    assert usage.upstream_failures["_other", "lost"] == 5
+    assert len(usage.own.upstream_failures) == 10_001
+    assert usage.own.upstream_failures["_other", "lost"] == 5
 
 
 def test_a_caller_that_leaves_is_no_error_of_the_gateway():
