@@ -209,7 +209,9 @@ class Attempt:
 
     def _ask_in_chat(self) -> None:
         """Ask once more in the way that all have, and remember that."""
-        relay = self._owner.relay
+        owner, relay = self._owner, self._owner.relay
+        if owner.trail is not None:
+            owner.trail.attempt_ended("not_served")
         relay.chat_only.note(self.worker, relay.clock.monotonic_s())
         upstream, self._upstream, self._head = self._upstream, None, None
         if upstream is not None:

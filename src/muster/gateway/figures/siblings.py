@@ -114,11 +114,15 @@ def _added(samples: Iterable[Sample], more: Iterable[Sample]) -> list[Sample]:
 def _one_line(one: LineView, other: LineView) -> LineView:
     callers = Counter({caller.name: caller.requests for caller in one.callers})
     callers.update({caller.name: caller.requests for caller in other.callers})
+    weights = {caller.name: caller.weight for caller in (*other.callers, *one.callers)}
     known = [line.answer_s for line in (one, other) if line.answer_s is not None]
     return LineView(
         model=one.model,
         waiting=one.waiting + other.waiting,
         oldest_s=max(one.oldest_s, other.oldest_s),
         answer_s=sum(known) / len(known) if known else None,
-        callers=[WaitingCaller(name=name, requests=count) for name, count in callers.most_common(_CALLERS_SHOWN)],
+        callers=[
+            WaitingCaller(name=name, requests=count, weight=weights[name])
+            for name, count in callers.most_common(_CALLERS_SHOWN)
+        ],
     )
