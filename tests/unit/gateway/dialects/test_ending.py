@@ -1,6 +1,7 @@
 import pytest
 
 from muster.gateway.dialects.ending import Ending, ending_of
+from muster.gateway.gateway import PATHS
 
 SSE = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n'
 NDJSON = b'{"message":{"content":"a"},"done":false}\n{"message":{"content":""},"done":true,"context":[1,2]}\n'
@@ -57,5 +58,33 @@ def test_a_line_without_end_is_not_kept_without_bound():
     assert len(ending._last) <= 4_194_304
 
 
-def test_of_paths_whose_end_is_not_known_nothing_is_expected():
-    assert ending_of("/v1/embeddings") is None
+@pytest.mark.parametrize(
+    "last",
+    [
+        *("message_stop", "error", "response.completed", "response.failed", "response.incomplete"),
+        *("speech.audio.done", "transcript.text.done", "image_generation.completed"),
+    ],
+)
+def test_each_kind_of_stream_is_whole_with_its_own_last_event(last: str):
+    piece = b'event: x\ndata: {"type":"some.delta","delta":"a"}\n\n'
+    assert not told(piece)
+    assert told(piece, b'event: %b\ndata: {"type":"%b","usage":{}}\n\n' % (last.encode(), last.encode()))
+
+
+def test_servers_of_sound_that_tell_no_types_end_as_they_like():
+    for line in (b"data: {\"text\":\"a\"}\n\n", b"data: some words\n\n"):
+        ending = ending_of("/v1/audio/transcriptions")
+        assert ending is not None
+        ending.feed(line)
+        assert ending.told
+        ending.feed(b'data: {"type":"transcript.text.delta","delta":"a"}\n\n')
+        assert not ending.told
+
+
+@pytest.mark.parametrize("path", [path.name for path in PATHS if path.parse is not None])
+def test_every_path_that_may_stream_is_watched_for_its_end(path: str):
+    streams = path not in {
+        *("/v1/embeddings", "/v1/rerank", "/v1/score", "/v1/messages/count_tokens"),
+        *("/api/embed", "/api/embeddings"),
+    }
+    assert (ending_of(path) is not None) is streams
