@@ -42,7 +42,15 @@ class Allowance(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
         """Raise ModelNotFound; in the same words whether there is such a model or not."""
         for model in models:
             if not self.allows(model):
-                raise ModelNotFound(f"the model {model!r} does not exist, or this token may not use it", field="model")
+                raise _not_there(model)
+
+    def as_told(self, problem: ModelNotFound, model: str) -> ModelNotFound:
+        """Name no other models to who may not use all of them."""
+        return _not_there(model) if self.models else problem
+
+
+def _not_there(model: str) -> ModelNotFound:
+    return ModelNotFound(f"the model {model!r} does not exist, or this token may not use it", field="model")
 
 
 ANYTHING = Allowance()

@@ -250,6 +250,8 @@ class Exchange:
     def fail(self, error: MusterError) -> None:
         if self._over:
             return
+        if isinstance(error, ModelNotFound):
+            error = self.meter.account.allowance.as_told(error, self.call.model)
         if self.delivery.began:
             self.delivery.break_off(error_frame(self.call.dialect, error))
             self._close(error.http_status, error.code)

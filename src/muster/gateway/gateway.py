@@ -265,7 +265,7 @@ class Gateway:
             case openai.MODELS:
                 return Reply.json(shown.model_list(models))
             case ollama.TAGS:
-                backend = offering(self._fleet.candidates(), SPOKEN_BY[path.dialect])
+                backend = offering(self._fleet.candidates(), SPOKEN_BY[path.dialect], allowance.allows)
                 return Reply.json(ollama.tags(models), lines=b"x-muster-worker: %b\r\n" % backend.encode())
             case ollama.PS:
                 return Reply.json(ollama.ps(models))

@@ -26,6 +26,15 @@ def test_what_is_not_listed_is_not_allowed(model: str) -> None:
     allowance.check_allows(["llama3", "qwen3"])
 
 
+def test_who_may_not_use_all_models_hears_of_no_others() -> None:
+    problem = ModelNotFound("no worker has a model 'x'. There are: a, b", field="model")
+    assert ANYTHING.as_told(problem, "x") is problem
+    told = Allowance(models=("x*",)).as_told(problem, "x")
+    with pytest.raises(ModelNotFound) as caught:
+        Allowance(models=("y",)).check_allows(["x"])
+    assert (told.message, told.field) == (caught.value.message, "model")
+
+
 def test_what_makes_no_sense_is_refused_by_its_field() -> None:
     for allowance, field in (
         (Allowance(models=("",)), "allowance.models"),

@@ -64,7 +64,7 @@ class Ending:
         try:
             last = _last_line.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self._typed_only
+            return self._typed_only and self._last.endswith(b"\n")
         if self._typed_only and not last.type:
             return True
         return last.done or last.error is not None or last.type in _LAST_EVENTS
