@@ -274,7 +274,7 @@ class PlaneUnderTest:
             note=lambda event, facts: self.noted.append({"event": event} | facts),
         )
 
-    def _request(self, request_id: str) -> RequestView | None:
+    async def _request(self, request_id: str) -> RequestView | None:
         return self.request_view(request_id)
 
     def _gateway(self) -> GatewayView:

@@ -197,6 +197,13 @@ GATEWAY_WAIT = _histogram(
     "model",
     series="models that were waited for",
 )
+GATEWAY_PROCESSES = _gauge("gateway_processes", "Processes that serve the gateway's port, this one among them.")
+GATEWAY_PROCESS_MEMORY = _gauge(
+    "gateway_process_memory_bytes",
+    "Memory of each process that has the gateway alone.",
+    "process",
+    series="setting `gateway_workers`",
+)
 GATEWAY_TOKENS = _counter(
     "gateway_tokens",
     "Tokens that answers came to here, of the gateway and of jobs; `token` is the id of whose, or `anonymous`.",
@@ -269,7 +276,7 @@ AREAS: dict[str, tuple[Family, ...]] = {
     "The gateway": (
         *(GATEWAY_REQUESTS, GATEWAY_IN_FLIGHT, GATEWAY_FAILURES, GATEWAY_SENT, GATEWAY_FIRST_BYTE, GATEWAY_DURATION),
         *(GATEWAY_INTER_TOKEN, GATEWAY_WAITING, GATEWAY_WAIT, GATEWAY_TOKENS, GATEWAY_ENERGY),
-        *(GATEWAY_QUARANTINED, GATEWAY_CONTINUED),
+        *(GATEWAY_QUARANTINED, GATEWAY_CONTINUED, GATEWAY_PROCESSES, GATEWAY_PROCESS_MEMORY),
     ),
     "The control plane": (
         *(INFO, HTTP_REQUESTS, HTTP_DURATION, STORE_UP, STORE_CALL, RECORDER_BACKLOG, EVENTS_DROPPED, EVENT_READERS),

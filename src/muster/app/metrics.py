@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from muster import metrics as m
 from muster.app.broker import Broker
 from muster.app.cloud import Cloud
+from muster.app.gateway_workers import GatewayWorkers
 from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.peers import Peers
 from muster.control.ingest import Ingests
@@ -27,9 +28,12 @@ def metrics_of(
     leader: Leader,
     broker: Broker,
     cloud: Cloud | None,
+    workers: GatewayWorkers | None,
 ) -> Iterator[Metric]:
     yield from gateway.metrics()
     yield from gateway.siblings.with_samples(metering.metrics())
+    if workers is not None:
+        yield from workers.metrics()
     yield from broker.metrics()
     if cloud is not None:
         yield from cloud.metrics()

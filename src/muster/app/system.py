@@ -8,7 +8,7 @@ from muster.clock import Clock
 from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.peers import Peers
 from muster.control.leader import LEADER
-from muster.control.system import PlaneReport, SystemDesk
+from muster.control.system import GatewayReport, PlaneReport, SystemDesk
 from muster.ports import BrokerProbe
 from muster.stores.valkey import ValkeyStore
 from muster.wire.peers import PlaneAbout
@@ -28,6 +28,7 @@ def system_desk(
     *,
     store_at: tuple[str, bool],
     broker: Callable[[], BrokerProbe | None],
+    gateways: Callable[[], Sequence[GatewayReport]],
 ) -> SystemDesk:
     """`store_at` is the store's address without secrets, and whether it is the embedded one."""
     address, embedded = store_at
@@ -40,6 +41,7 @@ def system_desk(
         planes=lambda: _planes(peers),
         leading=lambda: store.leases.holder(LEADER),
         broker=broker,
+        gateways=gateways,
     )
 
 

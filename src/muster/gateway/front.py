@@ -67,6 +67,8 @@ class Front:
         """Raise OSError that names the address when it cannot be had."""
         loop = asyncio.get_running_loop()
         try:
+            if self._shared and self._private is not None:
+                await self._check_alone(loop)
             for host, port in self._listen:
                 self._servers.append(await self._bind(loop, host, port, reuse_port=self._shared, **self._tls))
             if self._private is not None:
@@ -78,6 +80,13 @@ class Front:
             self._close_servers()
             raise
         self._sweep()
+
+    async def _check_alone(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Be the first of those who share: a stranger who shares as well would get a part of our callers."""
+        for host, port in self._listen:
+            server = await self._bind(loop, host, port)
+            server.close()
+            await server.wait_closed()
 
     async def _bind(self, loop: asyncio.AbstractEventLoop, host: str, port: int, **options: Any) -> asyncio.Server:
         try:

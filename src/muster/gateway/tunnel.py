@@ -1,7 +1,7 @@
 """In a process that has the gateway alone: whoever asks for anything else is handed on, with the whole connection.
 
-What follows on that connection goes to the first process as it comes, also what is the gateway's: that one has a gateway,
-too. So streams, WebSockets and long requests of agents need nothing of their own here.
+What follows on that connection goes to the first process as it comes, also what is the gateway's: that one has a
+gateway, too. So streams, WebSockets and long requests of agents need nothing of their own here.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class Tunnels:
         return Tunnel(self)
 
     def shut_down_websockets(self) -> None:
-        """The first process says goodbye to those it serves."""
+        """Leave it to the first process, which serves them."""
 
     @property
     def connections(self) -> int:
