@@ -45,6 +45,7 @@ from muster.control.fleet.pools import PoolNodes
 from muster.control.ingest import Ingests
 from muster.control.jobs.queues import QueueService
 from muster.control.jobs.schedules import ScheduleService
+from muster.control.jobs.engine_jobs import EngineJobs
 from muster.control.jobs.service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
 from muster.control.jobs.stopper import Stopper
 from muster.control.jobs.tasks import TaskDesk
@@ -112,6 +113,7 @@ class _Work:
     batches: Batches
     webhooks: Webhooks
     load: GatewayLoad
+    engine_jobs: EngineJobs
 
 
 class ControlPlane:
@@ -173,6 +175,7 @@ class ControlPlane:
         self._gateway = gateway = self._open_gateway(base, work, access, cloud, models, logs, metering)
         scenery = Scenery(fleet, jobs, self._clock, lambda: figures_of(gateway))
         hub = self._hub(base.store, fleet, scenery)
+        hub.on_facts(work.engine_jobs.hear)
         telemetry = self._telemetry(fleet, ingest(HIVE_LINK))
         sweep = self._sweep(base, work)
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
@@ -219,7 +222,8 @@ class ControlPlane:
         # Who has streams and waits stops before the front, and so ends what would hold it up.
         await self._start_each(
             *(base.recorder, base.peers, leader, access, metering, logs.requests, logs.gateway, front, logs.desk, grpc),
-            *(sweep, work.files, work.webhooks, work.batches, jobs, commands, models, hub, telemetry.stream, broker),
+            *(sweep, work.files, work.webhooks, work.batches, jobs, work.engine_jobs, commands, models, hub),
+            *(telemetry.stream, broker),
         )
         await self._start_optional(cloud, fleet, plane.pool_nodes, jobs, leader)
         await self._announce(grpc, MemoryLink(ingest("memory"), jobs))
@@ -281,6 +285,9 @@ class ControlPlane:
         background = Background(fleet, fleet.nodes, load.in_flight, load.first_waiting)
         webhooks = Webhooks(self._settings, store, self._clock, self._rng, leads=lambda: base.leader.leads)
         jobs = self._jobs(store, webhooks.desk.addresses, background.may_begin)
+        engine_jobs = EngineJobs(fleet.candidates_at, store.jobs)
+        jobs.watch_attempts(engine_jobs)
+        load.count_jobs(engine_jobs)
         self.files = files = self._files(jobs)
         return _Work(
             jobs=jobs,
@@ -290,6 +297,7 @@ class ControlPlane:
             batches=self._batches(store, jobs, files, load, background, base.leader),
             webhooks=webhooks,
             load=load,
+            engine_jobs=engine_jobs,
         )
 
     def _models(self, base: _Base, work: _Work) -> ModelLoader:

@@ -26,7 +26,9 @@ WeightOption = Annotated[
 ]
 PriorityOption = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Priority of its requests, 0 to 100: what they have, and the most they may ask for."),
+    typer.Option(
+        metavar="N", help="Priority of its requests, 0 to 100: what they have, and the most they may ask for."
+    ),
 ]
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -108,9 +110,7 @@ def allow(
     server: ServerUrl = None,
 ) -> None:
     """Set which models a token may use, how much, and how it waits; what is not given is as with a new token."""
-    allowance = _allowance(
-        model, requests_per_min, tokens_per_min, tokens_per_day, tokens_per_month, weight, priority
-    )
+    allowance = _allowance(model, requests_per_min, tokens_per_min, tokens_per_day, tokens_per_month, weight, priority)
     path = f"/api/v1/tokens/{quote(token_id, safe='')}/allowance"
     changed, _ = Client.find(server).request("PUT", path, body=allowance)
     print(f"{token_id} may use {_models(changed) or 'all models'}, {_limits(changed) or 'as much as it wants'}.")

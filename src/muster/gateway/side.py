@@ -24,6 +24,8 @@ class Side:
         """Take in by how much the others' requests have become more or less, and who is next in their lines."""
         self._router.taken_elsewhere(changes)
         self._admission.waits_elsewhere(first)
+        if any(by < 0 for by in changes.values()):
+            self._admission.look()
 
     def settle(self, rivals: int) -> bool:
         """Be called every few hundredths of a second; return whether that is to go on."""

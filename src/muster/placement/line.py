@@ -20,7 +20,9 @@ class Ticket(Generic[T]):
 
     __slots__ = ("after", "priority", "rank", "since_s", "waits", "weight", "who")
 
-    def __init__(self, waits: T, who: str, priority: int, weight: float, since_s: float, after: float, ever: int) -> None:
+    def __init__(
+        self, waits: T, who: str, priority: int, weight: float, since_s: float, after: float, ever: int
+    ) -> None:
         self.after = after
         self.rank = (-priority, after + _STEP / weight, ever)
         self.waits = waits

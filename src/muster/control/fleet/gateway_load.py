@@ -46,6 +46,7 @@ class _Load(Struct, frozen=True):
     in_flight: dict[str, int]  # by candidate
     waiting: dict[str, int] = {}  # the priority of whoever is next in the line of each model
     waited_ms: dict[str, int] = {}  # and for how long it has waited
+    jobs: dict[str, int] = {}  # that it gave out, by candidate
     whole: bool = True
 
 
@@ -55,10 +56,27 @@ class _Other(Struct):
     heard_s: float
     in_flight: dict[str, int]
     waiting: dict[str, First]
+    jobs: dict[str, int]
+
+    @property
+    def taken(self) -> Counter[str]:
+        """Return how many slots its requests and jobs take together."""
+        return Counter(self.in_flight) + Counter(self.jobs)
+
+
+class Jobs(Protocol):
+    """The jobs that this control plane has given to workers beside engines, by candidate."""
+
+    counts: dict[str, int]
+
+    def on_change(self, listener: Callable[[Mapping[str, int]], None]) -> None: ...
 
 
 class GatewayLoad:
-    """A Lifecycle. `beside` says whether there is any other gateway to tell."""
+    """A Lifecycle. `beside` says whether there is any other gateway to tell.
+
+    Jobs take slots as requests do, and are told apart from them: whoever gives out jobs asks what people wait for.
+    """
 
     def __init__(self, bus: Bus, clock: Clock, plane_id: str, beside: Callable[[], bool]) -> None:
         self._bus = bus
@@ -66,6 +84,7 @@ class GatewayLoad:
         self._plane_id = plane_id
         self._beside = beside
         self._side: Side | None = None
+        self._jobs: Mapping[str, int] = {}
         self._others: dict[str, _Other] = {}
         self._changed = asyncio.Event()
         self._told = _Load(plane_id, {})
@@ -75,6 +94,16 @@ class GatewayLoad:
     def join(self, side: Side) -> None:
         self._side = side
         side.on_change(self._changed.set)
+        self._pass_on(self._jobs)
+
+    def count_jobs(self, jobs: Jobs) -> None:
+        """Have the gateways know at once which slots these take and give back."""
+        self._jobs = jobs.counts
+        jobs.on_change(self._jobs_changed)
+
+    def _jobs_changed(self, changes: Mapping[str, int]) -> None:
+        self._pass_on(changes)
+        self._changed.set()
 
     def in_flight(self) -> Mapping[str, int]:
         total = Counter(self._side.in_flight() if self._side else {})
@@ -130,18 +159,19 @@ class GatewayLoad:
             dict(self._side.in_flight()),
             {model: first[0] for model, first in waiting.items()},
             {model: round((now_s - first[1]) * 1000) for model, first in waiting.items()},
+            dict(self._jobs),
         )
         if now_s - self._whole_s >= _WHOLE_EVERY_S:
-            if not (load.in_flight or load.waiting or told.in_flight or told.waiting):
+            if not any((load.in_flight, load.waiting, load.jobs, told.in_flight, told.waiting, told.jobs)):
                 return None
             self._told, self._whole_s = load, now_s
             return load
         changes = _changes(told.in_flight, load.in_flight)
-        if not self._beside() or (not changes and load.waiting == told.waiting):
+        if not self._beside() or (not changes and load.waiting == told.waiting and load.jobs == told.jobs):
             return None
         self._told = load
         counts = {key: load.in_flight.get(key, 0) for key in changes}
-        return _Load(self._plane_id, counts, load.waiting, load.waited_ms, whole=False)
+        return _Load(self._plane_id, counts, load.waiting, load.waited_ms, load.jobs, whole=False)
 
     def _rivals(self) -> int:
         """Count the others that are at work: what we do now they may do as well, before we hear of it."""
@@ -169,15 +199,15 @@ class GatewayLoad:
         waiting = {
             model: (priority, now_s - load.waited_ms.get(model, 0) / 1000) for model, priority in load.waiting.items()
         }
-        self._others[load.plane_id] = _Other(now_s, now, waiting)
-        self._pass_on(_changes(before, now))
+        other = self._others[load.plane_id] = _Other(now_s, now, waiting, load.jobs)
+        self._pass_on(_changes(known.taken if known is not None else {}, other.taken))
 
     def _forget(self) -> None:
         now_s = self._clock.monotonic_s()
         for key, other in list(self._others.items()):
             if now_s - other.heard_s >= _COUNTS_S:
                 del self._others[key]
-                self._pass_on(_changes(other.in_flight, {}))
+                self._pass_on(_changes(other.taken, {}))
 
     def _pass_on(self, changes: Mapping[str, int]) -> None:
         if self._side is not None:

@@ -1,8 +1,8 @@
 """Jobs between people, workers and the store: the store keeps and orders, jobs/ decides, this passes on."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -72,6 +72,13 @@ PayloadCheck = Callable[[Any], object]  # raises InvalidInput naming the field
 _NO_CLASSES: tuple[float, list[CapabilityClass]] = (float("-inf"), [])  # when they were read, and which
 
 
+class AttemptWatcher(Protocol):
+    """Whoever is told of attempts that workers of this control plane begin and end."""
+
+    def began(self, worker_id: WorkerId, jobs: Sequence[ClaimedJob]) -> None: ...
+    def ended(self, attempts: Iterable[tuple[JobId, int]]) -> None: ...
+
+
 class JobStores(Struct, frozen=True, kw_only=True):
     """The four faces of the one job store."""
 
@@ -123,6 +130,7 @@ class JobService:
         self._closing = False
         self._on_stop: list[OnStop] = []
         self._on_done: OnDone = lambda *_: None
+        self._watcher: AttemptWatcher | None = None
         self._check_models: CheckModels = lambda *_: None
         self._priority_max: PriorityMax = lambda _: PRIORITY_MAX
 
@@ -133,6 +141,9 @@ class JobService:
     def on_done(self, listener: OnDone) -> None:
         """Be told of each job that completed, who ran it, and its result."""
         self._on_done = listener
+
+    def watch_attempts(self, watcher: AttemptWatcher) -> None:
+        self._watcher = watcher
 
     def check_models_by(self, check: CheckModels) -> None:
         """Have it judged who may have jobs with which models; it raises for those who may not."""
@@ -351,6 +362,9 @@ class JobService:
                     mark_idle=woken is not None,
                 )
                 begun = await self._without_untimely(message.worker_id, claimed.jobs)
+                if self._watcher is not None:
+                    self._watcher.ended((settlement.job_id, settlement.attempt) for settlement in settlements)
+                    self._watcher.began(message.worker_id, begun)
                 now_s = self._clock.monotonic_s()
                 self.figures.settled(settlements, claimed.refused, now_s)
                 self._tell_done(message.worker_id, settlements, claimed.refused)

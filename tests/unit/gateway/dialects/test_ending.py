@@ -72,7 +72,7 @@ def test_each_kind_of_stream_is_whole_with_its_own_last_event(last: str):
 
 
 def test_servers_of_sound_that_tell_no_types_end_as_they_like():
-    for line in (b"data: {\"text\":\"a\"}\n\n", b"data: some words\n\n"):
+    for line in (b'data: {"text":"a"}\n\n', b"data: some words\n\n"):
         ending = ending_of("/v1/audio/transcriptions")
         assert ending is not None
         ending.feed(line)
