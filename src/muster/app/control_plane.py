@@ -43,9 +43,9 @@ from muster.control.fleet.hives import Hives
 from muster.control.fleet.peers import Peers
 from muster.control.fleet.pools import PoolNodes
 from muster.control.ingest import Ingests
+from muster.control.jobs.engine_jobs import EngineJobs
 from muster.control.jobs.queues import QueueService
 from muster.control.jobs.schedules import ScheduleService
-from muster.control.jobs.engine_jobs import EngineJobs
 from muster.control.jobs.service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
 from muster.control.jobs.stopper import Stopper
 from muster.control.jobs.tasks import TaskDesk

@@ -1,4 +1,4 @@
-"""What all gateways have in flight, and who waits: each tells the others what its own has, as soon as that changes.
+"""What all gateways have in flight and jobs keep at work, and who waits: each tells the others its own at each change.
 
 Every quarter of a second one tells all that it has; in between, and at most every 20 ms, what has changed: and that
 only while anybody else is heard.

@@ -1,8 +1,8 @@
 """Which engines jobs keep at work, to the moment: for the gateway, which asks the same engines.
 
 A job is counted by the control plane that gave it out, when it does; the others hear of it (`gateway_load.py`). That it
-is over is known when its worker says so, else from the log. Ends that nobody told are found by looking at what is counted
-now and then.
+is over is known when its worker says so, else from the log. Ends that nobody told are found by looking at what is
+counted now and then.
 """
 
 import asyncio
