@@ -166,10 +166,13 @@ class Exchange:
 
     def _go_on_elsewhere(self) -> bool:
         """Have another worker go on with the answer, if the request allows it and there is one."""
-        beginning = None if self.continuation is None else self.continuation.begin()
-        if self.continuation is None or beginning is None:
+        continuation = self.continuation
+        if continuation is None or self.attempt is None or not self.attempt.tell(continuation):
             return False
-        body = self.continuation.body(beginning)
+        beginning = continuation.begin()
+        if beginning is None:
+            return False
+        body = continuation.body(beginning)
         candidate = None if body is None else self._another()
         if body is None or candidate is None:
             return False
@@ -204,8 +207,6 @@ class Exchange:
     def pass_on(self, data: bytes) -> None:
         """Send a part of the answer."""
         self.delivery.send(data)
-        if self.continuation is not None:
-            self.continuation.note(data)
         if self.first_byte_s is None and self.delivery.began:
             now_s = self.relay.clock.monotonic_s()
             self.first_byte_s = now_s - self._started_s

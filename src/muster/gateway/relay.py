@@ -51,6 +51,7 @@ class Relay:
         self.usage = usage
         self.limits = limits
         self.clock = clock
+        self.now_s = clock.monotonic_s
         self.on_finished = on_finished
         self.wakings = wakings
         self.admission = admission

@@ -51,7 +51,7 @@ class Delivery:
         self._held = b""
 
     def send(self, data: bytes) -> None:
-        if self._by_line:
+        if self._by_line and (self._held or not data.endswith(b"\n")):
             data = self._whole_lines(data)
         if not data:
             return
