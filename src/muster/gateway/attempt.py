@@ -4,6 +4,7 @@ It ends well, or tells the exchange how it failed; what becomes of the request t
 """
 
 import asyncio
+from functools import lru_cache
 from typing import Protocol
 
 from muster.domain.service import Dialect
@@ -41,7 +42,12 @@ _TRY_LATER = frozenset({_BUSY, 503})
 _NOT_SERVED = frozenset({404, 405, 501})
 _FIRST_ERROR = 400
 _ERROR_PARTS_MAX = 16  # of an engine's error; only its sentence is told
-_STREAMS = (b"text/event-stream", b"application/x-ndjson")
+_WORKERS_MAX = 4096
+
+
+@lru_cache(_WORKERS_MAX)
+def worker_line(worker: str) -> bytes:
+    return b"x-muster-worker: %b\r\n" % worker.encode()
 
 
 class PathNotServed(NotFound):
@@ -173,48 +179,52 @@ class Attempt:
 
     def answer_began(self, head: AnswerHead) -> None:
         self._head = head
-        owner, status = self._owner, head.status
-        busy = status in _TRY_ANOTHER  # to lack a path is no failure
-        if (busy or self._is_not_served(head)) and owner.turned_away(f"status_{status}", failed=busy):
+        if head.status >= _FIRST_ERROR and self._is_told_otherwise(head):
             return
-        in_own_words = self._translation is not None or owner.call.dialect is Dialect.ANTHROPIC
-        if status >= _FIRST_ERROR and (in_own_words or owner.delivery.began or self._is_not_served(head)):
-            self._engine_error = []
-            return
-        streamed = head.fields.content_type.startswith(_STREAMS)
-        by_line = streamed and not head.fields.encoded
-        lines = self._own_lines(head, by_line=by_line)
+        owner, status, fields = self._owner, head.status, head.fields
+        lines = self._own_lines(head)
         if self._translation is not None:
             lines += b"content-type: %b\r\n" % self._translation.content_type
             if not owner.delivery.began:
                 owner.delivery.prepare(status, lines, length=None, streamed=owner.call.stream, by_line=False)
             return
-        if status in _TRY_LATER and not head.fields.retry_after:
+        if status in _TRY_LATER and not fields.retry_after:
             lines += b"retry-after: 1\r\n"
         if owner.delivery.began:
-            owner.delivery.go_on(by_line=by_line)
+            owner.delivery.go_on(by_line=fields.by_line)
         else:
             owner.delivery.prepare(
-                status, head.fields.lines + lines, length=head.length, streamed=streamed, by_line=by_line
+                status, fields.lines + lines, length=head.length, streamed=fields.streamed, by_line=fields.by_line
             )
-        if by_line and status < _FIRST_ERROR:
-            self._tells_its_end = tells_its_end(owner.call.path)
+
+    def _is_told_otherwise(self, head: AnswerHead) -> bool:
+        """Tell whether this error is not passed on as it is: another worker is asked, or it is put in other words."""
+        owner, status = self._owner, head.status
+        busy = status in _TRY_ANOTHER  # to lack a path is no failure
+        if (busy or self._is_not_served(head)) and owner.turned_away(f"status_{status}", failed=busy):
+            return True
+        in_own_words = self._translation is not None or owner.call.dialect is Dialect.ANTHROPIC
+        if in_own_words or owner.delivery.began or self._is_not_served(head):
+            self._engine_error = []
+        return self._engine_error is not None
 
     def _is_not_served(self, head: AnswerHead) -> bool:
         return self._owner.call.optional and head.status in _NOT_SERVED
 
-    def _own_lines(self, head: AnswerHead, *, by_line: bool) -> bytes:
+    def _own_lines(self, head: AnswerHead) -> bytes:
         """Return the header lines that are ours, and find out whether this answer could be gone on with."""
         owner = self._owner
-        lines = b"x-muster-worker: %b\r\nx-correlation-id: %b\r\n" % (
-            self.worker.encode(),
+        lines = b"%bx-correlation-id: %b\r\n%b" % (
+            worker_line(self.worker),
             owner.request.correlation_id,
+            owner.meter.began(head.status, self.sharing, owner.relay.now_s()),
         )
-        lines += owner.meter.began(head.status, self.sharing, owner.relay.now_s())
         if head.status >= _FIRST_ERROR:
             return lines
         counted = self._counted = owner.meter.counted
-        if owner.call.stream and owner.beginning is None and by_line:
+        if head.fields.by_line and self._translation is None:
+            self._tells_its_end = tells_its_end(owner.call.path)
+        if owner.call.stream and owner.beginning is None and head.fields.by_line:
             owner.continuation = continuation(owner.call, owner.request.headers)
             if owner.continuation is not None:
                 lines += b"x-muster-continuable: yes\r\n"
@@ -267,6 +277,7 @@ class Attempt:
             return
         if self._watch is not None and self._head is not None:
             self._watch.ended(self._head.status)
+            self._watch = None
         owner.answered(data, now_s)
 
     @property
@@ -314,7 +325,7 @@ class Attempt:
     def resume(self) -> None:
         self._heard = True  # the silence was ours
         if self._watch is not None:
-            self._watch.excuse(self._owner.relay.clock.monotonic_s())
+            self._watch.excuse(self._owner.relay.now_s())
         if self._upstream is not None:
             self._upstream.resume()
 

@@ -9,7 +9,7 @@ import contextlib
 from typing import Protocol
 
 from muster.errors import ModelNotFound, MusterError, NoWorker
-from muster.gateway.attempt import Attempt
+from muster.gateway.attempt import Attempt, worker_line
 from muster.gateway.continuation import CONNECTORS, Beginning, Continuation
 from muster.gateway.dialects.call import Call
 from muster.gateway.dialects.shape import error_frame, error_reply
@@ -63,8 +63,8 @@ class Exchange:
         self.relay = relay
         self.request = request
         self.delivery = Delivery(client.transport, http_1_0=request.http_1_0, keep_alive=request.keep_alive)
-        self._started_s = self._asked_s = relay.clock.monotonic_s()
-        self.passage = relay.decisions.begin(call, request.correlation_id, relay.clock.now_ms(), self._started_s)
+        self._started_s = self._asked_s = relay.now_s()
+        self.passage = relay.decisions.begin(call, request.correlation_id, self._started_s)
 
     @property
     def using(self) -> tuple[str, str]:
@@ -103,7 +103,7 @@ class Exchange:
 
     def found(self, candidate: Candidate) -> None:
         """Take the slot at once, and begin when whoever gave it back is done with that."""
-        attempt = self._take(candidate, self.relay.clock.monotonic_s())
+        attempt = self._take(candidate, self.relay.now_s())
         asyncio.get_running_loop().call_soon(self._begin, attempt)
 
     def _begin(self, attempt: Attempt) -> None:
@@ -185,13 +185,13 @@ class Exchange:
 
     def _note_failure(self, reason: str) -> None:
         self.relay.usage.upstream_failed(self._worker, reason)
-        self.passage.failed(reason, self.relay.clock.monotonic_s())
+        self.passage.failed(reason, self.relay.now_s())
         if self.attempt is not None:
             self.attempt.failed(reason)
 
     def _change_to(self, candidate: Candidate) -> None:
         self._leave()
-        self._take(candidate, self.relay.clock.monotonic_s()).begin()
+        self._take(candidate, self.relay.now_s()).begin()
 
     def _leave(self) -> None:
         """Let go of the worker, or of the wait for one."""
@@ -208,14 +208,14 @@ class Exchange:
         """Send a part of the answer."""
         self.delivery.send(data)
         if self.first_byte_s is None and self.delivery.began:
-            now_s = self.relay.clock.monotonic_s()
+            now_s = self.relay.now_s()
             self.first_byte_s = now_s - self._started_s
             self.call.body = self.request.body = b""  # nobody else will be asked
             if self.attempt is not None:
                 self.attempt.first_byte_came(now_s)
 
     def answered(self, data: bytes, now_s: float) -> None:
-        """Send the last part of the answer."""
+        """Send the last part of the answer, or all of it."""
         if self.first_byte_s is None:
             self.first_byte_s = now_s - self._started_s
         self.delivery.end(data)
@@ -262,7 +262,7 @@ class Exchange:
         delivery = self.delivery
         lines = reply.all_lines
         if self.attempt is not None:
-            lines += b"x-muster-worker: %b\r\n" % self._worker.encode()
+            lines += worker_line(self._worker)
         lines += b"x-correlation-id: %b\r\n" % self.request.correlation_id
         if not delivery.began:
             delivery.prepare(reply.status, lines, length=len(reply.body), streamed=False, by_line=False)
@@ -272,7 +272,7 @@ class Exchange:
     def _close(self, status: int, error: str | None = None, *, now_s: float | None = None) -> None:
         self._over = True
         relay = self.relay
-        ended_s = relay.clock.monotonic_s() if now_s is None else now_s
+        ended_s = relay.now_s() if now_s is None else now_s
         sharing = 1 if self.attempt is None else self.attempt.sharing
         use = self.meter.ended(self._worker, ended_s - self._asked_s, sharing)
         self._leave()

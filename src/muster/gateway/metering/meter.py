@@ -69,6 +69,8 @@ class Meter:
 def limit_lines(account: Account, now_s: float) -> bytes:
     """Return the header lines by which OpenAI's clients see what is left of their minute."""
     lines = b""
+    if account.allowance.requests_per_min is None and account.allowance.tokens_per_min is None:
+        return lines
     for unit, left in ((b"requests", account.requests_left(now_s)), (b"tokens", account.tokens_left(now_s))):
         if left is not None:
             lines += b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (
