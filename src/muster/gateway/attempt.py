@@ -170,9 +170,9 @@ class Attempt:
         """Let go of the worker and of what is asked of it; once."""
         if self._watch is not None:
             self._watch.let_go()
-        upstream, self._upstream = self._upstream, None
-        if upstream is not None:
-            upstream.drop()
+        if self._upstream is not None:
+            self._upstream.drop()
+            self._upstream = None
         self._owner.relay.router.release(self._candidate)
 
     # --- the answer, as Asker ----------------------------------------------------------------------------------------

@@ -79,20 +79,16 @@ class Exchange:
             self.pins = pinned(self.request.headers)
             if self.relay.admission.is_busy:
                 self.relay.admission.look_at(self.call.model)
-            candidate = self.reserve()
+            candidate = reserve(self.relay, self.call, self.request.headers, self._tried, self.pins)
         except (ModelNotFound, NoWorker) as error:
             self._seeking = Seeking(self)
             self._seeking.wait_for_a_machine(error)
         except MusterError as error:
             self.fail(error)
         else:
-            self._go_to(candidate)
-
-    def _go_to(self, candidate: Candidate | None) -> None:
-        """Ask this worker; without one stand in the line of the model."""
-        if candidate is not None:
-            self._take(candidate, self._started_s).begin()
-        else:
+            if candidate is not None:
+                self._take(candidate, self._started_s).begin()
+                return
             self._seeking = Seeking(self)
             self._seeking.wait_for_a_slot()
 
@@ -195,9 +191,9 @@ class Exchange:
 
     def _leave(self) -> None:
         """Let go of the worker, or of the wait for one."""
-        seeking, self._seeking = self._seeking, None
-        if seeking is not None:
-            seeking.give_up()
+        if self._seeking is not None:
+            self._seeking.give_up()
+            self._seeking = None
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.leave()
@@ -282,7 +278,10 @@ class Exchange:
             self.trail.end(status, error)
         self.passage.end(status, error, ended_s)
         if status == _OK and self.first_byte_s is not None:
-            self._learn(ended_s)
+            relay.admission.learn(self.call.model, ended_s - self._asked_s)
+            if self.parts > 1 and self.call.stream:
+                took_s = ended_s - self._started_s - self.first_byte_s
+                relay.router.learn(self._worker, self.call.model, self.parts - 1, took_s)
         relay.record(
             Finished(
                 self.call.path,
@@ -301,11 +300,3 @@ class Exchange:
         )
         if status != CLIENT_GONE:
             self.client.answered(keep_alive=self.delivery.keep_alive)
-
-    def _learn(self, ended_s: float) -> None:
-        """Have those who choose know how long this worker took, and how fast its tokens came."""
-        relay, call = self.relay, self.call
-        relay.admission.learn(call.model, ended_s - self._asked_s)
-        if call.stream and self.first_byte_s is not None:
-            took_s = ended_s - self._started_s - self.first_byte_s
-            relay.router.learn(self._worker, call.model, self.parts - 1, took_s)

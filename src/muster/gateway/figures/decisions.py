@@ -113,12 +113,14 @@ class Passage(Struct, gc=False):
         self._end_step(now_s)
 
     def end(self, status: int, error: str | None, now_s: float) -> None:
-        self._end_step(now_s)
+        if self.steps:
+            self._end_step(now_s)
         self.status, self.error, self.ended_s = status, error, now_s
 
     def _end_step(self, now_s: float) -> None:
-        if self.steps and self.steps[-1].ended_s is None:
-            self.steps[-1].ended_s = now_s
+        step = self.steps[-1]
+        if step.ended_s is None:
+            step.ended_s = now_s
 
     @property
     def waited_s(self) -> float:

@@ -113,7 +113,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._length: int | None = None
         self._head: AnswerHead | None = None
-        self._head_bytes = 0
+        self._head_bytes = 0  # until it is announced
         self._announced = False
         self._whole: int | None = None  # when it has ended: in how many parts
         self._keep = False

@@ -34,15 +34,15 @@ class Counted:
     Of a stream the last line is held whole: it says whether the stream is.
     """
 
-    __slots__ = ("_events", "_head", "_line_max", "_mark", "_most", "_past_bytes", "held", "is_all_held")
+    # What is true of all short answers stands here once.
+    is_all_held = True
+    _head = b""
+    _events = _past_bytes = 0  # of what is no longer held
+    _mark = b"\n"
+    _most = _HELD_BYTES_MAX
 
     def __init__(self, *, stream: bool) -> None:
         self.held = bytearray()
-        self.is_all_held = True
-        self._head = b""
-        self._events = self._past_bytes = 0  # of what is no longer held
-        self._mark = b"\n"
-        self._most = _HELD_BYTES_MAX
         self._line_max = _LINE_BYTES_MAX if stream else _HELD_BYTES_MAX // 2
 
     def hold_all(self, bytes_max: int) -> None:
@@ -76,8 +76,13 @@ class Counted:
 
     def read(self, *, question_bytes: int, stream: bool, embedding: bool) -> Counts:
         """Say what it came to, after the answer has ended or been left."""
-        prompt = self._told(_PROMPT)
-        completion = 0 if embedding else self._told(_COMPLETION)
+        held = self.held
+        prompt = _last(held, _PROMPT)
+        completion = 0 if embedding else _last(held, _COMPLETION)
+        if prompt is not None and completion is not None:
+            return Counts(prompt, completion, estimated=False)
+        prompt = self._told(_PROMPT) if prompt is None else prompt
+        completion = self._told(_COMPLETION) if completion is None else completion
         if prompt is not None and completion is not None:
             return Counts(prompt, completion, estimated=False)
         if prompt is None and (timed := self._told(_PROMPT_NEW)) is not None:

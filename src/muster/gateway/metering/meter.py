@@ -19,16 +19,15 @@ AccountOf = Callable[[bytes | None], Account]
 class Meter:
     """What the exchange tells: an answer began, and its end; `counted` takes its bytes meanwhile."""
 
-    __slots__ = ("_before", "_call", "_question_bytes", "_sharing", "_watts", "account", "counted")
+    counted: Counted | None = None  # none until an answer began that is worth something
+    _before = 0  # tokens of answers that were begun elsewhere, and broke off
+    _sharing = 1
 
     def __init__(self, account: Account, call: Call, watts: Watts) -> None:
         self.account = account
         self._call = call
         self._question_bytes = len(call.body)
         self._watts = watts
-        self.counted: Counted | None = None  # none until an answer began that is worth something
-        self._before = 0  # tokens of answers that were begun elsewhere, and broke off
-        self._sharing = 1
 
     def began(self, status: int, sharing: int, now_s: float) -> bytes:
         """Return header lines for the answer that has begun, while so many requests were on its worker."""
@@ -45,8 +44,11 @@ class Meter:
             return None
         counts = self._read(self.counted)
         watts = self._watts(worker)
-        # The mean of how many it began and ended among stands for how many it was among.
-        share = 2.0 / (self._sharing + max(1, sharing))
+        energy_mwh = None
+        if watts is not None:
+            # The mean of how many it began and ended among stands for how many it was among.
+            share = 2.0 / (self._sharing + max(1, sharing))
+            energy_mwh = round(watts * seconds * share / _S_PER_HOUR * 1000)
         return Use(
             token=self.account.token_id,
             model=self._call.model,
@@ -55,7 +57,7 @@ class Meter:
             completion_tokens=counts.completion_tokens + self._before,
             estimated=counts.estimated or bool(self._before),
             worker_ms=round(seconds * 1000),
-            energy_mwh=None if watts is None else round(watts * seconds * share / _S_PER_HOUR * 1000),
+            energy_mwh=energy_mwh,
         )
 
     def _read(self, counted: Counted) -> Counts:
