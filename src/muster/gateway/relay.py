@@ -52,10 +52,11 @@ class Relay:
         self.usage = usage
         self.limits = limits
         self.clock = clock
+        self.now_s = clock.monotonic_s
         self.on_finished = on_finished
         self.wakings = wakings
         self.admission = admission
-        self.decisions = Decisions(limits.decisions_max)
+        self.decisions = Decisions(limits.decisions_max, clock)
         self.conduct = conduct
         self.chat_only = ChatOnly()
         self.tracer = tracer

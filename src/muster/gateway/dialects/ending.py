@@ -8,7 +8,6 @@ from msgspec import Struct
 from muster.gateway.dialects import anthropic, ollama, openai
 
 _DONE = b"[DONE]"
-_LINE_BYTES_MAX = 4_194_304  # Ollama's last line may hold the whole context as numbers
 # What is asked of a model besides never comes in lines that say how they end.
 _UNSTREAMED = frozenset(
     {
@@ -36,35 +35,22 @@ class _LastLine(Struct):
 _last_line = msgspec.json.Decoder(_LastLine)
 
 
-def ending_of(path: str) -> "Ending | None":
-    """Return what watches for the end of this path's streams; None for those that have none."""
-    return None if path in _UNSTREAMED else Ending(typed_only=path in _LENIENT)
+def tells_its_end(path: str) -> bool:
+    """Tell whether streams of this path say at their end that it is one."""
+    return path not in _UNSTREAMED
 
 
-class Ending:
-    """Keeps the last line that says something, in whatever pieces it comes."""
-
-    __slots__ = ("_last", "_typed_only")
-
-    def __init__(self, *, typed_only: bool = False) -> None:
-        self._last = b""
-        self._typed_only = typed_only
-
-    def feed(self, data: bytes) -> None:
-        text = self._last + data
-        start = text.rfind(b"\n", 0, len(text.rstrip())) + 1
-        self._last = text[start:] if len(text) - start <= _LINE_BYTES_MAX else text[-_LINE_BYTES_MAX:]
-
-    @property
-    def told(self) -> bool:
-        """Tell whether the stream has said how it ended, be it with an error."""
-        line = self._last.strip().removeprefix(b"data:").lstrip()
-        if line == _DONE:
-            return True
-        try:
-            last = _last_line.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self._typed_only and self._last.endswith(b"\n")
-        if self._typed_only and not last.type:
-            return True
-        return last.done or last.error is not None or last.type in _LAST_EVENTS
+def has_told_its_end(path: str, stream: bytes | bytearray) -> bool:
+    """Tell whether a stream has said how it ended, be it with an error; only its last line has to be there."""
+    lenient = path in _LENIENT
+    text = stream.rstrip()
+    line = bytes(text[text.rfind(b"\n") + 1 :]).strip().removeprefix(b"data:").lstrip()
+    if line == _DONE:
+        return True
+    try:
+        last = _last_line.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return lenient and stream.endswith(b"\n")
+    if lenient and not last.type:
+        return True
+    return last.done or last.error is not None or last.type in _LAST_EVENTS

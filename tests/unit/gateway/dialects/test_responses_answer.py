@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from muster.errors import UpstreamFailed
 from muster.gateway.dialects import openai
-from muster.gateway.dialects.ending import Ending
+from muster.gateway.dialects.ending import has_told_its_end
 from muster.gateway.dialects.responses_answer import response
 from muster.gateway.dialects.translate_answer import Translation
 from tests.clocks import ManualClock
@@ -133,9 +133,7 @@ def test_in_whatever_pieces_it_comes_the_events_are_the_same(stream: bytes) -> N
         answer = translation(stream=True)
         pieces = [answer.feed(stream[at : at + step]) for at in range(0, len(stream), step)]
         assert b"".join(pieces) + answer.finish() == expected
-    ending = Ending()
-    ending.feed(expected)
-    assert ending.told
+    assert has_told_its_end(openai.RESPONSES, expected)
 
 
 @pytest.mark.parametrize(
