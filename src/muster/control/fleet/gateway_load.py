@@ -25,6 +25,7 @@ _WHOLE_EVERY_S = 0.25
 _CHANGES_EVERY_S = 0.02
 _RETRY_S = 0.25
 _COUNTS_S = 2.0  # what was not told again for so long is over
+_RIVAL_S = 60.0  # who had anything to do within that time is reckoned with
 
 First = tuple[int, float]  # who is next in a line: the priority, and since when it waits
 
@@ -67,6 +68,7 @@ class GatewayLoad:
         self._beside = beside
         self._side: Side | None = None
         self._others: dict[str, _Other] = {}
+        self._busy_s: dict[str, float] = {}  # when each of the others was last heard to have anything to do
         self._changed = asyncio.Event()
         self._told = _Load(plane_id, {})
         self._whole_s = float("-inf")
@@ -144,8 +146,10 @@ class GatewayLoad:
         return _Load(self._plane_id, counts, load.waiting, load.waited_ms, whole=False)
 
     def _rivals(self) -> int:
-        """Count the others that are at work: what we do now they may do as well, before we hear of it."""
-        return sum(bool(other.in_flight or other.waiting) for other in self._heard_lately())
+        """Count the others that are in use: what we do now they may do as well, before we hear of it."""
+        since_s = self._clock.monotonic_s() - _RIVAL_S
+        self._busy_s = {key: at_s for key, at_s in self._busy_s.items() if at_s > since_s}
+        return len(self._busy_s)
 
     # --- hearing -----------------------------------------------------------------------------------------------------
 
@@ -170,6 +174,10 @@ class GatewayLoad:
             model: (priority, now_s - load.waited_ms.get(model, 0) / 1000) for model, priority in load.waiting.items()
         }
         self._others[load.plane_id] = _Other(now_s, now, waiting)
+        if now or waiting:
+            if load.plane_id not in self._busy_s:
+                self._changed.set()  # our gateway is to know of a new rival at once
+            self._busy_s[load.plane_id] = now_s
         self._pass_on(_changes(before, now))
 
     def _forget(self) -> None:

@@ -109,24 +109,3 @@ async def test_what_must_not_begin_is_put_back_uncounted_and_begins_when_there_i
         (job,) = (await plane.claim(want=5)).jobs
         assert job.spec.job_id == waits
         assert (await plane.jobs.get(waits)).state.retry_count == 0
-
-
-async def test_gateways_count_together() -> None:
-    clock, own = ManualClock(), {"n1/llm": 1}
-    store = MemoryStore(clock)
-    one = GatewayLoad(lambda: own, lambda: {"m": 0}, store.bus, clock, "one")
-    other = GatewayLoad(lambda: {"n1/llm": 2, "n2/llm": 1}, lambda: {"m": 50}, store.bus, clock, "other")
-    await one.start()
-    await other.start()
-    try:
-        await eventually(lambda: dict(one.in_flight()) == {"n1/llm": 3, "n2/llm": 1})
-        await eventually(lambda: other.in_flight()["n1/llm"] == 3)
-        assert (one.first_waiting("m"), other.first_waiting("m"), one.first_waiting("n")) == (50, 50, None)
-        own.clear()
-        await eventually(lambda: other.in_flight()["n1/llm"] == 2)
-    finally:
-        await one.stop()
-        await other.stop()
-    clock.advance(10)
-    assert dict(one.in_flight()) == {}
-    assert one.first_waiting("m") == 0
