@@ -6,18 +6,14 @@ from typing import Any
 import pytest
 
 from muster.control.batches.background import Background
-from muster.control.fleet.gateway_load import GatewayLoad
 from muster.domain.capability import Capability
 from muster.domain.job import ClaimedJob, JobSpec, JobStatus
 from muster.domain.model import Model
 from muster.domain.service import Dialect, Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
 from muster.ids import JobId, NodeId, SessionId, WorkerId
-from muster.stores.memory import MemoryStore
 from muster.wire import OpenSession
-from tests.clocks import ManualClock
 from tests.planes import PlaneUnderTest, running_plane
-from tests.waiting import eventually
 
 WORKER = WorkerId("n1-worker-0")
 ENGINE = "n1/llm"

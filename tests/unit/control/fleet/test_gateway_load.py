@@ -9,9 +9,11 @@ from muster.gateway.admission.admission import Admission
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.routing.route import Router
 from muster.gateway.side import Side
+from muster.gateway.trust.quarantine import Change, Gravity, Now, Quarantine, Standing
 from muster.placement.scores import Strategy
 from muster.stores.memory import MemoryStore
 from muster.system import SystemClock
+from muster.wire.gateways import TrustNews
 from tests.clocks import ManualClock
 from tests.integration.gateway.fleet import CHAT, FleetTwin, worker
 from tests.waiting import eventually
@@ -48,6 +50,13 @@ class Gateway:
     def settle(self, rivals: int) -> bool:
         del rivals
         return False
+
+    def trust_news(self, *, whole: bool) -> tuple[TrustNews, ...]:
+        del whole
+        return ()
+
+    def hear_trust(self, news: TrustNews, *, from_first: bool) -> None:
+        """Take it as it is."""
 
 
 @asynccontextmanager
@@ -121,8 +130,10 @@ def other(node: str) -> str:
     return "b/llama" if node == "a" else "a/llama"
 
 
-def side_of(router: Router) -> Side:
-    return Side(router, Admission(router, GatewayLimits(), SystemClock(), who=lambda _: ANYBODY))
+def side_of(router: Router, quarantine: Quarantine | None = None) -> Side:
+    limits, clock = GatewayLimits(), SystemClock()
+    admission = Admission(router, limits, clock, who=lambda _: ANYBODY)
+    return Side(router, admission, quarantine or Quarantine(limits, lambda _: None), clock)
 
 
 async def test_a_burst_that_comes_to_all_at_once_fills_a_worker_once() -> None:
@@ -159,3 +170,31 @@ async def test_of_a_worker_with_one_slot_each_gateway_takes_it_at_most_once() ->
         assert taken is not None
         second.release(taken)
         assert second.in_flight == {}, "an answer that was short is not waited for"
+
+
+async def test_who_is_set_aside_by_one_is_set_aside_by_all_and_probed_by_one() -> None:
+    changes: list[Change] = []
+    limits, clock = GatewayLimits(), SystemClock()
+    quarantines = [Quarantine(limits, changes.append) for _ in range(3)]
+    here, *others = quarantines
+    sides = [side_of(router, quarantine) for router, quarantine in zip(routers(), quarantines, strict=False)]
+
+    def now(later_s: float = 0.0) -> Now:
+        return Now(clock.monotonic_s() + later_s, clock.now_ms())
+
+    async with told(MemoryStore(ManualClock()), clock, *sides):
+        for _ in range(2):
+            here.failed(("a/llama", MODEL), Gravity.SILENT, "idle_timeout", whole=False, began_s=now().s, now=now())
+        await eventually(lambda: all(other.avoided(MODEL) == {"a/llama"} for other in others))
+        assert [change.reason for change in changes] == ["idle_timeout"], "it is one fact"
+
+        soon = now(limits.quarantine_s + 1).s
+        assert not [probe for other in others for probe in other.due(soon)]
+        (probe,) = here.due(soon)
+        here.probed(probe, None, now())
+        await eventually(lambda: not any(other.avoided(MODEL) for other in others))
+        assert [case.standing for other in others for case in other.view(soon)] == [Standing.RETURNING] * 2
+
+        for other in others:
+            other.failed(("a/llama", MODEL), Gravity.FAILED, "lost", whole=False, began_s=now().s, now=now())
+        await eventually(lambda: here.avoided(MODEL) == {"a/llama"})
