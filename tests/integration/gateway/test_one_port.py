@@ -9,6 +9,7 @@ import websockets
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muster.gateway import Front, GatewayLimits
+from muster.gateway.guest import Guests
 from tests.integration.gateway.door import Door, opened, web
 from tests.integration.gateway.engine import TOKENS, Engine
 from tests.integration.gateway.fleet import FleetTwin, worker

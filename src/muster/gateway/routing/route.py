@@ -108,6 +108,8 @@ class Router:
     def taken_elsewhere(self, changes: Mapping[str, int]) -> None:
         for key, by in changes.items():
             self._count(key, by)
+            if by > 0:
+                self._outside.sent(key, self.in_flight[key])
 
     def settle(self, rivals: int) -> bool:
         """Presume no more what would have been told by now; return whether anything is presumed still."""
@@ -201,7 +203,8 @@ class Router:
         )
         key = candidate.key
         self.own[key] = self.own.get(key, 0) + 1
-        taken = in_flight[key] = in_flight.get(key, 0) + 1 + self.rivals
+        taken = in_flight.get(key, 0) + 1
+        in_flight[key] = taken + self.rivals
         if self.rivals:
             self._presumed[key] = self._presumed.get(key, 0) + self.rivals
         self._outside.sent(key, taken)
