@@ -167,7 +167,7 @@ GATEWAY_FAILURES = _counter(
 GATEWAY_CONTINUED = _counter("gateway_continued", "Answers that broke off and that another worker went on with.")
 GATEWAY_QUARANTINED = _gauge(
     "gateway_quarantined",
-    "1 for each worker that this gateway keeps from requests for a model; * for all of its models.",
+    "1 for each worker that gateways keep from requests for a model; * for all of its models.",
     "worker",
     "model",
     series=f"{_WORKERS} that fail",

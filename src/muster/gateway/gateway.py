@@ -162,9 +162,9 @@ class Gateway:
         self._usage = Usage(self.siblings.counts)
         self._router = Router(fleet, strategy=strategy, rng=rng, clock=clock)
         self._admission = Admission(self._router, self.limits, clock, who)
-        self.side = Side(self._router, self._admission)
         self._upstreams = Upstreams(self.limits)
         self._conduct = Conduct(self.limits, clock, on_conduct or (lambda _: None))
+        self.side = Side(self._router, self._admission, self._conduct.quarantine, clock)
         self._relay = Relay(
             router=self._router,
             upstreams=self._upstreams,

@@ -75,7 +75,7 @@ def engine_load(candidate: Candidate) -> int:
 
 
 def is_full(candidate: Candidate, in_flight: Mapping[str, int]) -> bool:
-    """Tell whether our own requests take all of its slots: these we know to the moment, and hear when they end."""
+    """Tell whether requests of gateways take all of its slots: these are known, and it is heard when they end."""
     return bool(candidate.slots) and in_flight.get(candidate.key, 0) >= (candidate.slots or 0)
 
 

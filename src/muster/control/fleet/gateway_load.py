@@ -1,4 +1,4 @@
-"""What all gateways have in flight and jobs keep at work, and who waits: each tells the others its own at each change.
+"""What all gateways have in flight and jobs keep at work, who waits there, and whom they have set aside.
 
 Every quarter of a second one tells all that it has; in between, and at most every 20 ms, what has changed: and that
 only while anybody else is heard.
@@ -17,6 +17,7 @@ from muster.control.rounds import wait_up_to
 from muster.errors import MusterError
 from muster.ports import Bus
 from muster.wire import decode, encode
+from muster.wire.gateways import GatewayNews, TrustNews
 
 log = structlog.get_logger()
 
@@ -25,6 +26,7 @@ _WHOLE_EVERY_S = 0.25
 _CHANGES_EVERY_S = 0.02
 _RETRY_S = 0.25
 _COUNTS_S = 2.0  # what was not told again for so long is over
+_RIVAL_S = 60.0  # who had anything to do within that time is reckoned with
 
 First = tuple[int, float]  # who is next in a line: the priority, and since when it waits
 
@@ -37,17 +39,8 @@ class Side(Protocol):
     def on_change(self, tell: Callable[[], None]) -> None: ...
     def hear(self, changes: Mapping[str, int], first: Mapping[str, First]) -> None: ...
     def settle(self, rivals: int) -> bool: ...
-
-
-class _Load(Struct, frozen=True):
-    """`whole`: what is not in `in_flight` is 0; otherwise it is as it was."""
-
-    plane_id: str
-    in_flight: dict[str, int]  # by candidate
-    waiting: dict[str, int] = {}  # the priority of whoever is next in the line of each model
-    waited_ms: dict[str, int] = {}  # and for how long it has waited
-    jobs: dict[str, int] = {}  # that it gave out, by candidate
-    whole: bool = True
+    def trust_news(self, *, whole: bool) -> tuple[TrustNews, ...]: ...
+    def hear_trust(self, news: TrustNews, *, from_first: bool) -> None: ...
 
 
 class _Other(Struct):
@@ -86,8 +79,9 @@ class GatewayLoad:
         self._side: Side | None = None
         self._jobs: Mapping[str, int] = {}
         self._others: dict[str, _Other] = {}
+        self._busy_s: dict[str, float] = {}  # when each of the others was last heard to have anything to do
         self._changed = asyncio.Event()
-        self._told = _Load(plane_id, {})
+        self._told = GatewayNews(plane_id)
         self._whole_s = float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -148,34 +142,38 @@ class GatewayLoad:
             if not unsettled:
                 await wait_up_to(self._changed, _WHOLE_EVERY_S)
 
-    def _due(self) -> _Load | None:
+    def _due(self) -> GatewayNews | None:
         """Return what is to be told now: nothing as long as there is nothing, but once that it is over."""
         if self._side is None:
             return None
         now_s = self._clock.monotonic_s()
-        told, waiting = self._told, self._side.waiting()
-        load = _Load(
+        whole = now_s - self._whole_s >= _WHOLE_EVERY_S
+        told, waiting, trust = self._told, self._side.waiting(), self._side.trust_news(whole=whole)
+        load = GatewayNews(
             self._plane_id,
             dict(self._side.in_flight()),
             {model: first[0] for model, first in waiting.items()},
             {model: round((now_s - first[1]) * 1000) for model, first in waiting.items()},
             dict(self._jobs),
+            trust=trust,
         )
-        if now_s - self._whole_s >= _WHOLE_EVERY_S:
-            if not any((load.in_flight, load.waiting, load.jobs, told.in_flight, told.waiting, told.jobs)):
+        if whole:
+            if not any((load.in_flight, load.waiting, load.jobs, told.in_flight, told.waiting, told.jobs, trust)):
                 return None
             self._told, self._whole_s = load, now_s
             return load
         changes = _changes(told.in_flight, load.in_flight)
-        if not self._beside() or (not changes and load.waiting == told.waiting and load.jobs == told.jobs):
+        if not self._beside() or not (changes or trust or load.waiting != told.waiting or load.jobs != told.jobs):
             return None
         self._told = load
         counts = {key: load.in_flight.get(key, 0) for key in changes}
-        return _Load(self._plane_id, counts, load.waiting, load.waited_ms, load.jobs, whole=False)
+        return GatewayNews(self._plane_id, counts, load.waiting, load.waited_ms, load.jobs, whole=False, trust=trust)
 
     def _rivals(self) -> int:
-        """Count the others that are at work: what we do now they may do as well, before we hear of it."""
-        return sum(bool(other.in_flight or other.waiting) for other in self._heard_lately())
+        """Count the others that are in use: what we do now they may do as well, before we hear of it."""
+        since_s = self._clock.monotonic_s() - _RIVAL_S
+        self._busy_s = {key: at_s for key, at_s in self._busy_s.items() if at_s > since_s}
+        return len(self._busy_s)
 
     # --- hearing -----------------------------------------------------------------------------------------------------
 
@@ -183,14 +181,14 @@ class GatewayLoad:
         while True:
             try:
                 async for data in self._bus.subscribe(_TOPIC):
-                    load = decode(data, _Load)
+                    load = decode(data, GatewayNews)
                     if load.plane_id != self._plane_id:
                         self._take(load)
             except MusterError as error:
                 log.debug("gateway_load_not_heard", error=error.message)
             await asyncio.sleep(_RETRY_S)
 
-    def _take(self, load: _Load) -> None:
+    def _take(self, load: GatewayNews) -> None:
         now_s = self._clock.monotonic_s()
         known = self._others.get(load.plane_id)
         before = known.in_flight if known is not None else {}
@@ -200,7 +198,14 @@ class GatewayLoad:
             model: (priority, now_s - load.waited_ms.get(model, 0) / 1000) for model, priority in load.waiting.items()
         }
         other = self._others[load.plane_id] = _Other(now_s, now, waiting, load.jobs)
+        if now or waiting:
+            if load.plane_id not in self._busy_s:
+                self._changed.set()  # our gateway is to know of a new rival at once
+            self._busy_s[load.plane_id] = now_s
         self._pass_on(_changes(known.taken if known is not None else {}, other.taken))
+        if self._side is not None:
+            for news in load.trust:
+                self._side.hear_trust(news, from_first=load.plane_id < self._plane_id)
 
     def _forget(self) -> None:
         now_s = self._clock.monotonic_s()

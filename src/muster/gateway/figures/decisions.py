@@ -15,8 +15,8 @@ RECENT = 20
 class Considered(Struct, frozen=True, kw_only=True):
     """A worker that could have served; the least cost is chosen.
 
-    `cost` is about how long an answer takes there, in answers of an idle usual worker. `in_flight` are requests of this
-    gateway, `outside` those of others as the engine told.
+    `cost` is about how long an answer takes there, in answers of an idle usual worker. `in_flight` are requests of all
+    gateways, `outside` those of others as the engine told.
     """
 
     worker: str

@@ -69,7 +69,7 @@ class WorkerFailures(Struct, frozen=True, kw_only=True):
 
 
 class GatewayView(Struct, frozen=True, kw_only=True):
-    """What this gateway does and did.
+    """What this gateway and those that share its port do and did.
 
     `recent` are points of the last 15 minutes, the newest last; `lines` are those who wait for a slot, `requests` the
     newest ones, the newest first.

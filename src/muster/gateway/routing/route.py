@@ -97,7 +97,7 @@ class Router:
         self._speeds = Speeds()
         self.own: dict[str, int] = {}
         self.in_flight: dict[str, int] = {}
-        self._rivals = 0
+        self.rivals = 0
         self._presumed: dict[str, int] = {}  # what the rivals may have done since the last but one `settle`
         self._presumed_before: dict[str, int] = {}
         self._changed: Callable[[], None] = lambda: None
@@ -116,20 +116,22 @@ class Router:
     def taken_elsewhere(self, changes: Mapping[str, int]) -> None:
         for key, by in changes.items():
             self._count(key, by)
+            if by > 0:
+                self._outside.sent(key, self.in_flight[key])
 
     def settle(self, rivals: int) -> bool:
         """Presume no more what would have been told by now; return whether anything is presumed still."""
         for key, count in self._presumed_before.items():
             self._count(key, -count)
         self._presumed_before, self._presumed = self._presumed, {}
-        self._rivals = rivals
+        self.rivals = rivals
         return bool(self._presumed_before)
 
     def _presume_less(self, key: str) -> None:
         """Take back what was presumed with a reservation that is over already: short answers shall not wait for it."""
         presumed = self._presumed if key in self._presumed else self._presumed_before
         if count := presumed.get(key, 0):
-            taken_back = min(count, max(1, self._rivals))
+            taken_back = min(count, max(1, self.rivals))
             presumed[key] = count - taken_back
             self._count(key, -taken_back)
 
@@ -220,9 +222,10 @@ class Router:
         self.last_choice = Choice(model, field, tuple(map(in_flight.get, field.keys)), at_home is not None)
         key = candidate.key
         self.own[key] = self.own.get(key, 0) + 1
-        taken = in_flight[key] = in_flight.get(key, 0) + 1 + self._rivals
-        if self._rivals:
-            self._presumed[key] = self._presumed.get(key, 0) + self._rivals
+        taken = in_flight.get(key, 0) + 1
+        in_flight[key] = taken + self.rivals
+        if self.rivals:
+            self._presumed[key] = self._presumed.get(key, 0) + self.rivals
         self._outside.sent(key, taken)
         self._changed()
         return candidate

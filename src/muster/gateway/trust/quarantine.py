@@ -3,6 +3,9 @@
 Pure: times come in. A worker is out for one model, or, where not even a connection to it can be had, for all. When its
 time is over it is probed; a good probe lets one request at a time to it, each good answer twice as many, until it is
 back. Any failure meanwhile puts it out again, for twice as long.
+
+Of several gateways the one that has put a worker out probes it and tells the others, who keep from it until then; if
+nothing is heard any more they probe it themselves. Each lets it back by its own requests.
 """
 
 import math
@@ -15,6 +18,7 @@ from msgspec import Struct
 from muster.domain.event import Event
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.trust.patience import Key
+from muster.wire.gateways import TrustNews
 
 _LOOKED_AT = 16  # outcomes
 _TOO_MUCH = 3  # gravity of the last outcomes together
@@ -84,6 +88,7 @@ class _Case:
         self.times = 0
         self.allowed = 0
         self.running = 0
+        self.elsewhere = False  # another gateway has put it out, and probes it
 
     def ended(self, began_s: float) -> bool:
         """Count an attempt as over; return whether it says anything: it was begun since the worker is let back."""
@@ -108,6 +113,7 @@ class Quarantine:
     def __init__(self, limits: GatewayLimits, on_change: Callable[[Change], None]) -> None:
         self._limits = limits
         self._on_change = on_change
+        self._news: Callable[[TrustNews], None] = lambda _: None
         self._outcomes: dict[Key, deque[Gravity]] = {}  # of those that failed lately; the others are not remembered
         self.cases: dict[Key, _Case] = {}  # mostly none: then nobody has to ask further
 
@@ -171,6 +177,39 @@ class Quarantine:
             case.since_ms = now.ms
             self._put_out(about, case, reason, now)
 
+    # --- side by side ------------------------------------------------------------------------------------------------
+
+    def on_news(self, tell: Callable[[TrustNews], None]) -> None:
+        """Be told what other gateways are to know."""
+        self._news = tell
+
+    def heard(self, news: TrustNews, now: "Now", *, from_first: bool) -> None:
+        """Take another gateway's word. Where both have put a worker out, the one that is first of the two probes it."""
+        about = (news.worker, news.model)
+        case = self.cases.get(about)
+        if news.reason is None:
+            if case is not None and case.elsewhere and case.standing is Standing.OUT:
+                self._let_back(case, now)
+            return
+        until_s = now.s + news.for_s + 2 * self._limits.probe_timeout_s
+        if case is None:
+            case = self.cases[about] = _Case(asked_for=news.asked_for)
+            case.since_ms = now.ms
+        elif case.elsewhere and case.standing is Standing.OUT:
+            case.until_s = until_s  # the same once more
+            return
+        elif not case.elsewhere and case.standing is not Standing.RETURNING and not from_first:
+            return
+        case.elsewhere = True
+        self._keep_out(case, news.reason, until_s)
+
+    def put_out_here(self, now_s: float) -> Iterator[TrustNews]:
+        """Tell whom we keep out by our own judgement: who joins later, or has missed it, hears of it so."""
+        for (worker, model), case in self.cases.items():
+            if not case.elsewhere and case.standing is not Standing.RETURNING:
+                for_s = round(max(0.0, case.until_s - now_s), 3)
+                yield TrustNews(worker=worker, model=model, asked_for=case.asked_for, reason=case.reason, for_s=for_s)
+
     # --- probes ------------------------------------------------------------------------------------------------------
 
     def due(self, now_s: float) -> Iterator[Probe]:
@@ -178,6 +217,7 @@ class Quarantine:
         for key, case in list(self.cases.items()):
             if case.standing is Standing.OUT and now_s >= case.until_s:
                 case.standing = Standing.PROBED
+                case.elsewhere = False
                 yield Probe(key=key, worker=key[0], model=case.asked_for)
 
     def probed(self, probe: Probe, problem: str | None, now: "Now") -> None:
@@ -187,6 +227,10 @@ class Quarantine:
         if problem is not None:
             self._put_out(probe.key, case, problem, now)
             return
+        self._let_back(case, now)
+        self._news(TrustNews(worker=probe.worker, model=probe.key[1]))
+
+    def _let_back(self, case: _Case, now: "Now") -> None:
         case.standing = Standing.RETURNING
         case.allowed = 1
         case.running = 0
@@ -232,17 +276,23 @@ class Quarantine:
     def _put_out(self, about: Key, case: _Case, reason: str, now: "Now") -> None:
         limits = self._limits
         for_s = min(limits.quarantine_max_s, limits.quarantine_s * 2.0 ** min(case.times, 16))
+        case.elsewhere = False
+        self._keep_out(case, reason, now.s + for_s)
+        self._news(TrustNews(worker=about[0], model=about[1], asked_for=case.asked_for, reason=reason, for_s=for_s))
+        self._on_change(Change(worker=about[0], model=about[1] or None, reason=reason, for_s=for_s))
+
+    def _keep_out(self, case: _Case, reason: str, until_s: float) -> None:
         case.times += 1
         case.standing = Standing.OUT
         case.reason = reason
         case.allowed = case.running = 0
-        case.until_s = now.s + for_s
+        case.until_s = until_s
         case.valid_from_s = math.inf  # until it returns nothing counts
-        self._on_change(Change(worker=about[0], model=about[1] or None, reason=reason, for_s=for_s))
 
     def _dismiss(self, about: Key) -> None:
-        del self.cases[about]
-        self._on_change(Change(worker=about[0], model=about[1] or None, reason=None))
+        case = self.cases.pop(about)
+        if not case.elsewhere:  # whoever has put it out tells the fact
+            self._on_change(Change(worker=about[0], model=about[1] or None, reason=None))
 
 
 class Now(Struct, frozen=True):
