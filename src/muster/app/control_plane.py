@@ -9,8 +9,7 @@ import structlog
 import muster
 from muster.access.masking import mask
 from muster.api.asgi import build_app
-from muster.api.hives import TelemetryScenery
-from muster.api.plane import Plane, TelemetryParts
+from muster.api.plane import Plane
 from muster.api.state import Scenery
 from muster.api.task_stream import TaskStreams
 from muster.app.batches import Batches
@@ -21,6 +20,7 @@ from muster.app.door import Draining, figures_of, open_front, open_gateway
 from muster.app.files import open_file_store
 from muster.app.gateway_workers import GatewayWorkers, Place
 from muster.app.grpc_port import GrpcPort
+from muster.app.live import open_hub, telemetry_parts
 from muster.app.machine import gateway_environment
 from muster.app.metrics import metrics_of
 from muster.app.plane_logs import PlaneLogs
@@ -38,15 +38,13 @@ from muster.control.commands import CommandService
 from muster.control.files import FileService
 from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.gateway_load import GatewayLoad
-from muster.control.fleet.history import History
-from muster.control.fleet.hives import Hives
 from muster.control.fleet.peers import Peers
 from muster.control.fleet.pools import PoolNodes
 from muster.control.ingest import Ingests
 from muster.control.jobs.engine_jobs import EngineJobs
 from muster.control.jobs.queues import QueueService
 from muster.control.jobs.schedules import ScheduleService
-from muster.control.jobs.service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
+from muster.control.jobs.service import JobService, JobStores, PayloadCheck
 from muster.control.jobs.stopper import Stopper
 from muster.control.jobs.tasks import TaskDesk
 from muster.control.leader import Leader
@@ -62,9 +60,7 @@ from muster.control.timekeeper import Timekeeper
 from muster.control.webhooks.of_jobs import JobAddresses
 from muster.domain.job import ClaimedJob
 from muster.errors import ShuttingDown
-from muster.events.hub import Hub, HubLimits
 from muster.events.startup import CHANNEL
-from muster.events.telemetry import Telemetry, TelemetryLimits
 from muster.gateway.figures.decisions import RequestView
 from muster.gateway.figures.usage import Finished
 from muster.gateway.front import Front
@@ -174,9 +170,8 @@ class ControlPlane:
         cloud, models = self._cloud(base, work.load), self._models(base, work)
         self._gateway = gateway = self._open_gateway(base, work, access, cloud, models, logs, metering)
         scenery = Scenery(fleet, jobs, self._clock, lambda: figures_of(gateway))
-        hub = self._hub(base.store, fleet, scenery)
-        hub.on_facts(work.engine_jobs.hear)
-        telemetry = self._telemetry(fleet, ingest(HIVE_LINK))
+        hub = open_hub(base.store, fleet, scenery, work.engine_jobs, self._clock, settings)
+        telemetry = telemetry_parts(fleet, ingest(HIVE_LINK), self._clock, self._rng, settings, self._older_interval_s)
         sweep = self._sweep(base, work)
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
         plane = Plane(
@@ -498,31 +493,6 @@ class ControlPlane:
             plane_id=self._plane_id,
             busy_workers=load.in_flight,
             is_leader=lambda: base.leader.leads,
-        )
-
-    def _hub(self, store: ValkeyStore, fleet: Fleet, scenery: Scenery) -> Hub:
-        hub = Hub(
-            store.log,
-            store.bus,
-            scenery,
-            self._clock,
-            HubLimits(reader_bytes_max=self._settings.stream_buffer_bytes_max),
-            progress_topic=PROGRESS_TOPIC,
-        )
-        fleet.on_change(hub.nodes_changed)
-        return hub
-
-    def _telemetry(self, fleet: Fleet, link: NodeLink) -> TelemetryParts:
-        settings = self._settings
-        limits = TelemetryLimits(reader_bytes_max=settings.stream_buffer_bytes_max)
-        stream = Telemetry(TelemetryScenery(fleet, self._clock), self._clock, limits)
-        history = History(fleet.book, self._clock)
-        fleet.on_change(stream.nodes_changed)
-        fleet.on_change(history.nodes_changed)
-        return TelemetryParts(
-            hives=Hives(fleet, link, self._clock, self._rng, interval_s=self._older_interval_s),
-            history=history,
-            stream=stream,
         )
 
     def _sweep(self, base: _Base, work: _Work) -> Sweep:
