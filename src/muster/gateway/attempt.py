@@ -85,23 +85,39 @@ class Owner(Protocol):
 class Attempt:
     """Holds its worker's slot from the beginning on, until `leave`. It is the Asker of the connection it waits for."""
 
-    # What most attempts never change stands here once, not in each of them.
-    _watch: Watch | None = None
-    _endpoint: Endpoint | None = None
-    _upstream: UpstreamConnection | None = None
-    _question = b""
-    _head: AnswerHead | None = None
-    _translation: Translation | None = None
-    _engine_error: list[bytes] | None = None  # collected, to be told in the other dialect
-    _counted: Counted | None = None  # the answer, unless it is an error
-    _tells_its_end = False  # a stream whose last line is to say that it is whole
-    _heard = False
+    __slots__ = (
+        "_candidate",
+        "_counted",
+        "_endpoint",
+        "_engine_error",
+        "_head",
+        "_heard",
+        "_owner",
+        "_question",
+        "_quiet_since_s",
+        "_tells_its_end",
+        "_translation",
+        "_upstream",
+        "_watch",
+        "began_s",
+        "worker",
+    )
 
     def __init__(self, owner: Owner, candidate: Candidate, now_s: float) -> None:
         self._owner = owner
         self._candidate = candidate
         self.worker = candidate.key
         self.began_s = self._quiet_since_s = now_s
+        self._watch: Watch | None = None
+        self._endpoint: Endpoint | None = None
+        self._upstream: UpstreamConnection | None = None
+        self._question = b""
+        self._head: AnswerHead | None = None
+        self._translation: Translation | None = None
+        self._counted: Counted | None = None  # the answer, unless it is an error
+        self._engine_error: list[bytes] | None = None  # collected, to be told in the other dialect
+        self._tells_its_end = False  # a stream whose last line is to say that it is whole
+        self._heard = False
         owner.passage.goes_to(candidate.key, owner.relay.router.last_choice, now_s)
 
     def begin(self) -> None:

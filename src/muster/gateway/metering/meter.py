@@ -19,15 +19,16 @@ AccountOf = Callable[[bytes | None], Account]
 class Meter:
     """What the exchange tells: an answer began, and its end; `counted` takes its bytes meanwhile."""
 
-    counted: Counted | None = None  # none until an answer began that is worth something
-    _before = 0  # tokens of answers that were begun elsewhere, and broke off
-    _sharing = 1
+    __slots__ = ("_before", "_call", "_question_bytes", "_sharing", "_watts", "account", "counted")
 
     def __init__(self, account: Account, call: Call, watts: Watts) -> None:
         self.account = account
         self._call = call
         self._question_bytes = len(call.body)
         self._watts = watts
+        self.counted: Counted | None = None  # none until an answer began that is worth something
+        self._before = 0  # tokens of answers that were begun elsewhere, and broke off
+        self._sharing = 1
 
     def began(self, status: int, sharing: int, now_s: float) -> bytes:
         """Return header lines for the answer that has begun, while so many requests were on its worker."""
