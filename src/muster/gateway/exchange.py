@@ -292,7 +292,7 @@ class Exchange:
         self._over = True
         relay = self.relay
         ended_s = relay.now_s() if now_s is None else now_s
-        sharing = 1 if self.attempt is None else self.attempt.sharing
+        sharing = relay.router.in_flight.get(self._worker, 1)  # this one among them
         use = self.meter.ended(self._worker, ended_s - self._asked_s, sharing)
         self._leave()
         relay.active.discard(self)

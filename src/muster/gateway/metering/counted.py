@@ -34,10 +34,11 @@ class Counted:
     Of a stream the last line is held whole: it says whether the stream is.
     """
 
-    __slots__ = ("_events", "_head", "_line_max", "_mark", "_most", "_past_bytes", "held", "is_all_held")
+    __slots__ = ("_buffer", "_events", "_head", "_line_max", "_mark", "_most", "_past_bytes", "held", "is_all_held")
 
     def __init__(self, *, stream: bool) -> None:
-        self.held = bytearray()
+        self._buffer = bytearray()
+        self.held: bytes | bytearray = self._buffer
         self.is_all_held = True
         self._head = b""
         self._events = self._past_bytes = 0  # of what is no longer held
@@ -51,14 +52,20 @@ class Counted:
 
     def take(self, data: bytes) -> None:
         # One buffer for each answer: thousands of pieces that are kept cost more than they say.
-        held = self.held
+        held = self._buffer
         held += data
         if len(held) > self._most:
-            self._let_go()
+            self._let_go(held)
 
-    def _let_go(self) -> None:
+    def end(self, data: bytes) -> None:
+        """Take the last piece; an answer that is in one is not copied."""
+        if self.held:
+            self.take(data)
+        else:
+            self.held = data
+
+    def _let_go(self, held: bytearray) -> None:
         """Keep the end, from the beginning of a line where there is one, and count what was before it."""
-        held = self.held
         if not self._head:
             self._see_head()
         cut = held.rfind(b"\n", 0, len(held) - _TAIL_BYTES) + 1

@@ -30,14 +30,17 @@ class Meter:
         self._before = 0  # tokens of answers that were begun elsewhere, and broke off
         self._sharing = 1
 
-    def began(self, status: int, sharing: int, now_s: float) -> bytes:
+    def began(self, status: int, sharing: int, clock_s: Callable[[], float]) -> bytes:
         """Return header lines for the answer that has begun, while so many requests were on its worker."""
         self._sharing = sharing
         if status < _FIRST_ERROR:
             if self.counted is not None:
                 self._before += self._read(self.counted).completion_tokens
             self.counted = Counted(stream=self._call.stream)
-        return limit_lines(self.account, now_s)
+        allowance = self.account.allowance
+        if allowance.requests_per_min is None and allowance.tokens_per_min is None:
+            return b""
+        return limit_lines(self.account, clock_s())
 
     def ended(self, worker: str, seconds: float, sharing: int) -> Use | None:
         """Return what it came to; None when no engine answered."""
@@ -72,8 +75,6 @@ class Meter:
 def limit_lines(account: Account, now_s: float) -> bytes:
     """Return the header lines by which OpenAI's clients see what is left of their minute."""
     lines = b""
-    if account.allowance.requests_per_min is None and account.allowance.tokens_per_min is None:
-        return lines
     for unit, left in ((b"requests", account.requests_left(now_s)), (b"tokens", account.tokens_left(now_s))):
         if left is not None:
             lines += b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (
