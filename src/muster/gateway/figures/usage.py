@@ -25,7 +25,7 @@ CLIENT_GONE = 499  # the caller left before the answer was complete; the number 
 _FIRST_ERROR = 400
 
 
-class Finished(Struct, frozen=True):
+class Finished(Struct, frozen=True, gc=False):
     """One request that has ended, however it did."""
 
     path: str
