@@ -16,7 +16,7 @@ from tests.integration.gateway.engine import Asked, Engine, llama, stream_of
 from tests.muster_process import ControlPlane
 from tests.waiting import eventually, eventually_sync
 
-BACK_S = 30.0
+BACK_S = 60.0
 TOKEN = "an-admins-token"
 MANY = 12  # connections, of which each of two processes gets some
 CHAT = "/v1/chat/completions"
