@@ -18,7 +18,7 @@ from muster.errors import MusterError, Unauthorized
 from muster.gateway import Front, Gateway
 from muster.ids import NodeId
 from muster.placement.candidate import Candidate
-from muster.system import SystemClock
+from muster.system import SystemClock, search_for_cycles_seldom
 
 # The pace that the upstream is to keep is in the model's name: chunks x microseconds.
 MODELS = ("mock", "mock-200x10000", "mock-40x50000", "mock-200x0")
@@ -69,4 +69,5 @@ async def main(port: int, urls: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    search_for_cycles_seldom()  # as where the gateway runs in earnest
     uvloop.run(main(int(sys.argv[1]), sys.argv[2:]))

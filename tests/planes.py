@@ -199,6 +199,7 @@ class PlaneUnderTest:
         )
         self.jobs.on_done(self.metering.job_done)
         self.jobs.check_models_by(self.access.check_models)
+        self.jobs.bound_priorities_by(self.access.priority_max)
         self.models = ModelLoader(
             self.fleet,
             self.commands,
@@ -273,7 +274,7 @@ class PlaneUnderTest:
             note=lambda event, facts: self.noted.append({"event": event} | facts),
         )
 
-    def _request(self, request_id: str) -> RequestView | None:
+    async def _request(self, request_id: str) -> RequestView | None:
         return self.request_view(request_id)
 
     def _gateway(self) -> GatewayView:

@@ -167,7 +167,7 @@ GATEWAY_FAILURES = _counter(
 GATEWAY_CONTINUED = _counter("gateway_continued", "Answers that broke off and that another worker went on with.")
 GATEWAY_QUARANTINED = _gauge(
     "gateway_quarantined",
-    "1 for each worker that this gateway keeps from requests for a model; * for all of its models.",
+    "1 for each worker that gateways keep from requests for a model; * for all of its models.",
     "worker",
     "model",
     series=f"{_WORKERS} that fail",
@@ -196,6 +196,13 @@ GATEWAY_WAIT = _histogram(
     "How long requests waited for a free slot; those that found one at once are not in it.",
     "model",
     series="models that were waited for",
+)
+GATEWAY_PROCESSES = _gauge("gateway_processes", "Processes that serve the gateway's port, this one among them.")
+GATEWAY_PROCESS_MEMORY = _gauge(
+    "gateway_process_memory_bytes",
+    "Memory of each process that has the gateway alone.",
+    "process",
+    series="setting `gateway_workers`",
 )
 GATEWAY_TOKENS = _counter(
     "gateway_tokens",
@@ -269,7 +276,7 @@ AREAS: dict[str, tuple[Family, ...]] = {
     "The gateway": (
         *(GATEWAY_REQUESTS, GATEWAY_IN_FLIGHT, GATEWAY_FAILURES, GATEWAY_SENT, GATEWAY_FIRST_BYTE, GATEWAY_DURATION),
         *(GATEWAY_INTER_TOKEN, GATEWAY_WAITING, GATEWAY_WAIT, GATEWAY_TOKENS, GATEWAY_ENERGY),
-        *(GATEWAY_QUARANTINED, GATEWAY_CONTINUED),
+        *(GATEWAY_QUARANTINED, GATEWAY_CONTINUED, GATEWAY_PROCESSES, GATEWAY_PROCESS_MEMORY),
     ),
     "The control plane": (
         *(INFO, HTTP_REQUESTS, HTTP_DURATION, STORE_UP, STORE_CALL, RECORDER_BACKLOG, EVENTS_DROPPED, EVENT_READERS),

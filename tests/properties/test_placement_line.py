@@ -58,6 +58,20 @@ def test_while_several_wait_none_is_let_in_two_times_more_often_than_another(man
     assert max(counts) - min(counts) <= 1
 
 
+@given(st.lists(st.sampled_from([0.25, 0.5, 1.0, 2.0, 3.0, 8.0]), min_size=2, max_size=5), st.integers(1, 40))
+def test_while_all_wait_each_has_turns_by_its_weight(weights: list[float], rounds: int) -> None:
+    line: Line[int] = Line()
+    for who, weight in enumerate(weights):
+        for _ in range(rounds * 8):
+            line.join(who, str(who), 50, 0.0, weight)
+    got: Counter[int] = Counter()
+    while all(line.by_who()[str(who)] for who in range(len(weights))):
+        got[line.first.waits] += 1
+        line.let_in(line.first)
+    turns = [got[who] / weight for who, weight in enumerate(weights)]
+    assert max(turns) - min(turns) <= 1 / min(weights) + 1e-6
+
+
 shapes = st.lists(st.integers(1, 6), min_size=1, max_size=6)
 
 

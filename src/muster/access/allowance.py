@@ -1,4 +1,4 @@
-"""What a token may use: which models, how often, how much."""
+"""What a token may use: which models, how often, how much, and how much it matters where others wait, too."""
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -13,16 +13,24 @@ PATTERNS_MAX = 100
 PATTERN_CHARS_MAX = 200
 REQUESTS_MAX = 10_000_000
 TOKENS_MAX = 10**15
+WEIGHT_MIN, WEIGHT_MAX = 0.01, 100.0
+PRIORITY_MAX = 100
 
 
 class Allowance(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """`models` are names or globs, none: all of them. Of the limits None is none; days and months are UTC's."""
+    """`models` are names or globs, none: all of them. Of the limits None is none; days and months are UTC's.
+
+    `weight` is the share of turns in a line of those who matter as much. `priority` is what the token's requests have
+    that do not say, and the most that they, and its jobs, may have; None: as the role has it.
+    """
 
     models: tuple[str, ...] = ()
     requests_per_min: int | None = None
     tokens_per_min: int | None = None
     tokens_per_day: int | None = None
     tokens_per_month: int | None = None
+    weight: float = 1.0
+    priority: int | None = None
 
     def allows(self, model: str) -> bool:
         if not self.models:
@@ -34,7 +42,15 @@ class Allowance(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
         """Raise ModelNotFound; in the same words whether there is such a model or not."""
         for model in models:
             if not self.allows(model):
-                raise ModelNotFound(f"the model {model!r} does not exist, or this token may not use it", field="model")
+                raise _not_there(model)
+
+    def as_told(self, problem: ModelNotFound, model: str) -> ModelNotFound:
+        """Name no other models to who may not use all of them."""
+        return _not_there(model) if self.models else problem
+
+
+def _not_there(model: str) -> ModelNotFound:
+    return ModelNotFound(f"the model {model!r} does not exist, or this token may not use it", field="model")
 
 
 ANYTHING = Allowance()
@@ -57,6 +73,15 @@ def check_allowance(allowance: Allowance, role: Role) -> None:
     _within(allowance.tokens_per_min, TOKENS_MAX, "tokens_per_min")
     _within(allowance.tokens_per_day, TOKENS_MAX, "tokens_per_day")
     _within(allowance.tokens_per_month, TOKENS_MAX, "tokens_per_month")
+    if not WEIGHT_MIN <= allowance.weight <= WEIGHT_MAX:
+        raise InvalidInput(
+            f"weight must be {WEIGHT_MIN:g} to {WEIGHT_MAX:g}, got {allowance.weight:g}", field="allowance.weight"
+        )
+    if allowance.priority is not None and not 0 <= allowance.priority <= PRIORITY_MAX:
+        raise InvalidInput(
+            f"priority must be 0 to {PRIORITY_MAX}, or null for that of the role, got {allowance.priority}",
+            field="allowance.priority",
+        )
 
 
 def _within(value: int | None, most: int, field: str) -> None:

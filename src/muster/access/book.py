@@ -19,13 +19,15 @@ _HOW = "send it as `Authorization: Bearer TOKEN`"
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """Who asks. `token_id` is empty where no token of the store was shown."""
+    """Who asks. `token_id` is empty where no token of the store was shown; `weight` and `priority` are its token's."""
 
     name: str
     role: Role
     rights: frozenset[Right]
     token_id: str = ""
     node_id: NodeId | None = None
+    weight: float = 1.0
+    priority: int | None = None
 
     def admitted(self, right: Right) -> "Caller":
         """Return itself; raise Forbidden when it has not this right."""
@@ -60,7 +62,13 @@ class _Entry:
         self.account = account
         self.digest = bytes.fromhex(token.secret_sha256)
         self.caller = Caller(
-            name=token.name, role=token.role, rights=token.rights, token_id=token.token_id, node_id=token.node_id
+            name=token.name,
+            role=token.role,
+            rights=token.rights,
+            token_id=token.token_id,
+            node_id=token.node_id,
+            weight=token.allowance.weight,
+            priority=token.allowance.priority,
         )
         self.bucket = Bucket(rate_per_s) if rate_per_s else None
         self.used_at_ms = 0

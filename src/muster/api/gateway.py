@@ -15,7 +15,7 @@ async def gateway(plane: ThePlane) -> GatewayView:
 
 @get("/api/v1/requests/{request_id:str}", tags=["models"], summary="Where a request to a model went, and why")
 async def request(plane: ThePlane, request_id: FromPath[str]) -> RequestView:
-    found = plane.request(request_id)
+    found = await plane.request(request_id)
     if found is None:
         raise NotFound(
             f"no request {request_id!r} is remembered here: only the newest are, each by the control plane that took "

@@ -1,6 +1,6 @@
 """The parts of the control plane that the API speaks with; app.py fills it, handlers ask for single parts by name."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class Plane(Struct, frozen=True, kw_only=True):
     task_streams: TaskStreams
     decide: Decide
     gateway: Callable[[], GatewayView]
-    request: Callable[[str], RequestView | None]
+    request: Callable[[str], Awaitable[RequestView | None]]
     webhooks: WebhookDesk
     batches: BatchDesk
     models: ModelLoader

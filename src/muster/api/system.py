@@ -5,18 +5,22 @@ from msgspec import Struct
 
 from muster import __version__
 from muster.api.plane import ThePlane
-from muster.control.system import LinkReport, PlaneReport, StoreReport
+from muster.control.system import GatewayReport, LinkReport, PlaneReport, StoreReport
 from muster.domain.standing import BrokerStanding
 
 
 class SystemAnswer(Struct, frozen=True, kw_only=True):
-    """Times in ms since the epoch. `broker` is null where none is named; what is not known is null, never 0."""
+    """Times in ms since the epoch. `broker` is null where none is named; what is not known is null, never 0.
+
+    `gateway_processes` are those of the control plane that answers, beside itself (setting gateway_workers).
+    """
 
     version: str
     store: StoreReport
     broker: BrokerStanding | None
     links: tuple[LinkReport, ...]
     control_planes: tuple[PlaneReport, ...]
+    gateway_processes: tuple[GatewayReport, ...]
     node_versions: dict[str, int]
     suspects_itself: bool
     timestamp: int
@@ -31,6 +35,7 @@ async def system(plane: ThePlane) -> SystemAnswer:
         broker=found.broker,
         links=found.links,
         control_planes=found.control_planes,
+        gateway_processes=found.gateway_processes,
         node_versions=found.node_versions,
         suspects_itself=found.suspects_itself,
         timestamp=plane.clock.now_ms(),

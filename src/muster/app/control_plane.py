@@ -9,17 +9,19 @@ import structlog
 import muster
 from muster.access.masking import mask
 from muster.api.asgi import build_app
-from muster.api.hives import TelemetryScenery
-from muster.api.plane import Plane, TelemetryParts
-from muster.api.state import GatewayFigures, Scenery
+from muster.api.plane import Plane
+from muster.api.state import Scenery
 from muster.api.task_stream import TaskStreams
 from muster.app.batches import Batches
 from muster.app.broker import Broker
 from muster.app.certificates import CertificateWatch
 from muster.app.cloud import Cloud, open_cloud
-from muster.app.door import Draining, open_gateway
+from muster.app.door import Draining, figures_of, open_front, open_gateway
 from muster.app.files import open_file_store
+from muster.app.gateway_workers import GatewayWorkers, Place
 from muster.app.grpc_port import GrpcPort
+from muster.app.live import open_hub, telemetry_parts
+from muster.app.machine import gateway_environment
 from muster.app.metrics import metrics_of
 from muster.app.plane_logs import PlaneLogs
 from muster.app.pool_workers import PoolWorkers
@@ -36,14 +38,13 @@ from muster.control.commands import CommandService
 from muster.control.files import FileService
 from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.gateway_load import GatewayLoad
-from muster.control.fleet.history import History
-from muster.control.fleet.hives import Hives
 from muster.control.fleet.peers import Peers
 from muster.control.fleet.pools import PoolNodes
 from muster.control.ingest import Ingests
+from muster.control.jobs.engine_jobs import EngineJobs
 from muster.control.jobs.queues import QueueService
 from muster.control.jobs.schedules import ScheduleService
-from muster.control.jobs.service import PROGRESS_TOPIC, JobService, JobStores, PayloadCheck
+from muster.control.jobs.service import JobService, JobStores, PayloadCheck
 from muster.control.jobs.stopper import Stopper
 from muster.control.jobs.tasks import TaskDesk
 from muster.control.leader import Leader
@@ -58,9 +59,10 @@ from muster.control.system import SystemDesk
 from muster.control.timekeeper import Timekeeper
 from muster.control.webhooks.of_jobs import JobAddresses
 from muster.domain.job import ClaimedJob
-from muster.events.hub import Hub, HubLimits
+from muster.errors import ShuttingDown
 from muster.events.startup import CHANNEL
-from muster.events.telemetry import Telemetry, TelemetryLimits
+from muster.gateway.figures.decisions import RequestView
+from muster.gateway.figures.usage import Finished
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.ids import JobId, WorkerId, new_id
@@ -107,6 +109,7 @@ class _Work:
     batches: Batches
     webhooks: Webhooks
     load: GatewayLoad
+    engine_jobs: EngineJobs
 
 
 class ControlPlane:
@@ -118,8 +121,10 @@ class ControlPlane:
         job_kinds: Sequence[JobKind],
         progress: Progress,
         broken_connectors: Mapping[str, str] | None = None,
+        gateway_of: str = "",
     ) -> None:
         self._settings = settings
+        self._gateway_of = gateway_of
         self._job_kinds = job_kinds
         self._broken_connectors = broken_connectors or {}
         self._progress = progress
@@ -128,9 +133,11 @@ class ControlPlane:
         self._plane_id = new_id("plane", self._clock.now_ms(), self._rng)
         self._stack = Stack(settings.stop_timeout_s + _STOP_MARGIN_S)
         self._front: Front | None = None
+        self._workers: GatewayWorkers | None = None
         self._gateway: Gateway | None = None
         self._tracer: OtelTracer | None = None
         self._embedded: EmbeddedValkey | None = None
+        self._url_of_store = ""
         self._store_at = ""  # without its password
         self.link: MemoryLink | None = None
         self.files: FileService | None = None
@@ -160,11 +167,11 @@ class ControlPlane:
         ingest = Ingests(fleet, commands, base.recorder, self._clock, logs.desk.take, announce)
         access = self._access(base.store)
         metering = self._metering(base, work, access)
-        cloud, models = self._cloud(base), self._models(base, work)
+        cloud, models = self._cloud(base, work.load), self._models(base, work)
         self._gateway = gateway = self._open_gateway(base, work, access, cloud, models, logs, metering)
-        scenery = Scenery(fleet, jobs, self._clock, lambda: _figures(gateway))
-        hub = self._hub(base.store, fleet, scenery)
-        telemetry = self._telemetry(fleet, ingest(HIVE_LINK))
+        scenery = Scenery(fleet, jobs, self._clock, lambda: figures_of(gateway))
+        hub = open_hub(base.store, fleet, scenery, work.engine_jobs, self._clock, settings)
+        telemetry = telemetry_parts(fleet, ingest(HIVE_LINK), self._clock, self._rng, settings, self._older_interval_s)
         sweep = self._sweep(base, work)
         tasks = TaskDesk(jobs, fleet, waiting_max=settings.task_waiting_max)
         plane = Plane(
@@ -178,7 +185,7 @@ class ControlPlane:
             hub=hub,
             scenery=scenery,
             clock=self._clock,
-            metrics=lambda: metrics_of(*measured),
+            metrics=lambda: metrics_of(*measured, self._workers),
             web_dir=WEB_DIR,
             access=access,
             request_bytes_max=settings.request_bytes_max,
@@ -186,7 +193,7 @@ class ControlPlane:
             task_streams=TaskStreams(jobs, hub, tasks.ended),
             decide=gateway.decide,
             gateway=gateway.view,
-            request=gateway.explain,
+            request=self._explain,
             webhooks=work.webhooks.desk,
             batches=work.batches.desk,
             models=models,
@@ -210,22 +217,49 @@ class ControlPlane:
         # Who has streams and waits stops before the front, and so ends what would hold it up.
         await self._start_each(
             *(base.recorder, base.peers, leader, access, metering, logs.requests, logs.gateway, front, logs.desk, grpc),
-            *(sweep, work.files, work.webhooks, work.batches, jobs, commands, models, hub, telemetry.stream, broker),
+            *(sweep, work.files, work.webhooks, work.batches, jobs, work.engine_jobs, commands, models, hub),
+            *(telemetry.stream, broker),
         )
         await self._start_optional(cloud, fleet, plane.pool_nodes, jobs, leader)
         await self._announce(grpc, MemoryLink(ingest("memory"), jobs))
 
     def _system(self, base: _Base, broker: Callable[[], BrokerProbe | None]) -> SystemDesk:
         store_at = (self._store_at, not self._settings.valkey_url)
-        return system_desk(base.fleet, base.store, self._clock, base.peers, store_at=store_at, broker=broker)
+        return system_desk(
+            base.fleet,
+            base.store,
+            self._clock,
+            base.peers,
+            store_at=store_at,
+            broker=broker,
+            gateways=lambda: self._workers.reports() if self._workers else (),
+        )
 
     async def _doors(self, plane: Plane, gateway: Gateway, link: NodeLink) -> tuple[Draining, GrpcPort]:
         settings = self._settings
         certificate = await self._certificate()
         tls = certificate.context if certificate else None
-        self._front = Front(gateway, build_app(plane), settings.listen_addresses, tls=tls)
+        self._front = open_front(settings, gateway, build_app(plane), tls)
+        if others := settings.gateway_workers - 1:
+            drain_s = settings.stop_timeout_s
+            self._workers = GatewayWorkers(others, gateway, plane.models.uses, self._place, stop_timeout_s=drain_s)
         grpc = GrpcPort(settings, certificate, plane.fleet, plane.access, link, plane.jobs, self._clock)
-        return Draining(self._front, settings.stop_timeout_s), grpc
+        return Draining(self._front, settings.stop_timeout_s, beside=self._workers), grpc
+
+    def _place(self) -> Place:
+        """Tell a gateway process where it belongs."""
+        front = self._front
+        if front is None:
+            raise ShuttingDown("gateway processes are started when the front listens")
+        return Place(
+            environment=gateway_environment(self._settings, front.addresses, self._url_of_store),
+            first=front.private_address,
+            plane_id=self._plane_id,
+        )
+
+    async def _explain(self, request_id: str) -> RequestView | None:
+        found = self._gateway.explain(request_id) if self._gateway else None
+        return found if found is not None or self._workers is None else await self._workers.explain(request_id)
 
     async def _base(self) -> _Base:
         self._tracer = await self._open_tracer()
@@ -233,7 +267,7 @@ class ControlPlane:
         recorder = Recorder(store.nodes, store.log)
         fleet = Fleet(self._book(), recorder, self._clock)
         fleet.load(await store.nodes.load())
-        about = about_us(self._clock.now_ms())
+        about = about_us(self._clock.now_ms(), self._gateway_of)
         peers = Peers(fleet, recorder, store.nodes, store.bus, self._clock, self._plane_id, about)
         leader = Leader(store.leases, self._clock, self._plane_id)
         self._clock.on_set(fleet.book.clock_set)
@@ -242,10 +276,13 @@ class ControlPlane:
 
     async def _work(self, base: _Base) -> _Work:
         fleet, store = base.fleet, base.store
-        load = GatewayLoad(self._in_flight_by_worker, self._waiting, store.bus, self._clock, self._plane_id)
+        load = GatewayLoad(store.bus, self._clock, self._plane_id, beside=lambda: bool(base.peers.others))
         background = Background(fleet, fleet.nodes, load.in_flight, load.first_waiting)
         webhooks = Webhooks(self._settings, store, self._clock, self._rng, leads=lambda: base.leader.leads)
         jobs = self._jobs(store, webhooks.desk.addresses, background.may_begin)
+        engine_jobs = EngineJobs(fleet.candidates_at, store.jobs)
+        jobs.watch_attempts(engine_jobs)
+        load.count_jobs(engine_jobs)
         self.files = files = self._files(jobs)
         return _Work(
             jobs=jobs,
@@ -255,6 +292,7 @@ class ControlPlane:
             batches=self._batches(store, jobs, files, load, background, base.leader),
             webhooks=webhooks,
             load=load,
+            engine_jobs=engine_jobs,
         )
 
     def _models(self, base: _Base, work: _Work) -> ModelLoader:
@@ -267,12 +305,6 @@ class ControlPlane:
             timeout_s=self._settings.model_load_timeout_s,
             leads=lambda: base.leader.leads,
         )
-
-    def _in_flight_by_worker(self) -> Mapping[str, int]:
-        return self._gateway.stats().in_flight_by_worker if self._gateway else {}
-
-    def _waiting(self) -> Mapping[str, int]:
-        return self._gateway.waiting() if self._gateway else {}
 
     async def _start_each(self, *services: Lifecycle) -> None:
         for service in services:
@@ -300,8 +332,9 @@ class ControlPlane:
         models: ModelLoader,
         logs: PlaneLogs,
         metering: Metering,
+        *heard: Callable[[Finished], None],
     ) -> Gateway:
-        return open_gateway(
+        gateway = open_gateway(
             self._settings,
             base.fleet,
             access,
@@ -309,12 +342,15 @@ class ControlPlane:
             models,
             logs,
             metering,
+            *heard,
             recorder=base.recorder,
             keeper=NodeModels(work.commands, base.fleet),
             clock=self._clock,
             rng=self._rng,
             tracer=self._tracer,
         )
+        work.load.join(gateway.side)
+        return gateway
 
     async def _announce(self, grpc: GrpcPort, link: MemoryLink) -> None:
         self.link = link
@@ -353,15 +389,18 @@ class ControlPlane:
             await self._stack.start(tracer)
         return tracer
 
-    async def _open_store(self) -> ValkeyStore:
+    async def _store_url(self) -> str:
         make_data_dir(self._settings.data_path)
         await self._stack.start(DataDirLock(self._settings.data_path))
-        url = self._settings.valkey_url
-        if not url:
-            self._progress("starting the embedded Valkey", None)
-            self._embedded = embedded = EmbeddedValkey(self._settings.data_path)
-            await self._stack.start(embedded)
-            url = embedded.url
+        if self._settings.valkey_url:
+            return self._settings.valkey_url
+        self._progress("starting the embedded Valkey", None)
+        self._embedded = embedded = EmbeddedValkey(self._settings.data_path)
+        await self._stack.start(embedded)
+        return embedded.url
+
+    async def _open_store(self) -> ValkeyStore:
+        url = self._url_of_store = await self._store_url()
         store = await ValkeyStore.open(
             url,
             result_bytes_max=self._settings.job_result_bytes_max,
@@ -443,7 +482,7 @@ class ControlPlane:
         jobs.on_stop(Stopper(commands).stop)
         return commands
 
-    def _cloud(self, base: _Base) -> Cloud | None:
+    def _cloud(self, base: _Base, load: GatewayLoad) -> Cloud | None:
         return open_cloud(
             self._settings,
             base.fleet,
@@ -452,33 +491,8 @@ class ControlPlane:
             base.recorder,
             self._clock,
             plane_id=self._plane_id,
-            busy_workers=self._in_flight_by_worker,
+            busy_workers=load.in_flight,
             is_leader=lambda: base.leader.leads,
-        )
-
-    def _hub(self, store: ValkeyStore, fleet: Fleet, scenery: Scenery) -> Hub:
-        hub = Hub(
-            store.log,
-            store.bus,
-            scenery,
-            self._clock,
-            HubLimits(reader_bytes_max=self._settings.stream_buffer_bytes_max),
-            progress_topic=PROGRESS_TOPIC,
-        )
-        fleet.on_change(hub.nodes_changed)
-        return hub
-
-    def _telemetry(self, fleet: Fleet, link: NodeLink) -> TelemetryParts:
-        settings = self._settings
-        limits = TelemetryLimits(reader_bytes_max=settings.stream_buffer_bytes_max)
-        stream = Telemetry(TelemetryScenery(fleet, self._clock), self._clock, limits)
-        history = History(fleet.book, self._clock)
-        fleet.on_change(stream.nodes_changed)
-        fleet.on_change(history.nodes_changed)
-        return TelemetryParts(
-            hives=Hives(fleet, link, self._clock, self._rng, interval_s=self._older_interval_s),
-            history=history,
-            stream=stream,
         )
 
     def _sweep(self, base: _Base, work: _Work) -> Sweep:
@@ -525,6 +539,7 @@ class ControlPlane:
         )
         work.jobs.on_done(metering.job_done)
         work.jobs.check_models_by(access.check_models)
+        work.jobs.bound_priorities_by(access.priority_max)
         return metering
 
     async def _certificate(self) -> Certificate | None:
@@ -559,10 +574,3 @@ class ControlPlane:
     def _older_interval_s(self) -> float:
         """How often nodes are to report that do not say it themselves."""
         return self._settings.node_timeout_s / self._settings.late_intervals
-
-
-def _figures(gateway: Gateway) -> GatewayFigures:
-    stats = gateway.stats()
-    return GatewayFigures(
-        in_flight=stats.in_flight, requests_total=stats.requests_total, errors_total=stats.errors_total
-    )

@@ -1,8 +1,11 @@
 """The gateway and its door, as the settings have them."""
 
+import asyncio
+import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from muster.api.state import GatewayFigures
 from muster.app.cloud import Cloud
 from muster.app.plane_logs import PlaneLogs
 from muster.app.wakers import Wakers
@@ -20,11 +23,12 @@ from muster.errors import SetupError
 from muster.gateway.figures.usage import Finished
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
+from muster.gateway.guest import AsgiApp
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.metering.meter import Watts
 from muster.ids import NodeId
 from muster.placement.scores import Strategy
-from muster.ports import ModelKeeper
+from muster.ports import Lifecycle, ModelKeeper
 from muster.settings import Settings
 
 
@@ -36,7 +40,7 @@ def open_gateway(
     models: ModelLoader,
     logs: PlaneLogs,
     metering: Metering,
-    *,
+    *heard: Callable[[Finished], None],
     recorder: Recorder,
     clock: Clock,
     rng: Rng,
@@ -59,7 +63,12 @@ def open_gateway(
         idle_floor_s=settings.idle_floor_s,
         quarantine_max_s=settings.quarantine_max_s,
     )
-    listeners: list[Callable[[Finished], None]] = [logs.note_answer, partial(_charge, metering), partial(_used, models)]
+    listeners: list[Callable[[Finished], None]] = [
+        logs.note_answer,
+        partial(_charge, metering),
+        partial(_used, models),
+        *heard,
+    ]
     if cloud is not None:
         listeners.append(cloud.answered)
     return Gateway(
@@ -80,12 +89,27 @@ def open_gateway(
     )
 
 
-class Draining:
-    """The front as a Lifecycle: its stop lets streams end for a while."""
+def open_front(settings: Settings, gateway: Gateway, app: AsgiApp, tls: ssl.SSLContext | None) -> Front:
+    """Return the door of the first process; with others beside it they bring their guests to a port of loopback."""
+    shared = settings.gateway_workers > 1
+    private = ("127.0.0.1", 0) if shared else None
+    return Front(gateway, app, settings.listen_addresses, tls=tls, shared=shared, private=private)
 
-    def __init__(self, front: Front, drain_s: float) -> None:
+
+def figures_of(gateway: Gateway) -> GatewayFigures:
+    stats = gateway.stats()
+    return GatewayFigures(
+        in_flight=stats.in_flight, requests_total=stats.requests_total, errors_total=stats.errors_total
+    )
+
+
+class Draining:
+    """The front as a Lifecycle: its stop lets streams end for a while. What is `beside` it stops at the same time."""
+
+    def __init__(self, front: Front, drain_s: float, beside: Lifecycle | None = None) -> None:
         self._front = front
         self._drain_s = drain_s
+        self._beside = beside
 
     async def start(self) -> None:
         try:
@@ -96,9 +120,12 @@ class Draining:
                 next_step="stop what uses that port (`muster doctor` names it), or listen elsewhere: "
                 "--listen 127.0.0.1:8091",
             ) from None
+        if self._beside is not None:
+            await self._beside.start()
 
     async def stop(self) -> None:
-        await self._front.stop(self._drain_s)
+        stops = [self._front.stop(self._drain_s), *([self._beside.stop()] if self._beside is not None else [])]
+        await asyncio.gather(*stops)
 
 
 def _used(models: ModelLoader, finished: Finished) -> None:

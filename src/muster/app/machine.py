@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -120,13 +120,24 @@ class MachineProcess:
 
 def environment(settings: Settings, url: str) -> dict[str, str]:
     """Return an environment that makes a machine's settings ours, but for where its control plane is."""
+    given = {"control_plane": url, "link": "http", "data_dir": str(settings.data_path)}
+    if settings.tls_cert_file and not settings.ca_file:
+        given["ca_file"] = settings.tls_cert_file
+    return _settings_as_environment(settings, given)
+
+
+def gateway_environment(settings: Settings, listen: Sequence[tuple[str, int]], store_url: str) -> dict[str, str]:
+    """Return an environment that makes a gateway process's settings ours, at our very addresses."""
+    addresses = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in listen)
+    given = {"listen": addresses, "valkey_url": store_url, "data_dir": str(settings.data_path)}
+    return _settings_as_environment(settings, given)
+
+
+def _settings_as_environment(settings: Settings, given: Mapping[str, str]) -> dict[str, str]:
     defaults = Settings()
-    given = {
+    own = {
         name: str(value).lower() if isinstance(value, bool) else str(value)
         for name, value in structs.asdict(settings).items()
         if value != getattr(defaults, name)
     }
-    given |= {"control_plane": url, "link": "http", "data_dir": str(settings.data_path)}
-    if settings.tls_cert_file and not settings.ca_file:
-        given["ca_file"] = settings.tls_cert_file
-    return dict(os.environ) | {f"MUSTER_{name.upper()}": value for name, value in given.items()}
+    return dict(os.environ) | {f"MUSTER_{name.upper()}": value for name, value in {**own, **given}.items()}

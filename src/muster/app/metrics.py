@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from muster import metrics as m
 from muster.app.broker import Broker
 from muster.app.cloud import Cloud
+from muster.app.gateway_workers import GatewayWorkers
 from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.peers import Peers
 from muster.control.ingest import Ingests
@@ -27,9 +28,12 @@ def metrics_of(
     leader: Leader,
     broker: Broker,
     cloud: Cloud | None,
+    workers: GatewayWorkers | None,
 ) -> Iterator[Metric]:
     yield from gateway.metrics()
-    yield from metering.metrics()
+    yield from gateway.siblings.with_samples(metering.metrics())
+    if workers is not None:
+        yield from workers.metrics()
     yield from broker.metrics()
     if cloud is not None:
         yield from cloud.metrics()
@@ -38,6 +42,6 @@ def metrics_of(
     yield m.LEASES_LOST.of({(why,): count for why, count in sweep.leases_lost.items()})
     yield m.RECORDER_BACKLOG.of({(what,): count for what, count in recorder.backlog.items()})
     yield m.EVENTS_DROPPED.single(recorder.events_dropped)
-    yield m.PLANES.single(1 + len(peers.others))
+    yield m.PLANES.single(1 + len(peers.planes))
     yield m.LEADS.single(int(leader.leads))
     yield m.SUSPECTS.single(int(fleet.book.suspects_itself))

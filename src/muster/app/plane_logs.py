@@ -38,7 +38,7 @@ class PlaneLogs:
             rng,
             LogShelf(folder, clock, also=embedded),
             plane_id=plane_id,
-            planes=lambda: peers.others,
+            planes=lambda: peers.planes,
         )
 
     def reach_nodes_by(self, commands: CommandService, broker: Broker) -> None:

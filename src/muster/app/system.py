@@ -8,14 +8,16 @@ from muster.clock import Clock
 from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.peers import Peers
 from muster.control.leader import LEADER
-from muster.control.system import PlaneReport, SystemDesk
+from muster.control.system import GatewayReport, PlaneReport, SystemDesk
 from muster.ports import BrokerProbe
 from muster.stores.valkey import ValkeyStore
 from muster.wire.peers import PlaneAbout
 
 
-def about_us(started_at_ms: int) -> PlaneAbout:
-    return PlaneAbout(version=__version__, hostname=socket.gethostname(), started_at_ms=started_at_ms)
+def about_us(started_at_ms: int, gateway_of: str = "") -> PlaneAbout:
+    return PlaneAbout(
+        version=__version__, hostname=socket.gethostname(), started_at_ms=started_at_ms, gateway_of=gateway_of
+    )
 
 
 def system_desk(
@@ -26,6 +28,7 @@ def system_desk(
     *,
     store_at: tuple[str, bool],
     broker: Callable[[], BrokerProbe | None],
+    gateways: Callable[[], Sequence[GatewayReport]],
 ) -> SystemDesk:
     """`store_at` is the store's address without secrets, and whether it is the embedded one."""
     address, embedded = store_at
@@ -38,12 +41,13 @@ def system_desk(
         planes=lambda: _planes(peers),
         leading=lambda: store.leases.holder(LEADER),
         broker=broker,
+        gateways=gateways,
     )
 
 
 def _planes(peers: Peers) -> Sequence[PlaneReport]:
     reports = []
-    for plane_id in (peers.plane_id, *peers.others):
+    for plane_id in (peers.plane_id, *peers.planes):
         about = peers.about(plane_id)
         reports.append(
             PlaneReport(

@@ -75,13 +75,19 @@ def _show_request(answer: dict[str, Any]) -> None:
     for wait in answer["waits"]:
         ended_s = wait["ended_s"]
         waited = "it still waits" if ended_s is None else f"it waited {ended_s - wait['begun_s']:.3g} s"
-        said.print(f"{waited} for {wait['what']}", markup=False)
+        said.print(f"{waited} for {wait['what']}{_rank(wait)}", markup=False)
     for attempt in answer["attempts"]:
         failure = f"; it failed: {attempt['failure']}" if attempt["failure"] else ""
         said.print(f"{attempt['worker']} was asked: {attempt['why']}{failure}", markup=False)
         show_rows(attempt["considered"], _CONSIDERED, empty="")
         for passed in attempt["passed_over"]:
             said.print(f"  {passed['worker']} {passed['reason']}", markup=False)
+
+
+def _rank(wait: dict[str, Any]) -> str:
+    if wait["priority"] is None:
+        return ""
+    return f", with priority {wait['priority']} and weight {wait['weight']:g}"
 
 
 _CONSIDERED = (

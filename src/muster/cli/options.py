@@ -19,6 +19,10 @@ Page = Annotated[int, typer.Option("--page", min=1, help="Which page, of --limit
 Listen = Annotated[
     str | None, typer.Option("--listen", metavar="HOST:PORT", help="Where to listen; several with commas.")
 ]
+GatewayWorkers = Annotated[
+    str | None,
+    typer.Option("--gateway-workers", metavar="N", help="Processes that serve the gateway: for more cores than one."),
+]
 NodeIdOption = Annotated[
     str | None, typer.Option("--node-id", metavar="ID", help="This machine's id; otherwise its host name.")
 ]

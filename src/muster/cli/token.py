@@ -21,6 +21,15 @@ RequestsOption = Annotated[int | None, typer.Option(metavar="N", help="Requests 
 PerMinuteOption = Annotated[int | None, typer.Option(metavar="N", help="Tokens per minute.")]
 PerDayOption = Annotated[int | None, typer.Option(metavar="N", help="Tokens per day (UTC).")]
 PerMonthOption = Annotated[int | None, typer.Option(metavar="N", help="Tokens per month (UTC).")]
+WeightOption = Annotated[
+    float | None, typer.Option(metavar="N", help="Its share of turns where requests wait; otherwise 1.")
+]
+PriorityOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Priority of its requests, 0 to 100: what they have, and the most they may ask for."
+    ),
+]
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _ONCE = "It is shown this once. Whoever uses it sets MUSTER_TOKEN to it, or sends it as `Authorization: Bearer …`."
@@ -52,6 +61,8 @@ def create(
     tokens_per_min: PerMinuteOption = None,
     tokens_per_day: PerDayOption = None,
     tokens_per_month: PerMonthOption = None,
+    weight: WeightOption = None,
+    priority: PriorityOption = None,
     as_json: AsJson = False,
     server: ServerUrl = None,
 ) -> None:
@@ -65,7 +76,7 @@ def create(
         "joins": join,
         "uses_max": uses,
     }
-    limits = (requests_per_min, tokens_per_min, tokens_per_day, tokens_per_month)
+    limits = (requests_per_min, tokens_per_min, tokens_per_day, tokens_per_month, weight, priority)
     if allowance := _allowance(model, *limits):
         wanted["allowance"] = allowance
     made = Client.find(server).post("/api/v1/tokens", wanted)
@@ -94,10 +105,12 @@ def allow(
     tokens_per_min: PerMinuteOption = None,
     tokens_per_day: PerDayOption = None,
     tokens_per_month: PerMonthOption = None,
+    weight: WeightOption = None,
+    priority: PriorityOption = None,
     server: ServerUrl = None,
 ) -> None:
-    """Set which models a token may use, and how much; what is not given is not limited any more."""
-    allowance = _allowance(model, requests_per_min, tokens_per_min, tokens_per_day, tokens_per_month)
+    """Set which models a token may use, how much, and how it waits; what is not given is as with a new token."""
+    allowance = _allowance(model, requests_per_min, tokens_per_min, tokens_per_day, tokens_per_month, weight, priority)
     path = f"/api/v1/tokens/{quote(token_id, safe='')}/allowance"
     changed, _ = Client.find(server).request("PUT", path, body=allowance)
     print(f"{token_id} may use {_models(changed) or 'all models'}, {_limits(changed) or 'as much as it wants'}.")
@@ -113,9 +126,9 @@ def revoke(
     print(f"{token_id} is revoked.")
 
 
-def _allowance(models: list[str] | None, *limits: int | None) -> dict[str, object]:
+def _allowance(models: list[str] | None, *limits: float | None) -> dict[str, object]:
     """Return what was given; the limits in the order of their names."""
-    names = ("requests_per_min", "tokens_per_min", "tokens_per_day", "tokens_per_month")
+    names = ("requests_per_min", "tokens_per_min", "tokens_per_day", "tokens_per_month", "weight", "priority")
     given: dict[str, object] = {name: limit for name, limit in zip(names, limits, strict=True) if limit is not None}
     return given | ({"models": models} if models else {})
 
@@ -161,6 +174,7 @@ def _limits(row: Row) -> str | None:
         )
         if used and allowance.get(name)
     ]
+    told += [f"{name} {allowance[name]:g}" for name in ("weight", "priority") if allowance.get(name) is not None]
     return ", ".join(told) or None
 
 

@@ -5,7 +5,17 @@ import typer
 
 from muster.cli import detached
 from muster.cli.machine_part import clear_left_behind, start_anew
-from muster.cli.options import Attach, DataDir, Gpus, Listen, Model, NodeIdOption, Profile, settings_from
+from muster.cli.options import (
+    Attach,
+    DataDir,
+    GatewayWorkers,
+    Gpus,
+    Listen,
+    Model,
+    NodeIdOption,
+    Profile,
+    settings_from,
+)
 from muster.cli.running import Running, find_running
 from muster.cli.startup import StartupDisplay, welcome
 from muster.cli.tables import console
@@ -25,6 +35,7 @@ def up(
     event_log: Annotated[
         str | None, typer.Option("--event-log", metavar="FILE", help="Write all live events to this file.")
     ] = None,
+    gateway_workers: GatewayWorkers = None,
 ) -> None:
     """Start everything on this machine: control plane, store, gateway, monitor, and an agent with a model.
 
@@ -40,6 +51,7 @@ def up(
         "node_id": node_id,
         "profile": profile,
         "event_log": event_log,
+        "gateway_workers": gateway_workers,
     }
     settings = settings_from(**flags)
     running = find_running(settings.data_path)

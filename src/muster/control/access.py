@@ -7,7 +7,7 @@ import structlog
 from msgspec.structs import replace
 
 from muster.access.account import Account
-from muster.access.allowance import Allowance, check_allowance
+from muster.access.allowance import PRIORITY_MAX, Allowance, check_allowance
 from muster.access.book import Caller, TokenBook
 from muster.access.roles import Right
 from muster.access.tokens import Token, Usage, Wanted, check_wanted, for_node, make
@@ -99,6 +99,12 @@ class Access:
         if not models:
             raise InvalidInput("this token is for certain models only: name one of them as `model`", field="model")
         account.allowance.check_allows(models)
+
+    def priority_max(self, token_id: str | None) -> int:
+        """Return the most that jobs of this token may have."""
+        account = self.account_of(token_id) if token_id else None
+        priority = None if account is None else account.allowance.priority
+        return PRIORITY_MAX if priority is None else priority
 
     def names(self) -> dict[str, str]:
         """Return what the tokens are called, by id."""

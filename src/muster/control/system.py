@@ -54,6 +54,17 @@ class PlaneReport(Struct, frozen=True, kw_only=True):
     started_at_ms: int | None
 
 
+class GatewayReport(Struct, frozen=True, kw_only=True):
+    """A process of this control plane that has the gateway alone; `pid` is null while it does not serve."""
+
+    number: int
+    pid: int | None
+    restarts: int
+    memory_mb: float
+    connections: int
+    in_flight: int
+
+
 class SystemReport(Struct, frozen=True, kw_only=True):
     """`broker` is null where none is named. `node_versions` counts nodes by what runs on them."""
 
@@ -61,6 +72,7 @@ class SystemReport(Struct, frozen=True, kw_only=True):
     broker: BrokerStanding | None
     links: tuple[LinkReport, ...]
     control_planes: tuple[PlaneReport, ...]
+    gateway_processes: tuple[GatewayReport, ...]
     node_versions: dict[str, int]
     suspects_itself: bool
 
@@ -79,6 +91,7 @@ class SystemDesk:
         planes: Callable[[], Sequence[PlaneReport]],
         leading: Leading,
         broker: Callable[[], BrokerProbe | None] = lambda: None,
+        gateways: Callable[[], Sequence[GatewayReport]] = tuple,
     ) -> None:
         self._fleet = fleet
         self._store = store
@@ -88,6 +101,7 @@ class SystemDesk:
         self._planes = planes
         self._leading = leading
         self._broker = broker
+        self._gateways = gateways
         self._looking = asyncio.Lock()
         self._latest: tuple[float, SystemReport] | None = None
 
@@ -109,6 +123,7 @@ class SystemDesk:
                 LinkReport(name=link, nodes=on_link[link], connected=connected[link]) for link in sorted(on_link)
             ),
             control_planes=planes,
+            gateway_processes=tuple(self._gateways()),
             node_versions=dict(sorted(Counter(node.facts.version or "unknown" for node in nodes).items())),
             suspects_itself=self._fleet.book.suspects_itself,
         )

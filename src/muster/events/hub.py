@@ -124,6 +124,7 @@ class Hub:
         self._progress: dict[JobId, ProgressReport] = {}
         self._startups: list[LoggedEvent] = []  # of machines that come up; to be told
         self._lines: dict[str, MachineLine | None] = {}
+        self._on_facts: list[Callable[[Sequence[LoggedEvent]], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.gaps = 0  # times that a monitor lost something
 
@@ -152,6 +153,10 @@ class Hub:
         """Telemetry of nodes is not in the log: the fleet says so directly."""
         if self._monitors:
             self._dirty_nodes.update(node_ids)
+
+    def on_facts(self, listener: Callable[[Sequence[LoggedEvent]], None]) -> None:
+        """Be given what is new in the log; after a burst that nobody could look at, without what was in it."""
+        self._on_facts.append(listener)
 
     @property
     def readers(self) -> int:
@@ -280,6 +285,8 @@ class Hub:
                 self._newest = entries[-1].id
                 self._ring.extend(entries)
                 self._note_new(entries)
+                for listener in self._on_facts:
+                    listener(entries)
                 for reader in self._facts:
                     reader.push(b"\n")
                 for entry in entries:

@@ -1,7 +1,7 @@
 """A caller's connection: one request after another, the gateway's answered here, all others given to the guest.
 
 This protocol keeps the transport; the guest (uvicorn) gets the raw bytes of its requests and writes its answers by
-itself. Only a WebSocket takes the transport over for good.
+itself. Only a WebSocket, or a tunnel to another process, takes the transport over for good.
 """
 
 import asyncio
@@ -9,15 +9,14 @@ import math
 from typing import cast
 
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muster.errors import InvalidInput, MusterError, QueueFull
 from muster.gateway.gateway import Gateway, Path
-from muster.gateway.guest import Guests
+from muster.gateway.guest import Guest, Hospitality
 from muster.gateway.http.framing import MalformedRequest, RequestReader
 from muster.gateway.http.inflow import Inflow
 from muster.gateway.http.reply import Reply
-from muster.gateway.http.request import Request
+from muster.gateway.http.request import Request, bearer_token
 from muster.gateway.relay import Running
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -54,6 +53,7 @@ class Connection(asyncio.Protocol):
         "_refused",
         "_seen",
         "_stopping",
+        "_token",
         "_write_paused",
         "exchange",
         "transport",
@@ -61,15 +61,16 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, gateway: Gateway, guests: Guests, connections: "set[Connection]") -> None:
+    def __init__(self, gateway: Gateway, guests: Hospitality, connections: "set[Connection]") -> None:
         self._gateway = gateway
         self._guests = guests
         self._connections = connections
         self._reader = RequestReader(gateway.limits.head_bytes_max)
         self._path: Path | None = None  # of the request being read or answered; None: the guest's
-        self._guest: HttpToolsProtocol | None = None
+        self._guest: Guest | None = None
         self.exchange: Running | None = None
         self._inflow: Inflow | None = None  # takes the body being read, of a request that is served before its end
+        self._token: bytes | None = None  # that was shown with the request
         self._in_request = False  # a head has been read, its body not to the end
         self._answering = False
         self._advancing = False
@@ -197,7 +198,8 @@ class Connection(asyncio.Protocol):
     def _welcome(self, path: Path) -> bool:
         """Judge a request by its head; one that waits for leave to send its body gets it."""
         reader = self._reader
-        problem = self._gateway.refusal(path, reader)
+        self._token = bearer_token(reader.headers)
+        problem = self._gateway.refusal(path, reader, self._token)
         if problem is not None:
             self._turn_away(path, problem)
             return False
@@ -220,6 +222,7 @@ class Connection(asyncio.Protocol):
             http_1_0=reader.http_1_0,
             keep_alive=reader.keep_alive and not self._stopping,
             correlation_id=correlation_id,
+            token=self._token,
         )
         reply = self._gateway.serve(path, request, self, self._inflow)
         if reply is not None:

@@ -9,7 +9,7 @@ import structlog
 
 from muster.gateway.connection import Connection
 from muster.gateway.gateway import Gateway
-from muster.gateway.guest import AsgiApp, Guests
+from muster.gateway.guest import AsgiApp, Guests, Hospitality
 
 _BACKLOG = 4096
 _LOOK_S = 0.02
@@ -20,19 +20,27 @@ _log = structlog.get_logger()
 
 
 class Front:
-    """Listens on every address of `listen`; port 0 takes a free one."""
+    """Listens on every address of `listen`; port 0 takes a free one.
+
+    `shared`: with other processes, among which the kernel deals connections out. `private` is one address more, without
+    TLS, for those who bring us their guests.
+    """
 
     def __init__(
         self,
         gateway: Gateway,
-        asgi_app: AsgiApp,
+        guests: AsgiApp | Hospitality,
         listen: Sequence[tuple[str, int]],
         *,
         tls: ssl.SSLContext | None = None,
+        shared: bool = False,
+        private: tuple[str, int] | None = None,
     ) -> None:
         self._gateway = gateway
-        self._guests = Guests(asgi_app)
+        self._guests = Guests(guests) if callable(guests) else guests
         self._listen = tuple(listen)
+        self._shared = shared
+        self._private = private
         self._tls: dict[str, Any] = {}
         if tls is not None:
             self._tls = {"ssl": tls, "ssl_handshake_timeout": _HANDSHAKE_S, "ssl_shutdown_timeout": _GOODBYE_S}
@@ -42,7 +50,14 @@ class Front:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        return [socket.getsockname()[:2] for server in self._servers for socket in server.sockets]
+        servers = self._servers[: len(self._listen)]
+        return [socket.getsockname()[:2] for server in servers for socket in server.sockets]
+
+    @property
+    def private_address(self) -> tuple[str, int]:
+        """Return where those reach us who bring us their guests; it must have been asked for."""
+        host, port = self._servers[-1].sockets[0].getsockname()[:2]
+        return host, port
 
     @property
     def connections(self) -> int:
@@ -52,8 +67,12 @@ class Front:
         """Raise OSError that names the address when it cannot be had."""
         loop = asyncio.get_running_loop()
         try:
+            if self._shared and self._private is not None:
+                await self._check_alone(loop)
             for host, port in self._listen:
-                self._servers.append(await self._bind(loop, host, port))
+                self._servers.append(await self._bind(loop, host, port, reuse_port=self._shared, **self._tls))
+            if self._private is not None:
+                self._servers.append(await self._bind(loop, *self._private))
             await self._guests.start()
             for server in self._servers:
                 await server.start_serving()
@@ -62,10 +81,17 @@ class Front:
             raise
         self._sweep()
 
-    async def _bind(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> asyncio.Server:
+    async def _check_alone(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Be the first of those who share: a stranger who shares as well would get a part of our callers."""
+        for host, port in self._listen:
+            server = await self._bind(loop, host, port)
+            server.close()
+            await server.wait_closed()
+
+    async def _bind(self, loop: asyncio.AbstractEventLoop, host: str, port: int, **options: Any) -> asyncio.Server:
         try:
             return await loop.create_server(
-                self._connection, host, port, backlog=_BACKLOG, start_serving=False, **self._tls
+                self._connection, host, port, backlog=_BACKLOG, start_serving=False, **options
             )
         except OSError as error:
             raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}") from error

@@ -1,6 +1,6 @@
 """The door to the models of the fleet, in OpenAI's and Ollama's dialects, without the sockets."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import unquote
 
 from msgspec import Struct
@@ -25,6 +25,7 @@ from muster.gateway.dialects.catalog import find, offered, offering, with_sleepi
 from muster.gateway.dialects.shape import error_reply
 from muster.gateway.exchange import Client, Exchange
 from muster.gateway.figures.decisions import RequestView
+from muster.gateway.figures.siblings import Siblings, Told
 from muster.gateway.figures.usage import Finished, GatewayStats, GatewayView, Usage
 from muster.gateway.http.framing import RequestReader, path_of
 from muster.gateway.http.inflow import Inflow
@@ -39,6 +40,7 @@ from muster.gateway.probe import Prober
 from muster.gateway.relay import Relay
 from muster.gateway.routing.route import Router
 from muster.gateway.seeking import SPOKEN_BY
+from muster.gateway.side import Side
 from muster.gateway.trust.conduct import Conduct
 from muster.gateway.trust.quarantine import Change
 from muster.metrics import Metric
@@ -156,11 +158,13 @@ class Gateway:
         anybodys = Account(ANONYMOUS)
         self._account_of = account_of or (lambda _: anybodys)
         self._watts = watts
-        self._usage = Usage()
+        self.siblings = Siblings()
+        self._usage = Usage(self.siblings.counts)
         self._router = Router(fleet, strategy=strategy, rng=rng, clock=clock)
         self._admission = Admission(self._router, self.limits, clock, who)
         self._upstreams = Upstreams(self.limits)
         self._conduct = Conduct(self.limits, clock, on_conduct or (lambda _: None))
+        self.side = Side(self._router, self._admission, self._conduct.quarantine, clock)
         self._relay = Relay(
             router=self._router,
             upstreams=self._upstreams,
@@ -175,7 +179,7 @@ class Gateway:
         )
         self._upkeep = Upkeep(fleet, self._relay, keeper)
         self._prober = Prober(self._relay, fleet)
-        self._boot = rng.getrandbits(32)
+        self._boot = b"req-%08x-" % rng.getrandbits(32)
         self._requests = 0
 
     # --- what the connection asks ------------------------------------------------------------------------------------
@@ -192,12 +196,12 @@ class Gateway:
                 return naming
         return _PATHS.get(path)
 
-    def refusal(self, path: Path, reader: RequestReader) -> MusterError | None:
+    def refusal(self, path: Path, reader: RequestReader, token: bytes | None) -> MusterError | None:
         """Judge by the head alone, before a body is waited for."""
         if reader.method not in path.methods:
             allowed = b", ".join(path.methods).decode()
             return MethodNotAllowed(f"{path.name} takes {allowed}, not {reader.method.decode('latin-1')}")
-        problem = self._authenticate(bearer_token(reader.headers), _RIGHTS[path.name])
+        problem = self._authenticate(token, _RIGHTS[path.name])
         if problem is not None:
             return problem
         if reader.remaining > self.limits.body_bytes_max and not path.in_pieces:
@@ -224,11 +228,11 @@ class Gateway:
         if given is not None and SAFE_ID.match(given):
             return given
         self._requests += 1
-        return b"req-%08x-%08x" % (self._boot, self._requests)
+        return b"%b%08x" % (self._boot, self._requests)
 
     def serve(self, path: Path, request: Request, client: Client, body: Inflow | None = None) -> Reply | None:
         """Return the answer, or None when it will come through an exchange or an errand."""
-        account = self._account_of(bearer_token(request.headers))
+        account = self._account_of(request.token)
         if path.errand:
             errand = Errand(self._relay, path.name, request, client, body=body, allows=account.allowance.allows)
             errand.start(self._upkeep.way(path.name))
@@ -238,7 +242,8 @@ class Gateway:
                 reply = self._tell(path, request, account.allowance)
             else:
                 call = path.parse(path.name, request.body)
-                _check_allowed(call, account.allowance)
+                if account.allowance.models:
+                    _check_allowed(call, account.allowance)
                 Exchange(self._relay, call, request, client, Meter(account, call, self._watts)).start()
                 return None
         except MusterError as problem:
@@ -261,7 +266,7 @@ class Gateway:
             case openai.MODELS:
                 return Reply.json(shown.model_list(models))
             case ollama.TAGS:
-                backend = offering(self._fleet.candidates(), SPOKEN_BY[path.dialect])
+                backend = offering(self._fleet.candidates(), SPOKEN_BY[path.dialect], allowance.allows)
                 return Reply.json(ollama.tags(models), lines=b"x-muster-worker: %b\r\n" % backend.encode())
             case ollama.PS:
                 return Reply.json(ollama.ps(models))
@@ -283,14 +288,21 @@ class Gateway:
 
     def in_use(self) -> list[tuple[str, str]]:
         """Return worker and model of each request that a worker has now."""
+        return [*self._using(), *self.siblings.using()]
+
+    def _using(self) -> list[tuple[str, str]]:
         return [using for running in self._relay.active if (using := running.using)[0]]
+
+    @property
+    def _all_in_flight(self) -> dict[str, int]:
+        return self.siblings.in_flight(self._router.own)
 
     def sweep(self) -> None:
         now_s = self.clock.monotonic_s()
         self._relay.sweep(now_s)
         self._prober.sweep(now_s)
         self._upstreams.sweep(now_s)
-        self._usage.sweep(now_s, self.clock.now_ms(), self._router.in_flight)
+        self._usage.sweep(now_s, self.clock.now_ms(), self._all_in_flight)
 
     def end_all(self) -> None:
         """End what still runs with an explicit error, and let go of all engines."""
@@ -303,29 +315,49 @@ class Gateway:
         return self._router.decide(replace(wish, quarantined=quarantined) if quarantined else wish, candidates)
 
     def stats(self) -> GatewayStats:
-        return self._usage.stats(self._router.in_flight)
+        return self._usage.stats(self._all_in_flight)
 
     def view(self) -> GatewayView:
+        """Show this gateway and those that share its port."""
         now_s = self.clock.monotonic_s()
-        lines = self._admission.view(now_s)
-        view = self._usage.view(self._router.in_flight, lines, self._relay.decisions.recent())
-        conduct = self._conduct
-        return replace(view, quarantined=conduct.quarantine.view(now_s), waits=conduct.patience.view())
+        siblings, conduct = self.siblings, self._conduct
+        lines = siblings.lines(self._admission.view(now_s))
+        view = self._usage.view(self._all_in_flight, lines, siblings.requests(self._relay.decisions.recent()))
+        quarantined = siblings.quarantined(conduct.quarantine.view(now_s))
+        return replace(view, quarantined=quarantined, waits=siblings.waits(conduct.patience.view()))
+
+    def tell(self, also: Iterable[Metric]) -> Told:
+        """Return all that the first of several processes has to know of this one; `also` are counters of others."""
+        now_s = self.clock.monotonic_s()
+        return Told(
+            counts=self._usage.own,
+            samples={metric.family.name: list(metric.samples) for metric in (*self._counters(), *also)},
+            in_flight=self._router.own,
+            using=self._using(),
+            lines=self._admission.view(now_s),
+            requests=self._relay.decisions.recent(),
+            quarantined=self._conduct.quarantine.view(now_s),
+            waits=self._conduct.patience.view(),
+        )
 
     def explain(self, correlation_id: str) -> RequestView | None:
         """Say where a request went and why, as long as it is remembered."""
         return self._relay.decisions.find(correlation_id, self._router.strategy)
 
-    def waiting(self) -> dict[str, int]:
-        """Return the priority of whoever is next in each line, by model."""
-        return self._admission.waiting()
-
     def metrics(self) -> Iterator[Metric]:
-        yield from self._usage.metrics(self._router.in_flight)
-        yield from self._admission.metrics()
-        yield m.GATEWAY_CONTINUED.single(self._relay.continued)
-        quarantined = self._conduct.quarantine.view(self.clock.monotonic_s())
+        yield from self._usage.metrics(self._all_in_flight)
+        yield from self.siblings.with_samples(self._counters())
+        now_s = self.clock.monotonic_s()
+        lines = self.siblings.lines(self._admission.view(now_s))
+        yield m.GATEWAY_WAITING.of({(line.model,): line.waiting for line in lines})
+        quarantined = self.siblings.quarantined(self._conduct.quarantine.view(now_s))
         yield m.GATEWAY_QUARANTINED.of({(case.worker, case.model or "*"): 1 for case in quarantined})
+
+    def _counters(self) -> Iterator[Metric]:
+        """Tell what only grows and is kept as metrics alone."""
+        yield from self._usage.own_metrics()
+        yield self._admission.waited()
+        yield m.GATEWAY_CONTINUED.single(self._relay.continued)
 
 
 def _check_allowed(call: Call, allowance: Allowance) -> None:

@@ -13,6 +13,7 @@ from muster.gateway.figures.decisions import Decisions
 from muster.gateway.figures.usage import Finished, Usage
 from muster.gateway.http.upstream import Upstreams
 from muster.gateway.limits import GatewayLimits
+from muster.gateway.routing.chat_only import ChatOnly
 from muster.gateway.routing.route import Router
 from muster.gateway.trust.conduct import Conduct
 
@@ -51,11 +52,13 @@ class Relay:
         self.usage = usage
         self.limits = limits
         self.clock = clock
+        self.now_s = clock.monotonic_s
         self.on_finished = on_finished
         self.wakings = wakings
         self.admission = admission
-        self.decisions = Decisions(limits.decisions_max)
+        self.decisions = Decisions(limits.decisions_max, clock)
         self.conduct = conduct
+        self.chat_only = ChatOnly()
         self.tracer = tracer
         self.continued = 0  # answers that another worker went on with
         self.active: set[Running] = set()

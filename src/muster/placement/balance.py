@@ -8,6 +8,7 @@ others have there is known from the engine, seconds late, and is added to it.
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from math import inf
 
 from msgspec import Struct
 
@@ -74,7 +75,7 @@ def engine_load(candidate: Candidate) -> int:
 
 
 def is_full(candidate: Candidate, in_flight: Mapping[str, int]) -> bool:
-    """Tell whether our own requests take all of its slots: these we know to the moment, and hear when they end."""
+    """Tell whether requests of gateways take all of its slots: these are known, and it is heard when they end."""
     return bool(candidate.slots) and in_flight.get(candidate.key, 0) >= (candidate.slots or 0)
 
 
@@ -95,13 +96,17 @@ def cheapest(seats: Sequence[Seat], warm: int, in_flight: Mapping[str, int]) -> 
 
 def _cheapest(seats: Sequence[Seat], in_flight: Mapping[str, int]) -> Seat | None:
     """Stand in the way of every request: a call for each seat would cost more than the rest."""
-    best, least = None, 0.0
+    best, least = None, inf
+    mine_at = in_flight.get
     for seat in seats:
-        mine = in_flight.get(seat.key, 0)
-        if mine >= seat.slots > 0:
+        mine = mine_at(seat.key)
+        if mine is None:
+            price = seat.base
+        elif mine >= seat.slots > 0:
             continue
-        price = seat.base + mine * seat.step
-        if best is None or price < least:
+        else:
+            price = seat.base + mine * seat.step
+        if price < least:
             best, least = seat, price
     return best
 

@@ -75,7 +75,7 @@ def pick(
 
 
 def with_room(eligibility: Eligibility, in_flight: Mapping[str, int]) -> Candidate | None:
-    """Return the first by standing that has a slot free of our own requests, when there is one."""
+    """Return the first by standing that has a slot free of gateways' requests, when there is one."""
     return next((one for one in eligibility.by_standing if not is_full(one, in_flight)), None)
 
 

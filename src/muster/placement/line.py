@@ -1,7 +1,8 @@
 """Who waits for a slot, and in which order: priority first, then all who wait take turns, whoever asks how much.
 
 Places are times of a virtual clock, one for each priority, as in the queue of jobs: it stands at the place of whoever
-was let in last. One's next request comes a step after one's last, but not before the clock.
+was let in last. One's next request comes a step after one's last, but not before the clock. Who has twice the weight
+takes half the step, and so has two turns where others have one.
 """
 
 from bisect import bisect_left, insort
@@ -11,20 +12,24 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_STEP = 1.0
+_STEP = 1.0  # of who has weight 1
 
 
 class Ticket(Generic[T]):
-    """One who waits; `rank` sorts the line."""
+    """One who waits; `rank` sorts the line, and is a step behind `after`."""
 
-    __slots__ = ("priority", "rank", "since_s", "waits", "who")
+    __slots__ = ("after", "priority", "rank", "since_s", "waits", "weight", "who")
 
-    def __init__(self, waits: T, who: str, priority: int, since_s: float, rank: tuple[int, float, int]) -> None:
+    def __init__(
+        self, waits: T, who: str, priority: int, weight: float, since_s: float, after: float, ever: int
+    ) -> None:
+        self.after = after
+        self.rank = (-priority, after + _STEP / weight, ever)
         self.waits = waits
         self.who = who
         self.priority = priority
+        self.weight = weight
         self.since_s = since_s
-        self.rank = rank
 
 
 def _rank(ticket: Ticket[T]) -> tuple[int, float, int]:
@@ -47,11 +52,11 @@ class Line(Generic[T]):
         """Go through those that wait now, the first first; they may leave meanwhile."""
         return iter(self._tickets.copy())
 
-    def join(self, waits: T, who: str, priority: int, now_s: float) -> Ticket[T]:
+    def join(self, waits: T, who: str, priority: int, now_s: float, weight: float = 1.0) -> Ticket[T]:
         self._ever += 1
-        place = max(self._clocks.get(priority, 0.0), self._last.get((priority, who), 0.0)) + _STEP
-        self._last[priority, who] = place
-        ticket = Ticket(waits, who, priority, now_s, (-priority, place, self._ever))
+        after = max(self._clocks.get(priority, 0.0), self._last.get((priority, who), 0.0))
+        ticket = Ticket(waits, who, priority, weight, now_s, after, self._ever)
+        self._last[priority, who] = ticket.rank[1]
         insort(self._tickets, ticket, key=_rank)
         return ticket
 
@@ -69,7 +74,10 @@ class Line(Generic[T]):
         if at < len(self._tickets) and self._tickets[at] is ticket:
             del self._tickets[at]
         mine = ticket.priority, ticket.who
-        if self._last.get(mine, 0.0) <= self._clocks.get(ticket.priority, 0.0):
+        last = self._last.get(mine, 0.0)
+        if last == ticket.rank[1]:
+            last = self._last[mine] = ticket.after  # a turn that was not taken costs nothing
+        if last <= self._clocks.get(ticket.priority, 0.0):
             self._last.pop(mine, None)  # the clock says as much
 
     @property
@@ -87,3 +95,6 @@ class Line(Generic[T]):
 
     def by_who(self) -> Counter[str]:
         return Counter(ticket.who for ticket in self._tickets)
+
+    def weights(self) -> dict[str, float]:
+        return {ticket.who: ticket.weight for ticket in self._tickets}

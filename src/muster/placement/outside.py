@@ -9,7 +9,7 @@ _KNOWN_MAX = 20_000
 
 
 class Outside:
-    """An engine's word is seconds old, and has our own requests in it: as many as there were at most since the last."""
+    """An engine's word is seconds old, and has gateways' requests in it: as many as there were at most since then."""
 
     def __init__(self) -> None:
         self._told: dict[str, tuple[int, int]] = {}  # by key: its load when it last changed, what of that is not ours

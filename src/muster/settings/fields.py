@@ -240,6 +240,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     first_byte_floor_s: Annotated[float, Meta(gt=0, description="Gateway: least that a learned wait may be.")] = 10.0
     idle_floor_s: Annotated[float, Meta(gt=0, description="Gateway: the same for silence within an answer.")] = 10.0
     quarantine_max_s: Annotated[float, Meta(gt=0, description="Gateway: longest until a bad worker is tried.")] = 300.0
+    gateway_workers: Annotated[
+        int,
+        Meta(
+            ge=1, le=64, description="Processes that serve the gateway on the one port: as many as cores may be busy."
+        ),
+    ] = 1
     gateway_attempts_max: Annotated[int, Meta(ge=1, le=10, description="Workers tried before the first byte.")] = 3
     gateway_waiting_max: Annotated[
         int, Meta(ge=0, le=100_000, description="Requests that may wait for a free slot of one model.")

@@ -15,11 +15,12 @@ class NodeGone(Struct, frozen=True, omit_defaults=True):
 
 
 class PlaneAbout(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a control plane tells of itself."""
+    """What a control plane tells of itself; `gateway_of`: it is but a gateway process of that control plane."""
 
     version: str
     hostname: str
     started_at_ms: int
+    gateway_of: str = ""
 
 
 class NodeNews(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -163,6 +163,50 @@ async def test_what_matters_more_goes_first_and_callers_take_turns() -> None:
     assert all("x-priority" not in asked.headers for asked in engine.requests)
 
 
+async def test_a_token_has_turns_by_its_weight_and_no_more_than_its_priority() -> None:
+    callers = {
+        name: Caller(name=name, role=role, rights=GRANTS[role], token_id=name, weight=weight, priority=priority)
+        for name, role, weight, priority in (
+            ("ann", Role.CLIENT, 1.0, None),
+            ("ten", Role.CLIENT, 2.0, None),
+            ("low", Role.ADMIN, 1.0, 20),
+            ("top", Role.CLIENT, 1.0, 80),
+        )
+    }
+    slots = Slots()
+    async with (
+        Engine(slots) as engine,
+        opened(FleetTwin(worker(engine.url, slots=1)), who=lambda shown: callers[(shown or b"ann").decode()]) as door,
+    ):
+        wires = [await ask(door, "runs")]
+        await eventually(lambda: len(slots.open) == 1)
+        for number, (text, *headers) in enumerate(
+            [
+                ("low", "authorization: Bearer low", "x-priority: 100"),
+                ("ann1", "authorization: Bearer ann"),
+                ("ann2", "authorization: Bearer ann"),
+                ("ten1", "authorization: Bearer ten"),
+                ("ten2", "authorization: Bearer ten"),
+                ("ten3", "authorization: Bearer ten"),
+                ("less", "authorization: Bearer top", "x-priority: 10"),
+                ("top", "authorization: Bearer top", "x-correlation-id: top"),
+            ],
+            start=1,
+        ):
+            wires.append(await ask(door, text, *headers))
+            await eventually(partial(_in_all, slots, door, 1 + number))
+        (line,) = door.gateway.view().lines
+        await finish_all(slots, 9)
+        for wire in wires:
+            assert (await wire.answer()).status == 200
+        view = door.gateway.explain("top")
+
+    assert slots.order == ["runs", "top", "ten1", "ann1", "ten2", "ten3", "ann2", "low", "less"]
+    assert {caller.name: caller.weight for caller in line.callers} == {"ann": 1, "ten": 2, "low": 1, "top": 1}
+    assert view is not None
+    assert [(wait.what, wait.priority, wait.weight) for wait in view.waits] == [("a free slot", 80, 1.0)]
+
+
 @pytest.mark.parametrize("path", [OPENAI, OLLAMA])
 async def test_a_full_line_and_a_wait_that_is_over_are_429_in_the_callers_dialect(path: str) -> None:
     slots = Slots()

@@ -187,6 +187,33 @@ async def test_to_ollama_s_clients_what_is_not_allowed_is_not_there(door: Door, 
         assert (answer.status, answer.json["error"]) == (404, said)
 
 
+async def test_no_list_and_no_refusal_names_what_a_token_may_not_use(engine: Engine, access: Access) -> None:
+    token = await token_with(access, models=("mini*", "nope"))
+    shown = f"authorization: Bearer {token}"
+    fleet = FleetTwin(worker(engine.url, "a", CHAT), worker(engine.url, "b", EMBED), worker(engine.url, "c"))
+    async with opened(fleet, authenticate=access.refusal, who=access.who, account_of=access.account) as door:
+        for path, key, name in (
+            ("/v1/models", "data", "id"),
+            ("/api/tags", "models", "name"),
+            ("/api/ps", "models", "name"),
+        ):
+            answer = await ask(door, get(path, shown))
+            assert [model[name] for model in answer.json[key]] == ([] if path == "/api/ps" else [EMBED.name])
+            assert CHAT.name.encode() not in answer.body
+        tags = await ask(door, get("/api/tags", shown))
+        assert tags.headers["x-muster-worker"] == "b/llama, c/llama"
+        listed = await ask(door, get("/v1/models", shown, "anthropic-version: 1"))
+        assert [model["id"] for model in listed.json["data"]] == [EMBED.name]
+        for path in (f"/v1/models/{CHAT.name}", "/v1/models/nope"):
+            assert (await ask(door, get(path, shown))).status == 404
+        for path in ("/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/rerank", "/api/chat", "/api/show"):
+            for model in (CHAT.name, "nope"):
+                answer = await ask(door, post(path, ASK | {"model": model}, shown))
+                assert answer.status == 404, path
+                assert CHAT.name.encode() not in answer.body.replace(model.encode(), b""), path
+    assert engine.requests == []
+
+
 async def test_limits_of_a_minute_are_told_before_and_after_they_are_reached(door: Door, access: Access) -> None:
     client = client_of(door, await token_with(access, requests_per_min=2, tokens_per_min=1000))
     answered = await client.chat.completions.with_raw_response.create(model=CHAT.name, messages=SAID)

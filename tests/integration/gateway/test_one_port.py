@@ -9,6 +9,7 @@ import websockets
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from muster.gateway import Front, GatewayLimits
+from muster.gateway.guest import Guests
 from tests.integration.gateway.door import Door, opened, web
 from tests.integration.gateway.engine import TOKENS, Engine
 from tests.integration.gateway.fleet import FleetTwin, worker
@@ -122,7 +123,7 @@ async def test_the_web_applications_keep_alive_timer_does_not_end_our_answer(eng
     async with opened(FleetTwin(worker(engine.url))) as door, await door.wire() as wire:
         wire.send(get("/hello"))
         await wire.answer()
-        guest = next(iter(door.front._guests._state.connections))
+        guest = next(iter(cast("Guests", door.front._guests)._state.connections))
         wire.send(post("/v1/chat/completions", chat(stream=True)))
         await wire.head()
         assert await wire.chunk() == b"data: one\n\n"

@@ -51,7 +51,7 @@ async def test_what_an_engine_has_it_gets_byte_for_byte(door: Door, engine: Engi
     assert answer.headers["x-muster-worker"] == "node-a/llama"
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [path for path in PATHS if path != "/v1/responses"])
 async def test_who_does_not_have_a_path_is_passed_over(path: str) -> None:
     async with (
         Engine(lacking) as one,
@@ -161,6 +161,45 @@ async def test_a_stream_that_breaks_ends_with_an_error_in_the_callers_shape(
     engine.behaviour = reset
     answer = await asked_of(door, post(path, PATHS[path]))
     assert (answer.status, answer.headers["x-should-retry"]) == (502, "true")
+
+
+SPEAKS: dict[str, list[dict[str, Any]]] = {
+    "/v1/audio/speech": [{"type": "speech.audio.delta", "audio": "AA"}, {"type": "speech.audio.done"}],
+    "/v1/images/generations": [
+        {"type": "image_generation.partial_image", "b64_json": "AA"},
+        {"type": "image_generation.completed", "b64_json": "AA"},
+    ],
+    "/v1/audio/transcriptions": [
+        {"type": "transcript.text.delta", "delta": "a"},
+        {"type": "transcript.text.done", "text": "a"},
+    ],
+}
+
+
+@pytest.mark.parametrize("path", SPEAKS)
+async def test_a_stream_of_sound_or_pictures_is_whole_or_ends_with_an_error(
+    door: Door, engine: Engine, path: str
+) -> None:
+    request = (
+        post(path, FORM, "content-type: multipart/form-data; boundary=x1")
+        if path not in PATHS
+        else post(path, PATHS[path] | {"stream": True, "stream_format": "sse"})
+    )
+    events = SPEAKS[path]
+
+    async def says(asked: Asked) -> None:
+        asked.head(content_type="text/event-stream")
+        for event in events:
+            asked.event(event)
+        asked.last_chunk()
+
+    engine.behaviour = says
+    answer = await asked_of(door, request)
+    assert answer.body.count(b"data: ") == len(events)
+    assert b"error" not in answer.body
+    del events[-1]  # from now on the engine ends early, and properly as HTTP has it
+    answer = await asked_of(door, request)
+    assert "before it was complete" in json.loads(answer.body.split(b"data: ")[-1])["error"]["message"]
 
 
 async def test_who_leaves_a_messages_stream_frees_its_worker(door: Door, engine: Engine) -> None:

@@ -77,14 +77,18 @@ def test_a_request_is_explained_with_its_wait_and_everybody_who_was_considered(c
     told: dict[str, Any] = {
         "correlation_id": "req-1", "at_ms": 1, "path": "/v1/chat/completions", "model": "m", "strategy": "balanced",
         "status": 502, "error": "upstream_failed", "duration_s": 2.0,
-        "waits": [{"what": "a free slot", "begun_s": 0.0, "ended_s": 1.5}],
+        "waits": [
+            {"what": "a machine for the model", "begun_s": 0.0, "ended_s": 0.5, "priority": None, "weight": None},
+            {"what": "a free slot", "begun_s": 0.5, "ended_s": 1.5, "priority": 50, "weight": 2.5},
+        ],
         "attempts": [attempt],
     }  # fmt: skip
     plane.on("GET", "/api/v1/requests/req-1", Reply(told))
     shown = cli("explain", "request", "req-1").out
     for words in (
         "/v1/chat/completions for m ended with 502 after 2 s (upstream_failed)",
-        "it waited 1.5 s for a free slot",
+        "it waited 0.5 s for a machine for the model\n",
+        "it waited 1 s for a free slot, with priority 50 and weight 2.5",
         "gpu-1/llama was asked: no other worker could serve it; it failed: lost",
         "1.25",
         "gpu-2/llama is draining",
@@ -97,7 +101,7 @@ def test_a_request_that_still_waits_is_explained(cli: Cli, plane: StubPlane) -> 
     told: dict[str, Any] = {
         "correlation_id": "a b", "at_ms": 1, "path": "/api/chat", "model": "m", "strategy": "balanced", "status": None,
         "error": None, "duration_s": None, "attempts": [],
-        "waits": [{"what": "a free slot", "begun_s": 0.0, "ended_s": None}],
+        "waits": [{"what": "a free slot", "begun_s": 0.0, "ended_s": None, "priority": 50, "weight": 1.0}],
     }  # fmt: skip
     plane.on("GET", "/api/v1/requests/a%20b", Reply(told))
     shown = cli("explain", "request", "a b").out

@@ -115,19 +115,26 @@ def test_a_refusal_names_the_next_step(plane: StubPlane, cli: Cli) -> None:
 def test_a_token_is_made_with_what_it_may_use(plane: StubPlane, cli: Cli) -> None:
     plane.on("POST", "/api/v1/tokens", Reply({"token": "mst_abc_s", "about": VIEW}, 201))
 
-    cli("token", "create", "shop", "--role", "client", "--model", "a*", "--model", "b", "--tokens-per-day", "500")
+    models = ("--model", "a*", "--model", "b", "--tokens-per-day", "500")
+    cli("token", "create", "shop", "--role", "client", *models, "--weight", "2.5", "--priority", "0")
 
     (asked,) = plane.asked("/api/v1/tokens")
-    assert asked.body["allowance"] == {"models": ["a*", "b"], "tokens_per_day": 500}
+    assert asked.body["allowance"] == {
+        "models": ["a*", "b"],
+        "tokens_per_day": 500,
+        "weight": 2.5,
+        "priority": 0,
+    }
 
 
 def test_what_a_token_may_use_is_changed_as_a_whole(plane: StubPlane, cli: Cli) -> None:
-    allowed = {"models": ["a*"], "requests_per_min": 6, "tokens_per_month": 9}
+    allowed = {"models": ["a*"], "requests_per_min": 6, "tokens_per_month": 9, "weight": 3.0, "priority": 0}
     used = {"tokens_today": 1, "tokens_this_month": 3, "requests_left": 6, "tokens_left": None}
     plane.on("PUT", "/api/v1/tokens/abc/allowance", Reply(VIEW | {"allowance": allowed, "used": used}), Reply(VIEW))
 
-    outcome = cli("token", "allow", "abc", "--model", "a*", "--requests-per-min", "6", "--tokens-per-month", "9")
-    assert outcome.out == "abc may use a*, 6 requests/min, 3 of 9 tokens this month.\n"
+    limits = ("--model", "a*", "--requests-per-min", "6", "--tokens-per-month", "9")
+    outcome = cli("token", "allow", "abc", *limits, "--weight", "3", "--priority", "0")
+    assert outcome.out == "abc may use a*, 6 requests/min, 3 of 9 tokens this month, weight 3, priority 0.\n"
     (asked,) = plane.asked("/api/v1/tokens/abc/allowance")
     assert asked.body == allowed
     assert cli("token", "allow", "abc").out == "abc may use all models, as much as it wants.\n"

@@ -231,6 +231,29 @@ async def test_a_job_is_charged_to_who_submitted_it(plane: PlaneUnderTest) -> No
     )
 
 
+async def test_a_job_has_no_more_priority_than_its_token(plane: PlaneUnderTest) -> None:
+    await plane.access.create(Wanted(name="boss", role=Role.ADMIN))
+    token, _ = await plane.access.create(Wanted(name="shop", role=Role.CLIENT, allowance=Allowance(priority=20)))
+    specs = [
+        JobSpec(
+            job_id=JobId(""),
+            service_required="simulation",
+            payload={},
+            submitted_by=owner,
+            priority=priority,
+            workflow_priority=of_workflow,
+        )
+        for owner in (token.token_id, None)
+        for priority, of_workflow in ((70, 90), (5, None), (50, None))
+    ]
+    jobs = await plane.jobs.get_many([submitted.job_id for submitted in await plane.jobs.submit(specs)])
+
+    assert [(job.spec.priority, job.spec.workflow_priority) for job in jobs] == [
+        *((20, 20), (5, None), (20, None)),
+        *((70, 90), (5, None), (50, None)),
+    ]
+
+
 async def test_a_job_with_a_model_that_its_token_may_not_use_is_refused(plane: PlaneUnderTest) -> None:
     await plane.access.create(Wanted(name="boss", role=Role.ADMIN))
     token, _ = await plane.access.create(Wanted(name="shop", role=Role.CLIENT, allowance=Allowance(models=("small*",))))

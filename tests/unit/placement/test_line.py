@@ -79,3 +79,25 @@ def test_nothing_is_remembered_of_callers_whose_turn_has_passed():
     joined(line, *"ABCDEFGH")
     drained(line)
     assert line._last == {}
+
+
+def test_who_has_more_weight_has_more_turns_of_those_who_matter_as_much():
+    line: Line[str] = Line()
+    for _ in range(6):
+        line.join("h", "heavy", 50, 0.0, weight=3.0)
+    for _ in range(3):
+        line.join("l", "light", 50, 0.0)
+    line.join("p", "poor", 60, 0.0, weight=0.01)
+    assert line.weights() == {"heavy": 3.0, "light": 1.0, "poor": 0.01}
+    assert drained(line) == "phhhlhhhll"
+
+
+def test_a_turn_that_was_not_taken_costs_nothing():
+    line: Line[str] = Line()
+    line.join("a", "a", 50, 0.0)
+    for _ in range(5):
+        line.leave(line.join("x", "patient", 50, 0.0, weight=0.5))
+    line.join("p", "patient", 50, 0.0, weight=0.5)
+    for _ in range(3):
+        line.join("a", "a", 50, 0.0)
+    assert drained(line) == "apaaa"

@@ -75,6 +75,9 @@ class Fleet:
             self._flat = tuple(candidate for group in self._candidates.values() for candidate in group)
         return self._flat
 
+    def candidates_at(self, node_id: NodeId) -> Sequence[Candidate]:
+        return self._candidates.get(node_id, ())
+
     def nodes(self) -> list[Node]:
         return sorted(self._book.nodes(), key=_BY_ID)
 

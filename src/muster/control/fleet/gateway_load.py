@@ -1,65 +1,118 @@
-"""What all gateways have in flight, and who waits: each control plane tells the others what its own has."""
+"""What all gateways have in flight and jobs keep at work, who waits there, and whom they have set aside.
+
+Every quarter of a second one tells all that it has; in between, and at most every 20 ms, what has changed: and that
+only while anybody else is heard.
+"""
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import structlog
 from msgspec import Struct
 
 from muster.clock import Clock
+from muster.control.rounds import wait_up_to
 from muster.errors import MusterError
 from muster.ports import Bus
 from muster.wire import decode, encode
+from muster.wire.gateways import GatewayNews, TrustNews
 
 log = structlog.get_logger()
 
 _TOPIC = "gateway-load"
-_EVERY_S = 0.25
+_WHOLE_EVERY_S = 0.25
+_CHANGES_EVERY_S = 0.02
+_RETRY_S = 0.25
 _COUNTS_S = 2.0  # what was not told again for so long is over
+_RIVAL_S = 60.0  # who had anything to do within that time is reckoned with
+
+First = tuple[int, float]  # who is next in a line: the priority, and since when it waits
 
 
-class _Load(Struct, frozen=True):
-    plane_id: str
-    in_flight: dict[str, int]  # by candidate
-    waiting: dict[str, int] = {}  # the priority of whoever is next in the line of each model
+class Side(Protocol):
+    """The gateway of this process, as far as the others matter to it."""
+
+    def in_flight(self) -> Mapping[str, int]: ...
+    def waiting(self) -> Mapping[str, First]: ...
+    def on_change(self, tell: Callable[[], None]) -> None: ...
+    def hear(self, changes: Mapping[str, int], first: Mapping[str, First]) -> None: ...
+    def settle(self, rivals: int) -> bool: ...
+    def trust_news(self, *, whole: bool) -> tuple[TrustNews, ...]: ...
+    def hear_trust(self, news: TrustNews, *, from_first: bool) -> None: ...
+
+
+class _Other(Struct):
+    """Another gateway, as last heard."""
+
+    heard_s: float
+    in_flight: dict[str, int]
+    waiting: dict[str, First]
+    jobs: dict[str, int]
+
+    @property
+    def taken(self) -> Counter[str]:
+        """Return how many slots its requests and jobs take together."""
+        return Counter(self.in_flight) + Counter(self.jobs)
+
+
+class Jobs(Protocol):
+    """The jobs that this control plane has given to workers beside engines, by candidate."""
+
+    counts: dict[str, int]
+
+    def on_change(self, listener: Callable[[Mapping[str, int]], None]) -> None: ...
 
 
 class GatewayLoad:
-    """A Lifecycle."""
+    """A Lifecycle. `beside` says whether there is any other gateway to tell.
 
-    def __init__(
-        self,
-        own: Callable[[], Mapping[str, int]],
-        own_waiting: Callable[[], Mapping[str, int]],
-        bus: Bus,
-        clock: Clock,
-        plane_id: str,
-    ) -> None:
-        self._own = own
-        self._own_waiting = own_waiting
+    Jobs take slots as requests do, and are told apart from them: whoever gives out jobs asks what people wait for.
+    """
+
+    def __init__(self, bus: Bus, clock: Clock, plane_id: str, beside: Callable[[], bool]) -> None:
         self._bus = bus
         self._clock = clock
         self._plane_id = plane_id
-        self._others: dict[str, tuple[float, _Load]] = {}
+        self._beside = beside
+        self._side: Side | None = None
+        self._jobs: Mapping[str, int] = {}
+        self._others: dict[str, _Other] = {}
+        self._busy_s: dict[str, float] = {}  # when each of the others was last heard to have anything to do
+        self._changed = asyncio.Event()
+        self._told = GatewayNews(plane_id)
+        self._whole_s = float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
 
+    def join(self, side: Side) -> None:
+        self._side = side
+        side.on_change(self._changed.set)
+        self._pass_on(self._jobs)
+
+    def count_jobs(self, jobs: Jobs) -> None:
+        """Have the gateways know at once which slots these take and give back."""
+        self._jobs = jobs.counts
+        jobs.on_change(self._jobs_changed)
+
+    def _jobs_changed(self, changes: Mapping[str, int]) -> None:
+        self._pass_on(changes)
+        self._changed.set()
+
     def in_flight(self) -> Mapping[str, int]:
-        total = Counter(self._own())
-        for load in self._told_lately():
-            total.update(load.in_flight)
+        total = Counter(self._side.in_flight() if self._side else {})
+        for other in self._heard_lately():
+            total.update(other.in_flight)
         return total
 
     def first_waiting(self, model: str) -> int | None:
         """Return the priority of whoever waits for a slot of this model and is next; None when nobody does."""
-        waiting = [load.waiting.get(model) for load in self._told_lately()]
-        return max(
-            (priority for priority in (self._own_waiting().get(model), *waiting) if priority is not None), default=None
-        )
+        lines = [self._side.waiting() if self._side else {}, *(other.waiting for other in self._heard_lately())]
+        return max((line[model][0] for line in lines if model in line), default=None)
 
-    def _told_lately(self) -> list[_Load]:
+    def _heard_lately(self) -> list[_Other]:
         now_s = self._clock.monotonic_s()
-        return [load for told_s, load in self._others.values() if now_s - told_s < _COUNTS_S]
+        return [other for other in self._others.values() if now_s - other.heard_s < _COUNTS_S]
 
     async def start(self) -> None:
         if not self._tasks:
@@ -71,31 +124,108 @@ class GatewayLoad:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
 
+    # --- telling -----------------------------------------------------------------------------------------------------
+
     async def _tell(self) -> None:
-        """Say nothing as long as there is nothing, but once that it is over."""
-        told = _Load(self._plane_id, {})
         while True:
-            load = _Load(self._plane_id, dict(self._own()), dict(self._own_waiting()))
-            if load.in_flight or told.in_flight:
+            self._changed.clear()
+            self._forget()
+            unsettled = self._side is not None and self._side.settle(self._rivals())
+            load = self._due()
+            if load is not None:
                 try:
                     await self._bus.publish(_TOPIC, encode(load))
-                    told = load
                 except MusterError as error:
+                    self._whole_s = float("-inf")  # what got lost is told whole
                     log.debug("gateway_load_not_told", error=error.message)
-            await asyncio.sleep(_EVERY_S)
+            await asyncio.sleep(_CHANGES_EVERY_S)
+            if not unsettled:
+                await wait_up_to(self._changed, _WHOLE_EVERY_S)
+
+    def _due(self) -> GatewayNews | None:
+        """Return what is to be told now: nothing as long as there is nothing, but once that it is over."""
+        if self._side is None:
+            return None
+        now_s = self._clock.monotonic_s()
+        whole = now_s - self._whole_s >= _WHOLE_EVERY_S
+        told, waiting, trust = self._told, self._side.waiting(), self._side.trust_news(whole=whole)
+        load = GatewayNews(
+            self._plane_id,
+            dict(self._side.in_flight()),
+            {model: first[0] for model, first in waiting.items()},
+            {model: round((now_s - first[1]) * 1000) for model, first in waiting.items()},
+            dict(self._jobs),
+            trust=trust,
+        )
+        if whole:
+            if not any((load.in_flight, load.waiting, load.jobs, told.in_flight, told.waiting, told.jobs, trust)):
+                return None
+            self._told, self._whole_s = load, now_s
+            return load
+        changes = _changes(told.in_flight, load.in_flight)
+        if not self._beside() or not (changes or trust or load.waiting != told.waiting or load.jobs != told.jobs):
+            return None
+        self._told = load
+        counts = {key: load.in_flight.get(key, 0) for key in changes}
+        return GatewayNews(self._plane_id, counts, load.waiting, load.waited_ms, load.jobs, whole=False, trust=trust)
+
+    def _rivals(self) -> int:
+        """Count the others that are in use: what we do now they may do as well, before we hear of it."""
+        since_s = self._clock.monotonic_s() - _RIVAL_S
+        self._busy_s = {key: at_s for key, at_s in self._busy_s.items() if at_s > since_s}
+        return len(self._busy_s)
+
+    # --- hearing -----------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
         while True:
             try:
                 async for data in self._bus.subscribe(_TOPIC):
-                    load = decode(data, _Load)
+                    load = decode(data, GatewayNews)
                     if load.plane_id != self._plane_id:
-                        self._others[load.plane_id] = (self._clock.monotonic_s(), load)
-                        self._forget()
+                        self._take(load)
             except MusterError as error:
                 log.debug("gateway_load_not_heard", error=error.message)
-            await asyncio.sleep(_EVERY_S)
+            await asyncio.sleep(_RETRY_S)
+
+    def _take(self, load: GatewayNews) -> None:
+        now_s = self._clock.monotonic_s()
+        known = self._others.get(load.plane_id)
+        before = known.in_flight if known is not None else {}
+        counts = load.in_flight if load.whole else before | load.in_flight
+        now = {key: count for key, count in counts.items() if count}
+        waiting = {
+            model: (priority, now_s - load.waited_ms.get(model, 0) / 1000) for model, priority in load.waiting.items()
+        }
+        other = self._others[load.plane_id] = _Other(now_s, now, waiting, load.jobs)
+        if now or waiting:
+            if load.plane_id not in self._busy_s:
+                self._changed.set()  # our gateway is to know of a new rival at once
+            self._busy_s[load.plane_id] = now_s
+        self._pass_on(_changes(known.taken if known is not None else {}, other.taken))
+        if self._side is not None:
+            for news in load.trust:
+                self._side.hear_trust(news, from_first=load.plane_id < self._plane_id)
 
     def _forget(self) -> None:
         now_s = self._clock.monotonic_s()
-        self._others = {key: entry for key, entry in self._others.items() if now_s - entry[0] < _COUNTS_S}
+        for key, other in list(self._others.items()):
+            if now_s - other.heard_s >= _COUNTS_S:
+                del self._others[key]
+                self._pass_on(_changes(other.taken, {}))
+
+    def _pass_on(self, changes: Mapping[str, int]) -> None:
+        if self._side is not None:
+            first: dict[str, First] = {}
+            for other in self._heard_lately():
+                for model, (priority, since_s) in other.waiting.items():
+                    known = first.get(model)
+                    if known is None or (-priority, since_s) < (-known[0], known[1]):
+                        first[model] = priority, since_s
+            self._side.hear(changes, first)
+
+
+def _changes(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
+    """Return by how much each count has changed, of those that have."""
+    keys = before.keys() | now.keys()
+    return {key: by for key in keys if (by := now.get(key, 0) - before.get(key, 0))}

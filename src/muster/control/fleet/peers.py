@@ -62,9 +62,14 @@ class Peers:
 
     @property
     def others(self) -> list[str]:
-        """Ids of the other control planes that are heard at present."""
+        """Ids of the other control planes that are heard at present, and of the gateway processes of all."""
         fresh_s = self._clock.monotonic_s() - _PEER_KEPT_S
         return sorted(sender.decode() for sender, at_s in self._heard_s.items() if at_s >= fresh_s)
+
+    @property
+    def planes(self) -> list[str]:
+        """Ids of those of them that are whole control planes."""
+        return [one for one in self.others if (about := self.about(one)) is None or not about.gateway_of]
 
     def about(self, plane_id: str) -> PlaneAbout | None:
         """Return what a control plane that is heard tells of itself; None where that is nothing."""

@@ -1,8 +1,8 @@
 """Jobs between people, workers and the store: the store keeps and orders, jobs/ decides, this passes on."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -32,6 +32,7 @@ from muster.errors import Conflict, InvalidInput, JobNotFound, MusterError, Stor
 from muster.ids import JobId, WorkerId, check_name, new_id
 from muster.jobs import explain as why
 from muster.jobs import matching, retry, submission
+from muster.jobs.order import PRIORITY_MAX
 from muster.ports import Bus, CapabilityClass, JobIndex, JobLines, JobPage, JobQueue, JobUpkeep, Submitted
 from muster.wire import (
     ClaimReply,
@@ -64,10 +65,18 @@ _BUS_RETRY_S = 0.5
 OnStop = Callable[[JobId, WorkerId], Awaitable[None]]
 OnDone = Callable[[JobId, WorkerId, object], None]
 CheckModels = Callable[[str | None, Sequence[str]], None]  # by the token that submits, and the models it names
+PriorityMax = Callable[[str | None], int]  # by the token that submits
 PayloadCheck = Callable[[Any], object]  # raises InvalidInput naming the field
 
 
 _NO_CLASSES: tuple[float, list[CapabilityClass]] = (float("-inf"), [])  # when they were read, and which
+
+
+class AttemptWatcher(Protocol):
+    """Whoever is told of attempts that workers of this control plane begin and end."""
+
+    def began(self, worker_id: WorkerId, jobs: Sequence[ClaimedJob]) -> None: ...
+    def ended(self, attempts: Iterable[tuple[JobId, int]]) -> None: ...
 
 
 class JobStores(Struct, frozen=True, kw_only=True):
@@ -121,7 +130,9 @@ class JobService:
         self._closing = False
         self._on_stop: list[OnStop] = []
         self._on_done: OnDone = lambda *_: None
+        self._watcher: AttemptWatcher | None = None
         self._check_models: CheckModels = lambda *_: None
+        self._priority_max: PriorityMax = lambda _: PRIORITY_MAX
 
     def on_stop(self, listener: OnStop) -> None:
         """Be told of each running job that ended otherwise than by its worker, and of who ran it."""
@@ -131,9 +142,16 @@ class JobService:
         """Be told of each job that completed, who ran it, and its result."""
         self._on_done = listener
 
+    def watch_attempts(self, watcher: AttemptWatcher) -> None:
+        self._watcher = watcher
+
     def check_models_by(self, check: CheckModels) -> None:
         """Have it judged who may have jobs with which models; it raises for those who may not."""
         self._check_models = check
+
+    def bound_priorities_by(self, priority_max: PriorityMax) -> None:
+        """Let nobody's jobs have more than this; who asks for more has as much as is allowed."""
+        self._priority_max = priority_max
 
     async def start(self) -> None:
         await self._sessions.start()
@@ -202,7 +220,14 @@ class JobService:
             self._addresses.check(spec)
         if (check := self._payload_checks.get(spec.service_required.partition(":")[0])) is not None:
             check(spec.payload)
-        return spec
+        return self._bounded(spec)
+
+    def _bounded(self, spec: JobSpec) -> JobSpec:
+        most = self._priority_max(spec.submitted_by)
+        if max(spec.priority, spec.workflow_priority or 0) <= most:
+            return spec
+        of_workflow = None if spec.workflow_priority is None else min(spec.workflow_priority, most)
+        return msgspec.structs.replace(spec, priority=min(spec.priority, most), workflow_priority=of_workflow)
 
     async def get(self, job_id: JobId) -> Job:
         (job,) = await self._index.get([job_id])
@@ -337,6 +362,9 @@ class JobService:
                     mark_idle=woken is not None,
                 )
                 begun = await self._without_untimely(message.worker_id, claimed.jobs)
+                if self._watcher is not None:
+                    self._watcher.ended((settlement.job_id, settlement.attempt) for settlement in settlements)
+                    self._watcher.began(message.worker_id, begun)
                 now_s = self._clock.monotonic_s()
                 self.figures.settled(settlements, claimed.refused, now_s)
                 self._tell_done(message.worker_id, settlements, claimed.refused)

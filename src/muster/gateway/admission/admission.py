@@ -1,13 +1,13 @@
 """Who has to wait because all slots are taken, and who is let in when one is given back.
 
 A slot that is given back goes at once to whoever is first in a line that it serves; nobody who comes at that moment can
-take it. Only our own requests make a line: when they end we know at once. What others have the engine do is known too
-late for that, and its own queue serves it better.
+take it. Only requests of gateways make a line: when ours end we know at once, when those of another gateway do a moment
+later. What else the engine does is known too late for that, and its own queue serves it better.
 """
 
 import asyncio
 import math
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Mapping
 
 from muster import metrics as m
 from muster.access.book import Caller
@@ -33,6 +33,7 @@ _MODELS_MAX = 10_000
 _NEW_SHARE = 0.2  # of one answer in how long answers take
 _RETRY_MIN_S, _RETRY_MAX_S = 1.0, 600.0
 _CALLERS_SHOWN = 20
+_GIVES_WAY_S = 0.05  # long enough to hear of a free slot and to say that it is taken
 
 
 class Admission:
@@ -42,6 +43,8 @@ class Admission:
         self._who = who
         self._lines: dict[str, Line[Waiting]] = {}  # by model; no line is empty
         self._answer_s: dict[str, float] = {}
+        self._elsewhere: Mapping[str, tuple[int, float]] = {}
+        self._gave_way_s: dict[str, float] = {}  # since when the line of a model lets that of another gateway go first
         self._waited = Histogram(_WAIT_BUCKETS_S, _MODELS_MAX)
         router.on_freed(self._freed)
 
@@ -52,16 +55,14 @@ class Admission:
         call = applicant.call
         model = canonical_model_name(call.model)
         caller = self._who(bearer_token(request.headers))
-        asked = priority_asked(request.headers)
-        most = PRIORITY_MAX if caller.role is Role.ADMIN else INTERACTIVE
-        priority = min(INTERACTIVE if asked is None else asked, most)
+        priority = _priority(caller, priority_asked(request.headers))
         line = self._lines.get(model)
         if line is not None and len(line) >= self._limits.waiting_max:
             self._make_room(line, model, priority)
         if line is None:
             line = self._lines[model] = Line()
         waiting = Waiting(self, applicant, hold, model, self._limits.wait_s)
-        waiting.ticket = line.join(waiting, caller.name, priority, now_s)
+        waiting.ticket = line.join(waiting, caller.name, priority, now_s, caller.weight)
         return waiting
 
     def _make_room(self, line: Line[Waiting], model: str, priority: int) -> None:
@@ -87,6 +88,7 @@ class Admission:
     def _forget_if_empty(self, model: str) -> None:
         if not self._lines[model]:
             del self._lines[model]
+            self._gave_way_s.pop(model, None)
 
     # --- those who are let in ----------------------------------------------------------------------------------------
 
@@ -114,7 +116,26 @@ class Admission:
         if name in self._lines:
             self._let_in(name)
 
+    def waits_elsewhere(self, first: Mapping[str, tuple[int, float]]) -> None:
+        """Know who is next in the lines of other gateways, by priority and since when it waits."""
+        self._elsewhere = first
+
+    def _gives_way(self, model: str) -> bool:
+        """Tell whether a free slot is left to another gateway, where somebody matters more or has waited longer.
+
+        Only for a moment: who waits there may be waiting for another worker.
+        """
+        elsewhere = self._elsewhere.get(model)
+        first = self._lines[model].first
+        if elsewhere is None or (-first.priority, first.since_s) <= (-elsewhere[0], elsewhere[1]):
+            self._gave_way_s.pop(model, None)
+            return False
+        now_s = self._clock.monotonic_s()
+        return now_s - self._gave_way_s.setdefault(model, now_s) < _GIVES_WAY_S
+
     def _let_in(self, model: str) -> None:
+        if self._gives_way(model):
+            return
         line = self._lines[model]
         in_vain: set[Hashable] = set()
         for ticket in line:
@@ -130,6 +151,7 @@ class Admission:
                 in_vain.add(ticket.waits.kind)
                 continue
             line.let_in(ticket)
+            self._gave_way_s.pop(model, None)
             self._waited.observe(self._clock.monotonic_s() - ticket.since_s, model)
             ticket.waits.applicant.admitted(candidate)
         self._forget_if_empty(model)
@@ -165,9 +187,9 @@ class Admission:
     def is_busy(self) -> bool:
         return bool(self._lines)
 
-    def waiting(self) -> dict[str, int]:
-        """Return the priority of whoever is next in each line, by model."""
-        return {model: line.first.priority for model, line in self._lines.items()}
+    def first_of_each(self) -> dict[str, tuple[int, float]]:
+        """Return who is next in each line, by model: the priority, and since when it waits."""
+        return {model: (line.first.priority, line.first.since_s) for model, line in self._lines.items()}
 
     def view(self, now_s: float) -> list[LineView]:
         return [
@@ -176,17 +198,26 @@ class Admission:
                 waiting=len(line),
                 oldest_s=round(now_s - line.oldest_s, 3),
                 answer_s=self._answer_s.get(model),
-                callers=[
-                    WaitingCaller(name=name, requests=count)
-                    for name, count in line.by_who().most_common(_CALLERS_SHOWN)
-                ],
+                callers=_callers(line),
             )
             for model, line in sorted(self._lines.items())
         ]
 
-    def metrics(self) -> Iterator[Metric]:
-        yield m.GATEWAY_WAITING.of({(model,): len(line) for model, line in self._lines.items()})
-        yield self._waited.metric(m.GATEWAY_WAIT)
+    def waited(self) -> Metric:
+        return self._waited.metric(m.GATEWAY_WAIT)
+
+
+def _priority(caller: Caller, asked: int | None) -> int:
+    """Give what a token has of its own without a word, and let it ask for no more."""
+    usual = INTERACTIVE if caller.priority is None else caller.priority
+    most = PRIORITY_MAX if caller.priority is None and caller.role is Role.ADMIN else usual
+    return min(usual if asked is None else asked, most)
+
+
+def _callers(line: Line[Waiting]) -> list[WaitingCaller]:
+    weights = line.weights()
+    most = line.by_who().most_common(_CALLERS_SHOWN)
+    return [WaitingCaller(name=name, requests=count, weight=weights[name]) for name, count in most]
 
 
 def _tell_later(applicant: Applicant, error: MusterError) -> None:

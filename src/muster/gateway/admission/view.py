@@ -4,8 +4,11 @@ from msgspec import Struct
 
 
 class WaitingCaller(Struct, frozen=True, kw_only=True):
+    """`weight` is the share of turns that its token has."""
+
     name: str
     requests: int
+    weight: float
 
 
 class LineView(Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """The models of the whole fleet as one list, as both dialects show it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from muster.domain.model import Model, canonical_model_name
 from muster.domain.service import Dialect
@@ -24,9 +24,11 @@ def offered(candidates: Iterable[Candidate], dialects: frozenset[Dialect]) -> li
     return [by_name[name] for name in sorted(by_name)]
 
 
-def offering(candidates: Iterable[Candidate], dialects: frozenset[Dialect]) -> str:
+def offering(
+    candidates: Iterable[Candidate], dialects: frozenset[Dialect], allows: Callable[[str], bool] = lambda _: True
+) -> str:
     """Name whose models a list holds, for a header; `local` when it comes from nobody but us."""
-    keys = [candidate.key for candidate in _working(candidates, dialects) if candidate.models]
+    keys = [candidate.key for candidate in _working(candidates, dialects) if any(map(allows, candidate.models))]
     named = ", ".join(keys[:_NAMED_MAX])
     return f"{named}, +{len(keys) - _NAMED_MAX}" if len(keys) > _NAMED_MAX else named or "local"
 

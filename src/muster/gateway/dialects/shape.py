@@ -9,7 +9,7 @@ from msgspec import Struct
 from muster.domain.service import Dialect
 from muster.errors import ModelNotFound, MusterError, QuotaExceeded, UpstreamTimeout
 from muster.gateway.dialects import anthropic, ollama, openai
-from muster.gateway.dialects.translate_answer import error_text
+from muster.gateway.dialects.chat_answer import error_text
 from muster.gateway.http.reply import Reply
 
 _RETRY_AFTER_S = 1  # placement is looked at anew for every request: a slot may be free the next moment
@@ -45,10 +45,10 @@ def error_reply(dialect: Dialect, problem: MusterError, model: str = "") -> Repl
 
 
 def engine_error_reply(dialect: Dialect, status: int, body: bytes) -> Reply:
-    """Tell an engine's error to a caller of another dialect; the status stays."""
-    if dialect is not Dialect.ANTHROPIC:
+    """Tell an engine's error to a caller of another dialect, or one who was translated; the status stays."""
+    if dialect is Dialect.OLLAMA:
         return Reply.json({"error": error_text(body)}, status=status)
-    if _is_anthropic(body):
+    if dialect is Dialect.OPENAI or _is_anthropic(body):
         return Reply(body=body, status=status)
     return Reply.json(anthropic.error(status, error_text(body)), status=status)
 

@@ -4,12 +4,21 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import msgspec
-from msgspec import Raw, Struct, field
+from msgspec import Raw, Struct
 
 from muster.clock import Clock
 from muster.errors import UpstreamFailed
 from muster.gateway.dialects import ollama
 from muster.gateway.dialects.call import Call
+from muster.gateway.dialects.chat_answer import (
+    Chunk,
+    Count,
+    FunctionDelta,
+    Timings,
+    ToolCallDelta,
+    chunk_in,
+    decode_chunk,
+)
 from muster.gateway.http.reply import JSON, NDJSON
 
 _NS_PER_MS = 1_000_000
@@ -18,60 +27,15 @@ _NS_PER_S = 1_000_000_000
 _encode = msgspec.json.Encoder().encode
 
 
-class _FunctionDelta(Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _ToolCallDelta(Struct):
-    index: int | None = None
-    id: str | None = None
-    function: _FunctionDelta = field(default_factory=_FunctionDelta)
-
-
-class _Said(Struct):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[_ToolCallDelta] | None = None
-
-
-class _Choice(Struct):
-    delta: _Said | None = None
-    message: _Said | None = None
-    text: str | None = None
-    finish_reason: str | None = None
-
-
-class _Count(Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class _Timings(Struct):
-    """llama.cpp's own measurement, better than what can be seen from here."""
-
-    prompt_ms: float | None = None
-    predicted_ms: float | None = None
-
-
-class _Chunk(Struct):
-    choices: list[_Choice] = []
-    usage: _Count | None = None
-    timings: _Timings | None = None
-    error: Any = None
-
-
 class _Vector(Struct):
     embedding: Raw
 
 
 class _Vectors(Struct):
     data: list[_Vector]
-    usage: _Count | None = None
+    usage: Count | None = None
 
 
-_chunk = msgspec.json.Decoder(_Chunk)
 _vectors = msgspec.json.Decoder(_Vectors)
 
 
@@ -98,24 +62,6 @@ def loaded(call: Call, clock: Clock, *, unload: bool) -> bytes:
     return _encode(line)
 
 
-def error_text(body: bytes) -> str:
-    """Find the sentence in an engine's error, whatever its shape."""
-    try:
-        content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body[:500].decode(errors="replace").strip()
-    return _message_of(content) or body[:500].decode(errors="replace")
-
-
-def _message_of(content: Any) -> str:
-    if isinstance(content, dict):
-        for name in ("error", "message", "detail"):
-            if content.get(name):
-                return _message_of(content[name])
-        return ""
-    return content if isinstance(content, str) else str(content)
-
-
 class _Answer:
     """What is gathered over all pieces: tool calls, counts, times, the reason of the end."""
 
@@ -124,33 +70,30 @@ class _Answer:
         self._clock = clock
         self._started_s = clock.monotonic_s()
         self._first_s: float | None = None
-        self._count = _Count()
-        self._timings = _Timings()
-        self._tools: dict[int, _ToolCallDelta] = {}
+        self._count = Count()
+        self._timings = Timings()
+        self._tools: dict[int, ToolCallDelta] = {}
         self.finish_reason: str | None = None
 
-    def take(self, chunk: _Chunk) -> dict[str, Any] | None:
+    def take(self, chunk: Chunk) -> dict[str, Any] | None:
         """Return the piece to show, if there is one."""
-        if chunk.error is not None:
-            raise UpstreamFailed(f"the engine failed: {_message_of(chunk.error)}")
         self._count = chunk.usage or self._count
         self._timings = chunk.timings or self._timings
         if not chunk.choices:
             return None
         choice = chunk.choices[0]
         self.finish_reason = choice.finish_reason or self.finish_reason
-        said = choice.delta or choice.message or _Said(content=choice.text)
+        said = choice.said
         for place, tool_call in enumerate(said.tool_calls or ()):
             self._gather(place if tool_call.index is None else tool_call.index, tool_call)
-        thinking = said.reasoning_content or said.reasoning
-        if not said.content and not thinking:
+        if not said.content and not said.thinking:
             return None
         if self._first_s is None:
             self._first_s = self._clock.monotonic_s()
-        return _piece(self._call, said.content or "", thinking)
+        return _piece(self._call, said.content or "", said.thinking)
 
-    def _gather(self, index: int, delta: _ToolCallDelta) -> None:
-        known = self._tools.setdefault(index, _ToolCallDelta(function=_FunctionDelta(name="", arguments="")))
+    def _gather(self, index: int, delta: ToolCallDelta) -> None:
+        known = self._tools.setdefault(index, ToolCallDelta(function=FunctionDelta(name="", arguments="")))
         known.id = delta.id or known.id
         known.function.name = (known.function.name or "") + (delta.function.name or "")
         known.function.arguments = (known.function.arguments or "") + (delta.function.arguments or "")
@@ -205,13 +148,8 @@ class _Streamed:
         return b"".join(self._line(line) for line in lines)
 
     def _line(self, line: bytes) -> bytes:
-        field, _, value = line.partition(b":")
-        value = value.strip()
-        if field == b"error":  # llama.cpp's older servers name the field so
-            raise UpstreamFailed(f"the engine failed: {error_text(value)}")
-        if field != b"data" or value == b"[DONE]" or not value:
-            return b""
-        piece = self._answer.take(_decode(value))
+        chunk = chunk_in(line)
+        piece = None if chunk is None else self._answer.take(chunk)
         return b"" if piece is None else _encode(_head(self._call, self._clock) | piece | {"done": False}) + b"\n"
 
     def finish(self) -> bytes:
@@ -253,7 +191,7 @@ class _Collected:
 class _Whole(_Collected):
     def finish(self) -> bytes:
         answer = self._answer
-        piece = answer.take(_decode(b"".join(self._parts))) or _piece(self._call, "")
+        piece = answer.take(decode_chunk(b"".join(self._parts))) or _piece(self._call, "")
         calls = answer.tool_calls()
         if calls:
             piece["message"]["tool_calls"] = calls
@@ -269,18 +207,11 @@ class _Embeddings(_Collected):
         if self._call.path == ollama.EMBEDDINGS:
             return _encode({"embedding": vectors.data[0].embedding if vectors.data else []})
         answer = {"model": self._call.model, "embeddings": [vector.embedding for vector in vectors.data]}
-        self._answer.take(_Chunk(usage=vectors.usage))
+        self._answer.take(Chunk(usage=vectors.usage))
         end = self._answer.end()
         return _encode(
             answer | {k: end[k] for k in ("total_duration", "load_duration", "prompt_eval_count") if k in end}
         )
-
-
-def _decode(data: bytes) -> _Chunk:
-    try:
-        return _chunk.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UpstreamFailed(f"the engine's answer is not understood: {error}") from error
 
 
 def _head(call: Call, clock: Clock) -> dict[str, Any]:

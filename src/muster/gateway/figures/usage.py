@@ -1,13 +1,14 @@
 """What the gateway did: counts, times and bytes, cheap enough to keep for every request."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from msgspec import Struct
 
 from muster import metrics as m
 from muster.domain.usage import Use
 from muster.gateway.admission.view import LineView
+from muster.gateway.figures.counts import Counts, Times, together
 from muster.gateway.figures.course import Course, Point, Totals, quantile
 from muster.gateway.figures.decisions import RecentRequest
 from muster.gateway.trust.patience import Waits
@@ -24,19 +25,7 @@ CLIENT_GONE = 499  # the caller left before the answer was complete; the number 
 _FIRST_ERROR = 400
 
 
-class _Times:
-    """How long the answers of one model took to their first byte and to their end: counts by bucket, and sums."""
-
-    __slots__ = ("duration", "duration_s", "first_byte", "first_byte_s")
-
-    def __init__(self) -> None:
-        self.first_byte = [0] * (len(_BUCKETS_S) + 1)
-        self.first_byte_s = 0.0
-        self.duration = [0] * (len(_BUCKETS_S) + 1)
-        self.duration_s = 0.0
-
-
-class Finished(Struct, frozen=True):
+class Finished(Struct, frozen=True, gc=False):
     """One request that has ended, however it did."""
 
     path: str
@@ -80,7 +69,7 @@ class WorkerFailures(Struct, frozen=True, kw_only=True):
 
 
 class GatewayView(Struct, frozen=True, kw_only=True):
-    """What this gateway does and did.
+    """What this gateway and those that share its port do and did.
 
     `recent` are points of the last 15 minutes, the newest last; `lines` are those who wait for a slot, `requests` the
     newest ones, the newest first.
@@ -96,25 +85,30 @@ class GatewayView(Struct, frozen=True, kw_only=True):
     waits: list[Waits] = []
 
 
+def _no_others() -> Iterable[Counts]:
+    return ()
+
+
 class Usage:
-    def __init__(self) -> None:
-        self.requests: dict[tuple[str, int], int] = {}
-        self.times: dict[str, _Times] = {}  # by model
-        self.upstream_failures: dict[tuple[str, ...], int] = {}
-        self.bytes_sent = 0
+    """`own` is what this gateway counted; told are the sums with what `others` beside it have."""
+
+    def __init__(self, others: Callable[[], Iterable[Counts]] = _no_others) -> None:
+        self.own = Counts()
+        self._others = others
         self.course = Course(_BUCKETS_S)
         self._inter_token = Histogram(_TOKEN_BUCKETS_S, _MODELS_MAX)
 
     def finished(self, record: Finished) -> None:
         key = (record.path, record.status)
-        self.requests[key] = self.requests.get(key, 0) + 1
-        self.bytes_sent += record.bytes_sent
+        own = self.own
+        own.requests[key] = own.requests.get(key, 0) + 1
+        own.bytes_sent += record.bytes_sent
         if record.first_byte_s is None:
             return
         # Only a model that was served gets a series of its own: invented names must not fill the memory.
-        times = self.times.get(record.model)
+        times = own.times.get(record.model)
         if times is None:
-            times = self.times[record.model] = _Times()
+            times = own.times[record.model] = Times([0] * (len(_BUCKETS_S) + 1), [0] * (len(_BUCKETS_S) + 1))
         times.first_byte[bisect_left(_BUCKETS_S, record.first_byte_s)] += 1
         times.first_byte_s += record.first_byte_s
         times.duration[bisect_left(_BUCKETS_S, record.duration_s)] += 1
@@ -124,26 +118,23 @@ class Usage:
 
     def upstream_failed(self, worker: str, reason: str) -> None:
         key = (worker, reason)
-        if key not in self.upstream_failures and len(self.upstream_failures) >= _WORKERS_MAX:
+        failures = self.own.upstream_failures
+        if key not in failures and len(failures) >= _WORKERS_MAX:
             key = (m.OTHER, reason)  # machines come and go for years
-        self.upstream_failures[key] = self.upstream_failures.get(key, 0) + 1
+        failures[key] = failures.get(key, 0) + 1
+
+    def _counts(self) -> Counts:
+        others = list(self._others())
+        return together([self.own, *others]) if others else self.own
 
     def stats(self, in_flight: dict[str, int]) -> GatewayStats:
-        return GatewayStats(
-            in_flight=sum(in_flight.values()),
-            requests_total=sum(self.requests.values()),
-            errors_total=sum(
-                n for (_, status), n in self.requests.items() if status >= _FIRST_ERROR and status != CLIENT_GONE
-            ),
-            upstream_failures_total=sum(self.upstream_failures.values()),
-            bytes_sent_total=self.bytes_sent,
-            in_flight_by_worker=dict(in_flight),
-        )
+        return _stats(self._counts(), in_flight)
 
     def sweep(self, now_s: float, now_ms: int, in_flight: dict[str, int]) -> None:
         if self.course.is_due(now_s):
-            stats = self.stats(in_flight)
-            by_model = [times.first_byte for times in self.times.values()]
+            counts = self._counts()
+            stats = _stats(counts, in_flight)
+            by_model = [times.first_byte for times in counts.times.values()]
             totals = Totals(
                 requests=stats.requests_total,
                 errors=stats.errors_total,
@@ -153,13 +144,14 @@ class Usage:
             self.course.note(now_s, now_ms, totals)
 
     def view(self, in_flight: dict[str, int], lines: list[LineView], requests: list[RecentRequest]) -> GatewayView:
+        counts = self._counts()
         failures = (
             WorkerFailures(worker=labels[0], reason=labels[1], count=count)
-            for labels, count in self.upstream_failures.items()
+            for labels, count in counts.upstream_failures.items()
         )
         return GatewayView(
-            stats=self.stats(in_flight),
-            models=[_model_stats(model, times) for model, times in sorted(self.times.items())],
+            stats=_stats(counts, in_flight),
+            models=[_model_stats(model, times) for model, times in sorted(counts.times.items())],
             failures=sorted(failures, key=lambda failure: -failure.count)[:_SHOWN_MAX],
             recent=self.course.points,
             lines=lines,
@@ -167,18 +159,35 @@ class Usage:
         )
 
     def metrics(self, in_flight: dict[str, int]) -> Iterator[Metric]:
-        yield m.GATEWAY_REQUESTS.of({(path, str(status)): n for (path, status), n in self.requests.items()})
+        counts = self._counts()
+        yield m.GATEWAY_REQUESTS.of({(path, str(status)): n for (path, status), n in counts.requests.items()})
         yield m.GATEWAY_IN_FLIGHT.of({(worker,): n for worker, n in in_flight.items()})
-        yield m.GATEWAY_FAILURES.of(self.upstream_failures)
-        yield m.GATEWAY_SENT.single(self.bytes_sent)
-        first_byte = {model: (times.first_byte, times.first_byte_s) for model, times in self.times.items()}
-        duration = {model: (times.duration, times.duration_s) for model, times in self.times.items()}
+        yield m.GATEWAY_FAILURES.of(counts.upstream_failures)
+        yield m.GATEWAY_SENT.single(counts.bytes_sent)
+        first_byte = {model: (times.first_byte, times.first_byte_s) for model, times in counts.times.items()}
+        duration = {model: (times.duration, times.duration_s) for model, times in counts.times.items()}
         yield _histograms(m.GATEWAY_FIRST_BYTE, first_byte)
         yield _histograms(m.GATEWAY_DURATION, duration)
+
+    def own_metrics(self) -> Iterator[Metric]:
+        """Tell what is counted in a histogram of its own."""
         yield self._inter_token.metric(m.GATEWAY_INTER_TOKEN)
 
 
-def _model_stats(model: str, times: _Times) -> ModelStats:
+def _stats(counts: Counts, in_flight: dict[str, int]) -> GatewayStats:
+    return GatewayStats(
+        in_flight=sum(in_flight.values()),
+        requests_total=sum(counts.requests.values()),
+        errors_total=sum(
+            n for (_, status), n in counts.requests.items() if status >= _FIRST_ERROR and status != CLIENT_GONE
+        ),
+        upstream_failures_total=sum(counts.upstream_failures.values()),
+        bytes_sent_total=counts.bytes_sent,
+        in_flight_by_worker=dict(in_flight),
+    )
+
+
+def _model_stats(model: str, times: Times) -> ModelStats:
     return ModelStats(
         model=model,
         answers=sum(times.first_byte),

@@ -13,20 +13,31 @@ _HELD_BYTES_MAX = 65_536  # of a line that has not ended; a longer one goes on i
 class Delivery:
     """Nothing has been sent until `began`; until then another answer may still be prepared."""
 
-    began = False
-    bytes_sent = 0
-    status = 0
-    _lines = b""
-    _length: int | None = None
-    _held = b""
-    _chunked = False
-    _streamed = False
-    _by_line = False
+    __slots__ = (
+        "_by_line",
+        "_chunked",
+        "_held",
+        "_http_1_0",
+        "_length",
+        "_lines",
+        "_streamed",
+        "_transport",
+        "began",
+        "bytes_sent",
+        "keep_alive",
+        "status",
+    )
 
     def __init__(self, transport: asyncio.Transport, *, http_1_0: bool, keep_alive: bool) -> None:
         self._transport = transport
         self._http_1_0 = http_1_0
         self.keep_alive = keep_alive
+        self.began = False
+        self.bytes_sent = 0
+        self.status = 0
+        self._lines = self._held = b""
+        self._length: int | None = None
+        self._chunked = self._streamed = self._by_line = False
 
     def prepare(
         self,
@@ -51,7 +62,7 @@ class Delivery:
         self._held = b""
 
     def send(self, data: bytes) -> None:
-        if self._by_line:
+        if self._by_line and (self._held or not data.endswith(b"\n")):
             data = self._whole_lines(data)
         if not data:
             return
@@ -67,8 +78,9 @@ class Delivery:
         if self._held:
             data = self._held + data
         if not self.began:
-            self._length = len(data)  # it is all there
-            data = self._begin() + data
+            self.began = True
+            head = render_head(self.status, self._lines, length=len(data), chunked=False, keep_alive=self.keep_alive)
+            data = head + data
         elif self._chunked:
             data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
         if data:

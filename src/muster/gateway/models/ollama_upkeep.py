@@ -16,7 +16,7 @@ from muster.errors import InvalidInput, ModelNotFound, MusterError, NotFound, No
 from muster.gateway.dialects import ollama
 from muster.gateway.dialects.call import decode, with_members
 from muster.gateway.dialects.catalog import find, offered
-from muster.gateway.dialects.translate_answer import error_text
+from muster.gateway.dialects.chat_answer import error_text
 from muster.gateway.http.framing import path_of
 from muster.gateway.http.pins import pinned
 from muster.gateway.http.reply import Reply

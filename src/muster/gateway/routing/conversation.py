@@ -12,8 +12,8 @@ from msgspec import Raw, Struct
 from muster.gateway.dialects.call import Call
 
 # Of a client's own session, of LiteLLM, of Open WebUI; named by whoever stands between it and us.
-_HEADERS = frozenset({b"x-session-id", b"x-litellm-session-id", b"x-openwebui-chat-id"})
-_WORTH_BYTES = 2_048
+HEADERS = frozenset({b"x-session-id", b"x-litellm-session-id", b"x-openwebui-chat-id"})
+WORTH_BYTES = 2_048
 _PREFIX_BYTES = 4_096
 _OPENING = 2
 _DIGEST_BYTES = 7
@@ -25,21 +25,24 @@ class _Hints(Struct):
     session_id: Raw = _NOTHING
     user: Raw = _NOTHING
     messages: list[Raw] | None = None
+    instructions: Raw = _NOTHING
+    input: Raw = _NOTHING
     prompt: Raw = _NOTHING
 
 
 _hints = msgspec.json.Decoder(_Hints)
+_items = msgspec.json.Decoder(list[Raw])
 _EMPTY = frozenset({b"", b"null", b'""'})
 
 
 def conversation(call: Call, headers: dict[bytes, bytes]) -> int | None:
     """Return a number that is the same for requests of one conversation; None where it would not matter."""
-    if not _HEADERS.isdisjoint(headers):
-        for name in sorted(_HEADERS):
+    if not HEADERS.isdisjoint(headers):
+        for name in sorted(HEADERS):
             if headers.get(name):
                 return _number(call.model, name, headers[name])
     body = call.body
-    if len(body) < _WORTH_BYTES:
+    if len(body) < WORTH_BYTES:
         return None
     try:
         hints = _hints.decode(body)
@@ -48,8 +51,16 @@ def conversation(call: Call, headers: dict[bytes, bytes]) -> int | None:
     for named in (hints.prompt_cache_key, hints.session_id, hints.user):
         if bytes(named) not in _EMPTY:
             return _number(call.model, b"body", bytes(named))
-    opening = b"".join(map(bytes, hints.messages[:_OPENING])) if hints.messages else bytes(hints.prompt)
+    opening = b"".join(map(bytes, hints.messages[:_OPENING])) if hints.messages else _beginning(hints)
     return _number(call.model, b"text", opening[:_PREFIX_BYTES]) if opening not in _EMPTY else None
+
+
+def _beginning(hints: _Hints) -> bytes:
+    """Return how a prompt begins, or the input of a response: that may be a list, which grows with each turn."""
+    said = bytes(hints.input)
+    if said.startswith(b"["):
+        said = b"".join(map(bytes, _items.decode(said)[:_OPENING]))
+    return bytes(hints.prompt) + bytes(hints.instructions) + said
 
 
 def _number(model: str, kind: bytes, value: bytes) -> int:

@@ -1,6 +1,6 @@
 """Which worker serves a request: placement's rules over the fleet as last seen, with our own counts in flight."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -29,13 +29,37 @@ _EXPLAINED = 8  # workers of which a choice keeps how loaded they were
 _REBUILD_SHARE = 10  # a list is built again at the earliest after ten times what building it took
 
 
+class Field(Struct, frozen=True):
+    """Among whom is chosen, as far as it is explained.
+
+    It keeps little of the eligibility: of a fleet that changes all the time each one would be held by somebody.
+    """
+
+    seats: tuple[Seat, ...]
+    keys: tuple[str, ...]  # theirs
+    could_serve: int
+    rejections: tuple[Rejection, ...]
+    could_not: int
+    rule: str
+
+
+class Choice(Struct, frozen=True, gc=False):
+    """A reservation as it was made: among whom, and how many of our requests the first of them had (None: none)."""
+
+    model: str
+    field: Field
+    in_flight: tuple[int | None, ...]
+    at_home: bool
+
+
 class _Choices:
     """Who can serve one kind of request, as of one version of the fleet."""
 
-    __slots__ = ("eligibility", "rebuild_after_s", "turn", "version")
+    __slots__ = ("eligibility", "field", "rebuild_after_s", "turn", "version")
 
-    def __init__(self, eligibility: Eligibility, version: int, rebuild_after_s: float) -> None:
+    def __init__(self, eligibility: Eligibility, field: Field, version: int, rebuild_after_s: float) -> None:
         self.eligibility = eligibility
+        self.field = field
         self.version = version
         self.rebuild_after_s = rebuild_after_s
         self.turn = 0
@@ -49,24 +73,13 @@ _RULES = {
 }
 
 
-class Choice(Struct):
-    """A reservation as it was made: among whom, and how many of our requests the first of them had before it.
-
-    It keeps little of the eligibility: of a fleet that changes all the time each one would be held by somebody.
-    """
-
-    model: str
-    seats: tuple[Seat, ...]
-    in_flight: list[int]
-    could_serve: int
-    rejections: tuple[Rejection, ...]
-    could_not: int
-    rule: str
-    at_home: bool
-
-
 class Router:
-    """Reserve a worker for a request and release it; `in_flight` counts by candidate key."""
+    """Reserve a worker for a request and release it.
+
+    By candidate key `own` counts our requests, `in_flight` those of all gateways side by side. What another one does at
+    this moment is heard a little later: until then each reservation counts as if every rival had made it, too. So a
+    burst that comes to all of them at once fills a worker about as one gateway would, and not as many times.
+    """
 
     def __init__(self, fleet: FleetView, *, strategy: Strategy, rng: Rng, clock: Clock) -> None:
         self._fleet = fleet
@@ -82,12 +95,54 @@ class Router:
         self._outside = Outside()
         self._freed: Freed = lambda _: None
         self._speeds = Speeds()
+        self.own: dict[str, int] = {}
         self.in_flight: dict[str, int] = {}
+        self.rivals = 0
+        self._presumed: dict[str, int] = {}  # what the rivals may have done since the last but one `settle`
+        self._presumed_before: dict[str, int] = {}
+        self._changed: Callable[[], None] = lambda: None
         self.last_choice: Choice | None = None
 
     def on_freed(self, listener: Freed) -> None:
         """Be called with each candidate that gets a slot back."""
         self._freed = listener
+
+    # --- side by side ------------------------------------------------------------------------------------------------
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Be called when our own counts have changed."""
+        self._changed = listener
+
+    def taken_elsewhere(self, changes: Mapping[str, int]) -> None:
+        for key, by in changes.items():
+            self._count(key, by)
+            if by > 0:
+                self._outside.sent(key, self.in_flight[key])
+
+    def settle(self, rivals: int) -> bool:
+        """Presume no more what would have been told by now; return whether anything is presumed still."""
+        for key, count in self._presumed_before.items():
+            self._count(key, -count)
+        self._presumed_before, self._presumed = self._presumed, {}
+        self.rivals = rivals
+        return bool(self._presumed_before)
+
+    def _presume_less(self, key: str) -> None:
+        """Take back what was presumed with a reservation that is over already: short answers shall not wait for it."""
+        presumed = self._presumed if key in self._presumed else self._presumed_before
+        if count := presumed.get(key, 0):
+            taken_back = min(count, max(1, self.rivals))
+            presumed[key] = count - taken_back
+            self._count(key, -taken_back)
+
+    def _count(self, key: str, by: int) -> None:
+        left = self.in_flight.get(key, 0) + by
+        if left > 0:
+            self.in_flight[key] = left
+        else:
+            self.in_flight.pop(key, None)
+
+    # --- choosing ----------------------------------------------------------------------------------------------------
 
     def reserve(
         self,
@@ -100,23 +155,26 @@ class Router:
         *,
         full_too: bool = False,
     ) -> Candidate | None:
-        """Return None when all who could serve have their slots taken by our own requests, unless `full_too`.
+        """Return None when all who could serve have their slots taken by requests of gateways, unless `full_too`.
 
         Raise ModelNotFound, InvalidInput or NoWorker, with the reasons of every candidate, when there is none. Pins are
         as many as callers: what fits them is found anew each time.
         """
         if pins is not None:
             wish = replace(pins, model=model, capability=capability, dialects=dialects, exclude=tried)
-            return self._reserved(model, self._eligible(wish), self._next_turn(), conversation, full_too=full_too)
+            eligibility = self._eligible(wish)
+            field = self._field(eligibility)
+            return self._reserved(model, eligibility, field, self._next_turn(), conversation, full_too=full_too)
         choices = self._known.get((model, capability, dialects))
         if choices is None or choices.version != self._fleet.version:
             choices = self._renewed(choices, model, capability, dialects)
-        eligibility = choices.eligibility
+        eligibility, field = choices.eligibility, choices.field
         if tried:
             eligibility = self._eligible(Wish(model=model, capability=capability, dialects=dialects, exclude=tried))
+            field = self._field(eligibility)
         else:
             choices.turn += 1
-        return self._reserved(model, eligibility, choices.turn, conversation, full_too=full_too)
+        return self._reserved(model, eligibility, field, choices.turn, conversation, full_too=full_too)
 
     def slots(self, model: str, capability: str, dialects: frozenset[Dialect]) -> int:
         """Return how many requests for this the fleet takes at a time, as far as slots are known; 1 at least."""
@@ -131,35 +189,49 @@ class Router:
         self._turns += 1
         return self._turns
 
-    def _reserved(
-        self, model: str, eligibility: Eligibility, turn: int, conversation: Conversation | None, *, full_too: bool
-    ) -> Candidate | None:
-        in_flight = self.in_flight
-        candidate = at_home = self._at_home(eligibility, conversation)
-        if candidate is None:
-            candidate = pick(eligibility, in_flight, self.strategy, turn, self._rng)
-        if not full_too and is_full(candidate, in_flight):
-            another = with_room(eligibility, in_flight)
-            if another is None:
-                return None
-            candidate = another
+    def _field(self, eligibility: Eligibility) -> Field:
         seats = eligibility.seats[:_EXPLAINED]
-        self.last_choice = Choice(
-            model,
+        return Field(
             seats,
-            [in_flight.get(seat.key, 0) for seat in seats],
+            tuple(seat.key for seat in seats),
             len(eligibility.candidates),
             eligibility.rejections[:_EXPLAINED],
             len(eligibility.rejections),
             self._rule,
-            at_home is not None,
         )
-        mine = in_flight[candidate.key] = in_flight.get(candidate.key, 0) + 1
-        self._outside.sent(candidate.key, mine)
+
+    def _reserved(
+        self,
+        model: str,
+        eligibility: Eligibility,
+        field: Field,
+        turn: int,
+        conversation: Conversation | None,
+        *,
+        full_too: bool,
+    ) -> Candidate | None:
+        in_flight = self.in_flight
+        candidate = at_home = None if conversation is None else self._at_home(eligibility, conversation)
+        if candidate is None:
+            candidate = pick(eligibility, in_flight, self.strategy, turn, self._rng)
+        if candidate.slots and not full_too and is_full(candidate, in_flight):
+            another = with_room(eligibility, in_flight)
+            if another is None:
+                return None
+            candidate = another
+        self.last_choice = Choice(model, field, tuple(map(in_flight.get, field.keys)), at_home is not None)
+        key = candidate.key
+        self.own[key] = self.own.get(key, 0) + 1
+        taken = in_flight.get(key, 0) + 1
+        in_flight[key] = taken + self.rivals
+        if self.rivals:
+            self._presumed[key] = self._presumed.get(key, 0) + self.rivals
+        self._outside.sent(key, taken)
+        self._changed()
         return candidate
 
-    def _at_home(self, eligibility: Eligibility, conversation: Conversation | None) -> Candidate | None:
-        if conversation is None or self.strategy is not Strategy.BALANCED or len(eligibility.candidates) == 1:
+    def _at_home(self, eligibility: Eligibility, conversation: Conversation) -> Candidate | None:
+        if self.strategy is not Strategy.BALANCED or len(eligibility.candidates) == 1:
             return None
         number = conversation()
         return None if number is None else home(eligibility.seats, eligibility.warm, self.in_flight, number)
@@ -175,11 +247,15 @@ class Router:
         return choose(wish, among, self.in_flight, self.strategy, self._turns, self._rng, self._outlook(wish, among))
 
     def release(self, candidate: Candidate) -> None:
-        left = self.in_flight[candidate.key] - 1
+        key = candidate.key
+        left = self.own[key] - 1
         if left:
-            self.in_flight[candidate.key] = left
+            self.own[key] = left
         else:
-            del self.in_flight[candidate.key]
+            del self.own[key]
+        self._count(key, -1)
+        self._presume_less(key)
+        self._changed()
         self._freed(candidate)
 
     def _renewed(self, known: _Choices | None, model: str, capability: str, dialects: frozenset[Dialect]) -> _Choices:
@@ -193,7 +269,8 @@ class Router:
         ended_s = self._clock.monotonic_s()
         if len(self._known) >= _WISHES_MAX:
             self._known.clear()
-        choices = _Choices(eligibility, self._holders_version, ended_s + _REBUILD_SHARE * (ended_s - started_s))
+        rebuild_after_s = ended_s + _REBUILD_SHARE * (ended_s - started_s)
+        choices = _Choices(eligibility, self._field(eligibility), self._holders_version, rebuild_after_s)
         if known is not None:
             choices.turn = known.turn
         self._known[key] = choices

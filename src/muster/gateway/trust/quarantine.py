@@ -3,6 +3,9 @@
 Pure: times come in. A worker is out for one model, or, where not even a connection to it can be had, for all. When its
 time is over it is probed; a good probe lets one request at a time to it, each good answer twice as many, until it is
 back. Any failure meanwhile puts it out again, for twice as long.
+
+Of several gateways the one that has put a worker out probes it and tells the others, who keep from it until then; if
+nothing is heard any more they probe it themselves. Each lets it back by its own requests.
 """
 
 import math
@@ -15,6 +18,7 @@ from msgspec import Struct
 from muster.domain.event import Event
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.trust.patience import Key
+from muster.wire.gateways import TrustNews
 
 _LOOKED_AT = 16  # outcomes
 _TOO_MUCH = 3  # gravity of the last outcomes together
@@ -84,6 +88,7 @@ class _Case:
         self.times = 0
         self.allowed = 0
         self.running = 0
+        self.elsewhere = False  # another gateway has put it out, and probes it
 
     def ended(self, began_s: float) -> bool:
         """Count an attempt as over; return whether it says anything: it was begun since the worker is let back."""
@@ -108,16 +113,17 @@ class Quarantine:
     def __init__(self, limits: GatewayLimits, on_change: Callable[[Change], None]) -> None:
         self._limits = limits
         self._on_change = on_change
+        self._news: Callable[[TrustNews], None] = lambda _: None
         self._outcomes: dict[Key, deque[Gravity]] = {}  # of those that failed lately; the others are not remembered
-        self._cases: dict[Key, _Case] = {}
+        self.cases: dict[Key, _Case] = {}  # mostly none: then nobody has to ask further
 
     def avoided(self, model: str) -> frozenset[str]:
         """Return the workers that a request for this model is not to go to, if there is any other."""
-        if not self._cases:
+        if not self.cases:
             return _NOBODY
         return frozenset(
             worker
-            for (worker, about), case in self._cases.items()
+            for (worker, about), case in self.cases.items()
             if about in (_ALL, model) and case.running >= case.allowed
         )
 
@@ -137,10 +143,10 @@ class Quarantine:
             outcomes.append(Gravity.GOOD)
             if not any(outcomes):
                 del self._outcomes[key]
-        if not self._cases:
+        if not self.cases:
             return
         for about in (key, (key[0], _ALL)):
-            case = self._cases.get(about)
+            case = self.cases.get(about)
             if case is not None and case.ended(began_s):
                 case.allowed *= 2
                 if case.allowed >= _BACK:
@@ -150,7 +156,7 @@ class Quarantine:
         """Judge a failure; `whole`: it was not the model's, for there was no connection."""
         known = False
         for about in (key, (key[0], _ALL)):
-            case = self._cases.get(about)
+            case = self.cases.get(about)
             if case is not None:
                 known = True
                 if case.ended(began_s):
@@ -167,26 +173,64 @@ class Quarantine:
         too_much = sum(_WEIGHT[outcome] for outcome in outcomes) >= _TOO_MUCH
         if too_much or (len(outcomes) >= _IN_A_ROW and all(list(outcomes)[-_IN_A_ROW:])):
             del self._outcomes[about]
-            case = self._cases[about] = _Case(asked_for=key[1])
+            case = self.cases[about] = _Case(asked_for=key[1])
             case.since_ms = now.ms
             self._put_out(about, case, reason, now)
+
+    # --- side by side ------------------------------------------------------------------------------------------------
+
+    def on_news(self, tell: Callable[[TrustNews], None]) -> None:
+        """Be told what other gateways are to know."""
+        self._news = tell
+
+    def heard(self, news: TrustNews, now: "Now", *, from_first: bool) -> None:
+        """Take another gateway's word. Where both have put a worker out, the one that is first of the two probes it."""
+        about = (news.worker, news.model)
+        case = self.cases.get(about)
+        if news.reason is None:
+            if case is not None and case.elsewhere and case.standing is Standing.OUT:
+                self._let_back(case, now)
+            return
+        until_s = now.s + news.for_s + 2 * self._limits.probe_timeout_s
+        if case is None:
+            case = self.cases[about] = _Case(asked_for=news.asked_for)
+            case.since_ms = now.ms
+        elif case.elsewhere and case.standing is Standing.OUT:
+            case.until_s = until_s  # the same once more
+            return
+        elif not case.elsewhere and case.standing is not Standing.RETURNING and not from_first:
+            return
+        case.elsewhere = True
+        self._keep_out(case, news.reason, until_s)
+
+    def put_out_here(self, now_s: float) -> Iterator[TrustNews]:
+        """Tell whom we keep out by our own judgement: who joins later, or has missed it, hears of it so."""
+        for (worker, model), case in self.cases.items():
+            if not case.elsewhere and case.standing is not Standing.RETURNING:
+                for_s = round(max(0.0, case.until_s - now_s), 3)
+                yield TrustNews(worker=worker, model=model, asked_for=case.asked_for, reason=case.reason, for_s=for_s)
 
     # --- probes ------------------------------------------------------------------------------------------------------
 
     def due(self, now_s: float) -> Iterator[Probe]:
         """Yield who is to be probed now; each must be told of by `probed`, or is yielded never again."""
-        for key, case in list(self._cases.items()):
+        for key, case in list(self.cases.items()):
             if case.standing is Standing.OUT and now_s >= case.until_s:
                 case.standing = Standing.PROBED
+                case.elsewhere = False
                 yield Probe(key=key, worker=key[0], model=case.asked_for)
 
     def probed(self, probe: Probe, problem: str | None, now: "Now") -> None:
-        case = self._cases.get(probe.key)
+        case = self.cases.get(probe.key)
         if case is None or case.standing is not Standing.PROBED:
             return
         if problem is not None:
             self._put_out(probe.key, case, problem, now)
             return
+        self._let_back(case, now)
+        self._news(TrustNews(worker=probe.worker, model=probe.key[1]))
+
+    def _let_back(self, case: _Case, now: "Now") -> None:
         case.standing = Standing.RETURNING
         case.allowed = 1
         case.running = 0
@@ -194,7 +238,7 @@ class Quarantine:
 
     def gone(self, probe: Probe) -> None:
         """Forget a worker that is not in the fleet any more, or has lost the model."""
-        if self._cases.pop(probe.key, None) is not None:
+        if self.cases.pop(probe.key, None) is not None:
             self._on_change(Change(worker=probe.worker, model=probe.key[1] or None, reason=None))
 
     # --- for people --------------------------------------------------------------------------------------------------
@@ -211,38 +255,44 @@ class Quarantine:
                 allowed=case.allowed,
                 retry_in_s=round(max(0.0, case.until_s - now_s), 1),
             )
-            for (worker, model), case in sorted(self._cases.items())
+            for (worker, model), case in sorted(self.cases.items())
         ]
 
     def reasons(self, model: str | None) -> dict[str, str]:
         """Return who is avoided for a model, and why; without a model those avoided for all."""
         return {
             worker: case.reason
-            for (worker, about), case in self._cases.items()
+            for (worker, about), case in self.cases.items()
             if about in (_ALL, model) and case.running >= case.allowed
         }
 
     def _cases_of(self, key: Key) -> Iterator[_Case]:
-        if self._cases:
+        if self.cases:
             for about in (key, (key[0], _ALL)):
-                case = self._cases.get(about)
+                case = self.cases.get(about)
                 if case is not None:
                     yield case
 
     def _put_out(self, about: Key, case: _Case, reason: str, now: "Now") -> None:
         limits = self._limits
         for_s = min(limits.quarantine_max_s, limits.quarantine_s * 2.0 ** min(case.times, 16))
+        case.elsewhere = False
+        self._keep_out(case, reason, now.s + for_s)
+        self._news(TrustNews(worker=about[0], model=about[1], asked_for=case.asked_for, reason=reason, for_s=for_s))
+        self._on_change(Change(worker=about[0], model=about[1] or None, reason=reason, for_s=for_s))
+
+    def _keep_out(self, case: _Case, reason: str, until_s: float) -> None:
         case.times += 1
         case.standing = Standing.OUT
         case.reason = reason
         case.allowed = case.running = 0
-        case.until_s = now.s + for_s
+        case.until_s = until_s
         case.valid_from_s = math.inf  # until it returns nothing counts
-        self._on_change(Change(worker=about[0], model=about[1] or None, reason=reason, for_s=for_s))
 
     def _dismiss(self, about: Key) -> None:
-        del self._cases[about]
-        self._on_change(Change(worker=about[0], model=about[1] or None, reason=None))
+        case = self.cases.pop(about)
+        if not case.elsewhere:  # whoever has put it out tells the fact
+            self._on_change(Change(worker=about[0], model=about[1] or None, reason=None))
 
 
 class Now(Struct, frozen=True):

@@ -10,9 +10,10 @@ import { ROLE } from "../core/vocabulary.js";
  * @typedef {{id: string, name: string, role: string, joins: boolean, node_id: string | null, requests_per_s: number | null,
  *   uses: number, uses_max: number | null, created_at: number, expires_at: number | null, expired: boolean, last_used_at: number | null,
  *   allowance: Allowance, used: Used | null}} Token
- * @typedef {{models?: string[], requests_per_min?: number | null, tokens_per_min?: number | null, tokens_per_day?: number | null, tokens_per_month?: number | null}} Allowance
+ * @typedef {{models?: string[], requests_per_min?: number | null, tokens_per_min?: number | null, tokens_per_day?: number | null, tokens_per_month?: number | null,
+ *   weight?: number, priority?: number | null}} Allowance
  * @typedef {{tokens_today: number, tokens_this_month: number, requests_left: number | null, tokens_left: number | null}} Used
- * @typedef {"requests_per_min" | "tokens_per_min" | "tokens_per_day" | "tokens_per_month"} Limit
+ * @typedef {"requests_per_min" | "tokens_per_min" | "tokens_per_day" | "tokens_per_month" | "weight" | "priority"} Limit
  */
 
 const tokens = signal(/** @type {Token[] | null} */ (null));
@@ -20,11 +21,14 @@ const trouble = signal("");
 const made = signal(/** @type {{name: string, token: string} | null} */ (null));
 const wanted = signal({ name: "", role: "client", days: "" });
 
-const LIMITS = /** @type {[Limit, string][]} */ ([
-  ["requests_per_min", "Requests a minute"],
-  ["tokens_per_min", "Tokens a minute"],
-  ["tokens_per_day", "Tokens a day"],
-  ["tokens_per_month", "Tokens a month"],
+/** Name, label, least, step. */
+const LIMITS = /** @type {[Limit, string, string, string][]} */ ([
+  ["requests_per_min", "Requests a minute", "1", "1"],
+  ["tokens_per_min", "Tokens a minute", "1", "1"],
+  ["tokens_per_day", "Tokens a day", "1", "1"],
+  ["tokens_per_month", "Tokens a month", "1", "1"],
+  ["weight", "Weight in line", "0.01", "any"],
+  ["priority", "Priority", "0", "1"],
 ]);
 const edited = signal(/** @type {{id: string, name: string, models: string, limits: Record<Limit, string>} | null} */ (null));
 
@@ -104,10 +108,11 @@ function Allowing() {
     event.preventDefault();
     allow();
   }}>
-    <p>What <b>${now.name}</b> may use; empty is no limit. Days and months are those of UTC.</p>
+    <p>What <b>${now.name}</b> may use; empty is no limit. Days and months are those of UTC. Where requests wait, one of
+      weight 2 has two turns where others have one; its priority is also the most that it may ask for.</p>
     <label>Models <input value=${now.models} placeholder="all, or names and globs with commas" size="32" autocomplete="off" spellcheck=${false}
       onInput=${(/** @type {Event} */ event) => write({ models: /** @type {HTMLInputElement} */ (event.target).value })} /></label>
-    ${LIMITS.map(([limit, label]) => html`<label key=${limit}>${label} <input type="number" min="1" step="1" value=${now.limits[limit]}
+    ${LIMITS.map(([limit, label, least, step]) => html`<label key=${limit}>${label} <input type="number" min=${least} step=${step} value=${now.limits[limit]}
       onInput=${(/** @type {Event} */ event) => write({ limits: { ...now.limits, [limit]: /** @type {HTMLInputElement} */ (event.target).value } })} /></label>`)}
     <button type="submit">Save</button><button type="button" onClick=${() => (edited.value = null)}>Cancel</button>
   </form>`;
@@ -120,6 +125,8 @@ function Limits({ allowance, used }) {
     allowance.tokens_per_min && `${used.tokens_left?.toLocaleString()} of ${allowance.tokens_per_min.toLocaleString()} tokens left this minute`,
     allowance.tokens_per_day && `${Math.max(0, allowance.tokens_per_day - used.tokens_today).toLocaleString()} of ${allowance.tokens_per_day.toLocaleString()} tokens left today`,
     allowance.tokens_per_month && `${Math.max(0, allowance.tokens_per_month - used.tokens_this_month).toLocaleString()} of ${allowance.tokens_per_month.toLocaleString()} tokens left this month`,
+    allowance.weight != null && `weight ${allowance.weight} in line`,
+    allowance.priority != null && `priority ${allowance.priority}`,
   ].filter(Boolean);
   return parts.length ? html`<ul class="rows">${parts.map((part) => html`<li key=${part}>${part}</li>`)}</ul>` : html`<span class="quiet">no limit</span>`;
 }

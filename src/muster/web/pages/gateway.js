@@ -15,12 +15,12 @@ const MODELS_EVERY_MS = 10_000;
  * @typedef {{stats: {in_flight: number, requests_total: number, errors_total: number, in_flight_by_worker: Record<string, number>},
  *   models: ModelStats[], failures: {worker: string, reason: string, count: number}[], recent: Point[], lines: Line[], requests: Recent[],
  *   quarantined: Quarantined[], waits: Waits[]}} GatewayView
- * @typedef {{model: string, waiting: number, oldest_s: number, answer_s: number | null, callers: {name: string, requests: number}[]}} Line
+ * @typedef {{model: string, waiting: number, oldest_s: number, answer_s: number | null, callers: {name: string, requests: number, weight: number}[]}} Line
  * @typedef {{correlation_id: string, at_ms: number, model: string, worker: string, status: number | null, waited_s: number}} Recent
  * @typedef {{worker: string, cost: number, in_flight: number, outside: number, slots: number | null, slowness: number, resident: boolean | null}} Considered
  * @typedef {{worker: string, begun_s: number, ended_s: number | null, failure: string | null, why: string, considered: Considered[], passed_over: {worker: string, reason: string}[]}} Attempt
  * @typedef {{correlation_id: string, model: string, status: number | null, error: string | null, duration_s: number | null,
- *   waits: {what: string, begun_s: number, ended_s: number | null}[], attempts: Attempt[]}} RequestView
+ *   waits: {what: string, begun_s: number, ended_s: number | null, priority: number | null, weight: number | null}[], attempts: Attempt[]}} RequestView
  * @typedef {{worker: string, model: string | null, standing: "out" | "probed" | "returning", reason: string, since_ms: number, times: number, allowed: number, retry_in_s: number}} Quarantined
  * @typedef {{worker: string, model: string, answers: number, first_byte_s: number, silence_s: number, learned: boolean}} Waits
  */
@@ -93,7 +93,7 @@ function Waiting({ lines }) {
     ${lines.length === 0 ? html`<p class="quiet">Nobody waits.</p>` : html`<div class="table-box"><table>
       <thead><tr><th scope="col">Model</th><th scope="col">Waiting</th><th scope="col">Longest</th><th scope="col">An answer takes</th><th scope="col">Who</th></tr></thead>
       <tbody>${lines.map((line) => html`<tr key=${line.model}><th scope="row">${line.model}</th><td>${line.waiting.toLocaleString()}</td>
-        <td>${seconds(line.oldest_s)}</td><td>${seconds(line.answer_s)}</td><td>${line.callers.map((c) => `${c.name} ${c.requests}`).join(", ")}</td></tr>`)}</tbody></table></div>`}
+        <td>${seconds(line.oldest_s)}</td><td>${seconds(line.answer_s)}</td><td>${line.callers.map((c) => `${c.name} ${c.requests}${c.weight === 1 ? "" : ` (weight ${c.weight})`}`).join(", ")}</td></tr>`)}</tbody></table></div>`}
   </section>`;
 }
 
@@ -126,7 +126,7 @@ function Asked({ attempt }) {
 function Explanation({ view }) {
   const ended = view.status === null ? "is being answered" : `ended with ${view.status}${view.error ? ` (${view.error})` : ""} after ${seconds(view.duration_s)}`;
   return html`<div aria-live="polite"><p><code>${view.correlation_id}</code> for ${view.model} ${ended}</p>
-    ${view.waits.map((w) => html`<p key=${w.begun_s}>${w.ended_s === null ? "It still waits" : `It waited ${seconds(w.ended_s - w.begun_s)}`} for ${w.what}.</p>`)}
+    ${view.waits.map((w) => html`<p key=${w.begun_s}>${w.ended_s === null ? "It still waits" : `It waited ${seconds(w.ended_s - w.begun_s)}`} for ${w.what}${w.priority !== null && `, with priority ${w.priority} and weight ${w.weight}`}.</p>`)}
     ${view.attempts.map((a) => html`<${Asked} key=${a.begun_s} attempt=${a} />`)}</div>`;
 }
 

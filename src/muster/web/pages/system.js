@@ -20,7 +20,9 @@ const LOOK_EVERY_MS = 2_000;
  * @typedef {{name: string, nodes: number, connected: number}} Link
  * @typedef {{plane_id: string, here: boolean, leads: boolean | null, version: string | null, hostname: string | null,
  *   started_at_ms: number | null}} ControlPlane
- * @typedef {{store: Store, broker: Broker | null, links: Link[], control_planes: ControlPlane[], node_versions: Record<string, number>}} System
+ * @typedef {{number: number, pid: number | null, restarts: number, memory_mb: number, connections: number, in_flight: number}} GatewayProcess
+ * @typedef {{store: Store, broker: Broker | null, links: Link[], control_planes: ControlPlane[], gateway_processes: GatewayProcess[],
+ *   node_versions: Record<string, number>}} System
  */
 
 const system = signal(/** @type {System | null} */ (null));
@@ -117,6 +119,16 @@ function Planes({ planes }) {
     </table><//></section>`;
 }
 
+/** @param {{processes: GatewayProcess[]}} props */
+const GatewayProcesses = ({ processes }) =>
+  processes.length > 0 && html`<section class="panel wide" data-part="gateway-processes"><h3>Gateway processes</h3>
+    <p class="quiet">Beside the control plane itself, on its port.</p>
+    <${TableBox} label="Gateway processes"><table><thead><tr><th scope="col">Process</th><th scope="col">Pid</th><th scope="col">State</th>
+      <th scope="col">Memory</th><th scope="col">Connections</th><th scope="col">Being answered</th><th scope="col">Restarts</th></tr></thead>
+    <tbody>${processes.map((one) => html`<tr key=${one.number}><th scope="row">${one.number}</th><td>${one.pid ?? UNKNOWN}</td>
+      <td><${Badge} of="part" word=${one.pid ? "answers" : "away"} /></td><td>${one.pid ? size(one.memory_mb) : UNKNOWN}</td>
+      <td>${count(one.connections)}</td><td>${count(one.in_flight)}</td><td>${count(one.restarts)}</td></tr>`)}</tbody></table><//></section>`;
+
 /** @type {Record<string, string>} */
 const LINKS = { http: "HTTP", amqp: "RabbitMQ", grpc: "gRPC", memory: "in this process", v2: "/v2", hive: "hive" };
 
@@ -140,7 +152,8 @@ export function SystemPage() {
   const s = system.value;
   return html`<div class="system-page ${trouble.value ? "last-known" : ""}"><header class="heading"><h2>System</h2></header>
     ${trouble.value && html`<p class="error-text" role="alert">${trouble.value}</p>`}
-    ${s && html`<div class="panels"><${Planes} planes=${s.control_planes} /><${StorePanel} store=${s.store} />
+    ${s && html`<div class="panels"><${Planes} planes=${s.control_planes} />
+      <${GatewayProcesses} processes=${s.gateway_processes} /><${StorePanel} store=${s.store} />
       <${Nodes} links=${s.links} versions=${s.node_versions} /><${BrokerPanel} broker=${s.broker} /></div>`}
   </div>`;
 }

@@ -99,6 +99,8 @@ async def test_what_a_token_may_use_is_seen_and_changed(browser: Browser, scheme
         await form.get_by_label("Models").fill("qwen3:8b")
         await form.get_by_label("Requests a minute").fill("")
         await form.get_by_label("Tokens a month").fill("1000000")
+        await form.get_by_label("Weight in line").fill("2.5")
+        await form.get_by_label("Priority").fill("20")
         assert await violations(page) == []
         await page.screenshot(path=ARTIFACTS / f"monitor-limits-{scheme}.png")
         await form.get_by_role("button", name="Save").click()
@@ -106,4 +108,8 @@ async def test_what_a_token_may_use_is_seen_and_changed(browser: Browser, scheme
         await expect(row).to_contain_text("869,500 of 1,000,000 tokens left this month")
         await expect(row).not_to_contain_text("requests left")
         (token,) = [token for token, _ in await served.plane.access.tokens() if token.name == "shop"]
-        assert token.allowance == Allowance(models=("qwen3:8b",), tokens_per_day=100_000, tokens_per_month=1_000_000)
+        assert token.allowance == Allowance(
+            models=("qwen3:8b",), tokens_per_day=100_000, tokens_per_month=1_000_000, weight=2.5, priority=20
+        )
+        await expect(row).to_contain_text("weight 2.5 in line")
+        await expect(row).to_contain_text("priority 20")

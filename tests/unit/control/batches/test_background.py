@@ -6,18 +6,14 @@ from typing import Any
 import pytest
 
 from muster.control.batches.background import Background
-from muster.control.fleet.gateway_load import GatewayLoad
 from muster.domain.capability import Capability
 from muster.domain.job import ClaimedJob, JobSpec, JobStatus
 from muster.domain.model import Model
 from muster.domain.service import Dialect, Service, ServiceStatus
 from muster.domain.worker import Worker, WorkerStatus
 from muster.ids import JobId, NodeId, SessionId, WorkerId
-from muster.stores.memory import MemoryStore
 from muster.wire import OpenSession
-from tests.clocks import ManualClock
 from tests.planes import PlaneUnderTest, running_plane
-from tests.waiting import eventually
 
 WORKER = WorkerId("n1-worker-0")
 ENGINE = "n1/llm"
@@ -109,24 +105,3 @@ async def test_what_must_not_begin_is_put_back_uncounted_and_begins_when_there_i
         (job,) = (await plane.claim(want=5)).jobs
         assert job.spec.job_id == waits
         assert (await plane.jobs.get(waits)).state.retry_count == 0
-
-
-async def test_gateways_count_together() -> None:
-    clock, own = ManualClock(), {"n1/llm": 1}
-    store = MemoryStore(clock)
-    one = GatewayLoad(lambda: own, lambda: {"m": 0}, store.bus, clock, "one")
-    other = GatewayLoad(lambda: {"n1/llm": 2, "n2/llm": 1}, lambda: {"m": 50}, store.bus, clock, "other")
-    await one.start()
-    await other.start()
-    try:
-        await eventually(lambda: dict(one.in_flight()) == {"n1/llm": 3, "n2/llm": 1})
-        await eventually(lambda: other.in_flight()["n1/llm"] == 3)
-        assert (one.first_waiting("m"), other.first_waiting("m"), one.first_waiting("n")) == (50, 50, None)
-        own.clear()
-        await eventually(lambda: other.in_flight()["n1/llm"] == 2)
-    finally:
-        await one.stop()
-        await other.stop()
-    clock.advance(10)
-    assert dict(one.in_flight()) == {}
-    assert one.first_waiting("m") == 0

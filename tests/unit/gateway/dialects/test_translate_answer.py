@@ -6,7 +6,8 @@ import pytest
 from muster.errors import UpstreamFailed
 from muster.gateway.dialects import ollama
 from muster.gateway.dialects.call import Call
-from muster.gateway.dialects.translate_answer import error_text, loaded, translation
+from muster.gateway.dialects.chat_answer import error_text
+from muster.gateway.dialects.translate_answer import loaded, translation
 from tests.clocks import ManualClock
 
 BYTES_MAX = 10_000

@@ -31,7 +31,7 @@ def test_the_time_between_tokens_is_one_observation_an_answer():
     usage.finished(Finished("/v1/chat/completions", 200, "m", "w", 1, 1.0, 3.0, 100, None, 0))
     usage.finished(Finished("/v1/chat/completions", 200, "m", "w", 1, 1.0, 1.0, 100, None, 1))
 
-    (metric,) = [metric for metric in usage.metrics({}) if metric.family.name == "muster_gateway_inter_token_seconds"]
+    (metric,) = usage.own_metrics()
     assert [value for suffix, _, value in metric.samples if suffix in {"_sum", "_count"}] == [0.5, 1]
 
 
@@ -40,8 +40,8 @@ def test_workers_that_failed_are_told_apart_up_to_a_bound():
     for number in range(10_005):
         usage.upstream_failed(f"w{number}", "lost")
 
-    assert len(usage.upstream_failures) == 10_001
-    assert usage.upstream_failures["_other", "lost"] == 5
+    assert len(usage.own.upstream_failures) == 10_001
+    assert usage.own.upstream_failures["_other", "lost"] == 5
 
 
 def test_a_caller_that_leaves_is_no_error_of_the_gateway():

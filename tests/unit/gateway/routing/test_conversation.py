@@ -45,6 +45,14 @@ def test_a_long_talk_goes_on_where_it_began_and_another_one_elsewhere() -> None:
     assert conversation(call(prompt=LONG), {}) is not None
 
 
+def test_a_response_goes_on_where_its_input_began() -> None:
+    begun = conversation(call(instructions=LONG, input=said("first")), {})
+    grown = said("first", "answer", "second")
+    assert conversation(call(input=said(LONG, "a")), {}) == conversation(call(input=said(LONG, "a", "b")), {})
+    assert begun != conversation(call(instructions=LONG, input=grown), {}) is not None  # not yet two to begin with
+    assert conversation(call(input=LONG + "a"), {}) is not None
+
+
 @pytest.mark.parametrize("body", [{"messages": said("short")}, {"messages": [], "x": LONG}, {"messages": LONG}, {}])
 def test_what_is_short_or_cannot_be_read_is_no_conversation(body: dict[str, Any]) -> None:
     assert conversation(call(**body), {}) is None

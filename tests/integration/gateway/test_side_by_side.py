@@ -1,0 +1,74 @@
+"""Two gateways in front of one engine: they hear of each other, share its slots and take turns."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+import pytest
+
+from muster.control.fleet.gateway_load import GatewayLoad
+from muster.gateway.admission import admission
+from muster.stores.memory import MemoryStore
+from muster.system import SystemClock
+from tests.integration.gateway.door import Door, opened
+from tests.integration.gateway.engine import Engine
+from tests.integration.gateway.fleet import FleetTwin, worker
+from tests.integration.gateway.test_admission import Slots, ask, finish_all, waiting
+from tests.waiting import eventually
+
+PATIENT_S = 10.0  # nobody who gives way tires of it on a slow machine
+
+
+@asynccontextmanager
+async def two_doors(engine: Engine, slots: int) -> AsyncIterator[tuple[Door, Door]]:
+    clock = SystemClock()
+    store = MemoryStore(clock)
+    async with AsyncExitStack() as running:
+        doors = []
+        for number in range(2):
+            door = await running.enter_async_context(opened(FleetTwin(worker(engine.url, slots=slots))))
+            load = GatewayLoad(store.bus, clock, f"plane-{number}", beside=lambda: True)
+            load.join(door.gateway.side)
+            await load.start()
+            running.push_async_callback(load.stop)
+            doors.append(door)
+        yield doors[0], doors[1]
+
+
+async def test_a_slot_that_one_gateway_has_taken_is_taken_for_the_other() -> None:
+    slots = Slots()
+    async with Engine(slots) as engine, two_doors(engine, slots=1) as (here, there):
+        first = await ask(here, "first")
+        await eventually(lambda: len(slots.open) == 1)
+        await eventually(lambda: there.gateway._router.in_flight)
+        second = await ask(there, "second")
+        await eventually(lambda: waiting(there) == 1)
+        await finish_all(slots, 2)
+        assert [(await wire.answer()).status for wire in (first, second)] == [200, 200]
+        assert (slots.order, slots.most) == (["first", "second"], 1)
+
+
+async def test_a_long_line_at_one_gateway_leaves_its_turn_to_who_waits_at_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admission, "_GIVES_WAY_S", PATIENT_S)
+    slots = Slots()
+    async with Engine(slots) as engine, two_doors(engine, slots=1) as (here, there):
+        wires = [await ask(here, "0")]
+        await eventually(lambda: len(slots.open) == 1)
+        await eventually(lambda: there.gateway._router.in_flight)
+        for number in (1, 2):
+            wires.append(await ask(here, str(number)))
+            await eventually(partial(_waits, here, number))
+        wires.append(await ask(there, "elsewhere"))
+        await eventually(lambda: here.gateway._admission._elsewhere)
+        wires.append(await ask(here, "3"))
+        await eventually(partial(_waits, here, 3))
+
+        await finish_all(slots, 5)
+        assert {(await wire.answer()).status for wire in wires} == {200}
+        assert (slots.order, slots.most) == (["0", "1", "2", "elsewhere", "3"], 1)
+
+
+def _waits(door: Door, count: int) -> bool:
+    return waiting(door) == count
