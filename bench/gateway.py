@@ -1,7 +1,7 @@
 """The gateway measured: what it adds to a request, what a relayed event costs, how soon it lets go.
 
-    python -m bench.gateway                      the table, with nginx beside it where nginx is installed
-    python -m bench.gateway --peers [NAME...]    beside all others, or those that are named; all of them: writes the page
+    python -m bench.gateway                      with nginx beside it, where nginx is installed
+    python -m bench.gateway --peers [NAME...]    beside all others (that writes the page), or those that are named
     python -m bench.gateway --quick              fewer of everything, to see whether it works
     python -m bench.gateway --soak 30            no rates: so many minutes of faults, and what they leave behind
 
@@ -161,8 +161,7 @@ def main() -> None:
     outcome = run(_wanted(arguments.peers), sizes)
     for table in (gateway_page.targets_table(outcome), gateway_page.programs_table(outcome)):
         print("", *table, sep="\n")
-    for name, why in outcome.absent.items():
-        print(f"{name}: {why}")
+    print("", *gateway_page.missing(outcome), sep="\n")
     if arguments.peers == [] and not arguments.quick:
         print(f"\nwritten: {gateway_page.write(outcome)}")
 

@@ -45,7 +45,7 @@ class Loaded(Struct, frozen=True, kw_only=True):
     memory_mb: float
 
 
-class LoadFailed(Exception):  # noqa: N818 - it is the load that failed, by the program's fault
+class LoadFailed(Exception):
     pass
 
 

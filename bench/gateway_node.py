@@ -1,4 +1,4 @@
-"""A node that tells a control plane of engines which it does not run: what `muster server` has for a fleet when measured.
+"""A node that tells of engines which it does not run: the fleet of `muster server` when it is measured.
 
 python -m bench.gateway_node SERVER_URL TOKEN ENGINE_URL... ; it beats until it is ended.
 """

@@ -6,7 +6,7 @@ other one as it is.
 
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -117,6 +117,17 @@ def programs_table(outcome: Outcome) -> list[str]:
     return lines
 
 
+def missing(outcome: Outcome) -> list[str]:
+    """Say of each figure that is not there why it is not."""
+    failed = [
+        f"- {name} has no figure for {measure}: {reason}."
+        for name, found in outcome.figures.items()
+        for measure, reason in found.failed.items()
+    ]
+    absent = [f"- {name} is not in the table: it {reason}." for name, reason in outcome.absent.items()]
+    return failed + absent + [f"- {name} is not in the table: it is in no package registry." for name in ELSEWHERE]
+
+
 def _named(name: str) -> str:
     language = next(program.language for program in PROGRAMS if program.name == name)
     return f"{name} ({language})"
@@ -150,14 +161,6 @@ def measured_on() -> str:
 
 
 def _peers_part(outcome: Outcome) -> list[str]:
-    why: Callable[[str, str], str] = lambda name, reason: f"- {name}: {reason}."
-    absent = [why(name, reason) for name, reason in outcome.absent.items()]
-    absent += [why(name, "is in no package registry") for name in ELSEWHERE]
-    failed = [
-        f"- {name} has no figure for {measure}: {reason}."
-        for name, found in outcome.figures.items()
-        for measure, reason in found.failed.items()
-    ]
     settings = [
         f"| {program.name} | {program.setting} | {version_of(program)} |"
         for program in PROGRAMS
@@ -173,11 +176,7 @@ def _peers_part(outcome: Outcome) -> list[str]:
         "",
         *programs_table(outcome),
         "",
-        *failed,
-        *([""] if failed else []),
-        "Not in the table:",
-        "",
-        *absent,
+        *missing(outcome),
         "",
         "| program | setting | version |",
         "|---|---|---|",

@@ -211,11 +211,13 @@ def _litellm(place: Place) -> Start:
     ]
     configuration = place.folder / "litellm.yaml"
     configuration.write_text(
-        json.dumps({
-            "model_list": deployments,
-            "router_settings": {"routing_strategy": "least-busy", "num_retries": 0},
-            "litellm_settings": {"telemetry": False},
-        })
+        json.dumps(
+            {
+                "model_list": deployments,
+                "router_settings": {"routing_strategy": "least-busy", "num_retries": 0},
+                "litellm_settings": {"telemetry": False},
+            }
+        )
     )
     words = ["--config", str(configuration), "--host", "127.0.0.1", "--port", str(place.port), "--num_workers", "1"]
     env = {
@@ -242,7 +244,7 @@ PROGRAMS = (
     Program(
         name=MUSTER,
         language="Python",
-        setting="`muster server` with its embedded store and a node that beats; a token with models, a rate and budgets;"
+        setting="`muster server` with its store and a node that beats; a token with models, a rate and budgets;"
         " metering, decisions, metrics and the request log as they are by default",
         start=_muster,
         joined=_muster_joined,
