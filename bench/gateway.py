@@ -25,21 +25,23 @@ from bench.gateway_load import Engines, Loaded, LoadFailed, engines
 from bench.gateway_page import Figures, Outcome
 from bench.gateway_peers import ALONE, MUSTER, NGINX, PROGRAMS, Program, Running, install, started
 from msgspec import Struct
+from msgspec.structs import replace
 
 _FAST = "mock-200x10000"  # 200 events, one every 10 ms: 100 a second and stream
 _SLOW = "mock-40x50000"  # 20 a second: as fast as a person's model talks
 
 
-class Sizes(Struct, frozen=True):
+class Sizes(Struct, frozen=True, kw_only=True):
     seconds: float
+    warm_s: float  # until all streams run; less for less
     connections: int
     streams: int
     leaving: int
     rounds: int
 
 
-_FULL = Sizes(seconds=3.0, connections=64, streams=1000, leaving=500, rounds=3)
-_QUICK = Sizes(seconds=0.7, connections=16, streams=100, leaving=50, rounds=1)
+_FULL = Sizes(seconds=3.0, warm_s=2.0, connections=64, streams=1000, leaving=500, rounds=3)
+_QUICK = Sizes(seconds=0.7, warm_s=1.0, connections=16, streams=100, leaving=50, rounds=1)
 
 
 class Bench:
@@ -88,17 +90,17 @@ class Bench:
     def _requests(self, running: Running, figures: Figures) -> None:
         seconds = self._sizes.seconds
         direct = self._engines.load("requests", self._engines.ports[0], 1, seconds / 3, "mock").load
-        one = self._load(running, "requests", 1, seconds / 3, "mock", 0.3).load
+        one = self._load(running, "requests", 1, seconds / 3, "mock", self._sizes.warm_s / 6).load
         figures.add(added_p50_ms=one.p50_ms - direct.p50_ms)
-        many = self._load(running, "requests", self._sizes.connections, seconds, "mock", 0.8)
+        many = self._load(running, "requests", self._sizes.connections, seconds, "mock", self._sizes.warm_s / 2)
         figures.add(requests_per_s=many.load.done / many.load.seconds, cpu_us_per_request=_cost(many, many.load.done))
 
     def _slow_streams(self, running: Running, figures: Figures) -> None:
-        slow = self._load(running, "streams", self._sizes.streams, self._sizes.seconds, _SLOW, 2.0)
+        slow = self._load(running, "streams", self._sizes.streams, self._sizes.seconds, _SLOW, self._sizes.warm_s)
         figures.add(cpu_us_per_slow_event=_cost(slow, slow.load.events))
 
     def _fast_streams(self, running: Running, figures: Figures) -> None:
-        fast = self._load(running, "streams", self._sizes.streams, self._sizes.seconds, _FAST, 2.0)
+        fast = self._load(running, "streams", self._sizes.streams, self._sizes.seconds, _FAST, self._sizes.warm_s)
         figures.add(
             events_per_s=fast.load.events / fast.load.seconds,
             cpu_us_per_event=_cost(fast, fast.load.events),
@@ -107,10 +109,10 @@ class Bench:
         )
 
     def _leaving(self, running: Running, figures: Figures) -> None:
-        left = self._load(running, "leave", self._sizes.leaving, 0.5, _FAST, 1.0).load
+        left = self._load(running, "leave", self._sizes.leaving, 0.2, _FAST, self._sizes.warm_s / 2).load
         gone_at_us = self._engines.let_go_at_us()
         if gone_at_us is None:
-            raise LoadFailed("10 s after 500 callers had left some of their streams went on")
+            raise LoadFailed(f"10 s after {self._sizes.leaving} callers had left some of their streams went on")
         figures.add(let_go_ms=(gone_at_us - left.left_at_us) / 1000)
 
 
@@ -157,8 +159,7 @@ def main() -> None:
         sys.exit(gateway_soak.main(arguments.soak))
     sizes = _QUICK if arguments.quick else _FULL
     rounds = arguments.rounds or (1 if arguments.peers is None else sizes.rounds)
-    sizes = Sizes(sizes.seconds, sizes.connections, sizes.streams, sizes.leaving, rounds)
-    outcome = run(_wanted(arguments.peers), sizes)
+    outcome = run(_wanted(arguments.peers), replace(sizes, rounds=rounds))
     for table in (gateway_page.targets_table(outcome), gateway_page.programs_table(outcome)):
         print("", *table, sep="\n")
     print("", *gateway_page.missing(outcome), sep="\n")

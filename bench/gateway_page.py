@@ -146,11 +146,11 @@ def write(outcome: Outcome) -> Path:
 
 def write_part(name: str, lines: Sequence[str]) -> Path:
     """Put these lines where the page has the part of this name."""
-    PAGE.write_text(_replaced(PAGE.read_text(), name, lines))
+    PAGE.write_text(replaced(PAGE.read_text(), name, lines))
     return PAGE
 
 
-def _replaced(page: str, name: str, lines: Sequence[str]) -> str:
+def replaced(page: str, name: str, lines: Sequence[str]) -> str:
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     part = "\n".join((begin, "", *lines, "", end))
     return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: part, page, count=1, flags=re.DOTALL)
