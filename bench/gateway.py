@@ -40,7 +40,7 @@ class Sizes(Struct, frozen=True, kw_only=True):
     rounds: int
 
 
-_FULL = Sizes(seconds=3.0, warm_s=2.0, connections=64, streams=1000, leaving=500, rounds=3)
+_FULL = Sizes(seconds=2.0, warm_s=1.5, connections=64, streams=1000, leaving=500, rounds=3)
 _QUICK = Sizes(seconds=0.7, warm_s=1.0, connections=16, streams=100, leaving=50, rounds=1)
 
 
