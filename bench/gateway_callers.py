@@ -1,8 +1,8 @@
 """Callers of the soak: they ask in three dialects, read slowly or not at all, and leave when they like.
 
 Each says how its request went: `answered`, `told` (an explicit error within an answer that had begun), the status of a
-refusal, `left`, or one of the two that must not be: `silent`, an answer that ended too early without saying so, and
-`lost`, no answer at all.
+refusal, `left`, `closed` (the connection of the request before was closed meanwhile, which HTTP allows at any time), or
+one of the two that must not be: `silent`, an answer that ended too early without saying so, and `lost`, no answer.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-SILENT, LOST, LEFT, ANSWERED, TOLD = "silent", "lost", "left", "answered", "told"
+SILENT, LOST, LEFT, CLOSED, ANSWERED, TOLD = "silent", "lost", "left", "closed", "answered", "told"
 _CHAT, _COMPLETIONS, _MESSAGES = "/v1/chat/completions", "/v1/completions", "/v1/messages"
 _OLLAMA = ("/api/chat", "/api/generate")
 _PATHS = (_CHAT, _CHAT, _COMPLETIONS, _MESSAGES, *_OLLAMA)
@@ -39,11 +39,14 @@ class Caller:
     async def live(self, goes_on: Callable[[], bool]) -> None:
         try:
             while goes_on():
+                kept = self._connection
                 try:
                     async with asyncio.timeout(_DEADLINE_S):
                         outcome = await self._ask()
-                except (OSError, asyncio.IncompleteReadError, TimeoutError):
+                except TimeoutError:
                     outcome = LOST
+                except (OSError, asyncio.IncompleteReadError):
+                    outcome = CLOSED if kept is not None and kept is self._connection else LOST
                 self._outcomes[outcome] += 1
                 if outcome != ANSWERED or self._rng.random() > _AGAIN:
                     self._hang_up()

@@ -17,7 +17,7 @@ _PACE_S = 0.02  # at most, between two tokens
 _LONG = b"a long answer"  # who says so gets pieces that fill buffers
 _LONG_CHARS = 20_000
 _MESSAGES = b"/v1/messages"
-_MOODS = ("well",) * 92 + ("refuse", "refuse", "reset", "reset", "cut", "cut", "stall", "hang")
+_MOODS = (*("well",) * 95, "refuse", "reset", "cut", "stall", "hang")
 
 
 class Moody:

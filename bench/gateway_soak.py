@@ -22,7 +22,7 @@ import msgspec
 import psutil
 import uvloop
 from bench import gateway_page
-from bench.gateway_callers import LEFT, LOST, SILENT, Caller
+from bench.gateway_callers import CLOSED, LEFT, LOST, SILENT, Caller
 from bench.gateway_load import free_ports, running, until_listening
 from bench.gateway_soaked import SLOTS, WAITING_MAX, Held
 from msgspec import Struct
@@ -56,8 +56,8 @@ class Soaked(Struct, kw_only=True):
 
     @property
     def unaccounted(self) -> int:
-        """Each request that was waited for has one record; of those whose callers left some never came in."""
-        waited_for = self.requests - self.outcomes.get(LEFT, 0)
+        """Each request that was waited for has one record; others may not have come in."""
+        waited_for = self.requests - self.outcomes.get(LEFT, 0) - self.outcomes.get(CLOSED, 0)
         return max(0, waited_for - self.recorded) + max(0, self.recorded - self.requests)
 
     @property

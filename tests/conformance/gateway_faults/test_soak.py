@@ -8,4 +8,4 @@ async def test_hundreds_of_requests_with_random_faults_leave_nothing_behind_and_
     assert soaked.problems == []
     assert soaked.outcomes["answered"] > 100
     assert soaked.outcomes["left"] > 20
-    assert set(soaked.outcomes) <= {"answered", "left", "told", "429", "502", "503", "504"}
+    assert set(soaked.outcomes) <= {"answered", "left", "closed", "told", "429", "502", "503", "504"}
