@@ -13,7 +13,6 @@ and this moment; compare only what was measured together.
 import argparse
 import os
 import signal
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -141,7 +140,7 @@ def run(programs: Sequence[Program], sizes: Sizes) -> Outcome:
                 print(f"# {number + 1}/{sizes.rounds} {program.name}: {rate:,.0f}/s", file=sys.stderr, flush=True)
     return Outcome(
         rounds=sizes.rounds,
-        load=f"{statistics.median(loads):.1f} in the median, {max(loads):.1f} at most",
+        loads=loads,
         figures={name: found for name, found in figures.items() if name not in absent},
         absent=absent,
     )

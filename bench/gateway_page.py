@@ -4,6 +4,7 @@ The page has two parts that are made at different times, so each is put between 
 other one as it is.
 """
 
+import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from bench.queue_peers import machine
 from msgspec import Struct, field
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "benchmarks-gateway.md"
+_CROWDED = "The machine had more to do than it has cores: all of these figures are rough, those of CPU the least."
 _HEADS = (
     ("program", ""),
     ("requests/s", "requests_per_s"),
@@ -52,7 +54,7 @@ class Figures(Struct, kw_only=True):
 
 class Outcome(Struct, frozen=True, kw_only=True):
     rounds: int
-    load: str
+    loads: Sequence[float]  # of the machine, before each program
     figures: Mapping[str, Figures]
     absent: Mapping[str, str]
 
@@ -161,6 +163,7 @@ def measured_on() -> str:
 
 
 def _peers_part(outcome: Outcome) -> list[str]:
+    load = statistics.median(outcome.loads)
     settings = [
         f"| {program.name} | {program.setting} | {version_of(program)} |"
         for program in PROGRAMS
@@ -168,7 +171,8 @@ def _peers_part(outcome: Outcome) -> list[str]:
     ]
     return [
         f"{measured_on()}; medians of {outcome.rounds} rounds that go round all programs.",
-        f"Load of the machine meanwhile: {outcome.load}.",
+        f"Load of the machine meanwhile: {load:.1f} in the median, {max(outcome.loads):.1f} at most.",
+        *([_CROWDED] if load > (os.cpu_count() or 1) else []),
         "",
         *targets_table(outcome),
         "",

@@ -11,7 +11,7 @@ def figures(**found: float) -> Figures:
 
 
 def outcome_of(found: dict[str, Figures], absent: dict[str, str] | None = None) -> Outcome:
-    return Outcome(rounds=3, load="1.0", figures=found, absent=absent or {})
+    return Outcome(rounds=3, loads=[1.0], figures=found, absent=absent or {})
 
 
 def test_targets_are_held_by_medians_over_those_of_the_same_run() -> None:
