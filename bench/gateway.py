@@ -70,7 +70,7 @@ class Bench:
         try:
             measure(running, figures)
         except LoadFailed as error:
-            figures.failed[measure.__name__.strip("_").replace("_", " ")] = str(error)
+            figures.fail(measure.__name__.strip("_").replace("_", " "), str(error))
             return False
         return self._engines.let_go_at_us() is not None
 
@@ -108,10 +108,12 @@ class Bench:
         )
 
     def _leaving(self, running: Running, figures: Figures) -> None:
-        left = self._load(running, "leave", self._sizes.leaving, 0.2, _FAST, self._sizes.warm_s / 2).load
+        left = self._load(
+            running, "leave", self._sizes.leaving, self._sizes.seconds / 4, _FAST, self._sizes.warm_s / 2
+        ).load
         gone_at_us = self._engines.let_go_at_us()
         if gone_at_us is None:
-            raise LoadFailed(f"10 s after {self._sizes.leaving} callers had left some of their streams went on")
+            raise LoadFailed(f"10 s after {sizes.leaving} callers had left some of their streams went on")
         figures.add(let_go_ms=(gone_at_us - left.left_at_us) / 1000)
 
 

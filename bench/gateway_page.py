@@ -39,14 +39,17 @@ _DIGITS = {
 
 
 class Figures(Struct, kw_only=True):
-    """What the rounds gave, by name of the figure, and why a measure gave none."""
+    """What the rounds gave, by name of the figure, and why a measure gave none, by name of the measure."""
 
     found: dict[str, list[float]] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, **figures: float) -> None:
         for name, figure in figures.items():
             self.found.setdefault(name, []).append(figure)
+
+    def fail(self, measure: str, why: str) -> None:
+        self.failed.setdefault(measure, []).append(why)
 
     def median(self, name: str) -> float | None:
         return statistics.median(self.found[name]) if name in self.found else None
@@ -120,11 +123,11 @@ def programs_table(outcome: Outcome) -> list[str]:
 
 
 def missing(outcome: Outcome) -> list[str]:
-    """Say of each figure that is not there why it is not."""
+    """Say what is not there, and why."""
     failed = [
-        f"- {name} has no figure for {measure}: {reason}."
+        f"- {name}, {measure}: failed in {len(reasons)} of {outcome.rounds} rounds ({reasons[-1]})."
         for name, found in outcome.figures.items()
-        for measure, reason in found.failed.items()
+        for measure, reasons in found.failed.items()
     ]
     absent = [f"- {name} is not in the table: it {reason}." for name, reason in outcome.absent.items()]
     return failed + absent + [f"- {name} is not in the table: it is in no package registry." for name in ELSEWHERE]

@@ -35,10 +35,11 @@ def test_a_row_shows_what_was_not_measured_as_such() -> None:
 
 
 def test_why_a_figure_is_missing_is_said() -> None:
-    broken = Figures(failed={"fast streams": "nothing was answered"})
+    broken = Figures()
+    broken.fail("fast streams", "nothing was answered")
     said = missing(outcome_of({"Portkey": broken}, {"HAProxy": "is not installed (apt-get install haproxy)"}))
     assert said[:2] == [
-        "- Portkey has no figure for fast streams: nothing was answered.",
+        "- Portkey, fast streams: failed in 1 of 3 rounds (nothing was answered).",
         "- HAProxy is not in the table: it is not installed (apt-get install haproxy).",
     ]
 
