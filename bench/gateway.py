@@ -108,9 +108,8 @@ class Bench:
         )
 
     def _leaving(self, running: Running, figures: Figures) -> None:
-        left = self._load(
-            running, "leave", self._sizes.leaving, self._sizes.seconds / 4, _FAST, self._sizes.warm_s / 2
-        ).load
+        sizes = self._sizes
+        left = self._load(running, "leave", sizes.leaving, sizes.seconds / 4, _FAST, sizes.warm_s / 2).load
         gone_at_us = self._engines.let_go_at_us()
         if gone_at_us is None:
             raise LoadFailed(f"10 s after {sizes.leaving} callers had left some of their streams went on")

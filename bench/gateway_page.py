@@ -130,7 +130,7 @@ def missing(outcome: Outcome) -> list[str]:
         for measure, reasons in found.failed.items()
     ]
     absent = [f"- {name} is not in the table: it {reason}." for name, reason in outcome.absent.items()]
-    return failed + absent + [f"- {name} is not in the table: it is in no package registry." for name in ELSEWHERE]
+    return failed + absent
 
 
 def _named(name: str) -> str:
@@ -184,6 +184,7 @@ def _peers_part(outcome: Outcome) -> list[str]:
         *programs_table(outcome),
         "",
         *missing(outcome),
+        *(f"- {name} is not in the table: it is in no package registry." for name in ELSEWHERE),
         "",
         "| program | setting | version |",
         "|---|---|---|",
