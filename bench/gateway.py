@@ -1,266 +1,182 @@
-"""The gateway measured alone: what it adds to a request, what a relayed event costs, how soon it lets go.
+"""The gateway measured: what it adds to a request, what a relayed event costs, how soon it lets go.
 
-    python -m bench.gateway            the table, with nginx beside it where nginx is installed
-    python -m bench.gateway --quick    the same in a few seconds, to see whether it works
-    python -m bench.gateway --soak 30  no figures but for memory: so many minutes of faults, and what they leave behind
+    python -m bench.gateway                      with nginx beside it, where nginx is installed
+    python -m bench.gateway --peers [NAME...]    beside all others (that writes the page), or those that are named
+    python -m bench.gateway --quick              fewer of everything, to see whether it works
+    python -m bench.gateway --soak 30            no rates: so many minutes of faults, and what they leave behind
 
-The upstream and the load come from gateway_tools.c, built on the spot, so that Python is only where Muster is. With two
-cores or more the gateway has the first for itself and the tools the second. Figures are from this machine and this
-moment; compare only what was measured together.
+The engines and the load come from gateway_tools.c, built on the spot, so that Python is only where a gateway is made of
+it. With two cores or more the gateway has the first for itself and the tools the second. Figures are from this machine
+and this moment; compare only what was measured together.
 """
 
 import argparse
-import contextlib
-import json
 import os
-import shutil
-import socket
-import subprocess
+import signal
 import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-import psutil
-from bench import gateway_soak
+from bench import gateway_page, gateway_soak
+from bench.gateway_load import Engines, Loaded, LoadFailed, engines
+from bench.gateway_page import Figures, Outcome
+from bench.gateway_peers import ALONE, MUSTER, NGINX, PROGRAMS, Program, Running, install, started
 from msgspec import Struct
+from msgspec.structs import replace
 
-_HERE = Path(__file__).parent
-_ENGINES = 4
-_READY_S = 20.0
-_PACE = "mock-200x10000"  # 200 events, one every 10 ms: 100 a second and stream
-_LET_GO_S = 10.0
+_FAST = "mock-200x10000"  # 200 events, one every 10 ms: 100 a second and stream
+_SLOW = "mock-40x50000"  # 20 a second: as fast as a person's model talks
 
 
-class Sizes(Struct, frozen=True):
+class Sizes(Struct, frozen=True, kw_only=True):
     seconds: float
+    warm_s: float  # until all streams run; less for less
     connections: int
     streams: int
     leaving: int
+    rounds: int
 
 
-_FULL = Sizes(seconds=4.0, connections=64, streams=1000, leaving=500)
-_QUICK = Sizes(seconds=1.0, connections=16, streams=100, leaving=50)
+_FULL = Sizes(seconds=2.0, warm_s=1.5, connections=64, streams=1000, leaving=500, rounds=3)
+_QUICK = Sizes(seconds=0.7, warm_s=1.0, connections=16, streams=100, leaving=50, rounds=1)
 
 
-class Figures(Struct, kw_only=True):
-    name: str
-    requests_per_s: float
-    cpu_us_per_request: float
-    added_p50_ms: float
-    events_per_s: float
-    cpu_us_per_event: float
-    delay_p99_ms: float
-    memory_mb: float
-    let_go_ms: float
+class Bench:
+    """One program after another, each in every round."""
 
+    def __init__(self, engines: Engines, folder: Path, sizes: Sizes) -> None:
+        self._engines = engines
+        self._folder = folder
+        self._sizes = sizes
+        self._starts = 0
 
-class Load(Struct, frozen=True):
-    """What the load generator prints."""
+    def measure(self, program: Program, figures: Figures) -> None:
+        """Take the measures in turn; the program is started anew where it has failed in one or still works for nobody.
 
-    done: int
-    events: int
-    failed: int
-    seconds: float
-    p50_ms: float
-    p99_ms: float
-    left_at_us: int
+        The log of a program tells in its folder what it had to say.
+        """
+        waiting = [self._requests, self._slow_streams, self._fast_streams, self._leaving]
+        while waiting:
+            self._starts += 1
+            with started(program, self._engines.ports, self._folder / f"{program.key}-{self._starts}") as running:
+                good = True
+                while waiting and good:
+                    good = self._take(waiting.pop(0), running, figures)
 
+    def _take(self, measure: Callable[[Running, Figures], None], running: Running, figures: Figures) -> bool:
+        """Return whether the program can go on to the next."""
+        try:
+            measure(running, figures)
+        except LoadFailed as error:
+            figures.fail(measure.__name__.strip("_").replace("_", " "), str(error))
+            return False
+        return self._engines.let_go_at_us() is not None
 
-class Tools:
-    """The compiled tools: fake engines that run, and load that is run."""
-
-    def __init__(self, binary: Path, ports: list[int]) -> None:
-        self._binary = binary
-        self.ports = ports
-
-    def load(self, mode: str, port: int, connections: int, seconds: float, model: str = "mock") -> Load:
-        command = [str(self._binary), mode, str(port), str(connections), str(seconds), model]
-        output = subprocess.run(on_core(1, command), check=True, capture_output=True, text=True).stdout
-        load = Load(**json.loads(output))
-        if load.failed:
-            raise RuntimeError(f"{load.failed} of the requests failed: {' '.join(command)}")
-        return load
-
-    def open_streams(self) -> int:
-        return sum(_stats(port)["streams"] for port in self.ports)
-
-
-def _stats(port: int) -> dict[str, int]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats", timeout=5) as answer:
-        stats: dict[str, int] = json.loads(answer.read())
-        return stats
-
-
-def on_core(core: int, command: list[str]) -> list[str]:
-    pin = shutil.which("taskset")
-    return [pin, "-c", str(core), *command] if pin and (os.cpu_count() or 1) > 1 else command
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
-@contextlib.contextmanager
-def running(command: list[str], port: int) -> Iterator[psutil.Process]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + _READY_S
-        while not _listens(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"did not start: {' '.join(command)}")
-            time.sleep(0.02)
-        yield psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@contextlib.contextmanager
-def tools(directory: Path) -> Iterator[Tools]:
-    binary = directory / "gateway_tools"
-    compiler = shutil.which("cc")
-    if compiler is None:
-        raise SystemExit("the gateway benchmark needs a C compiler: install gcc (apt-get install gcc) and run it again")
-    subprocess.run([compiler, "-O2", "-o", str(binary), str(_HERE / "gateway_tools.c")], check=True)
-    ports = free_ports(_ENGINES)
-    with contextlib.ExitStack() as engines:
-        for port in ports:
-            engines.enter_context(running(on_core(1, [str(binary), "serve", str(port)]), port))
-        yield Tools(binary, ports)
-
-
-def cpu_s(process: psutil.Process) -> float:
-    return sum(sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True)))
-
-
-def memory_mb(process: psutil.Process) -> float:
-    """Return what the processes have for themselves, and their share of what they have in common."""
-    return sum(each.memory_full_info().pss for each in (process, *process.children(recursive=True))) / 2**20
-
-
-def measure(name: str, tools: Tools, port: int, process: psutil.Process, sizes: Sizes) -> Figures:
-    direct = tools.load("requests", tools.ports[0], 1, sizes.seconds / 2)
-    tools.load("requests", port, sizes.connections, 0.6)  # warm up
-    before_s = cpu_s(process)
-    many = tools.load("requests", port, sizes.connections, sizes.seconds)
-    requests_s = cpu_s(process) - before_s
-    one = tools.load("requests", port, 1, sizes.seconds / 2)
-
-    before_s = cpu_s(process)
-    streams = tools.load("streams", port, sizes.streams, sizes.seconds + 1, _PACE)
-    streams_s = cpu_s(process) - before_s
-    held_mb = memory_mb(process)
-    _until_let_go(tools)
-
-    left = tools.load("leave", port, sizes.leaving, 1.5, _PACE)
-    gone_at_us = _until_let_go(tools)
-    return Figures(
-        name=name,
-        requests_per_s=many.done / many.seconds,
-        cpu_us_per_request=requests_s / many.done * 1e6,
-        added_p50_ms=one.p50_ms - direct.p50_ms,
-        events_per_s=streams.events / streams.seconds,
-        cpu_us_per_event=streams_s / streams.events * 1e6,
-        delay_p99_ms=streams.p99_ms,
-        memory_mb=held_mb,
-        let_go_ms=(gone_at_us - left.left_at_us) / 1000,
-    )
-
-
-def _until_let_go(tools: Tools) -> float:
-    """Wait until no engine streams to nobody any more; return when that was, by the clock of the tools."""
-    deadline = time.monotonic() + _LET_GO_S
-    while tools.open_streams():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{tools.open_streams()} streams went on after their callers had left")
-        time.sleep(0.002)
-    return time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6
-
-
-def muster(tools: Tools, sizes: Sizes) -> Figures:
-    [port] = free_ports(1)
-    urls = [f"http://127.0.0.1:{engine}" for engine in tools.ports]
-    command = on_core(0, [sys.executable, "-m", "bench.gateway_server", str(port), *urls])
-    with running(command, port) as process:
-        return measure("muster", tools, port, process, sizes)
-
-
-def nginx(tools: Tools, sizes: Sizes, directory: Path) -> Figures | None:
-    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if binary is None:
-        return None
-    [port] = free_ports(1)
-    engines = " ".join(f"server 127.0.0.1:{engine};" for engine in tools.ports)
-    paths = "".join(
-        f"{kind}_temp_path {directory}/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    configuration = directory / "nginx.conf"
-    configuration.write_text(
-        f"daemon off; master_process off; pid {directory}/nginx.pid; error_log stderr crit;\n"
-        "worker_rlimit_nofile 16384; events { worker_connections 9000; }\n"
-        f"http {{ access_log off; {paths} keepalive_requests 1000000;\n"
-        f"upstream engines {{ least_conn; {engines} keepalive 2048; keepalive_requests 1000000; }}\n"
-        f"server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://engines;\n"
-        '  proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; } } }\n'
-    )
-    with running(on_core(0, [binary, "-c", str(configuration)]), port) as process:
-        return measure("nginx", tools, port, process, sizes)
-
-
-_COLUMNS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
-    ("program", lambda f: f.name),
-    ("requests/s", lambda f: f"{f.requests_per_s:,.0f}"),
-    ("CPU us", lambda f: f"{f.cpu_us_per_request:.1f}"),
-    ("added p50 ms", lambda f: f"{f.added_p50_ms:.3f}"),
-    ("events/s", lambda f: f"{f.events_per_s:,.0f}"),
-    ("CPU us", lambda f: f"{f.cpu_us_per_event:.1f}"),
-    ("delay p99 ms", lambda f: f"{f.delay_p99_ms:.1f}"),
-    ("memory MB", lambda f: f"{f.memory_mb:.0f}"),
-    ("let go ms", lambda f: f"{f.let_go_ms:.0f}"),
-)
-
-
-def show(rows: list[Figures]) -> None:
-    table = [[title for title, _ in _COLUMNS], *([cell(row) for _, cell in _COLUMNS] for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(_COLUMNS))]
-    for row in table:
-        print("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
-    by_name = {row.name: row for row in rows}
-    if "nginx" in by_name:
-        ours, theirs = by_name["muster"], by_name["nginx"]
-        print(
-            f"\nbeside nginx: {theirs.cpu_us_per_request / ours.cpu_us_per_request:.2f} of its requests a core, "
-            f"{ours.cpu_us_per_event / theirs.cpu_us_per_event:.2f} x its CPU for an event"
+    def _load(self, running: Running, mode: str, connections: int, seconds: float, model: str, warm_s: float) -> Loaded:
+        return self._engines.load(
+            mode,
+            running.port,
+            connections,
+            seconds,
+            model,
+            warm_s=warm_s,
+            headers=running.headers,
+            process=running.process,
         )
+
+    def _requests(self, running: Running, figures: Figures) -> None:
+        seconds = self._sizes.seconds
+        direct = self._engines.load("requests", self._engines.ports[0], 1, seconds / 3, "mock").load
+        one = self._load(running, "requests", 1, seconds / 3, "mock", self._sizes.warm_s / 6).load
+        figures.add(added_p50_ms=one.p50_ms - direct.p50_ms)
+        many = self._load(running, "requests", self._sizes.connections, seconds, "mock", self._sizes.warm_s / 2)
+        figures.add(requests_per_s=many.load.done / many.load.seconds, cpu_us_per_request=_cost(many, many.load.done))
+
+    def _slow_streams(self, running: Running, figures: Figures) -> None:
+        slow = self._load(running, "streams", self._sizes.streams, self._sizes.seconds, _SLOW, self._sizes.warm_s)
+        figures.add(cpu_us_per_slow_event=_cost(slow, slow.load.events))
+
+    def _fast_streams(self, running: Running, figures: Figures) -> None:
+        fast = self._load(running, "streams", self._sizes.streams, self._sizes.seconds, _FAST, self._sizes.warm_s)
+        figures.add(
+            events_per_s=fast.load.events / fast.load.seconds,
+            cpu_us_per_event=_cost(fast, fast.load.events),
+            delay_p99_ms=fast.load.p99_ms,
+            memory_mb=fast.memory_mb,
+        )
+
+    def _leaving(self, running: Running, figures: Figures) -> None:
+        sizes = self._sizes
+        left = self._load(running, "leave", sizes.leaving, sizes.seconds / 4, _FAST, sizes.warm_s / 2).load
+        gone_at_us = self._engines.let_go_at_us()
+        if gone_at_us is None:
+            raise LoadFailed(f"10 s after {sizes.leaving} callers had left some of their streams went on")
+        figures.add(let_go_ms=(gone_at_us - left.left_at_us) / 1000)
+
+
+def _cost(loaded: Loaded, count: int) -> float:
+    return loaded.cpu_s / count * 1e6 if count else 0.0
+
+
+def run(programs: Sequence[Program], sizes: Sizes) -> Outcome:
+    """Measure these in turns; what cannot be installed, or does not start, is named with the reason."""
+    absent = {program.name: problem for program in programs if (problem := install(program)) is not None}
+    figures = {program.name: Figures() for program in programs}
+    loads = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mst-")))
+        bench = Bench(stack.enter_context(engines(folder)), folder, sizes)
+        for number in range(sizes.rounds):
+            for program in programs:
+                if program.name in absent:
+                    continue
+                loads.append(os.getloadavg()[0])
+                try:
+                    bench.measure(program, figures[program.name])
+                except LoadFailed as error:
+                    absent[program.name] = f"failed: {error}"
+                rate = figures[program.name].median("requests_per_s") or 0
+                print(f"# {number + 1}/{sizes.rounds} {program.name}: {rate:,.0f}/s", file=sys.stderr, flush=True)
+    return Outcome(
+        rounds=sizes.rounds,
+        loads=loads,
+        figures={name: found for name, found in figures.items() if name not in absent},
+        absent=absent,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.gateway", description="Measure the gateway.")
-    parser.add_argument("--quick", action="store_true", help="a few seconds, to see whether it works")
+    parser.add_argument("--quick", action="store_true", help="fewer of everything, to see whether it works")
+    parser.add_argument("--peers", nargs="*", metavar="NAME", help="beside others: all, or those that are named")
+    parser.add_argument("--rounds", type=int, help="of all programs (default: 3)")
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="faults for so long, and what they leave behind")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # what was started is stopped with it
     if arguments.soak:
         sys.exit(gateway_soak.main(arguments.soak))
     sizes = _QUICK if arguments.quick else _FULL
-    print(
-        f"\nGateway: requests over {sizes.connections} connections; {sizes.streams} streams of 100 events/s; "
-        f"{sizes.leaving} callers leaving at once\n"
-    )
-    with tempfile.TemporaryDirectory() as place, tools(Path(place)) as ready:
-        found = [muster(ready, sizes), nginx(ready, sizes, Path(place))]
-        show([row for row in found if row is not None])
+    rounds = arguments.rounds or (1 if arguments.peers is None else sizes.rounds)
+    outcome = run(_wanted(arguments.peers), replace(sizes, rounds=rounds))
+    for table in (gateway_page.targets_table(outcome), gateway_page.programs_table(outcome)):
+        print("", *table, sep="\n")
+    print("", *gateway_page.missing(outcome), sep="\n")
+    if arguments.peers == [] and not arguments.quick:
+        print(f"\nwritten: {gateway_page.write(outcome)}")
+
+
+def _wanted(names: Sequence[str] | None) -> list[Program]:
+    """Muster is always among them."""
+    if names == []:
+        return list(PROGRAMS)
+    wanted = {NGINX.lower()} if names is None else {name.lower() for name in names}
+    unknown = wanted - {program.key for program in PROGRAMS}
+    if unknown:
+        known = ", ".join(program.key for program in PROGRAMS)
+        raise SystemExit(f"no such peer: {', '.join(sorted(unknown))}; there are {known}")
+    return [program for program in PROGRAMS if program.name in {MUSTER, ALONE} or program.key in wanted]
 
 
 if __name__ == "__main__":

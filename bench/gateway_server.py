@@ -27,7 +27,7 @@ MODELS = ("mock", "mock-200x10000", "mock-40x50000", "mock-200x0")
 class StillFleet:
     version = 1
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Sequence[str], *, slots: int | None = None) -> None:
         self._candidates = tuple(
             Candidate(
                 key=f"node-{number}/engine",
@@ -37,6 +37,7 @@ class StillFleet:
                 url=url,
                 dialects=(Dialect.OPENAI, Dialect.OLLAMA),
                 models={name: Model(name=name) for name in MODELS},
+                slots=slots,
             )
             for number, url in enumerate(urls)
         )

@@ -1,12 +1,15 @@
 // A fast fake model server and a load generator for it, so that neither is what is measured.
 //
 //   gateway_tools serve PORT                                  answers /v1/chat/completions; GET /stats tells open streams
-//   gateway_tools requests PORT CONNECTIONS SECONDS MODEL     one request after another on each connection
-//   gateway_tools streams  PORT CONNECTIONS SECONDS MODEL     one stream after another on each connection
-//   gateway_tools leave    PORT CONNECTIONS SECONDS MODEL     opens the streams, then leaves all at once
+//   gateway_tools MODE PORT CONNECTIONS WARM_S SECONDS MODEL [HEADER...]
+//       MODE requests    one request after another on each connection
+//            streams     one stream after another on each connection
+//            leave       opens the streams, then leaves all at once
 //
 // A model named mock-200x10000 streams 200 events, one every 10000 us. Every event carries its time of sending, so the
-// delay of each is known. One line of JSON is printed. Linux only (epoll).
+// delay of each is known; a stream with an event too few or too many has failed. Connections come in over the first half
+// of WARM_S, and after it a line says that the count begins. At its end comes one line of JSON; then everything is left
+// as it is until a line is read, so that others may look at it. Linux only (epoll).
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -22,10 +25,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { IN_SIZE = 65536, EVENTS = 512, DELAYS = 20000 };  // delays are counted in steps of 10 us, up to 200 ms
+enum { IN_SIZE = 65536, EVENTS = 512, DELAYS = 500000 };  // delays are counted in steps of 10 us, up to 5 s
 
 typedef struct {
   int fd, length, left, busy;     // bytes in `in`; events left to stream; load: a request is out
+  int told, seen;                 // load: whether the answer has begun, and events of it so far
   int64_t due, interval, started; // us
   char in[IN_SIZE + 1];
 } Connection;
@@ -181,7 +185,7 @@ static int serve(int port) {
 // --- the load --------------------------------------------------------------------------------------------------------
 
 static char request[2048];
-static int port, request_size, streams;
+static int port, request_size, streams, expected;
 static long done, events_seen, failed;
 static uint32_t delays[DELAYS];
 static int64_t delay_count;
@@ -202,6 +206,7 @@ static double delay_ms(double share) {
 static void ask(Connection *c) {
   c->started = now_us();
   c->busy = 1;
+  c->told = c->seen = 0;
   if (!put(c, request, request_size)) failed++;
 }
 
@@ -216,29 +221,42 @@ static int take_answer(Connection *c) {  // bytes of one whole answer, 0: more i
   char *end = strstr(c->in, "\r\n\r\n");
   if (!end) return 0;
   if (strncmp(c->in, "HTTP/1.1 200", 12)) return -1;
-  char *field = strcasestr(c->in, "content-length:");
-  int size = field && field < end ? end + 4 - c->in + atoi(field + 15) : -1;
+  char *field = strcasestr(c->in, "content-length:"), *last = strstr(end, "\r\n0\r\n\r\n");
+  if (!field || field > end) return last ? last + 7 - c->in : 0;
+  int size = end + 4 - c->in + atoi(field + 15);
   return size > c->length ? 0 : size;
+}
+
+static void fail(Connection *c) {
+  failed++;
+  drop(c);
 }
 
 static void read_stream(Connection *c) {
   char *at = c->in, *mark;
+  if (!c->told && c->length < 12) return;
+  if (!c->told && strncmp(c->in, "HTTP/1.1 200", 12)) return fail(c);
+  c->told = 1;
   int64_t now = now_us();
   for (; (mark = strchr(at, '~')) && c->in + c->length - mark > 17; at = mark + 17) {
     note_delay(now - atoll(mark + 1));
     events_seen++;
+    c->seen++;
   }
   int ended = strstr(c->in, "\r\n0\r\n\r\n") != NULL;
   char *keep = c->in + (c->length > 24 ? c->length - 24 : 0);  // a time or an end may lie across two reads
   if (keep < at) keep = at;
   consume(c, ended ? c->length : keep - c->in);
-  if (ended) done++, ask(c);
+  if (!ended) return;
+  if (c->seen != expected) return fail(c);
+  done++;
+  ask(c);
 }
 
 static void read_answer(Connection *c) {
   int size;
   while (c->busy && (size = take_answer(c)) != 0) {
-    if (size < 0) { failed++; c->busy = 0; return; }
+    if (size < 0) return fail(c);
     consume(c, size);
     note_delay(now_us() - c->started);
     done++;
@@ -246,40 +264,51 @@ static void read_answer(Connection *c) {
   }
 }
 
-static void pump(int64_t until, int64_t start, int wanted, Connection **all, int *dialled) {
+static int dialled;
+
+static void pump(int64_t start, int64_t over, int64_t until, int wanted) {
   struct epoll_event events[EVENTS];
   for (int64_t now; (now = now_us()) < until;) {
-    // Connections come in over the first half second: a burst would measure only itself.
-    while (*dialled < wanted && (now - start) >= 500000LL * *dialled / wanted) ask(all[(*dialled)++] = dial());
-    int n = epoll_wait(poller, events, EVENTS, *dialled < wanted ? 1 : 20);
+    // Connections come in one by one: a burst would measure only itself.
+    while (dialled < wanted && (now - start) >= over * dialled / wanted) dialled++, ask(dial());
+    int n = epoll_wait(poller, events, EVENTS, dialled < wanted ? 1 : 20);
     for (int i = 0; i < n; i++) {
       Connection *c = connections[events[i].data.fd];
       if (!c) continue;
-      if (!receive(c)) { failed++; drop(c); continue; }
+      if (!receive(c)) { fail(c); continue; }
       streams ? read_stream(c) : read_answer(c);
     }
   }
 }
 
-static int load(const char *mode, int wanted, double seconds, const char *model) {
-  static Connection *all[16384];
+static int load(const char *mode, int wanted, double warm_s, double seconds, const char *model, char **headers) {
   char body[512];
+  sscanf(model, "mock-%d", &expected);
   streams = strcmp(mode, "requests") != 0;
   int size = sprintf(body,
     "{\"model\":\"%s\",\"messages\":[{\"role\":\"system\",\"content\":\"You are terse.\"},{\"role\":\"user\",\"content\":"
     "\"Say something long.\"}],\"temperature\":0.7,\"max_tokens\":256,\"stream\":%s}", model, streams ? "true" : "false");
   request_size = sprintf(request,
     "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:%d\r\nuser-agent: bench\r\naccept: */*\r\n"
-    "authorization: Bearer bench\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s", port, size, body);
-  int dialled = 0;
+    "content-type: application/json\r\ncontent-length: %d\r\n", port, size);
+  for (; *headers; headers++) request_size += sprintf(request + request_size, "%.500s\r\n", *headers);
+  request_size += sprintf(request + request_size, "\r\n%s", body);
   int64_t start = now_us();
-  pump(start + seconds * 1e6, start, wanted, all, &dialled);
-  double elapsed_s = (now_us() - start) / 1e6;
+  pump(start, warm_s * 5e5, start + warm_s * 1e6, wanted);
+  printf("{\"counting\":true}\n");
+  fflush(stdout);
+  done = events_seen = delay_count = 0;
+  memset(delays, 0, sizeof delays);
+  int64_t counted = now_us();
+  pump(start, 0, counted + seconds * 1e6, wanted);
+  double elapsed_s = (now_us() - counted) / 1e6;
   if (!strcmp(mode, "leave"))
     for (int fd = 0; fd < 16384; fd++)
       if (connections[fd]) close(fd);
   printf("{\"done\":%ld,\"events\":%ld,\"failed\":%ld,\"seconds\":%.3f,\"p50_ms\":%.3f,\"p99_ms\":%.3f,\"left_at_us\":%lld}\n",
     done, events_seen, failed, elapsed_s, delay_ms(0.5), delay_ms(0.99), (long long)now_us());
+  fflush(stdout);
+  getchar();
   return 0;
 }
 
@@ -292,7 +321,7 @@ int main(int count, char **words) {
   poller = epoll_create1(0);
   port = count > 2 ? atoi(words[2]) : 0;
   if (count == 3 && !strcmp(words[1], "serve")) return serve(port);
-  if (count == 6) return load(words[1], atoi(words[3]), atof(words[4]), words[5]);
-  fprintf(stderr, "gateway_tools serve PORT | requests|streams|leave PORT CONNECTIONS SECONDS MODEL\n");
+  if (count > 6) return load(words[1], atoi(words[3]), atof(words[4]), atof(words[5]), words[6], words + 7);
+  fprintf(stderr, "gateway_tools serve PORT | requests|streams|leave PORT CONNECTIONS WARM_S SECONDS MODEL [HEADER...]\n");
   return 2;
 }

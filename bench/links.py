@@ -29,7 +29,7 @@ from pathlib import Path
 import psutil
 import structlog
 import uvloop
-from bench.gateway import free_ports, on_core
+from bench.gateway_load import free_ports, on_core
 from bench.links_load import heartbeat
 from msgspec import Struct
 from msgspec.structs import replace

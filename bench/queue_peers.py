@@ -16,18 +16,17 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+from bench import environments
+from bench.environments import CACHE, ROOT, programs_of
 from bench.processes import cpu_of_tree, free_port, memory_mb_of_tree, stop_tree
 from msgspec import Struct, field
 
-ROOT = Path(__file__).resolve().parents[1]
-CACHE = ROOT / ".cache" / "bench"
 ADAPTERS = ROOT / "bench" / "peers"
 _FASTER = ("hiredis==3.5.0", "uvloop==0.23.0")  # what makes Python libraries of this kind faster, as Muster has it too
 _PHASE_S = 180
@@ -269,32 +268,16 @@ class Bench:
 
 
 def _programs(peer: Peer) -> Path:
-    return CACHE / peer.name / "bin" if peer.packages else Path(sys.executable).parent
+    return programs_of(peer.name) if peer.packages else Path(sys.executable).parent
 
 
 def install(peer: Peer) -> str | None:
     """Make the environment of a peer unless it stands; return what keeps it from being measured."""
     if not peer.packages:
         return None
-    folder = CACHE / peer.name
-    stamp, wanted = folder / "installed", "\n".join((*peer.packages, *_FASTER))
-    if stamp.exists() and stamp.read_text() == wanted:
-        return None
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     if peer.language == "Node":
-        if shutil.which("npm") is None:
-            return "needs node and npm"
-        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), *peer.packages]
-    else:
-        venv.create(folder, with_pip=True)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        command = [*pip, *peer.packages, *_FASTER]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return f"does not install: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
-    stamp.write_text(wanted)
-    return None
+        return environments.install(peer.name, peer.packages, node=True)
+    return environments.install(peer.name, (*peer.packages, *_FASTER))
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------

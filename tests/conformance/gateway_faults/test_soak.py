@@ -3,10 +3,9 @@
 from bench.gateway_soak import soak
 
 
-async def test_thousands_of_requests_with_random_faults_leave_nothing_behind():
-    left = await soak(requests=1000, seed=3)
-    assert left.requests >= 1000
-    assert left.leaks == 0, left
-    assert left.outcomes["left"] > 100
-    assert left.outcomes["200"] > 600
-    assert set(left.outcomes) <= {"200", "left", "told", "502", "503", "504", "lost"}, left.outcomes
+async def test_hundreds_of_requests_with_random_faults_leave_nothing_behind_and_none_ends_without_a_word():
+    soaked = await soak(requests=400, seed=3)
+    assert soaked.problems == []
+    assert soaked.outcomes["answered"] > 100
+    assert soaked.outcomes["left"] > 20
+    assert set(soaked.outcomes) <= {"answered", "left", "closed", "told", "429", "502", "503", "504"}
