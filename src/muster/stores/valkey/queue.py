@@ -18,6 +18,7 @@ _JOBS_PER_CALL = 250  # a script keeps everybody else waiting: a few millisecond
 _BYTES_PER_CALL = 4_194_304
 _CLAIM_BYTES_MAX = 16_777_216
 _STORED, _MISSING, _TOO_MANY = 1, -1, -2  # what submit.lua says
+_UNKNOWN = -1  # what its short way says of a signature
 _FRONTS_MAX = 1024
 _TRIES_MAX = 5  # one does, unless a purge comes in between
 
@@ -33,7 +34,7 @@ class ValkeyQueue:
         self._matchmaker = matchmaker
         self._result_bytes_max = result_bytes_max
         self._front_of_call = lru_cache(_FRONTS_MAX)(
-            lambda now_ms, *fields: server.packed_call("submit", now_ms, 1, 0, *fields, more=3)
+            lambda now_ms, *fields: server.packed_call("submit_one", now_ms, *fields, more=2)
         )
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
@@ -56,13 +57,11 @@ class ValkeyQueue:
         fields = submit_args(spec)
         signature, score, timeout_ms, name, rare, body = fields
         if not rare:
-            front = self._front_of_call(self._server.now_ms, signature, score, timeout_ms)
+            front = self._front_of_call(self._server.now_ms, f"{timeout_ms}|{signature}|", score)
             id_, size = name.encode(), len(body)
-            reply = await self._server.send(
-                b"%b$%d\r\n%b\r\n$0\r\n\r\n$%d\r\n%b\r\n" % (front, len(id_), id_, size, body)
-            )
-            if reply[0] == _STORED:
-                return Submitted(job_id=spec.job_id, created=bool(reply[1]))
+            outcome = await self._server.send(b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (front, len(id_), id_, size, body))
+            if outcome != _UNKNOWN:
+                return Submitted(job_id=spec.job_id, created=bool(outcome))
         (new,) = await self._submit([(spec, fields)], admitted=False)
         return Submitted(job_id=spec.job_id, created=new)
 

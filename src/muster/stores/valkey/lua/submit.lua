@@ -173,35 +173,7 @@ local function store_all(jobs, uses)
   return reply, created, doomed
 end
 
-local KNOWN, NEW = { 1, 0 }, { 1, 1 }
-
--- The short way, in as few commands as can be, for what most submits are: one job that has nothing of what few jobs have.
--- It does not ask for the time: the log tells it.
-local function submit_one()
-  local signature, base, timeout, id, _, spec = unpack(ARGV, A + 2, A + 7)
-  local uses, band = call('HINCRBY', K.uses, signature, '1'), band_from(base)
-  if uses == 1 and call('HEXISTS', K.signatures, signature) == 0 then
-    count('uses', signature, -1)
-    return { 0, signature }
-  end
-  local score = int(base + take_place(band))
-  if call('HSETNX', K.jobs, id, timeout .. '|' .. signature .. '|' .. score .. '||||' .. spec) == 0 then
-    count('uses', signature, -1)
-    call('HINCRBY', K.places, band, -STEP)
-    return KNOWN
-  end
-  place_one(signature, score, id)
-  local entry = log(lines_of('job_submitted', id, '', '', ''))
-  local now = NOW_TEXT ~= '' and NOW_TEXT or string.match(entry, '^%d+')
-  note_uses(signature, uses - 1, now + 0)
-  return NEW
-end
-
-define_untimed('submit', function()
-  if ARGV[A] == '1' and ARGV[A + 6] == '' then
-    return submit_one()
-  end
-  read_clock()
+define('submit', function()
   local jobs = read_jobs(tonumber(ARGV[A]))
   local uses, before, unknown = add_uses(jobs)
   if #unknown > 0 then
@@ -221,4 +193,31 @@ define_untimed('submit', function()
     tell_dependents({ entry.job.id })
   end
   return reply
+end)
+
+-- The short way, in as few commands as can be, for what most submits are: one job that has nothing of what few jobs have.
+-- It does not ask for the time: the log tells it.
+--
+-- Arguments: "timeout in ms|signature|", score without the place, id, specification as JSON.
+-- Returns:   1 (new), 0 (known), or -1: the signature is unknown, and nothing was done.
+-- Reads:     as above, of what such a job needs
+-- Writes:    uses, places, jobs, p:*, pending, ready:*, idle, before:*, log
+define_untimed('submit_one', function()
+  local front, base, id, spec = ARGV[A], ARGV[A + 1], ARGV[A + 2], ARGV[A + 3]
+  local signature, band = string.sub(front, -DIGEST - 1, -2), band_from(base)
+  local uses = call('HINCRBY', K.uses, signature, '1')
+  if uses == 1 and call('HEXISTS', K.signatures, signature) == 0 then
+    count('uses', signature, -1)
+    return -1
+  end
+  local score = int(base + take_place(band))
+  if call('HSETNX', K.jobs, id, front .. score .. '||||' .. spec) == 0 then
+    count('uses', signature, -1)
+    call('HINCRBY', K.places, band, -STEP)
+    return 0
+  end
+  place_one(signature, score, id)
+  local entry = log(lines_of('job_submitted', id, '', '', ''))
+  note_uses(signature, uses - 1, (NOW_TEXT ~= '' and NOW_TEXT or string.match(entry, '^%d+')) + 0)
+  return 1
 end)
