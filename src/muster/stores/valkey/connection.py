@@ -79,7 +79,8 @@ class Connection(asyncio.Protocol):
 
     def send_now(self, packed: bytes) -> asyncio.Future[Any]:
         """Do what `send` does where the connection is ready: no coroutine stands between a caller and the reply."""
-        assert self._transport is not None, "a connection that is ready has one"
+        if self._transport is None:
+            raise ConnectionLost("the connection was never made")
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append(future)
         self._since.append(self._loop.time())

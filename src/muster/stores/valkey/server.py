@@ -21,7 +21,9 @@ _NOT_YET = ("LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN")
 _NOT_US = ("NOAUTH", "WRONGPASS", "NOPERM")
 _NO_WRITES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
 
-_LAYOUT = b"3"  # of the keys that lua/lib/base.lua lists; it grows when what was stored before cannot be read
+# Of the keys that lua/lib/base.lua lists: it grows when an earlier version cannot read what this one stores.
+_LAYOUT = b"4"
+_TAKEN_OVER = b"3"  # a store of this layout is of ours from now on
 
 _Call = Callable[[], Awaitable[Any]]
 
@@ -82,7 +84,9 @@ class Server:
                 next_step="use Valkey, or Redis from 7.0 on; or leave MUSTER_VALKEY_URL out for the embedded one",
             ) from None
         found = await self.execute("SET", self.key("layout"), _LAYOUT, "NX", "GET")
-        if found not in (None, _LAYOUT):
+        if found == _TAKEN_OVER:
+            await self.execute("SET", self.key("layout"), _LAYOUT)
+        elif found not in (None, _LAYOUT):
             raise SetupError(
                 f"the store at {self._address.shown} was written by another version of Muster "
                 f"(its keys have layout {found.decode()}, this one reads {_LAYOUT.decode()})",
