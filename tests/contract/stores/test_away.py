@@ -132,11 +132,13 @@ async def test_lesson_a_server_that_forgot_our_functions_is_told_them_again(serv
 
 async def test_a_submit_is_told_with_the_time_of_the_server(server: ValkeyServer) -> None:
     store = await ValkeyStore.open(server.url)
-    await store.jobs.submit([spec("one")])
-    await store.jobs.submit([spec("two"), spec("three")])
+    for names in (["first"], ["one"], ["two", "three"]):
+        await store.jobs.submit([spec(name) for name in names])
     told = await store.log.read("0", 10)
-    assert [entry.event.kind for entry in told] == ["job_submitted"] * 2
-    assert [entry.event.at_ms for entry in told] == [int(entry.id.partition("-")[0]) for entry in told]
+    assert [entry.event.kind for entry in told] == ["job_submitted"] * 3
+    logged_ms = [int(entry.id.partition("-")[0]) for entry in told]
+    assert told[1].event.at_ms == logged_ms[1]  # its line leaves the time to the entry
+    assert told[0].event.at_ms <= logged_ms[0] <= told[2].event.at_ms
     (queue_of_llm,) = await store.jobs.queues()
     assert queue_of_llm.submitted_per_min > 0
     await store.close()
