@@ -130,6 +130,20 @@ async def test_lesson_a_server_that_forgot_our_functions_is_told_them_again(serv
     await store.close()
 
 
+async def test_a_submit_is_told_with_the_time_of_the_server(server: ValkeyServer) -> None:
+    store = await ValkeyStore.open(server.url)
+    for names in (["first"], ["one"], ["two", "three"]):
+        await store.jobs.submit([spec(name) for name in names])
+    told = await store.log.read("0", 10)
+    assert [entry.event.kind for entry in told] == ["job_submitted"] * 3
+    logged_ms = [int(entry.id.partition("-")[0]) for entry in told]
+    assert told[1].event.at_ms == logged_ms[1]  # its line leaves the time to the entry
+    assert told[0].event.at_ms <= logged_ms[0] <= told[2].event.at_ms
+    (queue_of_llm,) = await store.jobs.queues()
+    assert queue_of_llm.submitted_per_min > 0
+    await store.close()
+
+
 async def test_a_full_server_and_a_read_only_one_take_no_writes(server: ValkeyServer) -> None:
     store = await ValkeyStore.open(server.url)
     await store.server.execute("CONFIG", "SET", "maxmemory", "1")
@@ -244,3 +258,13 @@ async def test_what_another_version_wrote_is_refused_rather_than_misread(server:
     with pytest.raises(SetupError, match="layout 0") as refused:
         await ValkeyStore.open(server.url)
     assert "--data-dir" in refused.value.next_step
+
+
+async def test_what_the_version_before_wrote_is_taken_over(server: ValkeyServer) -> None:
+    store = await ValkeyStore.open(server.url)
+    layout = await store.server.execute("GET", store.server.key("layout"))
+    await store.server.execute("SET", store.server.key("layout"), "3")
+    await store.close()
+    store = await ValkeyStore.open(server.url)
+    assert await store.server.execute("GET", store.server.key("layout")) == layout
+    await store.close()

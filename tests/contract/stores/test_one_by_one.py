@@ -7,6 +7,7 @@ from muster.domain.job import JobStatus
 from muster.domain.queue import CustomerTerms
 from muster.errors import InvalidInput
 from muster.ids import JobId
+from muster.jobs.order import place_of
 from muster.stores.memory import MemoryStore
 from muster.webhooks.wanted import order
 from tests.clocks import ManualClock
@@ -105,6 +106,34 @@ async def test_equal_places_in_one_queue_come_by_id_whichever_was_first_in_the_c
     await store.jobs.submit([spec("b", customer_id="one"), spec("a", customer_id="two")])
     hand = await Hand(store, "n").opens()
     assert await hand.gets(1) + await hand.gets(1) == ["a", "b"]
+
+
+@pytest.mark.parametrize("want", [1, 4])
+async def test_turns_of_customers_are_no_reason_to_go_before_them(store: Store, want: int) -> None:
+    hand = await Hand(store, "n").opens()
+    await store.jobs.submit([spec("a0")])
+    for name in ("a1", "a2", "a3", "a4"):
+        await store.jobs.submit([spec(name, customer_id="acme")])
+    assert await hand.gets(1) == ["a0"]
+    got: list[str] = []
+    while len(got) < 4:
+        got += await hand.gets(want)
+    for name, customer in (("of-nobody", None), ("of-acme", "acme"), ("of-another", "another"), ("last", None)):
+        await store.jobs.submit([spec(name, customer_id=customer)])
+    assert await hand.gets(10) == ["of-acme", "of-another", "of-nobody", "last"]  # the same place, so by id
+
+
+async def test_places_go_on_where_an_earlier_version_left_them(store: Store) -> None:
+    if isinstance(store, MemoryStore):
+        return
+    server = store.server
+    await server.execute("ZADD", server.key("tags"), 500, "|50")
+    for name in ("b", "b", "a"):
+        await store.jobs.submit([spec(name)])
+    await store.jobs.submit([spec("c"), spec("d")])
+    flat = await server.execute("ZRANGE", server.key("pending"), 0, -1, "WITHSCORES")
+    places = [(name.decode(), place_of(float(score))) for name, score in zip(flat[::2], flat[1::2], strict=True)]
+    assert places == [("b", 600), ("a", 700), ("c", 800), ("d", 900)]
 
 
 async def test_what_was_not_submitted_leaves_no_trace(store: Store, clock: ManualClock) -> None:

@@ -74,6 +74,30 @@ async def test_queues_are_counted(store: Store, clock: ManualClock) -> None:
     assert rested["llm"] == 0
 
 
+async def test_what_was_submitted_is_counted_by_the_minute_whatever_became_of_it(
+    store: Store, clock: ManualClock
+) -> None:
+    hand = await Hand(store, "n").opens()
+
+    async def submitted_per_min() -> float:
+        (queue,) = await store.jobs.queues()
+        return queue.submitted_per_min
+
+    for name in "abc":
+        await store.jobs.submit([spec(name)])
+    of_three = await submitted_per_min()
+    await hand.claims(2)
+    await hand.claims(0, completed("a"), completed("b"))
+    assert await store.jobs.purge(clock.now_ms() + 1, 0, 10) == 2
+    assert await submitted_per_min() == of_three
+    clock.advance(60)
+    await store.jobs.submit([spec("d")])
+    await store.jobs.submit([spec("c"), spec("e"), spec("f")])  # one is known
+    assert await submitted_per_min() == 2 * of_three
+    clock.advance(240)  # the first minute is none of the last five
+    assert await submitted_per_min() == of_three
+
+
 # --- jobs that nobody can run -----------------------------------------------------------------------------------------
 
 

@@ -44,8 +44,8 @@ async def test_lesson_nothing_is_left_when_all_jobs_and_workers_are_gone(store: 
     if isinstance(store, MemoryStore):
         return
     keys = {key.decode().removeprefix("{muster}:") for key in await store.server.execute("KEYS", "*")}
-    keys = {key for key in keys if not key.startswith("rates:")}  # those go by themselves
-    assert keys == {"layout", "log", "matched", "tags"}
+    keys = {key for key in keys if not key.startswith("before:")}  # those go by themselves
+    assert keys == {"layout", "log", "matched", "places", "tags"}
 
 
 async def _live_a_full_life(store: Store, clock: ManualClock) -> None:

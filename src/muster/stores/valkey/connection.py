@@ -33,20 +33,21 @@ class Connection(asyncio.Protocol):
         self._watch: asyncio.TimerHandle | None = None
         self._silence_s_max = math.inf
         self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
         self._writable = asyncio.Event()
         self._writable.set()
         self.lost = asyncio.Event()
+        self.ready = False  # takes a call right now
 
     @classmethod
     async def open(cls, address: Address, on_message: OnMessage | None = None) -> "Connection":
         """Connect and log in; OSError or hiredis.ReplyError says why not."""
         connection = cls(on_message)
-        loop = asyncio.get_running_loop()
         if address.path:
-            await loop.create_unix_connection(lambda: connection, address.path)
+            await connection._loop.create_unix_connection(lambda: connection, address.path)
         else:
             context = address.tls_context()
-            await loop.create_connection(lambda: connection, address.host, address.port, ssl=context)
+            await connection._loop.create_connection(lambda: connection, address.host, address.port, ssl=context)
         try:
             if address.password:
                 await connection.call("AUTH", *filter(None, (address.user, address.password)))
@@ -66,22 +67,27 @@ class Connection(asyncio.Protocol):
 
     async def call(self, *command: Any) -> Any:
         """Return the reply; raise hiredis.ReplyError when it is an error, ConnectionLost when none comes any more."""
+        return await self.send(hiredis.pack_command(command))
+
+    async def send(self, packed: bytes) -> Any:
+        """Do what `call` does with a command that is packed already."""
         if not self._writable.is_set():
             await self._writable.wait()
-        if self._transport is None or self.lost.is_set():
+        if not self.ready:
             raise ConnectionLost("the connection was lost")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        self._waiting.append(future)
-        self._since.append(loop.time())
-        if self._watch is None and self._silence_s_max < math.inf:
-            self._watch = loop.call_later(self._silence_s_max, self._look, loop)
-        self._transport.write(hiredis.pack_command(command))
-        return await future
+        return await self.send_now(packed)
 
-    @property
-    def writable(self) -> bool:
-        return self._writable.is_set()
+    def send_now(self, packed: bytes) -> asyncio.Future[Any]:
+        """Do what `send` does where the connection is ready: no coroutine stands between a caller and the reply."""
+        if self._transport is None:
+            raise ConnectionLost("the connection was never made")
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.append(future)
+        self._since.append(self._loop.time())
+        if self._watch is None and self._silence_s_max < math.inf:
+            self._watch = self._loop.call_later(self._silence_s_max, self._look)
+        self._transport.write(packed)
+        return future
 
     def close(self) -> None:
         if self._transport is not None:
@@ -92,6 +98,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # streams are all we open; uvloop's are no subclass
+        self.ready = True
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -103,12 +110,15 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._writable.clear()
+        self.ready = False
 
     def resume_writing(self) -> None:
         self._writable.set()
+        self.ready = not self.lost.is_set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set()
+        self.ready = False
         self._writable.set()
         if self._watch is not None:
             self._watch.cancel()
@@ -119,14 +129,14 @@ class Connection(asyncio.Protocol):
             if not future.done():
                 future.set_exception(ConnectionLost(f"the connection was lost{f': {exc}' if exc else ''}"))
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _look(self) -> None:
         """Look whether the oldest call has waited for too long; it may be a server that never answers again."""
         self._watch = None
         if not self._since:
             return
-        left_s = self._since[0] + self._silence_s_max - loop.time()
+        left_s = self._since[0] + self._silence_s_max - self._loop.time()
         if left_s > 0:
-            self._watch = loop.call_later(left_s, self._look, loop)
+            self._watch = self._loop.call_later(left_s, self._look)
         else:
             self.close()
 

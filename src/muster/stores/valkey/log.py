@@ -75,14 +75,15 @@ def _events_of(entry_id: bytes, fields: Sequence[bytes]) -> list[LoggedEvent]:
     last_id = _last_id(entry_id)
     if fields[0] == b"event":
         return [LoggedEvent(id=last_id, event=_event.decode(fields[1]))]
-    last = LoggedEvent(id=last_id, event=_job_event(fields[-1].decode()))
+    logged_ms, _, place = last_id.partition("-")
+    last = LoggedEvent(id=last_id, event=_job_event(fields[-1].decode(), logged_ms))
     if len(fields) == 2:  # noqa: PLR2004 - one name and its value
         return [last]
-    at_ms, _, place = last_id.partition("-")
-    return [LoggedEvent(id=f"{at_ms}-{int(place) - 1}", event=_job_event(fields[1].decode())), last]
+    first = LoggedEvent(id=f"{logged_ms}-{int(place) - 1}", event=_job_event(fields[1].decode(), logged_ms))
+    return [first, last]
 
 
-def _job_event(lines: str) -> Event:
+def _job_event(lines: str, logged_ms: str) -> Event:
     """Read what `tell` in base.lua wrote: it is told so often that JSON would cost the server too much."""
     kind, at_ms, worker, names, attempts, codes = lines.split("\n")
     ids = tuple(names.split(" "))
@@ -91,4 +92,4 @@ def _job_event(lines: str) -> Event:
         data = {"worker_id": worker, "attempts": [int(attempt) for attempt in attempts.split(" ")]}
     if codes:
         data["codes"] = [None if code == "-" else code for code in codes.split(" ")]
-    return Event(kind=kind, key=ids[0], at_ms=int(at_ms), data=data, ids=ids if len(ids) > 1 else ())
+    return Event(kind=kind, key=ids[0], at_ms=int(at_ms or logged_ms), data=data, ids=ids if len(ids) > 1 else ())

@@ -1,4 +1,5 @@
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from muster.domain.capability import Capability
@@ -17,6 +18,8 @@ _JOBS_PER_CALL = 250  # a script keeps everybody else waiting: a few millisecond
 _BYTES_PER_CALL = 4_194_304
 _CLAIM_BYTES_MAX = 16_777_216
 _STORED, _MISSING, _TOO_MANY = 1, -1, -2  # what submit.lua says
+_UNKNOWN = -1  # what its short way says of a signature
+_FRONTS_MAX = 1024
 _TRIES_MAX = 5  # one does, unless a purge comes in between
 
 
@@ -30,8 +33,13 @@ class ValkeyQueue:
         self._server = server
         self._matchmaker = matchmaker
         self._result_bytes_max = result_bytes_max
+        self._front_of_call = lru_cache(_FRONTS_MAX)(
+            lambda now_ms, *fields: server.packed_call("submit_one", now_ms, *fields, more=2)
+        )
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
+        if len(specs) == 1:
+            return [await self._submit_one(specs[0])]
         submitted = []
         parts = list(_submit_calls(specs))
         if len(parts) > 1:
@@ -42,6 +50,20 @@ class ValkeyQueue:
                 Submitted(job_id=spec.job_id, created=new) for (spec, _), new in zip(part, created, strict=True)
             ]
         return submitted
+
+    async def _submit_one(self, spec: JobSpec) -> Submitted:
+        """Pack the call by ourselves: all but id and specification are the same for job after job."""
+        check_name(spec.job_id, "job_id")
+        fields = submit_args(spec)
+        signature, score, timeout_ms, name, rare, body = fields
+        if not rare:
+            front = self._front_of_call(self._server.now_ms, f"{timeout_ms}|{signature}|", score)
+            id_, size = name.encode(), len(body)
+            outcome = await self._server.send(b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (front, len(id_), id_, size, body))
+            if outcome != _UNKNOWN:
+                return Submitted(job_id=spec.job_id, created=bool(outcome))
+        (new,) = await self._submit([(spec, fields)], admitted=False)
+        return Submitted(job_id=spec.job_id, created=new)
 
     async def _admit(self, entries: _Entries) -> None:
         """Refuse all that cannot be taken together, before the first of several calls has stored some of it."""

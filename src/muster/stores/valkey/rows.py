@@ -1,6 +1,7 @@
 """What scripts take and return, and the structs that it stands for."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -32,12 +33,17 @@ def submit_args(spec: JobSpec) -> tuple[Any, ...]:
     """Return what `submit.lua` takes for one job, the signature first and the specification last."""
     return (
         matching.signature(spec.need),
-        order.score(order.order_priority(spec), 0),
+        _score_without_place(order.order_priority(spec)),
         round(spec.timeout_s * 1000),
         spec.job_id,
         _rare_of(spec),
         _encode(spec),
     )
+
+
+@cache
+def _score_without_place(priority: int) -> int:
+    return order.score(priority, 0)
 
 
 def _rare_of(spec: JobSpec) -> str:

@@ -1,7 +1,7 @@
 """The way to a Valkey or Redis server: functions and commands with a deadline, errors in our words."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -21,7 +21,9 @@ _NOT_YET = ("LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN")
 _NOT_US = ("NOAUTH", "WRONGPASS", "NOPERM")
 _NO_WRITES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
 
-_LAYOUT = b"3"  # of the keys that lua/lib/base.lua lists; it grows when what was stored before cannot be read
+# Of the keys that lua/lib/base.lua lists: it grows when an earlier version cannot read what this one stores.
+_LAYOUT = b"4"
+_TAKEN_OVER = b"3"  # a store of this layout is of ours from now on
 
 _Call = Callable[[], Awaitable[Any]]
 
@@ -52,17 +54,23 @@ class Server:
     def key(self, name: str) -> str:
         return self._prefix + name
 
-    async def run(self, name: str, *args: Any) -> Any:
-        """Call one of our functions; the server's clock is the time unless we were given one."""
-        now_ms = 0 if self._clock is None else self._clock.now_ms()
-        call = ("FCALL", f"{library().name}_{name}", 1, self._prefix, now_ms, *self._settings, *args)
-        try:
-            return await self.execute(*call)
-        except hiredis.ReplyError as error:
-            if "Function not found" not in str(error):
-                raise
-        await self.execute("FUNCTION", "LOAD", "REPLACE", library().text)
-        return await self.execute(*call)
+    @property
+    def now_ms(self) -> int:
+        """Return the time that functions are given: 0, the server's own clock, unless we were given one."""
+        return 0 if self._clock is None else self._clock.now_ms()
+
+    def run(self, name: str, *args: Any) -> Awaitable[Any]:
+        """Call one of our functions."""
+        return self.execute(*self._call_of(name, self.now_ms, args))
+
+    def packed_call(self, name: str, now_ms: int, *args: Any, more: int) -> bytes:
+        """Return the front of a call of one of our functions, to be followed by as many `more` arguments."""
+        words = self._call_of(name, now_ms, args)
+        packed: bytes = hiredis.pack_command(words)
+        return packed.replace(b"*%d\r\n" % len(words), b"*%d\r\n" % (len(words) + more), 1)
+
+    def _call_of(self, name: str, now_ms: int, args: Sequence[Any]) -> tuple[Any, ...]:
+        return ("FCALL", f"{library().name}_{name}", 1, self._prefix, now_ms, *self._settings, *args)
 
     async def prepare(self) -> None:
         """Make sure that the server answers and can run our functions."""
@@ -76,35 +84,41 @@ class Server:
                 next_step="use Valkey, or Redis from 7.0 on; or leave MUSTER_VALKEY_URL out for the embedded one",
             ) from None
         found = await self.execute("SET", self.key("layout"), _LAYOUT, "NX", "GET")
-        if found not in (None, _LAYOUT):
+        if found == _TAKEN_OVER:
+            await self.execute("SET", self.key("layout"), _LAYOUT)
+        elif found not in (None, _LAYOUT):
             raise SetupError(
                 f"the store at {self._address.shown} was written by another version of Muster "
                 f"(its keys have layout {found.decode()}, this one reads {_LAYOUT.decode()})",
                 next_step="run that version, or choose another place with --data-dir or MUSTER_VALKEY_URL",
             )
 
-    async def execute(self, *command: Any) -> Any:
+    def execute(self, *command: Any) -> Awaitable[Any]:
+        return self.send(hiredis.pack_command(command))
+
+    async def send(self, packed: bytes) -> Any:
+        """Run a command that is packed already."""
         connection = self._shared
-        if connection is None or connection.lost.is_set() or not connection.writable:
-            return await self._execute(self._call_timeout_s, *command)
+        if connection is None or not connection.ready:
+            return await self._send(self._call_timeout_s, packed)
         started_s = asyncio.get_running_loop().time()
         try:
-            return await connection.call(*command)  # which the connection ends in time
+            return await connection.send_now(packed)  # which the connection ends in time
         except OSError:
             pass
         except hiredis.ReplyError as error:
-            _check(error)
+            await self._mend(error)
         left_s = self._call_timeout_s - (asyncio.get_running_loop().time() - started_s)
         if left_s <= 0:
             raise self._unanswered(self._call_timeout_s, None)
-        return await self._execute(left_s, *command)
+        return await self._send(left_s, packed)
 
-    async def _execute(self, timeout_s: float, *command: Any) -> Any:
+    async def _send(self, timeout_s: float, packed: bytes) -> Any:
         async def call() -> Any:
             connection = self._shared
             if connection is None or connection.lost.is_set():
                 connection = await self._connect()
-            return await connection.call(*command)
+            return await connection.send(packed)
 
         return await self._until_answered(timeout_s, call)
 
@@ -169,7 +183,7 @@ class Server:
                     except OSError as error:
                         problem = error
                     except hiredis.ReplyError as error:
-                        _check(error)
+                        await self._mend(error)
                         problem = error
                     await asyncio.sleep(pause_s)
                     pause_s = min(2 * pause_s, _BACKOFF_S_MAX)
@@ -177,6 +191,13 @@ class Server:
             if problem is None and self._shared is not None:
                 self._shared.close()  # it may be one of those that never answer again
             raise self._unanswered(timeout_s, problem) from None
+
+    async def _mend(self, error: hiredis.ReplyError) -> None:
+        """Return if it is worth another try: a server that does not know our functions is told them."""
+        if "Function not found" in str(error):
+            await self.execute("FUNCTION", "LOAD", "REPLACE", library().text)
+        else:
+            _check(error)
 
     def _unanswered(self, timeout_s: float, problem: Exception | None) -> StoreUnavailable:
         return StoreUnavailable(

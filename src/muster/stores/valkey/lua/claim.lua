@@ -68,7 +68,7 @@ local function cut(entries, ids, queues, bytes_max)
   for n = #ids, kept + 1, -1 do
     local _, _, score = header(entries[n])
     local _, customer = parts_of(queues[n])
-    place(queues[n], { score, ids[n] })
+    place_one(queues[n], score, ids[n])
     if customer ~= '' then
       ROOMS[customer] = room_of(customer) + 1
       reopen(call('SMEMBERS', key('at:', customer)))
@@ -128,8 +128,8 @@ local function lease(ids, entries, session, worker, lease_ends, reply)
     earliest = math.min(earliest, deadline)
   end
   write(batch)
-  for band, score in pairs(clocks) do
-    call('ZADD', K.tags, 'GT', score, CLOCK .. band)
+  for _, score in pairs(clocks) do
+    set_clock(score, running ~= NONE)
   end
   for customer, jobs in pairs(running) do
     count('running', customer, jobs)
@@ -193,7 +193,7 @@ local function swap(session, known, lease_ends)
     call('HSET', states, id, state)
     log(claimed)
   end
-  call('ZADD', K.tags, 'GT', found[2], CLOCK .. band_of(found[2]))
+  set_clock(found[2], customer ~= '')
   if customer ~= '' then
     count('running', customer, 1)
   end

@@ -14,7 +14,7 @@ local function move(id, customer)
   local suffix = state.avoid == '' and '' or '!' .. state.avoid
   if call('ZREM', key('p:', signature .. suffix), id) == 1 then
     drop_if_empty(signature .. suffix)
-    place(signature .. '@' .. customer .. suffix, { score, id })
+    place_one(signature .. '@' .. customer .. suffix, score, id)
   end
 end
 

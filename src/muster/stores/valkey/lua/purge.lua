@@ -4,7 +4,7 @@
 --            how long a class without sessions is kept in ms.
 -- Returns:   how many jobs were forgotten.
 -- Reads:     in:<ended>, jobs, unused
--- Writes:    in:<ended>, jobs, states, errors, progress, deadlines, uses, signatures, service_of, able:*,
+-- Writes:    in:<ended>, jobs, states, errors, progress, deadlines, uses, gone, signatures, service_of, able:*,
 --            ready:*, workflows, workflow_uses, workflow_names, step_of, open_steps, bad_steps, customer_uses, tags,
 --            classes, refuses:*, refusing, unused, idle, matched, log
 
@@ -37,8 +37,18 @@ local function forget_signature(signature)
   call('DEL', key('able:', signature))
   call('HDEL', K.signatures, signature)
   call('HDEL', K.uses, signature)
+  call('HDEL', K.gone, signature)
   call('HDEL', K.service_of, signature)
   call('INCR', K.matched)
+end
+
+-- Count the jobs of signatures that are gone; forget those of which no job is left.
+local function release_signatures(counts)
+  for signature, jobs in pairs(counts) do
+    if call('HINCRBY', K.gone, signature, jobs) >= tonumber(call('HGET', K.uses, signature) or 0) then
+      forget_signature(signature)
+    end
+  end
 end
 
 -- Count uses down; where none is left, `forget` it.
@@ -111,7 +121,7 @@ define('purge', function()
   end
   batch.ZREM[K.deadlines] = gone
   write(batch)
-  release('uses', signatures, forget_signature)
+  release_signatures(signatures)
   release('workflow_uses', workflows, function(workflow)
     forget_bands('HDEL', 'workflows', workflow)
     for _, name in ipairs({ 'workflow_uses', 'workflow_names', 'bad_steps' }) do

@@ -4,9 +4,18 @@
 -- Returns:   {services paused…}, {over how many ms jobs submitted, completed and failed were counted}, then for each
 --            service: name, jobs in line, those of them that nobody can run, jobs that run, submitted, completed, failed,
 --            {the first job of each priority…}
--- Reads:     paused, service_of, variants, p:*, in:*, states, rates:*
+-- Reads:     paused, service_of, variants, p:*, in:*, states, uses, before:*
 
 local ENDED_MAX = 1000  -- of each kind, for rates: more are told by how fast these came
+
+-- Return a reply of names and values as a table.
+local function pairs_of(flat)
+  local found = {}
+  for at = 1, #flat, 2 do
+    found[flat[at]] = flat[at + 1]
+  end
+  return found
+end
 
 -- Return the service of each signature, and a fresh count for each service.
 local function tables()
@@ -50,14 +59,16 @@ local function count_states(ids, name, services, counts)
   end
 end
 
+-- Count how many more uses each signature has than before its first job of these minutes. One that was forgotten and came
+-- back began anew: then what was noted before is too high.
 local function count_submitted(minutes, services, counts)
-  local now = math.floor(NOW / 60000)
+  local uses, now = pairs_of(call('HGETALL', K.uses)), math.floor(NOW / 60000)
   for minute = now - minutes + 1, now do
-    local flat = call('HGETALL', key('rates:', minute))
-    for at = 1, #flat, 2 do
-      local of = counts[services[flat[at]] or '']
-      if of then
-        of.submitted = of.submitted + flat[at + 1]
+    for signature, before in pairs(pairs_of(call('HGETALL', key('before:', minute)))) do
+      local of, all = counts[services[signature] or ''], tonumber(uses[signature])
+      if of and all and all >= tonumber(before) then
+        of.submitted = of.submitted + all - before
+        uses[signature] = nil  -- counted
       end
     end
   end

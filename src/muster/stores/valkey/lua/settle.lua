@@ -4,8 +4,8 @@
 -- Returns:   for each 1 (ended) or 0 (was not the running attempt).
 -- Reads:     states, jobs, able:*, members:*, sessions
 -- Writes:    states, held:*, in:*, errors, progress, delayed, avoiding, variants, at:*, p:*, pending, ready:*,
---            idle, open, running, rates:*, step_of, open_steps, bad_steps, log; for those that depend on an ended job also blocked, unmet,
---            dependents:*, resolving
+--            idle, open, running, step_of, open_steps, bad_steps, log; for those that depend on an ended job also blocked,
+--            unmet, dependents:*, resolving
 
 define('settle', function()
   local reply, running, seen = {}, {}, {}

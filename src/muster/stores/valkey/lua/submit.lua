@@ -9,7 +9,7 @@
 --            added first; {-1, ids…}: jobs that are waited for and do not exist; {-2, customer, how many wait}: too many
 -- Reads:     signatures, jobs, states, able:*, p:*, customers, special
 -- Writes:    jobs, states, tags, workflows, workflow_uses, customer_uses, open, uses, p:*, pending, delayed, blocked,
---            unmet, dependents:*, deadlines, variants, at:*, ready:*, idle, rates:*, in:failed, errors, step_of,
+--            unmet, dependents:*, deadlines, variants, at:*, ready:*, idle, places, before:*, in:failed, errors, step_of,
 --            open_steps, bad_steps, workflow_names, log
 
 local FIELDS = 6
@@ -37,21 +37,22 @@ local function read_jobs(count)
   return jobs
 end
 
--- Count the uses of signatures; return them, and the signatures that are unknown: one that is in use is known.
+-- Count the uses of signatures; return how many are new, how many there were before, and the signatures that are unknown:
+-- one that is in use is known.
 local function add_uses(jobs)
-  local uses, unknown = {}, {}
+  local uses, before, unknown = {}, {}, {}
   for _, job in ipairs(jobs) do
     if not job.known then
       uses[job.signature] = (uses[job.signature] or 0) + 1
     end
   end
   for signature, jobs_of in pairs(uses) do
-    if call('HINCRBY', K.uses, signature, jobs_of) == jobs_of
-      and call('HEXISTS', K.signatures, signature) == 0 then
+    before[signature] = call('HINCRBY', K.uses, signature, jobs_of) - jobs_of
+    if before[signature] == 0 and call('HEXISTS', K.signatures, signature) == 0 then
       push(unknown, signature)
     end
   end
-  return uses, unknown
+  return uses, before, unknown
 end
 
 local function take_back(uses)
@@ -114,26 +115,31 @@ local function store(job, score)
   return true
 end
 
-local RATES_KEPT_S = 900
+local BEFORE_KEPT_S = 900
 local MINUTE_MS = 60000
 
-local minute, minute_starts = nil, nil
+local minute, minute_starts, noted, noted_for = nil, nil, nil, nil  -- noted: signatures, in this minute
 
--- Return the number of this minute as text.
-local function this_minute()
-  if not minute or NOW < minute_starts or NOW >= minute_starts + MINUTE_MS then
-    local number = math.floor(NOW / MINUTE_MS)
-    minute, minute_starts = int(number), number * MINUTE_MS
+-- A signature had so many uses before: note it if that was the first of this minute, for the rates. A server that has
+-- lost its data knows nothing of what was noted; there are no uses then either.
+local function note_uses(signature, before, now)
+  if noted_for ~= K or now < minute_starts or now >= minute_starts + MINUTE_MS then
+    minute = math.floor(now / MINUTE_MS)
+    minute_starts, noted, noted_for = minute * MINUTE_MS, {}, K
   end
-  return minute
+  if before == 0 or not noted[signature] then
+    noted[signature] = true
+    local name = key('before:', minute)
+    call(before == 0 and 'HSET' or 'HSETNX', name, signature, before)  -- another library may have been faster
+    call('EXPIRE', name, BEFORE_KEPT_S)
+  end
 end
 
--- Count what came in this minute, by signature.
-local function count_submitted(uses)
-  local name = key('rates:', this_minute())
+-- Note what came in this minute, by signature.
+local function note_all(uses, before)
   for signature, jobs in pairs(uses) do
-    if jobs > 0 and call('HINCRBY', name, signature, jobs) == jobs then  -- perhaps the first of this minute
-      call('EXPIRE', name, RATES_KEPT_S)
+    if jobs > 0 then
+      note_uses(signature, before[signature], NOW)
     end
   end
 end
@@ -169,7 +175,7 @@ end
 
 define('submit', function()
   local jobs = read_jobs(tonumber(ARGV[A]))
-  local uses, unknown = add_uses(jobs)
+  local uses, before, unknown = add_uses(jobs)
   if #unknown > 0 then
     take_back(uses)
     return { 0, unpack(unknown) }
@@ -180,11 +186,38 @@ define('submit', function()
     return refusal
   end
   local reply, created, doomed = store_all(jobs, uses)
-  count_submitted(uses)
+  note_all(uses, before)
   tell('job_submitted', created)
   for _, entry in ipairs(doomed) do
     doom(read_state(entry.job.id), entry.job.customer, entry.because)
     tell_dependents({ entry.job.id })
   end
   return reply
+end)
+
+-- The short way, in as few commands as can be, for what most submits are: one job that has nothing of what few jobs have.
+-- It does not ask for the time: the log tells it.
+--
+-- Arguments: "timeout in ms|signature|", score without the place, id, specification as JSON.
+-- Returns:   1 (new), 0 (known), or -1: the signature is unknown, and nothing was done.
+-- Reads:     as above, of what such a job needs
+-- Writes:    uses, places, jobs, p:*, pending, ready:*, idle, before:*, log
+define_untimed('submit_one', function()
+  local front, base, id, spec = ARGV[A], ARGV[A + 1], ARGV[A + 2], ARGV[A + 3]
+  local signature, band = string.sub(front, -DIGEST - 1, -2), band_from(base)
+  local uses = call('HINCRBY', K.uses, signature, '1')
+  if uses == 1 and call('HEXISTS', K.signatures, signature) == 0 then
+    count('uses', signature, -1)
+    return -1
+  end
+  local score = int(base + take_place(band))
+  if call('HSETNX', K.jobs, id, front .. score .. '||||' .. spec) == 0 then
+    count('uses', signature, -1)
+    call('HINCRBY', K.places, band, -STEP)
+    return 0
+  end
+  place_one(signature, score, id)
+  local entry = log(lines_of('job_submitted', id, '', '', ''))
+  note_uses(signature, uses - 1, (NOW_TEXT ~= '' and NOW_TEXT or string.match(entry, '^%d+')) + 0)
+  return 1
 end)

@@ -27,6 +27,7 @@
 --   variants       set   names of variants that have jobs;  at:<customer>: set, those of a special customer
 --   tags           zset  "customer|band" -> virtual time of its last job;  "*|band" -> score of the job that was claimed
 --                        and stands highest there. A band is a priority: all scores of it
+--   places         hash  band -> virtual time of the last job of no customer, never below that of the band
 --   customers      hash  customer -> "weight|most that run|most that wait|name";  customer_uses: hash, stored jobs
 --   open, running  hashes  customer -> jobs that have not ended, jobs that run
 --   special        hash  customer -> name, of those that some limit or some class treats unlike the others
@@ -40,9 +41,10 @@
 --                        job that it holds. So a renewal need not touch it
 --   members:<class> set  sessions of a class
 --   classes        hash  class -> capability as JSON;  unused: zset, class -> since when it has no session
---   signatures     hash  signature -> need as JSON;  uses: hash, signature -> how many stored jobs have it
+--   signatures     hash  signature -> need as JSON;  uses, gone: hashes, signature -> how many jobs were stored with it
+--                        since it is known, and how many of them were forgotten
 --   service_of     hash  signature -> its service
---   rates:<minute> hash  signature -> how many were submitted; kept for a while
+--   before:<minute> hash signature -> its uses before its first job of that minute; kept for a while
 --   able:<signature> set classes that can run it
 --   ready:<class>  zset  queue -> score of its head, but for queues of paused services. May be too low, or of none, or
 --                        of a customer of whom no more may run; a claim that meets such an entry corrects it. Never too
@@ -107,8 +109,12 @@ local function begin(keys, args)
     })
   end
   LIMITS, ROOMS = {}, {}
-  NOW_TEXT, EVENTS_MAX, AVOID_MS = args[1], args[2], args[3]
-  if NOW_TEXT == '0' then
+  NOW_TEXT, NOW, EVENTS_MAX, AVOID_MS = args[1] ~= '0' and args[1] or '', nil, args[2], args[3]
+end
+
+-- Set the time of the call.
+local function read_clock()
+  if NOW_TEXT == '' then
     local time = call('TIME')  -- seconds, microseconds
     NOW_TEXT = time[1] .. string.sub('00000' .. time[2], -6, -4)
   end
@@ -120,8 +126,9 @@ local function key(family, of)
   return K[family] .. of
 end
 
--- Offer a function under a name that belongs to this version of the library: others may be at work beside it.
-local function define(name, run, ...)
+-- Offer a function that reads the clock itself if it has to, under a name that belongs to this version of the library:
+-- others may be at work beside it.
+local function define_untimed(name, run, ...)
   redis.register_function({
     function_name = LIBRARY .. '_' .. name,
     callback = function(keys, args)
@@ -130,6 +137,13 @@ local function define(name, run, ...)
     end,
     flags = { ... },
   })
+end
+
+local function define(name, run, ...)
+  define_untimed(name, function()
+    read_clock()
+    return run()
+  end, ...)
 end
 
 -- Whether id `a` is ordered before `b` as sorted sets do it: byte by byte, where `<` would ask the server's locale.
@@ -209,16 +223,16 @@ end
 
 local IDS_PER_EVENT = 50
 
--- Append an event, and perhaps one that follows it: one entry for both costs half as much.
+-- Append an event, and perhaps one that follows it: one entry for both costs half as much. Return its id.
 local function log(lines, next_lines)
   if next_lines then
-    call('XADD', K.log, 'MAXLEN', '~', EVENTS_MAX, '*', 'job', lines, 'job', next_lines)
-  else
-    call('XADD', K.log, 'MAXLEN', '~', EVENTS_MAX, '*', 'job', lines)
+    return call('XADD', K.log, 'MAXLEN', '~', EVENTS_MAX, '*', 'job', lines, 'job', next_lines)
   end
+  return call('XADD', K.log, 'MAXLEN', '~', EVENTS_MAX, '*', 'job', lines)
 end
 
--- Return the lines of an event that speaks of one job; "" for the worker of one that nobody has or had.
+-- Return the lines of an event that speaks of one job; "" for the worker of one that nobody has or had. Where the call
+-- did not read the clock the time is "": it is that of the entry.
 local function lines_of(kind, id, worker, attempt, code)
   return kind .. '\n' .. NOW_TEXT .. '\n' .. worker .. '\n' .. id .. '\n' .. attempt .. '\n' .. code
 end

@@ -49,18 +49,34 @@ local function step_of(customer)
   return customer == '' and STEP or STEP / limits_of(customer).weight
 end
 
+-- Return the virtual time of a customer's last job in a band, or that of the band where it is later. That of no
+-- customer was kept in `tags` too, by versions that did not have `places`.
+local function time_of(customer, band)
+  local found = call('ZMSCORE', K.tags, customer .. '|' .. band, CLOCK .. band)
+  return math.max(tonumber(found[1] or 0), math.fmod(found[2] or 0, BAND))
+end
+
 -- Return the place of a customer's next job in a band, and count it: the rule is in jobs/order.py. `tags` gathers what
 -- is to be written.
 local function next_place(tags, customer, band)
   local field = customer .. '|' .. band
   local last = tags[field]
   if not last then
-    local found = call('ZMSCORE', K.tags, field, CLOCK .. band)
-    last = math.max(tonumber(found[1] or 0), math.fmod(found[2] or 0, BAND))
+    last = customer == '' and tonumber(call('HGET', K.places, band)) or time_of(customer, band)
   end
   local tag = last + step_of(customer)
   tags[field] = tag
   return math.floor(tag)
+end
+
+-- Return the place of the next job of no customer in a band, and count it at once: one command, but for the very first.
+local function take_place(band)
+  local place = call('HINCRBY', K.places, band, STEP)
+  if place == STEP then
+    place = time_of('', band) + STEP
+    call('HSET', K.places, band, int(place))
+  end
+  return place
 end
 
 -- The job is none that needs the place which it was given last.
@@ -71,7 +87,24 @@ end
 
 local function write_tags(tags)
   for field, tag in pairs(tags) do
-    call('ZADD', K.tags, tag == math.floor(tag) and int(tag) or string.format('%.17g', tag), field)
+    if string.byte(field) == BAR then  -- of no customer
+      call('HSET', K.places, string.sub(field, 2), int(tag))
+    else
+      call('ZADD', K.tags, tag == math.floor(tag) and int(tag) or string.format('%.17g', tag), field)
+    end
+  end
+end
+
+-- A job was claimed: the time of its band is its place, unless it was later. Only jobs of customers can bring it past
+-- those of no customer.
+local function set_clock(score, of_customer)
+  local band = band_of(score)
+  call('ZADD', K.tags, 'GT', score, CLOCK .. band)
+  if of_customer then
+    local place, last = math.fmod(score, BAND), call('HGET', K.places, band)
+    if last and place > tonumber(last) then
+      call('HSET', K.places, band, int(place))
+    end
   end
 end
 
@@ -202,6 +235,19 @@ end
 
 -- --- jobs -----------------------------------------------------------------------------------------------------------
 
+-- Put a job into a queue and so into line.
+local function place_one(queue, score, id)
+  local line = key('p:', queue)
+  call('ZADD', line, score, id)
+  call('ZADD', K.pending, score, id)
+  if is_variant(queue) then
+    note_variant(queue)
+  end
+  if call('ZRANGE', line, '0', '0')[1] == id then  -- a new head
+    offer(queue, score)
+  end
+end
+
 -- Put jobs into a queue and so into line; `members` is score, id, score, id…
 local function place(queue, members)
   local line, first = key('p:', queue), 1
@@ -263,7 +309,7 @@ local function put_back(state)
   else
     state.avoid = ''
   end
-  place(queue, { score, state.id })
+  place_one(queue, score, state.id)
 end
 
 -- Take one waiting job out of the line; return signature, score and customer. Its entry in the ready index stays: a claim
