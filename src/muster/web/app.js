@@ -5,7 +5,7 @@ import { WHOLE_UP_TO, state } from "./core/state.js";
 import { Stream } from "./core/stream.js";
 import { keepToken, request } from "./core/api.js";
 import { clockTime, counted, now, setClock } from "./core/format.js";
-import { closeJob, openJobId, route } from "./core/route.js";
+import { closeJob, heading, openJobId, route } from "./core/route.js";
 import { TextFilter } from "./parts/filter.js";
 import { JobSheet } from "./pages/job.js";
 import { PAGES, openPage } from "./pages/index.js";
@@ -103,7 +103,7 @@ function TokenForm({ known, reason }) {
 }
 
 function Navigation() {
-  const { page } = route.value;
+  const page = heading.value;
   const { running, waiting } = state.jobCounts.value;
   /** @type {Record<string, number>} */
   const counts = { fleet: state.nodeIds.value.length, jobs: running + waiting };
