@@ -1,5 +1,6 @@
 // The frame of all pages: totals, connection and navigation on top, the open page below, one job over it.
 
+import { behind } from "./core/hand.js";
 import { computed, effect, html, render, useState } from "./core/view.js";
 import { WHOLE_UP_TO, state } from "./core/state.js";
 import { Stream } from "./core/stream.js";
@@ -139,7 +140,7 @@ function Main() {
   if (connection.kind === "refused")
     return html`<${TokenForm} key="token" known=${connection.known} reason=${connection.reason} />`;
   if (!state.stats.value) return html`<p class="empty">${kind === "away" ? "The server does not answer." : "Loading the fleet …"}</p>`;
-  return html`<main class="${kind === "away" ? "last-known" : ""} page-${route.value.page}">
+  return html`<main aria-busy=${behind} class="${kind === "away" ? "last-known" : ""} page-${route.value.page}">
     <${openPage().draw} id=${route.value.id} /><${JobSheet} />
   </main>`;
 }

@@ -1,7 +1,7 @@
 // All nodes: cards to look at, or a table of a line each where there are many.
 
 import { computed, html, signal } from "../core/view.js";
-import { behind, followed } from "../core/hand.js";
+import { followed } from "../core/hand.js";
 import { state, steady } from "../core/state.js";
 import { nodeHref } from "../core/route.js";
 import { percent } from "../core/format.js";
@@ -16,7 +16,7 @@ import { useTurns } from "../parts/turns.js";
 const VIEW_KEY = "muster-fleet-view";
 const PER_PAGE = { cards: 60, table: 250 };
 /** So few that a hand never waits long for them. */
-const PER_FRAME = { cards: 2, table: 12 };
+const PER_FRAME = { cards: 1, table: 12 };
 /** About as many as a screen has. */
 const AT_FIRST = { cards: 4, table: 24 };
 
@@ -97,7 +97,7 @@ export function Fleet() {
     page.value = to;
     document.getElementById("fleet")?.scrollIntoView();
   };
-  return html`<section id="fleet" aria-labelledby="fleet-title" aria-busy=${behind}>
+  return html`<section id="fleet" aria-labelledby="fleet-title">
     <header class="heading"><h2 id="fleet-title">Nodes</h2><${HealthFilter} /><${PoolFilter} /><${LabelFilter} /><${OrderChoice} /><${ViewChoice} /></header>
     <${Nodes} />
     <${Pager} what="nodes" first=${first.value} shown=${shown.value.length} total=${lines.value.length}
