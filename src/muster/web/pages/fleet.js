@@ -38,7 +38,7 @@ function ViewChoice() {
       page.value = 0;
       localStorage.setItem(VIEW_KEY, name);
     }}>${title}</button>`;
-  return html`<div class="chips end" role="group" aria-label="View">${choose("cards", "Cards")}${choose("table", "Table")}</div>`;
+  return html`<div class="chips" role="group" aria-label="View">${choose("cards", "Cards")}${choose("table", "Table")}</div>`;
 }
 
 /** @param {Line} line */
@@ -52,11 +52,11 @@ function Row({ id, drawn }) {
   const { gpu_memory_used_gb: used, gpu_memory_total_gb: total } = line;
   const memory = total == null ? null : { share: used == null ? null : (100 * used) / total, text: `${used ?? "?"} / ${total} GB` };
   return html`<tr data-node=${id}>
-    <th scope="row"><a href=${nodeHref(id)}>${id}</a></th>
+    <th scope="row" title=${id}><a href=${nodeHref(id)}>${id}</a></th>
     <td><${Badge} of="health" word=${line.health_status} /></td>
-    <td>${line.status} <span class="quiet">${flags(line)}</span></td>
+    <td title=${flags(line)}>${line.status} <span class="quiet">${flags(line)}</span></td>
     <td>${line.pool}</td>
-    <td>${line.gpu_count || ""} <span class="quiet">${line.gpu_names.join(", ")}</span></td>
+    <td title=${line.gpu_names.join(", ")}>${line.gpu_count || ""} <span class="quiet">${line.gpu_names.join(", ")}</span></td>
     <td class="meter-cell">${line.gpu_count > 0 && html`<${Meter} label="GPU use" value=${line.gpu_percent} text=${percent(line.gpu_percent)} />`}</td>
     <td class="meter-cell">${memory && html`<${Meter} label="GPU memory" value=${memory.share} text=${memory.text} />`}</td>
     <td>${line.workers > 0 && `${line.workers_busy} of ${line.workers} busy`}</td>
