@@ -7,8 +7,8 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from muster.domain.job import JobStatus
-from tests.e2e.monitor.conftest import Watched
 from tests.e2e.monitor.axe import violations
+from tests.e2e.monitor.conftest import Watched
 from tests.e2e.monitor.fleets import fill_realistically, job, machine, progress, service, worker
 from tests.e2e.monitor.test_live import lane, open_live
 from tests.monitor_server import MonitorServer
