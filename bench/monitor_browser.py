@@ -28,9 +28,10 @@ _WORD = "node-003"
 _CARD = ".card:not([aria-busy])"
 _BULK = 500
 
-# Before any script of the page: when its first node stands in full, each answer to a hand, and what kept it busy.
+# Before any script of the page: when its first node stands in full, each answer to a hand, how long after the touch all
+# that follows from it stood on the screen, and what kept the page busy.
 _WATCH = """() => {
-  window.watched = { shown: null, answers: [], longest: 0, drawn: 0 };
+  window.watched = { shown: null, answers: [], whole: 0, since: null, longest: 0 };
   new PerformanceObserver((list) => {
     for (const entry of list.getEntries()) if (entry.interactionId) window.watched.answers.push(entry.duration);
   }).observe({ type: "event", durationThreshold: 16, buffered: true });
@@ -42,11 +43,29 @@ _WATCH = """() => {
     requestAnimationFrame(() => { window.watched.shown = performance.now(); });
   };
   requestAnimationFrame(look);
+  const toCome = 'main[aria-busy="true"], main > .empty, .cards > [aria-busy]:nth-child(-n+4), ' +
+    ".nodes tbody > [aria-busy]:nth-child(-n+20)";
+  let still = null;
+  const settle = () => {
+    if (document.querySelector(toCome)) still = null;
+    else if (still === null) still = performance.now();
+    else {  // for two frames: an address that changed is heard of a little later
+      window.watched.whole = Math.max(window.watched.whole, still - window.watched.since);
+      window.watched.since = still = null;
+      return;
+    }
+    requestAnimationFrame(settle);
+  };
+  for (const kind of ["keydown", "click"]) addEventListener(kind, (event) => {
+    if (window.watched.since === null) requestAnimationFrame(settle);
+    window.watched.since = event.timeStamp;
+  }, { capture: true });
 }"""
 _PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
 _TWO_FRAMES = (
     "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50))))"
 )
+_WHOLE = "window.watched.since === null"
 _OURS = """async () => {
   const { state } = await import("/web/core/state.js");
   const jobs = [...state.jobs.values()].map((job) => job.peek());
@@ -61,6 +80,7 @@ class Opened(Struct, frozen=True, kw_only=True):
     first_paint_ms: float
     shown_ms: float
     answers_ms: dict[str, float]  # the slowest of each kind
+    whole_ms: dict[str, float]  # until all that it leads to was on the screen
     longest_ms: float  # that the page was busy at one go while looked at; 0: never for 50 ms
     heap_mb: float
     memory_mb: float
@@ -137,13 +157,17 @@ class Tab:
         await self.page.evaluate(_TWO_FRAMES)
         return await self.page.evaluate(_PAINT), await self.page.evaluate("window.watched.shown")
 
-    async def answer_ms(self, act: Callable[[], Awaitable[Any]]) -> float:
-        """Return the longest from a hand's touch to the picture that answers it; at least that of one frame."""
-        await self.page.evaluate("() => { window.watched.answers = []; }")
+    async def answer_ms(self, act: Callable[[], Awaitable[Any]]) -> tuple[float, float]:
+        """Return the longest from a hand's touch to the picture that answers it, and until all of it was there.
+
+        The first is at least that of one frame.
+        """
+        await self.page.evaluate("() => { window.watched.answers = []; window.watched.whole = 0; }")
         await act()
         await self.page.evaluate(_TWO_FRAMES)
+        await self.page.wait_for_function(_WHOLE)
         answers: list[float] = await self.page.evaluate("window.watched.answers")
-        return max([_FASTEST_MS, *answers])
+        return max([_FASTEST_MS, *answers]), await self.page.evaluate("window.watched.whole")
 
     async def forget_longest(self) -> None:
         await self.page.evaluate("() => { window.watched.longest = 0; }")
@@ -198,7 +222,8 @@ async def opened(plane: Plane, seconds: float) -> Opened:
         return Opened(
             first_paint_ms=first_paint_ms,
             shown_ms=shown_ms,
-            answers_ms=answers,
+            answers_ms={name: answer_ms for name, (answer_ms, _) in answers.items()},
+            whole_ms={name: whole_ms for name, (_, whole_ms) in answers.items()},
             longest_ms=longest_ms,
             heap_mb=await looking.heap_mb(),
             memory_mb=looking.memory_mb(),

@@ -60,6 +60,7 @@ def of_opened(found: Opened) -> list[Line]:
         Line("first paint", found.first_paint_ms, "ms", 2000),
         Line("the first nodes on the screen", found.shown_ms, "ms", 2000),
         *(Line(f"{act}: slowest answer", took_ms, "ms", 100) for act, took_ms in found.answers_ms.items()),
+        *(Line(f"{act}: until all of it is there", took_ms, "ms") for act, took_ms in found.whole_ms.items()),
         Line("longest that the page was busy, looked at", found.longest_ms, "ms"),
         Line("JavaScript's memory", found.heap_mb, "MB"),
         Line("memory of the tab's process", found.memory_mb, "MB"),

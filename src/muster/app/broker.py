@@ -12,6 +12,7 @@ from muster.ids import NodeId
 from muster.metrics import Metric
 from muster.ports import BrokerProbe, NodeLink
 from muster.settings import Settings
+from muster.settings.fields import NO_MANAGEMENT
 from muster.system import SystemClock, system_rng
 
 if TYPE_CHECKING:
@@ -60,10 +61,16 @@ def _ingest(settings: Settings, fleet: Fleet, recorder: Recorder, nodes: NodeLin
     try:
         from muster.links.amqp.address import broker_address  # noqa: PLC0415 - an extra, loaded where it is used
         from muster.links.amqp.control_side import AmqpIngest  # noqa: PLC0415 - as above
+        from muster.links.amqp.management import Management, management_url  # noqa: PLC0415 - as above
     except ImportError as error:
         raise SetupError(
             f"rabbitmq_url is set, but {error.name} is not installed",
             next_step="pip install 'muster[amqp]', or unset MUSTER_RABBITMQ_URL and RABBITMQ_URL",
         ) from None
     address = broker_address(settings.rabbitmq_url, settings.ca_file)
-    return AmqpIngest(address, nodes, fleet.book, recorder.emit, SystemClock(), system_rng())
+    management = None
+    if settings.rabbitmq_management_url != NO_MANAGEMENT:
+        url = management_url(address, settings.rabbitmq_management_url)
+        management = Management(url, address.vhost, SystemClock(), ca_file=settings.ca_file)
+    clock, rng = SystemClock(), system_rng()
+    return AmqpIngest(address, nodes, fleet.book, recorder.emit, clock, rng, management=management)

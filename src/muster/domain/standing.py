@@ -35,8 +35,33 @@ class BrokerQueue(Struct, frozen=True, kw_only=True):
     refused: int
 
 
+class ManagedQueue(Struct, frozen=True, kw_only=True):
+    """One of the vhost, with what all its consumers together hold; None is what the broker does not tell (yet)."""
+
+    name: str
+    ready: int | None
+    unacked: int | None
+    consumers: int | None
+    published_per_s: float | None
+    delivered_per_s: float | None
+    acked_per_s: float | None
+
+
+class BrokerManagement(Struct, frozen=True, kw_only=True):
+    """The word of its management API. Where that does not answer, `error` and `next_step` say why."""
+
+    address: str
+    queues: tuple[ManagedQueue, ...] = ()
+    queue_count: int = 0  # there may be more than are listed
+    error: str | None = None
+    next_step: str | None = None
+
+
 class BrokerStanding(Struct, frozen=True, kw_only=True):
-    """`since_ms` is when it was reached or lost. There may be an `error` while it is connected, too."""
+    """`since_ms` is when it was reached or lost. There may be an `error` while it is connected, too.
+
+    `management` is null where that API is not to be asked.
+    """
 
     address: str  # without its password
     connected: bool
@@ -46,3 +71,4 @@ class BrokerStanding(Struct, frozen=True, kw_only=True):
     error: str | None = None
     next_step: str | None = None
     queues: tuple[BrokerQueue, ...] = ()
+    management: BrokerManagement | None = None

@@ -22,6 +22,7 @@ from muster.errors import JobNotFound, MusterError
 from muster.events.followers import Change, FollowedJob, Followers, FollowLimits
 from muster.events.frames import KEEP_ALIVE, frame
 from muster.events.reader import Reader, WriteNow
+from muster.events.rounds import Rounds, Told
 from muster.events.selection import Concerns, PlacedJob, Selection, Wish
 from muster.events.startup import startup_message, tells_startup
 from muster.ids import JobId, NodeId
@@ -84,7 +85,8 @@ class Scenery(Protocol):
 
 
 class HubLimits(Struct, frozen=True, kw_only=True):
-    join_s: float = 0.02
+    join_s: float = 0.01
+    readers_per_turn: int = 400  # 40,000 a second: what half a core may do
     stats_every_s: float = 2.0
     signs_every_s: float = 15.0
     lines_every_s: float = 0.5
@@ -116,7 +118,7 @@ class Hub:
         self._progress_topic = progress_topic
         self._ring: deque[LoggedEvent] = deque(maxlen=limits.ring_entries)
         self._newest = "0"
-        self._monitors: set[Reader] = set()
+        self._monitors = Rounds(limits.readers_per_turn)
         self._facts: set[Reader] = set()
         self.followers = Followers(scenery, clock, limits.of_followers)
         self._dirty_nodes: set[NodeId] = set()
@@ -133,7 +135,7 @@ class Hub:
             self._newest = await self._log.newest_id()
             loops: dict[str, Callable[[], Awaitable[None]]] = {
                 "event-tail": self._tail,
-                "event-flush": self._flush_often,
+                "event-turns": self._tell_often,
                 "event-stats": self._stats_often,
                 "event-lines": self._tell_lines_often,
                 "event-progress": self._follow_progress,
@@ -173,8 +175,7 @@ class Hub:
         """
         selection = wish.selection(self._scenery.size())
         reader = Reader(self._limits.reader_bytes_max, selection, write_now)
-        self._monitors.add(reader)
-        try:
+        with self._monitors.reader(reader):
             yield frame({"type": "connected", "timestamp": self._clock.now_ms()})
             # Which jobs were on the selected machines is not remembered for those who went.
             missed = self._since(last_event_id) if last_event_id and selection is None else None
@@ -191,8 +192,6 @@ class Hub:
                     yield frame({"type": "resync", "reason": gap, "timestamp": self._clock.now_ms()})
                     yield await self._snapshot_frame(selection)
                 yield joined
-        finally:
-            self._monitors.discard(reader)
 
     async def facts(self, after: str | None) -> AsyncIterator[bytes]:
         """Yield the log itself from `after` on (default: from now), each entry a frame with its id."""
@@ -292,27 +291,30 @@ class Hub:
                 for entry in entries:
                     self.followers.note(entry.event.ids or (entry.event.key,))
 
-    async def _flush_often(self) -> None:
+    async def _tell_often(self) -> None:
+        """Frame what changed right before each turn, at an even pace but never without a pause for others."""
+        due_s, join_s = self._clock.monotonic_s(), self._limits.join_s
         while True:
-            await asyncio.sleep(self._limits.join_s)
+            now_s = self._clock.monotonic_s()
+            due_s = max(due_s + join_s, now_s + join_s / 4)
+            await asyncio.sleep(due_s - now_s)
             if self._dirty_nodes or self._dirty_jobs or self._progress or self._startups:
                 await self._flush()
+            self._monitors.turn()
 
     async def _stats_often(self) -> None:
         for turn in count():
             await asyncio.sleep(self._limits.stats_every_s)
             if self._monitors:
-                body = frame({"type": "system_stats", "data": await self._scenery.stats()})
-                for reader in self._monitors:
-                    reader.push(body)
+                self._monitors.tell([Told(frame({"type": "system_stats", "data": await self._scenery.stats()}))])
                 self._tell_signs_of_life(turn)
 
     def _tell_signs_of_life(self, turn: int) -> None:
         """Tell of a part of the machines with each turn: many at once would not fit into the readers' lines."""
         turns = max(1, int(self._limits.signs_every_s / self._limits.stats_every_s))
-        self._push(
+        self._monitors.tell(
             [
-                (frame(sign), partial(Selection.has_machine, machine_id=sign.machine_id))
+                Told(frame(sign), partial(Selection.has_machine, machine_id=sign.machine_id))
                 for sign in self._scenery.signs_of_life()
                 if crc32(sign.machine_id.encode()) % turns == turn % turns
             ]
@@ -321,11 +323,10 @@ class Hub:
     async def _tell_lines_often(self) -> None:
         while True:
             await asyncio.sleep(self._limits.lines_every_s)
-            readers = [reader for reader in self._monitors if reader.selection and reader.selection.lines]
-            if readers:
-                self._tell_lines(readers)
+            if any(reader.selection and reader.selection.lines for reader in self._monitors):
+                self._tell_lines()
 
-    def _tell_lines(self, readers: Sequence[Reader]) -> None:
+    def _tell_lines(self) -> None:
         """Tell what differs from what was told last. Who came in between has it already, which does no harm."""
         now = {line.machine_id: line for line in self._scenery.lines()}
         changed = [line for machine_id, line in now.items() if self._lines.get(machine_id) != line]
@@ -333,8 +334,7 @@ class Hub:
         self._lines = {**now}
         if changed or removed:
             body = frame({"type": "machine_lines", "lines": changed, "removed": removed})
-            for reader in readers:
-                reader.push(body)
+            self._monitors.tell([Told(body, Selection.has_lines, to_choosers_only=True)])
 
     async def _follow_progress(self) -> None:
         async for data in self._bus.subscribe(self._progress_topic):
@@ -364,8 +364,7 @@ class Hub:
         self._dirty_jobs.clear()
         self._dirty_nodes.clear()
         self._startups.clear()
-        for reader in self._monitors:
-            reader.lose(why)
+        self._monitors.lose(why)
 
     async def _flush(self) -> None:
         """Frame what changed since the last look. Only the last frame of a complete flush carries the log's id."""
@@ -392,9 +391,9 @@ class Hub:
             body = {"type": "job_progress", "job_id": job_id, "progress": without_text}
             frames.append((partial(Selection.has_progress, job_id=job_id), body))
         last = len(frames) if complete else None
-        self._push(
+        self._monitors.tell(
             [
-                (frame(body, newest if position == last else None), concerns)
+                Told(frame(body, newest if position == last else None), concerns)
                 for position, (concerns, body) in enumerate(frames, start=1)
             ]
         )
@@ -405,18 +404,6 @@ class Hub:
         except MusterError:
             self._dirty_jobs = dict.fromkeys(job_ids) | self._dirty_jobs  # told when the store is back
             raise
-
-    def _push(self, frames: Sequence[tuple[bytes, Concerns]]) -> None:
-        """Who gets all of them gets the same bytes as everybody else."""
-        joined = b"".join(ready for ready, _ in frames)
-        if not joined:
-            return
-        for reader in self._monitors:
-            selection = reader.selection
-            if selection is None:
-                reader.push(joined)
-            elif theirs := b"".join([ready for ready, concerns in frames if concerns(selection)]):
-                reader.push(theirs)
 
     async def _snapshot_frame(self, selection: Selection | None) -> bytes:
         at = self._newest  # read before the state: what changes meanwhile comes again as a delta

@@ -22,6 +22,7 @@ class Reader:
         self.selection = selection
         self._write_now = write_now
         self._taking = False
+        self._written = False  # past the line, since somebody waits at its end
         self._frames: deque[bytes] = deque()
         self._size = 0
         self._ready = asyncio.Event()
@@ -32,6 +33,7 @@ class Reader:
         if self._gap is not None:
             return
         if self._taking and self._write_now is not None and not self._ready.is_set() and self._write_now(frames):
+            self._written = True
             return
         if self._size + len(frames) > self._bytes_max:
             self.lose("this reader was too slow")
@@ -53,13 +55,12 @@ class Reader:
         self._ready.set()
 
     async def take(self, timeout_s: float) -> tuple[bytes, str | None]:
-        """Return (all waiting frames joined, None), (b"", why) after a gap, (b"", None) at the deadline or the end."""
+        """Return (all waiting frames joined, None), (b"", why) after a gap, (b"", None) after a silence."""
         self._taking = True
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._ready.wait()
-        except TimeoutError:
-            return b"", None
+            while not await self._line_in(timeout_s):
+                if not self._written:
+                    return b"", None
         finally:
             self._taking = False
         gap, self._gap = self._gap, None
@@ -69,3 +70,13 @@ class Reader:
         if not self.closed:
             self._ready.clear()
         return joined, gap
+
+    async def _line_in(self, timeout_s: float) -> bool:
+        """Wait for something in line; False at the deadline."""
+        self._written = False
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._ready.wait()
+        except TimeoutError:
+            return False
+        return True

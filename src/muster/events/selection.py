@@ -44,6 +44,9 @@ class Selection:
         self.lines = lines
         self._running: set[str] = set()
 
+    def has_lines(self) -> bool:
+        return self.lines
+
     def has_machine(self, machine_id: str) -> bool:
         return machine_id in self.machines
 

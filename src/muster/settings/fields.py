@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from muster.errors import SetupError
 
 NO_GRPC = "none"
+NO_MANAGEMENT = "none"
 _PORT_MAX = 65_535
 
 
@@ -66,6 +67,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rabbitmq_url: Annotated[
         str,
         Meta(description="amqp:// or amqps:// of the broker for links of that kind; without a path: vhost `agents`."),
+    ] = ""
+    rabbitmq_management_url: Annotated[
+        str,
+        Meta(
+            description="http:// or https:// of RabbitMQ's management API, for people who look; empty: port 15672 "
+            "(15671 of amqps) of the broker's host with the same login; `none`: it is not asked."
+        ),
     ] = ""
     tls_cert_file: Annotated[str, Meta(description="PEM certificate of the HTTP and gRPC ports; empty: no TLS.")] = ""
     tls_key_file: Annotated[str, Meta(description="PEM key that belongs to tls_cert_file.")] = ""

@@ -99,10 +99,21 @@ def _check_name(field: str, shown: str, what: str) -> None:
     )
 
 
+_SECRETS = (
+    "token",
+    "valkey_url",
+    "rabbitmq_url",
+    "rabbitmq_management_url",
+    "hub_token",
+    "cloud_join_token",
+    "cloud_rabbitmq_url",
+)
+
+
 def public_values(settings: Settings) -> dict[str, Any]:
     """All values with secrets masked, for `doctor` and the log."""
     values = msgspec.structs.asdict(settings)
-    for name in ("token", "valkey_url", "rabbitmq_url", "hub_token", "cloud_join_token", "cloud_rabbitmq_url"):
+    for name in _SECRETS:
         if values[name]:
             values[name] = "***"
     return values

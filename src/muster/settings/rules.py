@@ -1,13 +1,14 @@
 """Which values fit each other."""
 
 from muster.errors import SetupError
-from muster.settings.fields import Settings, parse_pairs
+from muster.settings.fields import NO_MANAGEMENT, Settings, parse_pairs
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _STRATEGIES = ("balanced", "least_loaded", "round_robin", "random")
 _PROFILES = ("", "basic-machine-local")
 _LINKS = ("", "http", "grpc", "amqp")
 _AMQP_SCHEMES = ("amqp://", "amqps://")
+_HTTP_SCHEMES = ("http://", "https://")
 _CLOUDS = ("", "ec2")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _GPUS_MAX = 64
@@ -41,6 +42,11 @@ def _network_rules(s: Settings) -> list[tuple[bool, str, str]]:
             not s.rabbitmq_url or s.rabbitmq_url.startswith(_AMQP_SCHEMES),
             "rabbitmq_url must begin with amqp:// or amqps://",
             "try MUSTER_RABBITMQ_URL=amqp://USER:PASSWORD@HOST:5672",
+        ),
+        (
+            s.rabbitmq_management_url in {"", NO_MANAGEMENT} or s.rabbitmq_management_url.startswith(_HTTP_SCHEMES),
+            "rabbitmq_management_url must begin with http:// or https://",
+            "try MUSTER_RABBITMQ_MANAGEMENT_URL=http://HOST:15672, or none",
         ),
         (
             bool(s.tls_cert_file) == bool(s.tls_key_file),

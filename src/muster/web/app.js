@@ -1,11 +1,12 @@
 // The frame of all pages: totals, connection and navigation on top, the open page below, one job over it.
 
+import { behind } from "./core/hand.js";
 import { computed, effect, html, render, useState } from "./core/view.js";
 import { WHOLE_UP_TO, state } from "./core/state.js";
 import { Stream } from "./core/stream.js";
 import { keepToken, request } from "./core/api.js";
 import { clockTime, counted, now, setClock } from "./core/format.js";
-import { closeJob, openJobId, route } from "./core/route.js";
+import { closeJob, heading, openJobId, route } from "./core/route.js";
 import { TextFilter } from "./parts/filter.js";
 import { JobSheet } from "./pages/job.js";
 import { PAGES, openPage } from "./pages/index.js";
@@ -103,7 +104,7 @@ function TokenForm({ known, reason }) {
 }
 
 function Navigation() {
-  const { page } = route.value;
+  const page = heading.value;
   const { running, waiting } = state.jobCounts.value;
   /** @type {Record<string, number>} */
   const counts = { fleet: state.nodeIds.value.length, jobs: running + waiting };
@@ -139,7 +140,7 @@ function Main() {
   if (connection.kind === "refused")
     return html`<${TokenForm} key="token" known=${connection.known} reason=${connection.reason} />`;
   if (!state.stats.value) return html`<p class="empty">${kind === "away" ? "The server does not answer." : "Loading the fleet …"}</p>`;
-  return html`<main class="${kind === "away" ? "last-known" : ""} page-${route.value.page}">
+  return html`<main aria-busy=${behind} class="${kind === "away" ? "last-known" : ""} page-${route.value.page}">
     <${openPage().draw} id=${route.value.id} /><${JobSheet} />
   </main>`;
 }

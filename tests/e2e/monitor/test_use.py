@@ -7,6 +7,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from muster.domain.job import JobStatus
+from tests.e2e.monitor.axe import violations
 from tests.e2e.monitor.conftest import Watched
 from tests.e2e.monitor.fleets import fill_realistically, job, machine, progress, service, worker
 from tests.e2e.monitor.test_live import lane, open_live
@@ -65,6 +66,16 @@ async def test_labels_filter_nodes_in_a_box_of_their_own_and_in_the_words(page: 
             break
     await page.keyboard.type("zone=a")
     await expect(cards).to_have_text(["n0", "n2"])
+
+
+async def test_an_address_that_leads_nowhere_says_so_with_a_way_back(page: Page, server: MonitorServer) -> None:
+    server.put_machine(machine("a"), [])
+    await open_live(page, server)
+    await page.evaluate("location.hash = '#/nowhere/at-all'")
+    await expect(page.locator("main")).to_contain_text("Nothing of this monitor is at #/nowhere/at-all.")
+    assert await violations(page) == []
+    await page.get_by_role("link", name="To the fleet").click()
+    await expect(page.locator(".card h3")).to_have_text(["a"])
 
 
 async def test_health_filters_nodes_and_follows_their_changes(page: Page, server: MonitorServer) -> None:

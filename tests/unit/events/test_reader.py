@@ -69,3 +69,12 @@ async def test_a_closed_reader_gives_its_rest_and_then_nothing() -> None:
     reader.close()
     assert await reader.take(1) == (b"a", None)
     assert await reader.take(1) == (b"", None)
+
+
+async def test_a_stream_that_was_just_written_to_needs_no_sign_of_life() -> None:
+    reader = Reader(100, write_now=lambda _: True)
+    taking = asyncio.create_task(reader.take(0.02))
+    await asyncio.sleep(0)
+    reader.push(b"1")
+    assert await taking == (b"", None)
+    assert not reader._written  # a second wait went by in which nothing came

@@ -1,5 +1,6 @@
 """Where the nodes' calls over the broker end."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -15,6 +16,7 @@ from muster.ids import NodeId, new_id
 from muster.links.amqp.address import BrokerAddress
 from muster.links.amqp.connection import BACKOFF_S, BrokerConnection
 from muster.links.amqp.intake import Intake
+from muster.links.amqp.management import Management
 from muster.links.amqp.messages import (
     HeartbeatMessage,
     RegistrationMessage,
@@ -68,9 +70,11 @@ class AmqpIngest:
         clock: Clock,
         rng: Rng,
         *,
+        management: Management | None = None,
         backoff_s: float = BACKOFF_S,
     ) -> None:
         self._address = address
+        self._management = management
         self._nodes = nodes
         self._roster = roster
         self._emit = emit
@@ -89,6 +93,8 @@ class AmqpIngest:
         self._tell_at_s = 0.0
 
     async def start(self) -> None:
+        if self._management is not None:
+            await self._management.start()
         await self._post.start()
         await self._broker.start()
 
@@ -97,6 +103,8 @@ class AmqpIngest:
         await self._broker.stop()
         for intake in self._intakes:
             await intake.close()
+        if self._management is not None:
+            await self._management.stop()
 
     @property
     def connected(self) -> bool:
@@ -111,7 +119,8 @@ class AmqpIngest:
 
     async def standing(self) -> BrokerStanding:
         """Return how the broker stands, as a BrokerProbe does."""
-        broker = self._broker
+        broker, management = self._broker, self._management
+        looking = asyncio.create_task(management.look()) if management is not None and self.connected else None
         problem, next_step, found = None, None, dict[str, tuple[int, int]]()
         try:
             found = await broker.ask(depths, _LOOK_S)
@@ -126,6 +135,7 @@ class AmqpIngest:
             error=problem,
             next_step=next_step,
             queues=tuple(self._queue(queue.name, *found.get(queue.name, (None, None))) for queue in QUEUES),
+            management=await looking if looking is not None else None,
         )
 
     def _queue(self, name: str, ready: int | None, consumers: int | None) -> BrokerQueue:

@@ -1,6 +1,7 @@
 // The fleet as the server last told it. Deltas carry an entity's whole state, so applying one twice is harmless.
 
 import { batch, computed, signal } from "./view.js";
+import { whenCalm } from "./hand.js";
 import { JOB_ACTIVE, JOB_TERMINAL } from "./vocabulary.js";
 
 /** @typedef {{machine: Machine, workers: Worker[]}} Node */
@@ -15,6 +16,21 @@ const MAX_INBOX = 5000;
 const HIDDEN_FLUSH_MS = 250;
 
 const byName = new Intl.Collator(undefined, { numeric: true }).compare;
+
+/**
+ * The same list or record again while it says the same: nothing that only uses it is drawn anew.
+ * @template T @param {() => T} compute
+ */
+export function steady(compute) {
+  /** @type {{value: T, said: string} | null} */
+  let kept = null;
+  return computed(() => {
+    const value = compute();
+    const said = JSON.stringify(value);
+    if (said !== kept?.said) kept = { value, said };
+    return kept.value;
+  });
+}
 
 /** @returns {Record<Lane, number>} */
 const noJobs = () => ({ waiting: 0, running: 0, failed: 0, finished: 0 });
@@ -128,7 +144,7 @@ export class FleetState {
       this.#flushDue = true;
       const flush = () => this.flush();
       if (document.hidden) setTimeout(flush, HIDDEN_FLUSH_MS);
-      else requestAnimationFrame(flush);
+      else whenCalm(flush);
     }
   }
 

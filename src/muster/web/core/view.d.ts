@@ -4,5 +4,5 @@ import { ComponentChildren } from "preact";
 
 export declare function html(strings: TemplateStringsArray, ...values: unknown[]): ComponentChildren;
 export { render } from "preact";
-export { useEffect, useRef, useState } from "preact/hooks";
+export { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 export { batch, computed, effect, signal } from "@preact/signals-core";

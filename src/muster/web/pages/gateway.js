@@ -132,7 +132,7 @@ function Explanation({ view }) {
 
 /** @param {{requests: Recent[]}} props */
 function Requests({ requests }) {
-  return html`<section class="panel" aria-label="The newest requests"><h3>The newest requests</h3>
+  return html`<section class="panel wide" aria-label="The newest requests"><h3>The newest requests</h3>
     ${requests.length === 0 ? html`<p class="quiet">No request came yet.</p>` : html`<div class="table-box"><table>
       <thead><tr><th scope="col">Request</th><th scope="col">Model</th><th scope="col">Worker</th><th scope="col">Waited</th><th scope="col">Status</th></tr></thead>
       <tbody>${requests.map((r) => html`<tr key=${r.correlation_id}><th scope="row"><button onClick=${() => explain(r.correlation_id)}>${r.correlation_id}</button></th>
@@ -250,6 +250,8 @@ export function GatewayPage() {
   const now = view.value;
   return html`<div class="gateway-page"><header class="heading"><h2>Gateway</h2></header>
     ${trouble.value && html`<p class="error-text" role="alert">${trouble.value}</p>`}
-    <div class="panels">${now && html`<${Charts} points=${now.recent} />`}<${Chat} />${now && html`<${Models} models=${now.models} /><${Where} view=${now} /><${Waiting} lines=${now.lines} /><${Requests} requests=${now.requests} /><${Trust} view=${now} />`}</div>
+    <div class="panels">${now && html`<${Charts} points=${now.recent} />`}<${Chat} />
+      ${now && html`<${Where} view=${now} /><${Waiting} lines=${now.lines} /><${Models} models=${now.models} /><${Trust} view=${now} />
+        <${Requests} requests=${now.requests} />`}</div>
   </div>`;
 }

@@ -10,6 +10,7 @@ import { ModelsPage } from "./models.js";
 import { NodePage } from "./node.js";
 import { QueuesPage } from "./queues.js";
 import { SystemPage } from "./system.js";
+import { MissingPage } from "./missing.js";
 import { UsagePage } from "./usage.js";
 
 /**
@@ -42,6 +43,7 @@ export const PAGES = {
   system: { title: "System", href: "#/system", interest: nothing, draw: SystemPage },
   usage: { title: "Usage", href: "#/usage", interest: nothing, draw: UsagePage },
   access: { title: "Tokens", href: "#/access", interest: nothing, draw: AccessPage },
+  missing: { title: "No such page", href: null, interest: nothing, draw: MissingPage },
 };
 
 /** @returns {Page} */

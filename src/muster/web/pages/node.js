@@ -11,6 +11,9 @@ import { Act } from "../parts/confirm.js";
 import { LastMinutes } from "../parts/history.js";
 import { Logs } from "../parts/log.js";
 import { Startup } from "../parts/startup.js";
+import { useTurns } from "../parts/turns.js";
+
+const PANELS_PER_FRAME = 2;
 
 /** @param {{id: string, machine: Machine}} props */
 function Actions({ id, machine: m }) {
@@ -41,9 +44,9 @@ function PullModel({ id }) {
   </form>`;
 }
 
-/** @param {{id: string, machine: Machine, detail: NodeDetail | undefined}} props */
-function Services({ id, machine: m, detail }) {
-  const figures = new Map(detail?.services.map((service) => [service.name, service.figures]));
+/** @param {{id: string, machine: Machine, answer: import("../core/api.js").Answer<NodeDetail>}} props */
+function Services({ id, machine: m, answer }) {
+  const figures = new Map(answer.value?.services.map((service) => [service.name, service.figures]));
   return html`<section class="panel"><h3>Services</h3>
     ${m.service_details.length === 0 && html`<p class="quiet">None.</p>`}
     ${m.service_details.length > 0 && html`<ul class="services" aria-label="Services">${m.service_details.map((service) => html`<${ServiceRow}
@@ -94,6 +97,22 @@ function GpuDetails({ gpu }) {
   </li>`;
 }
 
+/** @param {{machine: Machine}} props */
+const Load = ({ machine: m }) => html`<section class="panel"><h3>Load</h3>
+  <div class="figures"><${Host} machine=${m} /><${Gpus} machine=${m} /></div>
+  ${m.gpus.length > 0 && html`<ul class="gpu-details">${m.gpus.map((gpu) => html`<${GpuDetails} key=${gpu.index} gpu=${gpu} />`)}</ul>`}
+</section>`;
+
+/** @param {{id: string, workers: Worker[]}} props */
+const Workers = ({ id, workers }) => html`<section class="panel"><h3>Workers</h3>
+  ${workers.length ? html`<ul class="workers" aria-label="Workers">${workers.map((worker) => html`<${WorkerCell} key=${worker.worker_id}
+    worker=${worker} name=${worker.worker_id.replace(`${id}-`, "")} />`)}</ul>` : html`<p class="quiet">None.</p>`}
+</section>`;
+
+/** In the order of the page. */
+const PANELS = { Load, Workers, Services, Facts, Startup, Commands, LastMinutes, Logs };
+const PANEL_NAMES = Object.keys(PANELS);
+
 /** @param {{id: string | null}} props */
 export function NodePage({ id }) {
   useEffect(() => (id ? follow(id) : undefined), [id]);
@@ -107,6 +126,7 @@ export function NodePage({ id }) {
 /** @param {{id: string, node: import("../core/state.js").Node}} props */
 function Shown({ id, node: { machine: m, workers } }) {
   const [answer, setAnswer] = useState(/** @type {import("../core/api.js").Answer<NodeDetail>} */ ({}));
+  const turns = useTurns(PANEL_NAMES, PANELS_PER_FRAME);
   useEffect(() => refresh(id), [m.last_seen]);
   // Every heartbeat has figures that the stream leaves out for all the nodes that nobody looks at.
   useEffect(() => load(() => request(`/api/v1/nodes/${encodeURIComponent(id)}`), setAnswer), [m.last_seen, m.health_status]);
@@ -114,20 +134,7 @@ function Shown({ id, node: { machine: m, workers } }) {
     <header class="heading"><h2>${id}</h2><${Badge} of="health" word=${m.health_status} /><span class="tag">${m.status}</span>
       <${Actions} id=${id} machine=${m} /></header>
     <${Notices} machine=${m} />
-    <div class="panels">
-      <section class="panel"><h3>Load</h3><div class="figures"><${Host} machine=${m} /><${Gpus} machine=${m} /></div>
-        ${m.gpus.length > 0 && html`<ul class="gpu-details">${m.gpus.map((gpu) => html`<${GpuDetails} key=${gpu.index} gpu=${gpu} />`)}</ul>`}
-      </section>
-      <section class="panel"><h3>Workers</h3>
-        ${workers.length ? html`<ul class="workers" aria-label="Workers">${workers.map((worker) => html`<${WorkerCell} key=${worker.worker_id}
-          worker=${worker} name=${worker.worker_id.replace(`${id}-`, "")} />`)}</ul>` : html`<p class="quiet">None.</p>`}
-      </section>
-      <${Services} id=${id} machine=${m} detail=${answer.value} />
-      <${Facts} machine=${m} answer=${answer} />
-      <${Startup} id=${id} machine=${m} />
-      <${Commands} />
-      <${LastMinutes} id=${id} />
-      <${Logs} id=${id} />
-    </div>
+    <div class="panels">${Object.entries(PANELS).map(([name, Panel]) => turns.has(name) && html`<${Panel} key=${name} id=${id} machine=${m}
+      workers=${workers} answer=${answer} />`)}</div>
   </div>`;
 }

@@ -103,7 +103,8 @@ export function QueuesPage() {
     const timer = setInterval(() => !document.hidden && look(), LOOK_EVERY_MS);
     return () => clearInterval(timer);
   }, []);
-  return html`<div class="queues-page"><header class="heading"><h2>Queues</h2></header>
+  return html`<div class="queues-page"><header class="heading"><h2>Queues</h2>
+      <a class="end" href="#/system">Broker and store</a></header>
     ${trouble.value && html`<p class="error-text" role="alert">${trouble.value}</p>`}
     ${queues.value && html`<div class="panels"><${Queues} state=${queues.value} /><${Customers} /><${Schedules} /></div>`}
   </div>`;

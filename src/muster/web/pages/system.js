@@ -15,8 +15,12 @@ const LOOK_EVERY_MS = 2_000;
  *   replicas: number | null, primary_up: boolean | null}} StoreStanding
  * @typedef {{address: string, embedded: boolean, standing: StoreStanding | null, error: string | null, next_step: string | null}} Store
  * @typedef {{name: string, ready: number | null, consumers: number | null, unacked: number, received: number, refused: number}} BrokerQueue
+ * @typedef {{name: string, ready: number | null, unacked: number | null, consumers: number | null, published_per_s: number | null,
+ *   delivered_per_s: number | null, acked_per_s: number | null}} ManagedQueue
+ * @typedef {{address: string, queues: ManagedQueue[], queue_count: number, error: string | null, next_step: string | null}} Management
  * @typedef {{address: string, connected: boolean, since_ms: number, reconnects: number, product: string | null,
- *   error: string | null, next_step: string | null, queues: BrokerQueue[]}} Broker
+ *   error: string | null, next_step: string | null, queues: BrokerQueue[],
+ *   management: Management | null}} Broker
  * @typedef {{name: string, nodes: number, connected: number}} Link
  * @typedef {{plane_id: string, here: boolean, leads: boolean | null, version: string | null, hostname: string | null,
  *   started_at_ms: number | null}} ControlPlane
@@ -70,7 +74,7 @@ function StorePanel({ store: { address, embedded, standing: s, error, next_step:
       ["up", s?.uptime_s != null && duration(s.uptime_s * 1000)],
       ["answers in", s && `${s.ping_ms} ms`],
       ["memory", s?.memory_mb != null && `${size(s.memory_mb)}${s.limit_mb === null ? ", no limit is set" : ` of ${size(s.limit_mb)}`}`],
-      ["keys", s && count(s.keys)],
+      ["keys", s && html`${count(s.keys)}${!embedded && html` <span class="quiet">in the whole database, not only ours</span>`}`],
       ["log of facts", s && counted(s.log_entries, "entry", "entries")],
       ["clients", s?.clients != null && count(s.clients)],
       ["commands", s?.ops_per_s != null && `${count(s.ops_per_s)} / s`],
@@ -85,6 +89,23 @@ function StorePanel({ store: { address, embedded, standing: s, error, next_step:
 const QueueRow = ({ queue: q }) => html`<tr data-queue=${q.name}><th scope="row">${q.name}</th><td>${count(q.ready)}</td>
   <td>${count(q.consumers)}</td><td>${count(q.unacked)}</td><td>${count(q.received)}</td>
   <td>${q.refused > 0 ? html`<span class="error-text">${count(q.refused)}</span>` : 0}</td></tr>`;
+
+/** @param {number | null} perSecond */
+const rate = (perSecond) => (perSecond == null ? "" : perSecond < 10 ? perSecond.toFixed(1) : count(Math.round(perSecond)));
+
+/** What only the broker's management API tells. @param {{management: Management}} props */
+function Managed({ management: m }) {
+  if (m.error)
+    return html`<p class="quiet" data-part="management">All queues of this vhost and their rates are told by RabbitMQ's management API.
+      At <code>${m.address}</code> ${m.error}. ${m.next_step}.</p>`;
+  return html`<div data-part="management"><h4>All queues of the vhost</h4><${TableBox} label="All queues of the vhost"><table><thead><tr>
+      <th scope="col">Queue</th><th scope="col">Ready</th><th scope="col">Unacknowledged</th><th scope="col">Consumers</th>
+      <th scope="col">Published / s</th><th scope="col">Delivered / s</th><th scope="col">Acknowledged / s</th></tr></thead>
+    <tbody>${m.queues.map((q) => html`<tr key=${q.name} data-managed=${q.name}><th scope="row">${q.name}</th><td>${count(q.ready)}</td>
+      <td>${count(q.unacked)}</td><td>${count(q.consumers)}</td><td>${rate(q.published_per_s)}</td><td>${rate(q.delivered_per_s)}</td>
+      <td>${rate(q.acked_per_s)}</td></tr>`)}</tbody></table><//>
+    ${m.queue_count > m.queues.length && html`<p class="quiet">${counted(m.queue_count - m.queues.length, "more queue")}.</p>`}</div>`;
+}
 
 /** @param {{broker: Broker | null}} props */
 function BrokerPanel({ broker: b }) {
@@ -104,6 +125,7 @@ function BrokerPanel({ broker: b }) {
       <th scope="col" title="of this control plane: delivered to it, and not acknowledged">Unacknowledged here</th>
       <th scope="col" title="by this control plane since its start">Received here</th><th scope="col">Refused here</th></tr></thead>
       <tbody>${b.queues.map((queue) => html`<${QueueRow} key=${queue.name} queue=${queue} />`)}</tbody></table><//>
+    ${b.management && html`<${Managed} management=${b.management} />`}
   </section>`;
 }
 

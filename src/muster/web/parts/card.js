@@ -126,8 +126,8 @@ export function WorkerCell({ worker: w, name }) {
   </li>`;
 }
 
-/** Of a node that is not there in full yet, or not drawn yet. @param {{id: string}} props */
-export function Waiting({ id }) {
+/** A node that is not there in full yet, or not drawn yet. @param {string} id */
+function toCome(id) {
   const line = state.lines.get(id)?.value;
   return html`<article class="card" data-node=${id} aria-busy="true">
     <header><h3>${id}</h3> ${line && html`<span class="end"><${Badge} of="health" word=${line.health_status} /></span>`}</header>
@@ -135,10 +135,10 @@ export function Waiting({ id }) {
   </article>`;
 }
 
-/** @param {{id: string}} props */
-export function Card({ id }) {
-  const node = state.node(id);
-  if (!node) return html`<${Waiting} id=${id} />`;
+/** @param {{id: string, drawn: boolean}} props */
+export function Card({ id, drawn }) {
+  const node = drawn ? state.node(id) : undefined;
+  if (!node) return toCome(id);
   const { machine: m, workers } = node;
   const gone = !m.connected || m.health_status === "dead";
   const labels = Object.entries(m.labels ?? {}).map(([name, value]) => `${name}=${value}`);

@@ -1,7 +1,8 @@
 // What of the fleet is shown, and in which order: words that must all occur, one health, one pool, labels.
 
 import { computed, html, signal } from "../core/view.js";
-import { state } from "../core/state.js";
+import { followed } from "../core/hand.js";
+import { state, steady } from "../core/state.js";
 import { Badge } from "./badge.js";
 import { HEALTH } from "../core/vocabulary.js";
 
@@ -35,7 +36,18 @@ export const ORDERS = {
 };
 export const orderName = signal("name");
 
-const allWords = computed(() => text.value.toLowerCase().split(/\s+/).filter(Boolean));
+/** What is looked for: what a hand has chosen, as soon as that stands on the screen. */
+const wanted = {
+  text: followed(text),
+  health: followed(health),
+  pool: followed(pool),
+  label: followed(label),
+  order: followed(orderName),
+};
+/** Whether words are looked for. */
+export const byWords = computed(() => wanted.text.value !== "");
+
+const allWords = computed(() => wanted.text.value.toLowerCase().split(/\s+/).filter(Boolean));
 const words = computed(() => allWords.value.filter((word) => !word.startsWith(OF_LABEL)));
 
 /** Name and value of `name=value`; null: any value. @param {string} word @returns {[string, string | null]} */
@@ -46,7 +58,7 @@ function labelIn(word) {
 
 const wantedLabels = computed(() => {
   const inText = allWords.value.filter((word) => word.startsWith(OF_LABEL)).map((word) => word.slice(OF_LABEL.length));
-  return [...label.value.toLowerCase().split(","), ...inText].map(labelIn).filter(([name]) => name);
+  return [...wanted.label.value.toLowerCase().split(","), ...inText].map(labelIn).filter(([name]) => name);
 });
 
 /** @param {Line} line */
@@ -84,19 +96,19 @@ const allLines = computed(() => state.nodeIds.value.flatMap((id) => state.lines.
 
 export const lines = computed(() => {
   const found = allLines.value.filter((line) =>
-    (!health.value || line.health_status === health.value) && (!pool.value || line.pool === pool.value) && hasLabels(line) && matches(line, wordsOfLine));
-  const order = ORDERS[orderName.value]?.order;
+    (!wanted.health.value || line.health_status === wanted.health.value) && (!wanted.pool.value || line.pool === wanted.pool.value) && hasLabels(line) && matches(line, wordsOfLine));
+  const order = ORDERS[wanted.order.value]?.order;
   return order ? found.toSorted(order) : found;
 });
 
-const healthCounts = computed(() => {
+const healthCounts = steady(() => {
   /** @type {Record<string, number>} */
   const counts = {};
   for (const { health_status: word } of allLines.value) counts[word] = (counts[word] ?? 0) + 1;
   return counts;
 });
 
-const pools = computed(() => [...new Set(allLines.value.flatMap((line) => line.pool ?? []))].sort());
+const pools = steady(() => [...new Set(allLines.value.flatMap((line) => line.pool ?? []))].sort());
 
 /** @param {string | null} choice */
 const choose = (choice) => () => (health.value = health.value === choice ? null : choice);
@@ -129,7 +141,7 @@ export function PoolFilter() {
     onChoice=${(/** @type {string} */ name) => (pool.value = name || null)} />`;
 }
 
-const labels = computed(() =>
+const labels = steady(() =>
   [...new Set(allLines.value.flatMap((line) => Object.entries(line.labels).map(([name, value]) => `${name}=${value}`)))].sort());
 
 export function LabelFilter() {

@@ -4,6 +4,7 @@ import { html, signal, useEffect } from "../core/view.js";
 import { request } from "../core/api.js";
 import { percent, share } from "../core/format.js";
 import { Chart } from "./chart.js";
+import { useSeen } from "./near.js";
 
 const LOOK_EVERY_MS = 10_000;
 
@@ -18,22 +19,25 @@ const history = signal(/** @type {History | null} */ (null));
 
 /** @param {{id: string}} props */
 export function LastMinutes({ id }) {
+  const { box, seen } = useSeen();
   useEffect(() => {
+    history.value = null;
+    if (!seen) return undefined;
     let wanted = true;
     const look = () => request(`/api/v1/nodes/${encodeURIComponent(id)}/history`).then(
       (answer) => wanted && (history.value = answer),
       (error) => console.info(`muster: history not read (${error.message})`),
     );
-    history.value = null;
     look();
     const timer = setInterval(() => !document.hidden && look(), LOOK_EVERY_MS);
     return () => {
       wanted = false;
       clearInterval(timer);
     };
-  }, [id]);
+  }, [id, seen]);
   const known = history.value;
-  if (!known || known.at.length < 2) return null;
+  if (!known) return html`<section ref=${box} class="panel wide"><h3>The last 15 minutes</h3></section>`;
+  if (known.at.length < 2) return null;
   /** @param {Curve | undefined} curve */
   const points = (curve = []) => known.at.map((at, index) => ({ at, value: curve[index] ?? null }));
   const memory = (/** @type {number} */ mb) => share(mb, null);

@@ -4,7 +4,7 @@ import { html, useState } from "../core/view.js";
 import { state } from "../core/state.js";
 import { Badge, ProgressBar } from "./badge.js";
 import { Ago, Span, now, percent, duration } from "../core/format.js";
-import { jobMatches, text } from "./filter.js";
+import { byWords, jobMatches } from "./filter.js";
 import { jobHref, openJobId } from "../core/route.js";
 
 const ROWS_AT_FIRST = 25;
@@ -76,11 +76,11 @@ function JobRow({ job: source, lane }) {
 function LaneList({ lane, title, none }) {
   const [rows, setRows] = useState(ROWS_AT_FIRST);
   const all = state.lanes.value[lane];
-  const found = text.value ? all.filter((job) => jobMatches(job.peek())) : all;
+  const found = byWords.value ? all.filter((job) => jobMatches(job.peek())) : all;
   const total = Math.max(all.length, state.jobCounts.value[lane]);
-  const count = text.value ? `${found.length} of ${total.toLocaleString()}` : total.toLocaleString();
+  const count = byWords.value ? `${found.length} of ${total.toLocaleString()}` : total.toLocaleString();
   const more = Math.min(found.length - rows, ROWS_AT_FIRST);
-  const beyond = text.value ? 0 : total - found.length;
+  const beyond = byWords.value ? 0 : total - found.length;
   return html`<details class="lane ${lane}" open>
     <summary><h3>${title}</h3> <b class="count">${count}</b></summary>
     ${found.length > 0

@@ -9,12 +9,13 @@ from playwright.async_api import Browser, Page, expect
 
 from muster.links.amqp.address import broker_address
 from muster.links.amqp.control_side import AmqpIngest
+from muster.links.amqp.management import Management, management_url
 from muster.stores.valkey import ValkeyStore
 from muster.system import SystemClock
 from tests.e2e.monitor.axe import violations
 from tests.e2e.monitor.conftest import ARTIFACTS, Watched
 from tests.integration.api.conftest import Served, serving
-from tests.rabbitmq import PASSWORD, RabbitMq
+from tests.rabbitmq import PASSWORD, VHOST, RabbitMq
 from tests.relay import Relay
 from tests.valkey_server import ValkeyServer
 
@@ -25,7 +26,7 @@ SOON_MS = 15_000
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMq]:
-    broker = RabbitMq(tmp_path_factory.mktemp("broker"))
+    broker = RabbitMq(tmp_path_factory.mktemp("broker"), management=True)
     try:
         yield broker.start()
     finally:
@@ -74,6 +75,9 @@ async def test_a_broker_that_goes_away_is_told_within_seconds_and_its_return_as_
             served.plane.recorder.emit,
             SystemClock(),
             random.Random(3),
+            management=Management(
+                management_url(address, f"http://127.0.0.1:{broker.management_port}"), VHOST, SystemClock()
+            ),
             backoff_s=0.1,
         )
         await ingest.start()
@@ -82,6 +86,9 @@ async def test_a_broker_that_goes_away_is_told_within_seconds_and_its_return_as_
         await expect(panel).to_contain_text("connected", timeout=SOON_MS)
         await expect(panel).to_contain_text("RabbitMQ 3.")
         await expect(panel.locator('[data-queue="heartbeat.control-plane"] td').nth(1)).to_have_text("1")
+        row = panel.locator('[data-managed="heartbeat.control-plane"]')
+        await expect(row.locator("td").nth(2)).to_have_text("1", timeout=SOON_MS)  # consumers
+        await expect(panel.locator("[data-managed]")).to_have_count(4)
         assert PASSWORD not in await page.content()
         await page.screenshot(path=ARTIFACTS / "monitor-system.png")
 
