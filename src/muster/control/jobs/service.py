@@ -33,6 +33,7 @@ from muster.ids import JobId, WorkerId, check_name, new_id
 from muster.jobs import explain as why
 from muster.jobs import matching, retry, submission
 from muster.ports import Bus, CapabilityClass, JobIndex, JobLines, JobPage, JobQueue, JobUpkeep, Submitted
+from muster.rounds import Rounds
 from muster.wire import (
     ClaimReply,
     ClaimRequest,
@@ -117,7 +118,7 @@ class JobService:
         self._wakeups = Wakeups()
         self._sessions = SessionClasses(bus)
         self._classes = _NO_CLASSES
-        self._listener: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
         self._closing = False
         self._on_stop: list[OnStop] = []
         self._on_done: OnDone = lambda *_: None
@@ -137,18 +138,14 @@ class JobService:
 
     async def start(self) -> None:
         await self._sessions.start()
-        if self._listener is None:
-            self._listener = asyncio.create_task(self._listen(), name="wake-ups")
+        self._rounds.go("wake_ups", self._listen, _BUS_RETRY_S)
 
     async def stop(self) -> None:
         """Let go of everybody who waits for work: they ask again, and find us gone or back."""
         self._closing = True
         self._wakeups.wake_all()
         await self._sessions.stop()
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
-            self._listener = None
+        await self._rounds.stop()
 
     @property
     def waiters(self) -> int:
@@ -439,14 +436,9 @@ class JobService:
         )
 
     async def _listen(self) -> None:
-        while True:
-            try:
-                async for data in self._bus.subscribe(WAKE_TOPIC):
-                    self._wakeups.wake(data.decode())
-            except MusterError as error:
-                log.warning("wake_ups_interrupted", error=error.message)
-            await asyncio.sleep(_BUS_RETRY_S)
-            self._wakeups.wake_all()
+        self._wakeups.wake_all()  # what came while nobody listened was missed
+        async for data in self._bus.subscribe(WAKE_TOPIC):
+            self._wakeups.wake(data.decode())
 
 
 def _with_payloads_model(spec: JobSpec) -> Requirements:
