@@ -20,13 +20,13 @@ from muster.clock import Clock
 from muster.domain.event import LoggedEvent
 from muster.errors import JobNotFound, MusterError
 from muster.events.followers import Change, FollowedJob, Followers, FollowLimits
-from muster.events.frames import KEEP_ALIVE, frame
 from muster.events.reader import Reader, WriteNow
 from muster.events.selection import Concerns, PlacedJob, Selection, Wish
 from muster.events.startup import startup_message, tells_startup
 from muster.ids import JobId, NodeId
 from muster.ports import Bus, EventLog
 from muster.rounds import Rounds
+from muster.sse import KEEP_ALIVE, frame
 from muster.wire import ProgressReport, ProgressReports, decode
 
 log = structlog.get_logger()

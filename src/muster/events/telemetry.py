@@ -13,10 +13,10 @@ import structlog
 from msgspec import Struct
 
 from muster.clock import Clock
-from muster.events.frames import KEEP_ALIVE, frame
 from muster.events.reader import Reader
 from muster.ids import NodeId
 from muster.rounds import Rounds
+from muster.sse import KEEP_ALIVE, frame
 
 log = structlog.get_logger()
 
