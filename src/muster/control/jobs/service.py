@@ -117,6 +117,7 @@ class JobService:
         self.figures = JobFigures()
         self._wakeups = Wakeups()
         self._sessions = SessionClasses(bus)
+        self._sessions.on_change(self._wakeups.wake_session)
         self._classes = _NO_CLASSES
         self._rounds = Rounds()
         self._closing = False
@@ -316,14 +317,14 @@ class JobService:
     async def claim(self, message: ClaimRequest) -> ClaimReply:
         if not 0 <= message.want <= _WANT_MAX:
             raise InvalidInput(f"want must be 0 to {_WANT_MAX}, got {message.want}", field="want")
-        class_id = self._sessions.get(message.session_id)
-        wait_s = min(message.wait_s, _WAIT_S_MAX) if class_id is not None and message.want else 0.0
+        wait_s = min(message.wait_s, _WAIT_S_MAX) if message.want else 0.0
         settlements = await self._settlements(message)
         deadline_s = self._clock.monotonic_s() + wait_s
         refused: tuple[JobId, ...] = ()
         passed_on = False
         while True:
-            woken = self._wakeups.register(class_id) if class_id is not None and wait_s else None
+            class_id = self._sessions.get(message.session_id)  # it may change while this waits
+            woken = self._wakeups.register(class_id, message.session_id) if class_id is not None and wait_s else None
             try:
                 claimed = await self._queue.claim(
                     message.session_id,
@@ -355,7 +356,7 @@ class JobService:
                 raise
             finally:
                 if woken is not None and class_id is not None:
-                    self._wakeups.forget(class_id, woken)
+                    self._wakeups.forget(class_id, message.session_id, woken)
 
     def _tell_done(self, worker_id: WorkerId, settled: Sequence[Settlement], refused: Sequence[JobId]) -> None:
         for settlement in settled:

@@ -5,6 +5,7 @@ let a claim wait, so each tells the others; what is not heard is told again when
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import structlog
 
@@ -27,6 +28,7 @@ class SessionClasses:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._class_of: OrderedDict[SessionId, str] = OrderedDict()
+        self._on_change: Callable[[SessionId], None] = lambda _: None
         self._rounds = Rounds()
 
     async def start(self) -> None:
@@ -34,6 +36,10 @@ class SessionClasses:
 
     async def stop(self) -> None:
         await self._rounds.stop()
+
+    def on_change(self, listener: Callable[[SessionId], None]) -> None:
+        """Be told of a session whose class is another than before, whichever control plane was told."""
+        self._on_change = listener
 
     def get(self, session_id: SessionId) -> str | None:
         return self._class_of.get(session_id)
@@ -50,10 +56,13 @@ class SessionClasses:
         self._class_of.pop(session_id, None)
 
     def _note(self, session_id: SessionId, class_id: str) -> None:
+        before = self._class_of.get(session_id)
         self._class_of[session_id] = class_id
         self._class_of.move_to_end(session_id)
         if len(self._class_of) > _SESSIONS_MAX:
             self._class_of.popitem(last=False)
+        if before not in {None, class_id}:
+            self._on_change(session_id)
 
     async def _listen(self) -> None:
         async for data in self._bus.subscribe(SESSIONS_TOPIC):
