@@ -96,6 +96,17 @@ def test_every_package_is_on_the_page_of_the_architecture() -> None:
     assert [name for name in packages if f"`{name}/`" not in page] == []
 
 
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/walks.md", "CONTRIBUTING.md"])
+def test_the_files_that_pages_about_the_code_name_are_there(page: str) -> None:
+    files = [path.relative_to(ROOT).as_posix() for path in tracked_files()]
+    places = {*files, *(file.removeprefix("src/muster/") for file in files)}
+    places |= {parent.as_posix() + "/" for place in list(places) for parent in Path(place).parents}
+    alone = {Path(file).name for file in files}  # beside one that was named with its folder
+    named = re.findall(r"`([\w/.-]+(?:\.(?:py|js|lua|md)|/))`", (ROOT / page).read_text())
+
+    assert [name for name in named if name not in places | alone and f"tests/{name}" not in places] == []
+
+
 def test_nothing_names_a_package_index_or_a_path_of_one_machine() -> None:
     found = [
         f"{shown(path)}: {word}"

@@ -395,7 +395,7 @@ class Agent:
             limits_required=self._config.limits_required,
             adopt_within_s=self._config.adopt_within_s,
         )
-        planned = self._keeper.needs.plan([gpu.index for gpu in self._gpus.inventory])
+        planned = self._keeper.needs.instances
         # A profile's services are told in the order of their GPUs.
         in_order = InOrder(self._outbox, [each.name for each in planned] if self._profile else [])
         self._supervisor = Supervisor(planned, provisions, replace(self._around, outbox=in_order))

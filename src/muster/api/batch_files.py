@@ -11,7 +11,7 @@ from litestar.params import Body, FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 from msgspec import Struct
 
-from muster.api.lists import paged_after
+from muster.api.lists import ListAfter
 from muster.api.plane import TheCaller, ThePlane
 from muster.domain.batch import KeptFile
 
@@ -38,12 +38,8 @@ class FileObject(Struct, frozen=True, kw_only=True):
     status: str = "processed"
 
 
-class FileList(Struct, frozen=True, kw_only=True):
-    data: list[FileObject]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-    object: str = "list"
+class FileList(ListAfter[FileObject], frozen=True, kw_only=True):
+    pass
 
 
 class FileDeleted(Struct, frozen=True, kw_only=True):
@@ -78,14 +74,7 @@ async def files(
     found = [file for file in await plane.batches.files(caller) if purpose is None or file.purpose == purpose]
     if order == "asc":
         found.reverse()
-    page, more = paged_after(found, lambda file: file.file_id, after, limit)
-    views = [_view(file) for file in page]
-    return FileList(
-        data=views,
-        first_id=views[0].id if views else None,
-        last_id=views[-1].id if views else None,
-        has_more=more,
-    )
+    return FileList.of([_view(file) for file in found], after, limit)
 
 
 @get("/v1/files/{file_id:str}", tags=["batches"], summary="One file")

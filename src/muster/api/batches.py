@@ -6,7 +6,7 @@ from litestar import get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Struct
 
-from muster.api.lists import paged_after
+from muster.api.lists import ListAfter
 from muster.api.plane import AnyRequest, TheCaller, ThePlane
 from muster.control.batches.service import WantedBatch
 from muster.domain.batch import Batch, BatchStatus, LineError
@@ -56,12 +56,8 @@ class BatchObject(Struct, frozen=True, kw_only=True):
     object: str = "batch"
 
 
-class BatchList(Struct, frozen=True, kw_only=True):
-    data: list[BatchObject]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-    object: str = "list"
+class BatchList(ListAfter[BatchObject], frozen=True, kw_only=True):
+    pass
 
 
 @post("/v1/batches", tags=["batches"], summary="Have the requests of a file done, when nobody waits", status_code=200)
@@ -78,14 +74,7 @@ async def batches(
     after: FromQuery[str | None] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
 ) -> BatchList:
-    page, more = paged_after(await plane.batches.all(caller), lambda batch: batch.batch_id, after, limit)
-    views = [_view(batch) for batch in page]
-    return BatchList(
-        data=views,
-        first_id=views[0].id if views else None,
-        last_id=views[-1].id if views else None,
-        has_more=more,
-    )
+    return BatchList.of([_view(batch) for batch in await plane.batches.all(caller)], after, limit)
 
 
 @get("/v1/batches/{batch_id:str}", tags=["batches"], summary="One batch, and how far it is")

@@ -1,13 +1,21 @@
 """What all lists have in common: pages, labels, a search, an order."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
 
 from litestar.params import QueryParameter
+from msgspec import Struct
 
 from muster.errors import InvalidInput
 
+
+class HasId(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
 T = TypeVar("T")
+V = TypeVar("V", bound=HasId)
 
 Page = Annotated[int, QueryParameter(ge=1, le=1_000_000, description="Which page, from 1 on.")]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="How many entries a page has.")]
@@ -18,20 +26,35 @@ Order = Annotated[
 ]
 
 
+class ListAfter(Struct, Generic[V], frozen=True, kw_only=True):
+    """As OpenAI has its lists: by ids instead of numbers."""
+
+    data: list[V]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+    object: str = "list"
+
+    @classmethod
+    def of(cls, found: Sequence[V], after: str | None, limit: int) -> Self:
+        """Return at most `limit` of what comes behind the one with the id `after`."""
+        start = 0
+        if after is not None:
+            start = next((index for index, one in enumerate(found, start=1) if one.id == after), 0)
+            if not start:
+                raise InvalidInput(f"after names nothing in this list: {after[:100]!r}", field="after")
+        data = list(found[start : start + limit])
+        return cls(
+            data=data,
+            first_id=data[0].id if data else None,
+            last_id=data[-1].id if data else None,
+            has_more=len(found) > start + limit,
+        )
+
+
 def paged(found: Sequence[T], page: int, limit: int) -> tuple[list[T], dict[str, str]]:
     """Return one page and the header that says how many there are in all."""
     return list(found[(page - 1) * limit : page * limit]), {"X-Total-Count": str(len(found))}
-
-
-def paged_after(found: Sequence[T], id_of: Callable[[T], str], after: str | None, limit: int) -> tuple[list[T], bool]:
-    """Return at most `limit` of what comes behind `after`, and whether there is more, as OpenAI's lists have it."""
-    start = 0
-    if after is not None:
-        at = next((index for index, one in enumerate(found) if id_of(one) == after), None)
-        if at is None:
-            raise InvalidInput(f"after names nothing in this list: {after[:100]!r}", field="after")
-        start = at + 1
-    return list(found[start : start + limit]), len(found) > start + limit
 
 
 def labelled(text: str | None) -> dict[str, str]:

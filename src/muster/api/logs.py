@@ -31,11 +31,11 @@ from muster.control.logs.merge import (
 from muster.control.logs.timeline import Timeline, Timelines
 from muster.domain.event import Event
 from muster.errors import InvalidInput, MusterError
-from muster.events.frames import KEEP_ALIVE, frame
 from muster.ids import JobId, NodeId
 from muster.logs.lines import LEVELS
 from muster.logs.reading import TAIL_MAX
 from muster.logs.when import parse_time
+from muster.sse import KEEP_ALIVE, frame
 from muster.wire.logs import LogInfo, LogWish
 from muster.wire.pools import LINK as V2_LINK
 

@@ -4,6 +4,7 @@ import http
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from litestar import Response, get, post
@@ -111,6 +112,7 @@ _ORDERS: dict[str, Callable[[FleetModel], Any]] = {
     "copies": lambda model: len(model.copies),
 }
 _KNOWN_ID = {200: ResponseSpec(CommandAnswer, description="This command_id was known; nothing was changed")}
+_order = partial(post, tags=["fleet"], status_code=http.HTTPStatus.ACCEPTED, responses=_KNOWN_ID)
 
 
 @get("/api/v1/models", tags=["fleet"], summary="Models, which nodes hold them, and who serves them")
@@ -147,24 +149,12 @@ async def model(plane: ThePlane, name: FromPath[str]) -> FleetModel:
     raise ModelNotFound(f"no node of this fleet has a model {wanted!r}", field="name")
 
 
-@post(
-    "/api/v1/models/pull",
-    tags=["fleet"],
-    summary="Have nodes fetch a model: from another node, else from its source",
-    status_code=http.HTTPStatus.ACCEPTED,
-    responses=_KNOWN_ID,
-)
+@_order("/api/v1/models/pull", summary="Have nodes fetch a model: from another node, else from its source")
 async def pull_model(plane: ThePlane, caller: TheCaller, data: JSONBody[ModelOrder]) -> Response[CommandAnswer]:
     return await _issue(plane, caller.name, data, "pull_model", {})
 
 
-@post(
-    "/api/v1/models/copy",
-    tags=["fleet"],
-    summary="Have nodes fetch a model from those that have it, and from nowhere else",
-    status_code=http.HTTPStatus.ACCEPTED,
-    responses=_KNOWN_ID,
-)
+@_order("/api/v1/models/copy", summary="Have nodes fetch a model from those that have it, and from nowhere else")
 async def copy_model(plane: ThePlane, caller: TheCaller, data: JSONBody[ModelOrder]) -> Response[CommandAnswer]:
     source = parse_source(data.model)
     if source is None or isinstance(source, OllamaSource):
@@ -179,24 +169,12 @@ async def copy_model(plane: ThePlane, caller: TheCaller, data: JSONBody[ModelOrd
     return await _issue(plane, caller.name, data, "pull_model", {"from": "fleet"})
 
 
-@post(
-    "/api/v1/models/remove",
-    tags=["fleet"],
-    summary="Have nodes delete a model that nothing uses",
-    status_code=http.HTTPStatus.ACCEPTED,
-    responses=_KNOWN_ID,
-)
+@_order("/api/v1/models/remove", summary="Have nodes delete a model that nothing uses")
 async def remove_model(plane: ThePlane, caller: TheCaller, data: JSONBody[ModelOrder]) -> Response[CommandAnswer]:
     return await _issue(plane, caller.name, data, "remove_model", {})
 
 
-@post(
-    "/api/v1/models/load",
-    tags=["fleet"],
-    summary="Have nodes take a model into memory; none named: the one where that costs least",
-    status_code=http.HTTPStatus.ACCEPTED,
-    responses=_KNOWN_ID,
-)
+@_order("/api/v1/models/load", summary="Have nodes take a model into memory; none named: where that costs least")
 async def load_model(plane: ThePlane, caller: TheCaller, data: JSONBody[ModelOrder]) -> Response[CommandAnswer]:
     if data.nodes is None and data.pool is None and data.selector is None and not data.all:
         plan = plane.models.cheapest(data.model)
@@ -207,35 +185,17 @@ async def load_model(plane: ThePlane, caller: TheCaller, data: JSONBody[ModelOrd
     return await _memory(plane, caller.name, data, "load_model", {})
 
 
-@post(
-    "/api/v1/models/unload",
-    tags=["fleet"],
-    summary="Have nodes take a model out of memory",
-    status_code=http.HTTPStatus.ACCEPTED,
-    responses=_KNOWN_ID,
-)
+@_order("/api/v1/models/unload", summary="Have nodes take a model out of memory")
 async def unload_model(plane: ThePlane, caller: TheCaller, data: JSONBody[ModelOrder]) -> Response[CommandAnswer]:
     return await _memory(plane, caller.name, data, "unload_model", {})
 
 
-@post(
-    "/api/v1/models/pin",
-    tags=["fleet"],
-    summary="Have nodes keep a model in memory, from their start on",
-    status_code=http.HTTPStatus.ACCEPTED,
-    responses=_KNOWN_ID,
-)
+@_order("/api/v1/models/pin", summary="Have nodes keep a model in memory, from their start on")
 async def pin_model(plane: ThePlane, caller: TheCaller, data: JSONBody[ModelOrder]) -> Response[CommandAnswer]:
     return await _memory(plane, caller.name, _whole_node(data), "pin_model", {})
 
 
-@post(
-    "/api/v1/models/unpin",
-    tags=["fleet"],
-    summary="Have nodes keep a model in memory no longer than others",
-    status_code=http.HTTPStatus.ACCEPTED,
-    responses=_KNOWN_ID,
-)
+@_order("/api/v1/models/unpin", summary="Have nodes keep a model in memory no longer than others")
 async def unpin_model(plane: ThePlane, caller: TheCaller, data: JSONBody[ModelOrder]) -> Response[CommandAnswer]:
     return await _memory(plane, caller.name, _whole_node(data), "unpin_model", {})
 

@@ -10,11 +10,9 @@ from msgspec import Raw
 from muster.control.jobs.service import JobService
 from muster.domain.job import TERMINAL, Job, JobStatus
 from muster.errors import MusterError, ShuttingDown
-from muster.events.frames import KEEP_ALIVE
 from muster.events.hub import Hub
 from muster.ids import JobId
-
-_encode = msgspec.json.Encoder().encode
+from muster.sse import KEEP_ALIVE, frame
 
 
 class Follower:
@@ -127,8 +125,7 @@ class TaskStreams:
 
 
 def _event(name: str, data: dict[str, Any], event_id: str | None = None) -> bytes:
-    head = b"" if event_id is None else b"id: %b\n" % event_id.encode()
-    return b"%bevent: %b\ndata: %b\n\n" % (head, name.encode(), _encode(data))
+    return frame(data, event_id, name)
 
 
 def _text_of(result: Any) -> str | None:

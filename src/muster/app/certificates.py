@@ -1,10 +1,9 @@
 """A certificate that is renewed while we run is shown from then on."""
 
-import asyncio
-
 import structlog
 
 from muster.errors import SetupError
+from muster.rounds import Rounds
 from muster.tls import Certificate
 
 log = structlog.get_logger()
@@ -18,23 +17,17 @@ class CertificateWatch:
     def __init__(self, certificate: Certificate, *, every_s: float = _LOOK_EVERY_S) -> None:
         self._certificate = certificate
         self._every_s = every_s
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
 
     async def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._watch(), name="certificate")
+        self._rounds.go("certificate_renewal", self._look, self._every_s)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._rounds.stop()
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(self._every_s)
-            try:
-                if self._certificate.refresh():
-                    log.info("certificate_renewed")
-            except SetupError as error:
-                log.warning("certificate_not_renewed", error=error.message, next_step=error.next_step)
+    async def _look(self) -> None:
+        try:
+            if self._certificate.refresh():
+                log.info("certificate_renewed")
+        except SetupError as error:
+            log.warning("certificate_not_renewed", error=error.message, next_step=error.next_step)

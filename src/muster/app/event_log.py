@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +13,8 @@ import structlog
 from msgspec import Struct
 
 from muster.agent.services.log_file import LogFile
+from muster.errors import MusterError
+from muster.sse import SNAPSHOT_BYTES_MAX, EventReader
 
 log = structlog.get_logger()
 
@@ -20,7 +22,6 @@ _PATH = "/api/events/monitor"
 _SILENCE_S = 45.0  # the control plane says something at least every 15 s
 _CONNECT_S = 5.0
 _AGAIN_S = 1.0
-_FRAME_BYTES_MAX = 256 * 1024 * 1024  # a snapshot of a large fleet
 _LOG_BYTES_MAX = 64 * 1024 * 1024
 _LINES_PER_LOOK = 500  # at the size of the file
 
@@ -61,10 +62,10 @@ class EventLog:
         with file:
             async with aiohttp.ClientSession(timeout=timeout) as session:
                 while True:
-                    try:
+                    try:  # TimeoutError is one of OSError
                         await self._follow(session, file)
                         reason = "the stream ended"
-                    except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is one of OSError
+                    except (aiohttp.ClientError, MusterError, OSError, ValueError) as error:
                         reason = str(error) or type(error).__name__
                     _note(file, "disconnected", reason)
                     log.info("event_log_disconnected", reason=reason, retry_in_s=_AGAIN_S)
@@ -81,33 +82,15 @@ class EventLog:
             answer.raise_for_status()
             _note(file, "connected", url)
             count = 0
-            async for event_id, data in _events(answer.content):
-                file.write(data + b"\n")
-                self._last_id = event_id or self._last_id
-                self._heard(msgspec.json.decode(data))
-                count += 1
-                if count % _LINES_PER_LOOK == 0:
-                    await asyncio.to_thread(self._log_file.rotate_if_large)
-
-
-async def _events(stream: aiohttp.StreamReader) -> AsyncIterator[tuple[str | None, bytes]]:
-    """Yield id and data of each; ValueError when one has no end."""
-    buffer = bytearray()
-    async for chunk in stream.iter_any():
-        buffer += chunk
-        if len(buffer) > _FRAME_BYTES_MAX:
-            raise ValueError(f"an event of more than {_FRAME_BYTES_MAX} bytes")
-        *frames, rest = buffer.split(b"\n\n")
-        buffer = rest
-        for frame in frames:
-            event_id, data = None, b""
-            for line in frame.split(b"\n"):
-                if line.startswith(b"id: "):
-                    event_id = line[4:].decode()
-                elif line.startswith(b"data: "):
-                    data = bytes(line[6:])
-            if data:
-                yield event_id, data
+            reader = EventReader(SNAPSHOT_BYTES_MAX)
+            async for chunk in answer.content.iter_any():
+                for event in reader.feed(chunk):
+                    file.write(event.data + b"\n")
+                    self._last_id = event.id or self._last_id
+                    self._heard(msgspec.json.decode(event.data))
+                    count += 1
+                    if count % _LINES_PER_LOOK == 0:
+                        await asyncio.to_thread(self._log_file.rotate_if_large)
 
 
 def _note(file: BinaryIO, what: str, about: str) -> None:

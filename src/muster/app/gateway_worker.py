@@ -22,12 +22,12 @@ from muster.app.plane_logs import PlaneLogs
 from muster.app.process import run
 from muster.control.fleet.fleet import Fleet
 from muster.control.metering import Metering
-from muster.control.rounds import ever
 from muster.gateway.figures.usage import Finished
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.tunnel import Tunnels
 from muster.logs.own import speak_as
+from muster.rounds import ever
 from muster.settings import Settings, load_settings
 
 _TELL_EVERY_S = 0.5

@@ -5,6 +5,7 @@ The control plane claims for them and asks their engines, so that a task for a m
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import aiohttp
 import structlog
@@ -19,6 +20,7 @@ from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.pools import Pool, PoolNodes
 from muster.ids import JobId, NodeId, WorkerId
 from muster.ports import Connector, FileLink, JobLink
+from muster.rounds import Rounds, wait_up_to
 from muster.wire.pools import LINK, engine_of
 
 log = structlog.get_logger()
@@ -51,25 +53,22 @@ class PoolWorkers:
         self._workers: dict[tuple[str, int], Worker] = {}  # by pool's key and slots: these never change for a worker
         self._changed = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
         fleet.on_change(self._heard)
 
     async def start(self) -> None:
-        if self._task is None:
+        if not self._rounds:
             self._session = aiohttp.ClientSession()
             connectors = {
                 name: connector
                 for name, connector in all_connectors(self._session, self._rng).items()
                 if connector.needs_service
             }
-            self._task = asyncio.create_task(self._run(connectors), name="pool-workers")
+            self._rounds.go("pool_workers", partial(self._run, connectors), 0, _LOOK_EVERY_S)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-            await self._dismiss(list(self._workers))
+        await self._rounds.stop()
+        await self._dismiss(list(self._workers))
         if self._session is not None:
             await self._session.close()
 
@@ -86,17 +85,9 @@ class PoolWorkers:
             self._changed.set()
 
     async def _run(self, connectors: dict[str, Connector]) -> None:
-        while True:
-            try:
-                await self._look(connectors)
-            except Exception:  # the next look must come: tasks would wait for ever
-                log.exception("pool_workers_failed")
-            try:
-                async with asyncio.timeout(_LOOK_EVERY_S):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-            self._changed.clear()
+        self._changed.clear()
+        await self._look(connectors)
+        await wait_up_to(self._changed, _LOOK_EVERY_S)
 
     async def _look(self, connectors: dict[str, Connector]) -> None:
         wanted = {(pool.key, pool.service.slots or 1): pool for pool in self._own_pools()}

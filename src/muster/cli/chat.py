@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from muster.cli.client import FIRST_TOKEN_TIMEOUT_S, Client, Refused
-from muster.cli.follow import read_events
 from muster.cli.options import AsJson, ServerUrl
 from muster.cli.tables import console, print_json
+from muster.sse import read_events
 
 Message = dict[str, str]
 
@@ -64,7 +64,7 @@ def _answer(client: Client, asked: dict[str, Any], history: list[Message]) -> st
 def _stream(client: Client, body: dict[str, Any]) -> Iterator[str]:
     with client.open("POST", "/v1/chat/completions", body=body, silence_s=FIRST_TOKEN_TIMEOUT_S) as answer:
         for event in read_events(answer.lines()):
-            if event.data == "[DONE]":
+            if event.data == b"[DONE]":
                 return
             chunk = json.loads(event.data)
             if "error" in chunk:  # the stream had begun, so the failure comes as its last event

@@ -1,40 +1,15 @@
-"""Reading server-sent events, and following a stream across lost connections."""
+"""Following a stream of events across lost connections."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-
-from msgspec import Struct
+from collections.abc import Callable, Iterator
 
 from muster.cli.client import Client, Refused, Unreachable
+from muster.sse import SNAPSHOT_BYTES_MAX, ServerEvent, read_events
 
 SILENCE_S = 45.0  # the control plane sends a comment every 15 s
 GIVE_UP_AFTER_S = 60.0
 _PAUSE_S = 1.0
 _HTTP_SERVER_ERROR = 500  # it starts or stops: as good as not there
-
-
-class ServerEvent(Struct, frozen=True):
-    id: str | None
-    data: str
-
-
-def read_events(lines: Iterable[bytes]) -> Iterator[ServerEvent]:
-    """Parse an event stream (HTML standard, 9.2.6) as far as Muster and the OpenAI API use it."""
-    event_id: str | None = None
-    data: list[str] = []
-    for raw in lines:
-        line = raw.decode(errors="replace").rstrip("\r\n")
-        if not line:
-            if data:
-                yield ServerEvent(event_id, "\n".join(data))
-            data = []
-            continue
-        field, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if field == "data":
-            data.append(value)
-        elif field == "id":
-            event_id = value
 
 
 def follow(
@@ -55,7 +30,7 @@ def follow(
         try:
             with client.open("GET", path, headers=headers, silence_s=SILENCE_S) as answer:
                 lost_at = None
-                for event in read_events(answer.lines()):
+                for event in read_events(answer.lines(), SNAPSHOT_BYTES_MAX):
                     after = event.id or after
                     yield event
         except (Unreachable, Refused) as error:

@@ -14,7 +14,7 @@ from zlib import crc32
 import typer
 
 from muster.cli.client import Client, Unreachable
-from muster.cli.follow import GIVE_UP_AFTER_S, SILENCE_S, read_events
+from muster.cli.follow import GIVE_UP_AFTER_S, SILENCE_S
 from muster.cli.options import AsJson, ServerUrl
 from muster.cli.tables import Column, Row, console, print_json, show_rows
 from muster.clock import Clock
@@ -23,6 +23,7 @@ from muster.logs.reading import LogReader
 from muster.logs.shelf import LogShelf
 from muster.logs.when import parse_time
 from muster.settings import Settings, load_settings
+from muster.sse import read_events
 from muster.system import SystemClock
 from muster.wire.logs import LogLine, LogWish
 

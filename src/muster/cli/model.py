@@ -12,7 +12,7 @@ from muster.errors import InvalidInput
 
 model = typer.Typer(no_args_is_help=True, help="Models on nodes: listed, fetched, copied, removed; in memory or not.")
 
-_NAME = "https://HOST/FILE, hf:ORG/REPO[/FILE][@REVISION], ollama:NAME, or a built-in name."
+_NAME = "https://HOST/FILE, hf:ORG/REPO or hf:ORG/REPO/FILE (@REVISION behind it), ollama:NAME, or a built-in name."
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help=_NAME)]
 Held = Annotated[str, typer.Argument(metavar="MODEL", help="Its name, as the service that has it says it.")]

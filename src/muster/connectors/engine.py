@@ -11,7 +11,7 @@ import msgspec
 from aiohttp.http import HttpProcessingError
 from msgspec import Struct
 
-from muster.connectors.sse import DONE, EventLines, JsonLines
+from muster.connectors.pieces import DONE, EventData, JsonLines
 from muster.errors import (
     Forbidden,
     InvalidInput,
@@ -114,13 +114,15 @@ class Engine:
             raise UpstreamFailed(f"{url} answered something that is not a JSON object")
         return value
 
-    async def stream(self, url: str, body: dict[str, Any], take: Take, lines: JsonLines | None = None) -> None:
+    async def stream(
+        self, url: str, body: dict[str, Any], take: Take, pieces: EventData | JsonLines | None = None
+    ) -> None:
         """Post a job and give each event to `take`, which says whether it brought output.
 
         Only output keeps the answer alive: an engine that hangs may well go on sending comments.
         """
         limits = self._limits
-        lines = lines or EventLines()
+        pieces = pieces or EventData()
         received = 0
         now_s = asyncio.get_running_loop().time
         waiting = f"with a first token within {limits.first_token_s:g} s"
@@ -134,7 +136,7 @@ class Engine:
                     received += len(data)
                     if received > limits.answer_bytes_max:
                         raise UpstreamFailed(f"{url} answered more than {limits.answer_bytes_max} bytes")
-                    for event in lines.feed(data):
+                    for event in pieces.feed(data):
                         if event == DONE:
                             return
                         if take(_event(event, url)):

@@ -12,7 +12,7 @@ from muster.connectors.ollama_request import PATHS, SHAPES, read_request
 from muster.connectors.openai import OpenAIConnector, base_url, choose_model, reporting
 from muster.connectors.openai_request import Kind
 from muster.connectors.payload import json_schema
-from muster.connectors.sse import JsonLines
+from muster.connectors.pieces import JsonLines
 from muster.domain.job import ClaimedJob, Progress
 from muster.domain.model import Model
 from muster.domain.service import Dialect, Service

@@ -14,6 +14,7 @@ from muster.access.tokens import Token, Usage, Wanted, check_wanted, for_node, m
 from muster.clock import Clock, Rng
 from muster.errors import Conflict, Forbidden, InvalidInput, MusterError, NotFound
 from muster.ports import Bus, TokenStore
+from muster.rounds import Rounds, wait_up_to
 from muster.wire import Join, Joined
 
 log = structlog.get_logger()
@@ -39,27 +40,19 @@ class Access:
         self._rng = rng
         self._book = TokenBook(bootstrap, requests_per_s_max)
         self._changed = asyncio.Event()
+        self._patience_s = _FIRST_LOOK_S
         self._noted_ms = clock.now_ms()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._rounds = Rounds()
 
     async def start(self) -> None:
-        if not self._tasks:
+        if not self._rounds:
             self._book.replace(await self._store.load())
-            self._tasks = [
-                asyncio.create_task(run, name=name)
-                for name, run in (("tokens-heard", self._listen()), ("tokens-read", self._keep_up()))
-            ]
+            self._patience_s = _FIRST_LOOK_S
+            self._rounds.go("tokens_heard", self._listen, _RETRY_S)
+            self._rounds.go("tokens", self._keep_up, _JOIN_S, _RETRY_S)
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._tasks:
-            self._tasks = []
-            try:
-                await self._note_used()
-            except MusterError as error:
-                log.warning("token_use_not_noted", error=error.message)
+        await self._rounds.stop(last=self._note_used)
 
     # --- at every door -----------------------------------------------------------------------------------------------
 
@@ -192,34 +185,21 @@ class Access:
     # --- the same everywhere -----------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
-        while True:
-            try:
-                async for _ in self._bus.subscribe(TOKENS_TOPIC):
-                    self._changed.set()
-            except MusterError as error:
-                log.warning("token_changes_not_heard", error=error.message, retry_in_s=_RETRY_S)
+        try:
+            async for _ in self._bus.subscribe(TOKENS_TOPIC):
+                self._changed.set()
+        finally:
             self._changed.set()  # something may have been missed
-            await asyncio.sleep(_RETRY_S)
 
     async def _keep_up(self) -> None:
-        patience_s = _FIRST_LOOK_S
-        while True:
-            try:
-                async with asyncio.timeout(patience_s):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass  # nothing was heard: look all the same
-            patience_s = _RELOAD_EVERY_S
-            self._changed.clear()
-            try:
-                self._book.replace(await self._store.load())
-                if self._clock.now_ms() - self._noted_ms >= _NOTE_EVERY_S * 1000:
-                    await self._note_used()
-            except MusterError as error:
-                log.warning("tokens_not_read", error=error.message, retry_in_s=_RETRY_S)
-                self._changed.set()
-                await asyncio.sleep(_RETRY_S)
-            await asyncio.sleep(_JOIN_S)
+        """Read them when something was heard, and now and then all the same."""
+        await wait_up_to(self._changed, self._patience_s)
+        self._patience_s = 0.0  # until it was read
+        self._changed.clear()
+        self._book.replace(await self._store.load())
+        if self._clock.now_ms() - self._noted_ms >= _NOTE_EVERY_S * 1000:
+            await self._note_used()
+        self._patience_s = _RELOAD_EVERY_S
 
     async def _note_used(self) -> None:
         now_ms = self._clock.now_ms()

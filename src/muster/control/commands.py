@@ -24,6 +24,7 @@ from muster.domain.node import Node
 from muster.errors import CommandNotFound, InvalidInput, MusterError
 from muster.ids import CommandId, NodeId, check_node_id, new_id
 from muster.ports import Bus, CommandStore
+from muster.rounds import Rounds
 from muster.wire import CommandBatch, CommandPoll, CommandReport, CommandReports, LogAsk, decode, encode
 
 log = structlog.get_logger()
@@ -79,12 +80,12 @@ class CommandService:
         self._waiting: defaultdict[NodeId, set[asyncio.Event]] = defaultdict(set)
         self._listeners: list[OnIssued] = []
         self._log_asks: AsksFor = lambda _: ()
-        self._follower: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
         self._closing = False
 
     async def start(self) -> None:
-        if self._follower is None:
-            self._follower = asyncio.create_task(self._follow(), name="commands")
+        # Without the others' changes a node may wait for its commands until their deadline.
+        self._rounds.go("command_updates", self._follow, _BUS_RETRY_S)
 
     async def load(self) -> None:
         """Take up what an earlier life has left."""
@@ -95,10 +96,7 @@ class CommandService:
         self._closing = True
         for node_id in list(self._waiting):
             self.wake(node_id)
-        if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.gather(self._follower, return_exceptions=True)
-            self._follower = None
+        await self._rounds.stop()
 
     def on_issued(self, listener: OnIssued) -> None:
         """Be told each command that is issued here, once it is kept: for a link that pushes instead of being asked."""
@@ -273,27 +271,16 @@ class CommandService:
                 self.wake(command.node_id)
 
     async def _follow(self) -> None:
-        while True:
-            greeter = asyncio.create_task(self._greet(), name="commands-greeting")
-            try:
-                await self._listen(greeter)
-            except MusterError as error:
-                log.warning("command_updates_interrupted", error=error.message)
-            except Exception:  # without the others' changes a node may wait for its commands until their deadline
-                log.exception("command_updates_failed")
-            finally:
-                greeter.cancel()
-            await asyncio.sleep(_BUS_RETRY_S)
-
-    async def _listen(self, greeter: asyncio.Task[None]) -> None:
-        heard = False
-        async for data in self._bus.subscribe(COMMANDS_TOPIC):
-            if not heard:
-                # If only our own greeting: from here on nothing is missed, so what was missed before is read once.
-                heard = True
-                greeter.cancel()
-                await self.load()
-            self._merge(decode(data, list[Command]))
+        greeter = asyncio.create_task(self._greet(), name="commands-greeting")
+        try:
+            async for data in self._bus.subscribe(COMMANDS_TOPIC):
+                if not greeter.cancelling():
+                    # If only our own greeting: from here on nothing is missed, so what was missed before is read once.
+                    greeter.cancel()
+                    await self.load()
+                self._merge(decode(data, list[Command]))
+        finally:
+            greeter.cancel()
 
     async def _greet(self) -> None:
         while True:

@@ -3,7 +3,6 @@
 There is no list of them: the owner in a file's address is the job that made it, or `~TOKEN~ID` for what a person sent.
 """
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import suppress
@@ -16,9 +15,10 @@ from muster.clock import Clock, Rng
 from muster.control.jobs.service import JobService
 from muster.domain.file import FileRef, check_file_name, file_url, media_type, parse_file_url
 from muster.domain.job import ACTIVE, Job
-from muster.errors import Conflict, FilesFull, Forbidden, JobNotFound, MusterError, NotFound, PayloadTooLarge
+from muster.errors import Conflict, FilesFull, Forbidden, JobNotFound, NotFound, PayloadTooLarge
 from muster.ids import JobId, new_id
 from muster.ports import BlobStore
+from muster.rounds import Rounds
 
 log = structlog.get_logger()
 
@@ -66,17 +66,13 @@ class FileService:
         self._files_bytes_max = files_bytes_max
         self._retention_ms = round(retention_s * 1000)
         self._total_bytes = 0  # by the last sweep, and what came since
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
 
     async def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="files")
+        self._rounds.go("file_sweep", self.sweep, _SWEEP_EVERY_S)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._rounds.stop()
 
     @property
     def total_bytes(self) -> int:
@@ -177,16 +173,6 @@ class FileService:
         return FileRef(
             name=name, type=media_type(name), bytes=size, sha256=digest.hexdigest(), url=file_url(owner, kept)
         )
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.sweep()
-            except MusterError as error:
-                log.warning("files_not_swept", error=error.message)
-            except Exception:  # the next sweep must come, or the files grow for ever
-                log.exception("file_sweep_failed")
-            await asyncio.sleep(_SWEEP_EVERY_S)
 
     async def sweep(self) -> None:
         """Forget files with their jobs, and what people sent after its time. Safe to do by several at once."""

@@ -7,6 +7,7 @@ import structlog
 from muster.clock import Clock
 from muster.errors import MusterError
 from muster.ports import Leases
+from muster.rounds import Rounds
 
 log = structlog.get_logger()
 
@@ -29,7 +30,7 @@ class Leader:
         self._ttl_s = ttl_s
         self._until_s = float("-inf")
         self._told = False
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
 
     @property
     def leads(self) -> bool:
@@ -40,21 +41,12 @@ class Leader:
         self._until_s = float("-inf")
 
     async def start(self) -> None:
-        if self._task is None:
+        if not self._rounds:
             await self.renew()
-            self._task = asyncio.create_task(self._run(), name="leader")
+            self._rounds.go("leader", self._run, 0)
 
     async def stop(self) -> None:
-        if self._task is None:
-            return
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        self._task = None
-        self._until_s = float("-inf")
-        try:
-            await self._leases.release(LEADER, self._plane_id)
-        except MusterError as error:
-            log.info("leadership_not_given_back", error=error.message, ends_in_s=self._ttl_s)
+        await self._rounds.stop(last=self._give_back)  # or else it ends by itself
 
     async def renew(self) -> None:
         """Ask once. What the store does not answer changes nothing: the time that we have runs on."""
@@ -70,6 +62,9 @@ class Leader:
             log.info("leads" if self._told else "leads_no_more", plane_id=self._plane_id)
 
     async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._ttl_s / _RENEWALS_PER_TTL)
-            await self.renew()
+        await asyncio.sleep(self._ttl_s / _RENEWALS_PER_TTL)
+        await self.renew()
+
+    async def _give_back(self) -> None:
+        self._until_s = float("-inf")
+        await self._leases.release(LEADER, self._plane_id)

@@ -4,7 +4,6 @@ What waits to be written is lost with the process: about a second of it. What is
 happens to the connection.
 """
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
@@ -14,12 +13,12 @@ from msgspec import Struct
 from muster import metrics as m
 from muster.clock import Clock
 from muster.control.access import Access
-from muster.control.rounds import ever
 from muster.domain.usage import ANONYMOUS, By, Spent, Sum, Use, day_of, hour_of, summed
-from muster.errors import InvalidInput, MusterError
+from muster.errors import InvalidInput
 from muster.ids import JobId, WorkerId
 from muster.metrics import Metric
 from muster.ports import JobIndex, UsageStore
+from muster.rounds import Rounds
 
 log = structlog.get_logger()
 
@@ -94,23 +93,16 @@ class Metering:
         self._forget_at_s = clock.monotonic_s()
         self._tokens: dict[tuple[str, ...], float] = {}
         self._joules: dict[tuple[str, ...], float] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
 
     async def start(self) -> None:
         """Know what was used before the first request comes."""
-        if self._task is None:
+        if not self._rounds:
             await self._hear()
-            self._task = asyncio.create_task(ever(self.sync, "metering", _EVERY_S), name="metering")
+            self._rounds.go("metering", self.sync, _EVERY_S)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-            try:
-                await self.sync()
-            except MusterError as error:
-                log.warning("usage_not_written", error=error.message)
+        await self._rounds.stop(last=self.sync)
 
     # --- taken in ----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from muster.domain.node import Node
 from muster.errors import MusterError
 from muster.ids import NodeId
 from muster.ports import EventLog, NodeStore
+from muster.rounds import Rounds
 from muster.wire.peers import NodeGone, NodeNews
 
 log = structlog.get_logger()
@@ -39,7 +40,7 @@ class Recorder:
         self._tell: Tell | None = None
         self._wanted = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
         self.events_dropped = 0
 
     @property
@@ -84,31 +85,20 @@ class Recorder:
         self._wanted.set()
 
     async def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="recorder")
+        self._rounds.go("records", self._run, _BATCH_S, _RETRY_S)
 
     async def stop(self) -> None:
         """Write what is left, once."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-            try:
-                await self.flush()
-            except MusterError as error:
-                log.warning("last_records_not_written", error=error.message)
+        await self._rounds.stop(last=self.flush)
 
     async def _run(self) -> None:
-        while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            try:
-                await self.flush()
-            except MusterError as error:
-                log.warning("store_away", error=error.message, retry_in_s=_RETRY_S)
-                self._wanted.set()
-                await asyncio.sleep(_RETRY_S)
-            await asyncio.sleep(_BATCH_S)
+        await self._wanted.wait()
+        self._wanted.clear()
+        try:
+            await self.flush()
+        except MusterError:
+            self._wanted.set()
+            raise
 
     async def flush(self) -> None:
         """Write what waits now; raises StoreUnavailable and keeps it when the store is away.

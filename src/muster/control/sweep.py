@@ -12,9 +12,9 @@ import structlog
 from muster.clock import Clock, Rng
 from muster.control.fleet.fleet import Fleet
 from muster.control.jobs.service import OnStop
-from muster.errors import MusterError
 from muster.jobs.retry import RetryPolicy, settle_lease
 from muster.ports import JobQueue, JobUpkeep
+from muster.rounds import Rounds
 
 log = structlog.get_logger()
 
@@ -62,36 +62,20 @@ class Sweep:
         self._stop_running = stop_running
         self._patient_until_s = clock.monotonic_s()
         self._purge_at_s = clock.monotonic_s() + _PURGE_EVERY_S
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
         self.leases_lost: Counter[str] = Counter()
 
     async def start(self) -> None:
-        if self._task is None:
+        if not self._rounds:
             self._patient_until_s = self._clock.monotonic_s() + self._patience_s
-            self._task = asyncio.create_task(self._run(), name="sweep")
+            self._rounds.go("sweep", self._run, 0)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._rounds.stop()
 
     async def _run(self) -> None:
-        told = ""
-        while True:
-            await asyncio.sleep(self._every_s)
-            problem = ""
-            try:
-                await self.sweep()
-            except MusterError as error:
-                problem = error.message
-                if problem != told:
-                    log.warning("sweep_interrupted", error=problem)
-            except Exception as error:  # the next sweep must come: nothing is given back without it
-                problem = repr(error)
-                if problem != told:
-                    log.exception("sweep_failed")
-            told = problem
+        await asyncio.sleep(self._every_s)
+        await self.sweep()
 
     async def sweep(self) -> None:
         leads = self._leads()

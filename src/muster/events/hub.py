@@ -20,13 +20,14 @@ from muster.clock import Clock
 from muster.domain.event import LoggedEvent
 from muster.errors import JobNotFound, MusterError
 from muster.events.followers import Change, FollowedJob, Followers, FollowLimits
-from muster.events.frames import KEEP_ALIVE, frame
 from muster.events.reader import Reader, WriteNow
-from muster.events.rounds import Rounds, Told
 from muster.events.selection import Concerns, PlacedJob, Selection, Wish
 from muster.events.startup import startup_message, tells_startup
+from muster.events.turns import Told, Turns
 from muster.ids import JobId, NodeId
 from muster.ports import Bus, EventLog
+from muster.rounds import Rounds
+from muster.sse import KEEP_ALIVE, frame
 from muster.wire import ProgressReport, ProgressReports, decode
 
 log = structlog.get_logger()
@@ -118,7 +119,7 @@ class Hub:
         self._progress_topic = progress_topic
         self._ring: deque[LoggedEvent] = deque(maxlen=limits.ring_entries)
         self._newest = "0"
-        self._monitors = Rounds(limits.readers_per_turn)
+        self._monitors = Turns(limits.readers_per_turn)
         self._facts: set[Reader] = set()
         self.followers = Followers(scenery, clock, limits.of_followers)
         self._dirty_nodes: set[NodeId] = set()
@@ -127,26 +128,24 @@ class Hub:
         self._startups: list[LoggedEvent] = []  # of machines that come up; to be told
         self._lines: dict[str, MachineLine | None] = {}
         self._on_facts: list[Callable[[Sequence[LoggedEvent]], None]] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._rounds = Rounds()
         self.gaps = 0  # times that a monitor lost something
 
     async def start(self) -> None:
-        if not self._tasks:
+        if not self._rounds:
             self._newest = await self._log.newest_id()
             loops: dict[str, Callable[[], Awaitable[None]]] = {
-                "event-tail": self._tail,
-                "event-turns": self._tell_often,
-                "event-stats": self._stats_often,
-                "event-lines": self._tell_lines_often,
-                "event-progress": self._follow_progress,
+                "event_tail": self._tail,
+                "event_turns": self._tell_often,
+                "event_stats": self._stats_often,
+                "event_lines": self._tell_lines_often,
+                "event_progress": self._follow_progress,
             }
-            self._tasks = [asyncio.create_task(self._ever(name, run), name=name) for name, run in loops.items()]
+            for name, run in loops.items():
+                self._rounds.go(name, partial(self._noting_all, run), self._limits.retry_s)
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await self._rounds.stop()
         for reader in {*self._monitors, *self._facts}:
             reader.close()
         self.followers.close()
@@ -257,16 +256,12 @@ class Hub:
 
     # --- the loops ----------------------------------------------------------------------------------------------------
 
-    async def _ever(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                await run()
-            except MusterError as error:
-                log.warning("live_events_interrupted", task=name, error=error.message)
-            except Exception:
-                log.exception("live_events_failed", task=name)
+    async def _noting_all(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Have all followers look for themselves when a loop has ended: something may not have been told."""
+        try:
+            await run()
+        finally:
             self.followers.note_all()
-            await asyncio.sleep(self._limits.retry_s)
 
     async def _tail(self) -> None:
         behind = 0

@@ -5,7 +5,7 @@ still holds. It is never waited for: what does not fit into its line is dropped,
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -13,9 +13,10 @@ import structlog
 from msgspec import Struct
 
 from muster.clock import Clock
-from muster.events.frames import KEEP_ALIVE, frame
 from muster.events.reader import Reader
 from muster.ids import NodeId
+from muster.rounds import Rounds
+from muster.sse import KEEP_ALIVE, frame
 
 log = structlog.get_logger()
 
@@ -57,18 +58,14 @@ class Telemetry:
         self._changed: dict[NodeId, None] = {}
         self._news = asyncio.Event()
         self._told_s: dict[NodeId, float] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._rounds = Rounds()
 
     async def start(self) -> None:
-        if not self._tasks:
-            loops = {"telemetry-queen": self._queen_often, "telemetry-hives": self._hives_often}
-            self._tasks = [asyncio.create_task(self._ever(name, run), name=name) for name, run in loops.items()]
+        self._rounds.go("telemetry_queen", self._queen_often, self._limits.retry_s)
+        self._rounds.go("telemetry_hives", self._hives_often, self._limits.retry_s)
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await self._rounds.stop()
         for reader in self._readers:
             reader.close()
 
@@ -107,14 +104,6 @@ class Telemetry:
         yield bytes(ready)
 
     # --- the two loops -----------------------------------------------------------------------------------------------
-
-    async def _ever(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                await run()
-            except Exception:
-                log.exception("telemetry_failed", task=name)
-            await asyncio.sleep(self._limits.retry_s)
 
     async def _queen_often(self) -> None:
         due_s = self._clock.monotonic_s()

@@ -11,6 +11,7 @@ import structlog
 from muster.clock import Clock
 from muster.errors import NotFound
 from muster.logs.file import LogFile, log_files
+from muster.rounds import Rounds
 from muster.wire.logs import LogInfo
 
 log = structlog.get_logger()
@@ -28,17 +29,13 @@ class LogShelf:
         self._also = also or {}
         self._files: dict[str, LogFile] = {}
         self._lock = threading.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
 
     async def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="logs")
+        self._rounds.go("logs_tended", self._run, 0, _LOOK_EVERY_S)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._rounds.stop()
 
     # --- for who looks -----------------------------------------------------------------------------------------------
 
@@ -94,10 +91,5 @@ class LogShelf:
         return in_flood
 
     async def _run(self) -> None:
-        while True:
-            try:
-                in_flood = await asyncio.to_thread(self.tend, self._clock.now_ms())
-            except Exception:  # a fault of ours must not let logs grow for ever
-                log.exception("logs_not_tended")
-                in_flood = False
-            await asyncio.sleep(_LOOK_SOON_S if in_flood else _LOOK_EVERY_S)
+        in_flood = await asyncio.to_thread(self.tend, self._clock.now_ms())
+        await asyncio.sleep(_LOOK_SOON_S if in_flood else _LOOK_EVERY_S)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -11,6 +12,13 @@ import yaml
 from tests.conformance.machine.conftest import GPUS, MACHINE, FullStack, sequence_of, services_of, told
 
 ROOT = Path(__file__).parents[3]
+
+
+def test_1_1_the_monitor_is_served_at_the_root(stack: FullStack) -> None:
+    asked = urllib.request.Request(stack.plane.url, headers={"Accept": "text/html"})
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        assert (answer.status, answer.headers.get_content_type()) == (200, "text/html")
+        assert b"<title>" in answer.read()
 
 
 def test_1_6_the_event_log_has_what_a_monitor_is_told(stack: FullStack) -> None:
@@ -165,6 +173,19 @@ def test_e7_a_service_that_is_stopped_stays_listed(stack: FullStack) -> None:
     started = stack.muster("command", MACHINE, "restart_service", "service=comfyui-gpu1")
     assert started.returncode == 0, started.stderr
     assert stack.processes()["comfyui-gpu1"] == "online"
+
+
+def test_g3_a_service_that_is_started_anew_leaves_the_others_alone(stack: FullStack) -> None:
+    before = pids(stack)
+    done = stack.muster("command", MACHINE, "restart_service", "service=comfyui-gpu0")
+    assert done.returncode == 0, done.stderr
+    after = pids(stack)
+    assert {name for name in before if after[name] != before[name]} == {"comfyui-gpu0"}
+    assert set(stack.processes().values()) == {"online"}
+
+
+def pids(stack: FullStack) -> dict[str, int]:
+    return {process["name"]: process["pid"] for process in stack.ask(stack.list_port, "/pm2/list")}
 
 
 def test_u4_the_worker_cache_is_cleaned_before_the_first_worker_starts(stack: FullStack) -> None:

@@ -22,6 +22,21 @@ from tests.waiting import eventually
 
 WORKER = HiveWorker(pid=12, group="llm", instance="8080", gpu_util_pct=85.0, vram_mb=8192, model="llama-3.2-1b")
 
+BUSY = HiveWorker(  # with all that there is to tell
+    pid=4_000_000,
+    group="llm-of-some-name",
+    instance="llama-3.1-8b-instruct-gpu0",
+    gpu_util_pct=99.25,
+    vram_mb=80_000,
+    model="meta-llama/Llama-3.1-8B-Instruct-Q4_K_M",
+    cpu_pct=1234.5,
+    rss_mb=123_456.75,
+    io_r_mb_s=1234.5,
+    io_w_mb_s=1234.5,
+    uptime_s=31_536_000,
+    total_vram_mb=81_920,
+)
+
 
 class FakeQueen:
     """Notes what is posted; answers as told, or not at all."""
@@ -29,6 +44,7 @@ class FakeQueen:
     def __init__(self) -> None:
         self.status = 200
         self.silent = False
+        self.bytes_max = 0  # of what was posted
         self.posts: list[tuple[str, Any]] = []
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -46,7 +62,9 @@ class FakeQueen:
             await self._runner.cleanup()
 
     async def _take(self, request: web.Request) -> web.Response:
-        self.posts.append((request.path, json.loads(await request.read())))
+        body = await request.read()
+        self.bytes_max = max(self.bytes_max, len(body))
+        self.posts.append((request.path, json.loads(body)))
         if self.silent:
             await asyncio.Event().wait()
         return web.json_response({}, status=self.status)
@@ -101,6 +119,16 @@ async def test_send_heartbeat_includes_workers(queen: FakeQueen, session: aiohtt
     (worker,) = queen.posts[0][1]["workers"]
     told = {"pid": 12, "group": "llm", "instance": "8080", "gpu_util_pct": 85.0, "vram_mb": 8192}
     assert worker.items() >= (told | {"model": "llama-3.2-1b", "cpu_pct": None, "uptime_s": None}).items()
+
+
+async def test_bench_a_heartbeat_of_a_hundred_workers_has_less_than_100_kb(
+    queen: FakeQueen, session: aiohttp.ClientSession
+) -> None:
+    hive = Hive(HttpQueen(queen.url, session).send, every_s=1)
+    hive.workers = tuple(BUSY for _ in range(100))
+    await hive.report.report()
+    assert len(queen.posts[0][1]["workers"]) == 100
+    assert queen.bytes_max < 100_000
 
 
 @pytest.mark.parametrize("failure", [OSError("/proc is gone"), UpstreamFailed("the driver hangs")])

@@ -98,6 +98,19 @@ async def test_collect_calculates_the_uptime(site: Open, kernel: Path) -> None:
     await eventually(lambda: (monitor.collect("llm", "llm").uptime_s or 0) >= 1)
 
 
+def test_lesson_a_process_whose_name_has_spaces_is_read_like_any_other(imitation: Path, tmp_path: Path) -> None:
+    program = tmp_path / "an ) engine 1 2"
+    program.symlink_to("/bin/sleep")
+    path = Cgroups(imitation).path("llm", "8080")
+    path.mkdir(parents=True)
+    with subprocess.Popen([program, "600"]) as process:
+        (path / "cgroup.procs").write_text(f"{process.pid}\n")
+        found = ProcessMonitor(Cgroups(imitation)).collect("llm", "8080")
+        process.kill()
+    assert found.pid == process.pid
+    assert 0 <= (found.uptime_s or 0) <= 5
+
+
 def test_collect_of_a_dead_process_is_an_error(kernel: Path) -> None:
     cgroups = Cgroups(kernel)
     path, _ = cgroups.make("llm", "8080", ServiceLimits())
@@ -135,6 +148,17 @@ async def test_partial_failure_one_alive_and_one_dead_are_one_result(site: Open,
     await opened.supervisor.start()
     cgroups.make("llm", "dead", ServiceLimits())
     assert [found.name for found in ProcessMonitor(cgroups).collect_all()] == ["llm"]
+
+
+@pytest.mark.parametrize("count", [10, 100])
+def test_bench_of_many_workers_each_is_collected(imitation: Path, count: int) -> None:
+    """How long it takes is measured by `bench.telemetry`."""
+    cgroups = Cgroups(imitation)
+    for number in range(count):
+        path = cgroups.path("llm", f"{number:03}")
+        path.mkdir(parents=True)
+        (path / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    assert [found.name for found in ProcessMonitor(cgroups).collect_all()] == [f"{n:03}" for n in range(count)]
 
 
 async def test_without_cgroups_services_run_without_limits_and_nobody_is_enumerated(site: Open) -> None:

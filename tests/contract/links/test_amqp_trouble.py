@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from aiormq.abc import AbstractChannel
@@ -15,6 +16,7 @@ from muster.links.amqp.address import broker_address
 from muster.links.amqp.connection import BrokerConnection
 from tests.contract.links.amqp_served import RETRY_S, channel_at
 from tests.rabbitmq import PASSWORD, USER, RabbitMq
+from tests.relay import Relay
 from tests.waiting import eventually
 
 Logs = Sequence[MutableMapping[str, Any]]
@@ -131,6 +133,20 @@ async def test_a_broker_that_stands_still_is_given_up_and_taken_again_when_it_go
         broker.thaw()
     await asyncio.wait_for(connection.up.wait(), 60)
     assert await connection.publish(b"{}", topology.HEARTBEAT, "")
+
+
+async def test_lesson_a_connection_that_is_lost_again_and_again_is_taken_up_each_time(broker_url: str) -> None:
+    port = urlsplit(broker_url).port
+    assert port is not None
+    async with Relay(port) as relay:
+        connection = connection_to(broker_url.replace(f":{port}", f":{relay.port}"))
+        await connection.start()
+        for _ in range(3):
+            await asyncio.wait_for(connection.up.wait(), 30)
+            assert await connection.publish(b"{}", topology.HEARTBEAT, "")
+            relay.cut()
+            await eventually(lambda: not connection.up.is_set())
+        await connection.stop()
 
 
 async def test_messages_on_the_way_when_the_connection_ends_are_failures_and_no_cancellation(

@@ -51,6 +51,15 @@ async def asked(
         return answer.status, {name.lower(): value for name, value in answer.headers.items()}, body
 
 
+@pytest.mark.parametrize("path", ["/health", "/api/v1/nodes", "/v1/models", "/api/tags"])
+async def test_lesson_no_page_of_another_site_may_read_an_answer(guarded: Served, path: str) -> None:
+    headers = bearer(ADMIN) | {"Origin": "https://elsewhere.example"}
+    preflight = headers | {"Access-Control-Request-Method": "GET"}
+    for method, sent in (("GET", headers), ("OPTIONS", preflight)):
+        async with guarded.client.request(method, path, headers=sent) as answer:
+            assert not [name for name in answer.headers if name.lower().startswith("access-control-")]
+
+
 # --- the table is whole -----------------------------------------------------------------------------------------------
 
 

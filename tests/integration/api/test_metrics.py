@@ -51,6 +51,17 @@ async def test_it_is_what_prometheus_takes_and_only_what_the_reference_lists(ser
     assert value(found, "http_requests_total", method="GET", route="_other", status="404") == 1
 
 
+async def test_lesson_a_scrape_adds_nothing_but_that_it_was_made(served: Served) -> None:
+    await served.plane.heartbeat("n1")
+    await scraped(served)  # from here on there is a series for scrapes
+    _, first = await scraped(served)
+    _, second = await scraped(served)
+    assert first.keys() == second.keys()
+    counted = {name for (name, _), told in second.items() if FAMILIES.get(name) and FAMILIES[name].kind == "counter"}
+    moved = {key for key in second if key[0] in counted and second[key] != first[key]}
+    assert {(name, dict(labels).get("route")) for name, labels in moved} == {("muster_http_requests_total", "/metrics")}
+
+
 async def test_nodes_and_gpus_are_in_base_units_and_what_is_unknown_is_left_out(served: Served) -> None:
     resources = Resources(memory_total_mb=1024, memory_used_mb=512, cpu_percent=25.0, disk_free_mb=10)
     cards = (

@@ -2,8 +2,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
-from muster.api.lists import labelled, ordered, paged, paged_after, said
+from muster.api.lists import ListAfter, labelled, ordered, paged, said
 from muster.errors import InvalidInput
 
 _ORDERS: dict[str, Callable[[Any], Any]] = {"size": lambda entry: entry, "name": str}
@@ -14,12 +15,22 @@ def test_pages_are_cut_and_say_how_many_there_are() -> None:
     assert paged(range(5), 9, 2) == ([], {"X-Total-Count": "5"})
 
 
+class Entry(Struct):
+    id: str
+
+
 def test_pages_come_behind_a_named_entry() -> None:
-    assert paged_after(range(5), str, None, 2) == ([0, 1], True)
-    assert paged_after(range(5), str, "2", 2) == ([3, 4], False)
-    assert paged_after(range(5), str, "4", 2) == ([], False)
+    found = [Entry(letter) for letter in "abcde"]
+
+    def page(after: str | None) -> tuple[list[str], str | None, str | None, bool]:
+        page = ListAfter[Entry].of(found, after, 2)
+        return [one.id for one in page.data], page.first_id, page.last_id, page.has_more
+
+    assert page(None) == (["a", "b"], "a", "b", True)
+    assert page("c") == (["d", "e"], "d", "e", False)
+    assert page("e") == ([], None, None, False)
     with pytest.raises(InvalidInput, match="after names nothing"):
-        paged_after(range(5), str, "9", 2)
+        page("x")
 
 
 def test_labels_are_pairs_with_commas() -> None:

@@ -88,7 +88,7 @@ async def test_a_refusal_is_written_with_its_reason(server: MonitorServer, tmp_p
 async def test_an_event_without_an_end_is_given_up(
     server: MonitorServer, written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FRAME_BYTES_MAX", 1000)
+    monkeypatch.setattr(module, "SNAPSHOT_BYTES_MAX", 1000)
     await written.log.start()
     await eventually(lambda: server.readers == 1)
     server.tell({"type": "long", "text": "x" * 100_000})

@@ -3,7 +3,7 @@ from itertools import islice
 import pytest
 
 from muster.cli.client import Client, Refused, Unreachable
-from muster.cli.follow import GIVE_UP_AFTER_S, ServerEvent, follow, read_events
+from muster.cli.follow import GIVE_UP_AFTER_S, follow
 from tests.unit.cli.stub_plane import Reply, StubPlane, sse
 
 
@@ -20,23 +20,13 @@ class Time:
         self.now_s += seconds
 
 
-def test_events_are_read_with_their_ids() -> None:
-    lines = [b"id: 7\n", b"data: one\n", b"\n", b": comment\n", b"\n", b"data: two\r\n", b"data: lines\r\n", b"\r\n"]
-
-    assert list(read_events(lines)) == [ServerEvent("7", "one"), ServerEvent("7", "two\nlines")]
-
-
-def test_an_event_cut_off_in_the_middle_is_not_told() -> None:
-    assert list(read_events([b"data: whole\n", b"\n", b"data: ha"])) == [ServerEvent(None, "whole")]
-
-
 def test_a_stream_that_ends_is_taken_up_where_it_broke_off(plane: StubPlane) -> None:
     plane.on("GET", "/events", Reply(frames=sse(1, 2)), Reply(frames=sse(3, first_id=3)))
     time = Time()
 
     seen = list(islice(follow(Client(plane.url), "/events", pause=time.pause, now=time.now), 3))
 
-    assert [event.data for event in seen] == ["1", "2", "3"]
+    assert [event.data for event in seen] == [b"1", b"2", b"3"]
     first, second = plane.requests
     assert "last-event-id" not in first.headers
     assert second.headers["last-event-id"] == "2"
@@ -64,7 +54,7 @@ def test_a_control_plane_that_is_restarting_is_waited_for(plane: StubPlane) -> N
     plane.on("GET", "/events", stopping, Reply(frames=sse("back")))
     time = Time()
 
-    assert next(follow(Client(plane.url), "/events", pause=time.pause, now=time.now)).data == '"back"'
+    assert next(follow(Client(plane.url), "/events", pause=time.pause, now=time.now)).data == b'"back"'
 
 
 def test_a_refusal_is_not_tried_again(plane: StubPlane) -> None:

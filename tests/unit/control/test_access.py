@@ -216,7 +216,7 @@ async def test_while_the_store_is_away_what_was_known_counts(
         monkeypatch.setattr(store.tokens, "load", away)
         with capture_logs() as logs:
             await store.bus.publish("tokens", b"")
-            await eventually(lambda: "tokens_not_read" in [entry["event"] for entry in logs])
+            await eventually(lambda: "tokens_interrupted" in [entry["event"] for entry in logs])
             assert access.admit(text.encode(), Right.MANAGE).name == "boss"
             await store.tokens.remove(token.token_id)
             monkeypatch.setattr(store.tokens, "load", load)
@@ -230,7 +230,7 @@ async def test_a_use_that_cannot_be_noted_at_the_end_is_said(
         async with running(store, clock):
             monkeypatch.setattr(store.tokens, "note_used", _failing(StoreUnavailable("away")))
 
-    assert "token_use_not_noted" in [entry["event"] for entry in logs]
+    assert "last_round_interrupted" in [entry["event"] for entry in logs]
 
 
 def _failing(error: Exception) -> Callable[..., Awaitable[None]]:

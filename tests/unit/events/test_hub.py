@@ -10,9 +10,9 @@ from muster.domain.event import Event
 from muster.domain.job import Progress
 from muster.errors import StoreUnavailable
 from muster.events.followers import FollowLimits
-from muster.events.frames import KEEP_ALIVE
 from muster.events.selection import Wish
 from muster.ids import JobId, NodeId, SessionId, WorkerId
+from muster.sse import KEEP_ALIVE
 from muster.wire import AgentEvents, CloseSession, Deregistration, Outcome, OutcomeKind, ProgressReport, ProgressReports
 from tests.planes import PlaneUnderTest
 

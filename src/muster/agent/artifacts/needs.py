@@ -18,26 +18,25 @@ class Needs:
     def __init__(self, templates: Sequence[ServiceTemplate], pinned: Sequence[str], board: ServiceBoard) -> None:
         self._templates = templates
         self._board = board
-        self._instances: list[Instance] = []
+        self.instances: list[Instance] = []  # to be, once it is planned
         self.pinned = tuple(pinned)
         self.kinds: dict[str, ArtifactKind] = dict.fromkeys(pinned, ArtifactKind.MODEL)
         for template in templates:
             self.kinds |= dict.fromkeys(models_of(template), ArtifactKind.MODEL)
             self.kinds |= dict.fromkeys(bundles_of(template), ArtifactKind.BUNDLE)
 
-    def plan(self, gpu_indices: Sequence[int]) -> list[Instance]:
-        """Return the instances to be, now that the GPUs are known."""
-        self._instances = instances(self._templates, gpu_indices)
-        return self._instances
+    def plan(self, gpu_indices: Sequence[int]) -> None:
+        """Know the instances, now that the GPUs are known."""
+        self.instances = instances(self._templates, gpu_indices)
 
     def of_services(self, services: Sequence[str] | None) -> list[str]:
         """Return what the instances of these names need, or all of them."""
-        meant = [instance for instance in self._instances if services is None or instance.name in services]
+        meant = [instance for instance in self.instances if services is None or instance.name in services]
         return list(dict.fromkeys(name for instance in meant for name in _names(instance)))
 
     def services_with(self, name: str) -> list[Instance]:
         """Return the instances that need it."""
-        return [instance for instance in self._instances if name in _names(instance)]
+        return [instance for instance in self.instances if name in _names(instance)]
 
     def users_of(self, name: str) -> tuple[str, ...]:
         """Return the services that have started with it and have not ended; `name` in any spelling."""
@@ -45,7 +44,7 @@ class Needs:
         statuses = {service.name: service.status for service in self._board.services()}
         return tuple(
             instance.name
-            for instance in self._instances
+            for instance in self.instances
             if statuses.get(instance.name, ServiceStatus.STOPPED) not in _AT_REST
             and canonical in map(canonical_name, _names(instance))
         )

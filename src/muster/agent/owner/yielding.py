@@ -6,16 +6,13 @@ from contextlib import suppress
 from datetime import datetime
 
 import psutil
-import structlog
 from msgspec import Struct
 
 from muster.agent.outbox import Teller
 from muster.agent.owner.rules import OwnerRules, OwnerWatch, Seen
 from muster.clock import Clock
 from muster.domain.gpu import Gpu
-from muster.errors import MusterError
-
-log = structlog.get_logger()
+from muster.rounds import Rounds
 
 
 class Hands(Struct, frozen=True, kw_only=True):
@@ -50,33 +47,19 @@ class OwnerFirst:
         self._clock = clock
         self._local_time = local_time
         self._watch = OwnerWatch(rules)
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
         self._ended = asyncio.Event()
         self.to: str | None = None
 
     async def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._keep_looking(), name="owner")
+        self._rounds.go("owner", self._look, self._rules.look_every_s)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._rounds.stop()
 
     def work_changed(self) -> None:
         """Count again what still runs."""
         self._ended.set()
-
-    async def _keep_looking(self) -> None:
-        while True:
-            try:
-                await self._look()
-            except MusterError as error:
-                log.warning("owner_not_looked_for", error=error.message)
-            except Exception:  # a fault of ours must not take the machine from its owner for good
-                log.exception("owner_fault")
-            await asyncio.sleep(self._rules.look_every_s)
 
     async def _look(self) -> None:
         programs = await asyncio.to_thread(running_programs) if self._rules.processes else frozenset[str]()

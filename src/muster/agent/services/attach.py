@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from urllib.parse import urlsplit
 
 import structlog
@@ -15,6 +14,7 @@ from muster.agent.surroundings import Surroundings
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import MusterError, SetupError, UpstreamFailed
 from muster.ports import Connector
+from muster.rounds import Rounds, wait_up_to
 
 log = structlog.get_logger()
 
@@ -33,33 +33,27 @@ class Attached:
         self._expected = expected
         self._public_url: str | None = None
         self._service = Service(name=name, connector=connector.name, status=ServiceStatus.STARTING, url=url)
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
         self._doubted = asyncio.Event()
 
     async def start(self) -> None:
         """Look once, then go on looking."""
-        if self._task is None:
+        if not self._rounds:
             self._around.board.on_doubt(self._service.name, self._doubted.set)
             self._put(self._service)  # its name is taken from now on
             await self._look()
-            self._task = asyncio.create_task(self._keep_looking(), name=f"service {self._service.name}")
+            self._rounds.go("service_look", self._look_again, 0, _PAUSE_S)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._rounds.stop()
 
-    async def _keep_looking(self) -> None:
+    async def _look_again(self) -> None:
         every_s = self._around.look_every_s
         pause_s = min(_PAUSE_S, every_s)
-        while True:
-            await asyncio.sleep(pause_s)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(every_s - pause_s):
-                    await self._doubted.wait()
-            self._doubted.clear()
-            await self._look()
+        await asyncio.sleep(pause_s)
+        await wait_up_to(self._doubted, every_s - pause_s)
+        self._doubted.clear()
+        await self._look()
 
     async def _look(self) -> None:
         before = self._service
@@ -164,23 +158,19 @@ class Discovery:
         self._attachments = attachments
         self._around = around
         self._every_s = every_s
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
 
     async def start(self) -> None:
-        if self._task is None:
+        if not self._rounds:
             await self._discover()
-            self._task = asyncio.create_task(self._keep_discovering(), name="discovery")
+            self._rounds.go("discovery", self._discover_later, 0)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._rounds.stop()
 
-    async def _keep_discovering(self) -> None:
-        while True:
-            await asyncio.sleep(self._every_s)
-            await self._discover()
+    async def _discover_later(self) -> None:
+        await asyncio.sleep(self._every_s)
+        await self._discover()
 
     async def _discover(self) -> None:
         """Ask every port at which nothing of ours is known; the port alone proves nothing."""

@@ -22,6 +22,7 @@ from muster.domain.residency import ModelPolicy
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import Conflict, ModelNotFound, MusterError, UpstreamFailed
 from muster.ports import Connector, FreesMemory, LoadsModels, ReportProgress, UnloadsModels
+from muster.rounds import Rounds
 
 log = structlog.get_logger()
 
@@ -65,7 +66,7 @@ class Residency:
         self._paused = False
         self._left: list[str] = []  # stopped by `pause`, to be started again
         self._not_before_s: dict[str, float] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
         turns.freed_by(self.free)
 
     @property
@@ -73,14 +74,10 @@ class Residency:
         return self._pins.over(self._policy)
 
     async def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._keep_pinned(), name="pinned models")
+        self._rounds.go("pinned_models", self._keep_pinned, self._look_every_s)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._rounds.stop()
 
     def marked(self, services: Iterable[Service]) -> tuple[Service, ...]:
         """Say of the services whose models are loaded by us that they are: requests come once that is done."""
@@ -264,11 +261,9 @@ class Residency:
     # --- pinned ones -------------------------------------------------------------------------------------------------
 
     async def _keep_pinned(self) -> None:
-        while True:
-            policy = self.policy
-            for model in () if self._paused or policy is None else policy.pinned():
-                await self._keep(model)
-            await asyncio.sleep(self._look_every_s)
+        policy = self.policy
+        for model in () if self._paused or policy is None else policy.pinned():
+            await self._keep(model)
 
     async def _keep(self, model: str) -> None:
         now_s = self._clock.monotonic_s()

@@ -11,13 +11,13 @@ import msgspec
 from msgspec import Struct
 
 from muster.cli.client import Answer, Client, Refused, Unreachable
-from muster.cli.follow import read_events
 from muster.cli.top.cells import span
 from muster.cli.top.frame import Link
 from muster.cli.top.screen import Deed
 from muster.commands.lifecycle import ENDED
 from muster.domain.command import CommandStatus
-from muster.errors import MusterError
+from muster.errors import MusterError, UpstreamFailed
+from muster.sse import SNAPSHOT_BYTES_MAX, read_events
 
 _STREAM = "/api/events/monitor"
 _WHOLE_UP_TO = 200  # nodes; of a larger fleet only those on the screen come in full, beside a line about each
@@ -92,7 +92,7 @@ class Stream:
                 with self._client.open(
                     "GET", _STREAM, query=self._query(), headers=headers, silence_s=_SILENCE_S
                 ) as answer:
-                    for event in read_events(self._heard(answer)):
+                    for event in read_events(self._heard(answer), SNAPSHOT_BYTES_MAX):
                         failures = 0
                         self._last_id = event.id or self._last_id
                         self._take(event.data)
@@ -100,7 +100,7 @@ class Stream:
                     self._last_id = None  # what is wanted now begins with a snapshot
                     continue
                 self._problem = "the stream ended"
-            except (Refused, Unreachable) as error:
+            except (Refused, Unreachable, UpstreamFailed) as error:
                 self._problem = _in_words(error)
             self._live = False
             pause_s = _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
@@ -124,7 +124,7 @@ class Stream:
             self._live = True
             yield line
 
-    def _take(self, data: str) -> None:
+    def _take(self, data: bytes) -> None:
         try:
             self.events.put_nowait(self._decode(data))
         except queue.Full:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from muster.connectors import json_path
-from muster.connectors.sse import DONE
+from muster.connectors.pieces import DONE
 from muster.connectors.streamed import so_far
 from muster.connectors.web_service.config import Streaming, WebRequest
 from muster.connectors.web_service.exchange import Exchange

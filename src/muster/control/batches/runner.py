@@ -13,13 +13,13 @@ from muster.control.batches.run import BatchRun, Surroundings, parts_of
 from muster.control.batches.service import TOPIC, BatchRecords
 from muster.control.files import FileService
 from muster.control.jobs.service import JobService
-from muster.control.rounds import ever, wait_up_to
 from muster.domain.batch import BATCH_ENDED, Batch
 from muster.domain.event import Event, LoggedEvent
 from muster.domain.job import TERMINAL
 from muster.errors import MusterError, ShuttingDown
 from muster.ids import JobId
 from muster.ports import Bus, EventLog
+from muster.rounds import Rounds, wait_up_to
 
 log = structlog.get_logger()
 
@@ -76,20 +76,15 @@ class BatchRunner:
         self._rooms: dict[tuple[str, str], tuple[float, int]] = {}  # when it was looked at, and what there was
         self._news = asyncio.Event()
         self._reload_at_s = self._purge_at_s = float("-inf")
-        self._tasks: list[asyncio.Task[None]] = []
+        self._rounds = Rounds()
 
     async def start(self) -> None:
-        if not self._tasks:
-            self._tasks = [
-                asyncio.create_task(ever(run, "batches", _TICK_S), name=f"batches{run.__name__}")
-                for run in (self._listen, self._hear_of_jobs, self._lead)
-            ]
+        self._rounds.go("batches_news", self._listen, _TICK_S)
+        self._rounds.go("batches_jobs", self._hear_of_jobs, _TICK_S)
+        self._rounds.go("batches", self._lead, _TICK_S)
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await self._rounds.stop()
 
     @property
     def open_jobs(self) -> int:

@@ -13,9 +13,9 @@ import structlog
 from msgspec import Struct
 
 from muster.clock import Clock
-from muster.control.rounds import wait_up_to
 from muster.errors import MusterError
 from muster.ports import Bus
+from muster.rounds import wait_up_to
 from muster.wire import decode, encode
 from muster.wire.gateways import GatewayNews, TrustNews
 

@@ -6,7 +6,6 @@ from the store.
 """
 
 import asyncio
-from contextlib import suppress
 
 import structlog
 
@@ -15,6 +14,7 @@ from muster.control.fleet.fleet import Fleet
 from muster.control.recorder import Recorder
 from muster.errors import MusterError
 from muster.ports import Bus, NodeStore
+from muster.rounds import Rounds, wait_up_to
 from muster.wire import decode, encode
 from muster.wire.peers import NodeNews, PlaneAbout
 
@@ -56,7 +56,7 @@ class Peers:
         self._missed = True  # something was told that may not have reached us
         self._due = asyncio.Event()
         self._compared_s = clock.monotonic_s()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._rounds = Rounds()
         recorder.on_written(self.tell)
         fleet.hears_by(self.deaf_for_s)
 
@@ -82,18 +82,13 @@ class Peers:
         return quiet_s if self._missed else None
 
     async def start(self) -> None:
-        if not self._tasks:
+        if not self._rounds:
             self._echo_s = self._clock.monotonic_s()
-            self._tasks = [
-                asyncio.create_task(self._listen(), name="peers"),
-                asyncio.create_task(self._speak(), name="beacon"),
-            ]
+            self._rounds.go("peers", self._listen, _BUS_RETRY_S)
+            self._rounds.go("beacon", self._speak, 0, _BEACON_EVERY_S)
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await self._rounds.stop()
 
     async def tell(self, news: NodeNews) -> None:
         """Publish what was written, unless we would hear of anybody else if there was one."""
@@ -152,22 +147,13 @@ class Peers:
             self._fleet.hears_again()
 
     async def _speak(self) -> None:
-        while True:
-            self._due.clear()
-            try:
-                await self.beat()
-            except MusterError as error:
-                log.debug("beacon_not_sent", error=error.message)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_BEACON_EVERY_S):
-                    await self._due.wait()
+        self._due.clear()
+        await self.beat()
+        await wait_up_to(self._due, _BEACON_EVERY_S)
 
     async def _listen(self) -> None:
-        while True:
-            try:
-                async for message in self._bus.subscribe(NODES_TOPIC):
-                    self.take(message)
-            except MusterError as error:
-                log.warning("other_control_planes_not_heard", error=error.message)
+        try:
+            async for message in self._bus.subscribe(NODES_TOPIC):
+                self.take(message)
+        finally:
             self.gap()
-            await asyncio.sleep(_BUS_RETRY_S)

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from muster.control.rounds import ever
 from muster.domain.event import LoggedEvent
 from muster.domain.job import ACTIVE, ClaimedJob
 from muster.ids import JobId, NodeId, WorkerId
 from muster.placement.at_work import engine_of
 from muster.placement.candidate import Candidate
 from muster.ports import JobIndex
+from muster.rounds import ever
 
 _LOOK_EVERY_S = 15.0
 _ENDS = frozenset({"job_completed", "job_failed", "job_retrying", "job_returned", "job_timeout", "job_cancelled"})

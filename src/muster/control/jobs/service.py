@@ -34,6 +34,7 @@ from muster.jobs import explain as why
 from muster.jobs import matching, retry, submission
 from muster.jobs.order import PRIORITY_MAX
 from muster.ports import Bus, CapabilityClass, JobIndex, JobLines, JobPage, JobQueue, JobUpkeep, Submitted
+from muster.rounds import Rounds
 from muster.wire import (
     ClaimReply,
     ClaimRequest,
@@ -125,8 +126,9 @@ class JobService:
         self.figures = JobFigures()
         self._wakeups = Wakeups()
         self._sessions = SessionClasses(bus)
+        self._sessions.on_change(self._wakeups.wake_session)
         self._classes = _NO_CLASSES
-        self._listener: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
         self._closing = False
         self._on_stop: list[OnStop] = []
         self._on_done: OnDone = lambda *_: None
@@ -155,18 +157,14 @@ class JobService:
 
     async def start(self) -> None:
         await self._sessions.start()
-        if self._listener is None:
-            self._listener = asyncio.create_task(self._listen(), name="wake-ups")
+        self._rounds.go("wake_ups", self._listen, _BUS_RETRY_S)
 
     async def stop(self) -> None:
         """Let go of everybody who waits for work: they ask again, and find us gone or back."""
         self._closing = True
         self._wakeups.wake_all()
         await self._sessions.stop()
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
-            self._listener = None
+        await self._rounds.stop()
 
     @property
     def waiters(self) -> int:
@@ -344,14 +342,14 @@ class JobService:
     async def claim(self, message: ClaimRequest) -> ClaimReply:
         if not 0 <= message.want <= _WANT_MAX:
             raise InvalidInput(f"want must be 0 to {_WANT_MAX}, got {message.want}", field="want")
-        class_id = self._sessions.get(message.session_id)
-        wait_s = min(message.wait_s, _WAIT_S_MAX) if class_id is not None and message.want else 0.0
+        wait_s = min(message.wait_s, _WAIT_S_MAX) if message.want else 0.0
         settlements = await self._settlements(message)
         deadline_s = self._clock.monotonic_s() + wait_s
         refused: tuple[JobId, ...] = ()
         passed_on = False
         while True:
-            woken = self._wakeups.register(class_id) if class_id is not None and wait_s else None
+            class_id = self._sessions.get(message.session_id)  # it may change while this waits
+            woken = self._wakeups.register(class_id, message.session_id) if class_id is not None and wait_s else None
             try:
                 claimed = await self._queue.claim(
                     message.session_id,
@@ -386,7 +384,7 @@ class JobService:
                 raise
             finally:
                 if woken is not None and class_id is not None:
-                    self._wakeups.forget(class_id, woken)
+                    self._wakeups.forget(class_id, message.session_id, woken)
 
     def _tell_done(self, worker_id: WorkerId, settled: Sequence[Settlement], refused: Sequence[JobId]) -> None:
         for settlement in settled:
@@ -467,14 +465,9 @@ class JobService:
         )
 
     async def _listen(self) -> None:
-        while True:
-            try:
-                async for data in self._bus.subscribe(WAKE_TOPIC):
-                    self._wakeups.wake(data.decode())
-            except MusterError as error:
-                log.warning("wake_ups_interrupted", error=error.message)
-            await asyncio.sleep(_BUS_RETRY_S)
-            self._wakeups.wake_all()
+        self._wakeups.wake_all()  # what came while nobody listened was missed
+        async for data in self._bus.subscribe(WAKE_TOPIC):
+            self._wakeups.wake(data.decode())
 
 
 def _with_payloads_model(spec: JobSpec) -> Requirements:

@@ -4,14 +4,15 @@ Behind a load balancer the calls of one worker come through all control planes. 
 let a claim wait, so each tells the others; what is not heard is told again when the worker is asked to open anew.
 """
 
-import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 
 import structlog
 
 from muster.errors import MusterError
 from muster.ids import SessionId
 from muster.ports import Bus
+from muster.rounds import Rounds
 
 log = structlog.get_logger()
 
@@ -27,17 +28,18 @@ class SessionClasses:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._class_of: OrderedDict[SessionId, str] = OrderedDict()
-        self._listener: asyncio.Task[None] | None = None
+        self._on_change: Callable[[SessionId], None] = lambda _: None
+        self._rounds = Rounds()
 
     async def start(self) -> None:
-        if self._listener is None:
-            self._listener = asyncio.create_task(self._listen(), name="sessions of other control planes")
+        self._rounds.go("sessions_of_others", self._listen, _RETRY_S)
 
     async def stop(self) -> None:
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
-            self._listener = None
+        await self._rounds.stop()
+
+    def on_change(self, listener: Callable[[SessionId], None]) -> None:
+        """Be told of a session whose class is another than before, whichever control plane was told."""
+        self._on_change = listener
 
     def get(self, session_id: SessionId) -> str | None:
         return self._class_of.get(session_id)
@@ -54,21 +56,15 @@ class SessionClasses:
         self._class_of.pop(session_id, None)
 
     def _note(self, session_id: SessionId, class_id: str) -> None:
+        before = self._class_of.get(session_id)
         self._class_of[session_id] = class_id
         self._class_of.move_to_end(session_id)
         if len(self._class_of) > _SESSIONS_MAX:
             self._class_of.popitem(last=False)
+        if before not in {None, class_id}:
+            self._on_change(session_id)
 
     async def _listen(self) -> None:
-        told = False
-        while True:
-            try:
-                async for data in self._bus.subscribe(SESSIONS_TOPIC):
-                    told = False
-                    session_id, _, class_id = data.decode().partition(" ")
-                    self._note(SessionId(session_id), class_id)
-            except MusterError as error:
-                if not told:
-                    log.warning("other_sessions_not_heard", error=error.message)
-                told = True
-            await asyncio.sleep(_RETRY_S)
+        async for data in self._bus.subscribe(SESSIONS_TOPIC):
+            session_id, _, class_id = data.decode().partition(" ")
+            self._note(SessionId(session_id), class_id)

@@ -7,7 +7,7 @@ reach another one are passed on. An ask that is not repeated is over, so nobody 
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import Literal
 
@@ -22,6 +22,7 @@ from muster.ids import NodeId, new_id
 from muster.logs.clerk import LogClerk
 from muster.logs.shelf import LogShelf
 from muster.ports import Bus
+from muster.rounds import Rounds
 from muster.wire import LogAsk, LogChunk, LogChunkReply, decode, encode
 from muster.wire.logs import LogInfo, LogWish
 from muster.wire.pools import LINK as V2_LINK
@@ -149,27 +150,22 @@ class LogDesk:
         self._readings: dict[str, _Reading] = {}
         self._heard = asyncio.Event()
         self._listeners: list[Callable[[NodeId], None]] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._rounds = Rounds()
         self._closing = False
 
     async def start(self) -> None:
-        if not self._tasks:
+        if not self._rounds:
             await self._clerk.start()
-            self._tasks = [
-                asyncio.create_task(self._repeat(), name="log asks"),
-                asyncio.create_task(self._listen(LOGS_TOPIC, self._take_news), name="logs of others"),
-                asyncio.create_task(self._listen(self._topic_of(self._plane_id), self._take_passed_on), name="logs"),
-            ]
+            self._rounds.go("log_asks", self._repeat, 0)
+            self._rounds.go("logs_of_others", self._hear_news, _BUS_RETRY_S)
+            self._rounds.go("logs_passed_on", self._hear_passed_on, _BUS_RETRY_S)
 
     async def stop(self) -> None:
         """Let go of everybody who reads: streams that never end would hold the front up."""
         self._closing = True
         for reading in self._readings.values():
             reading.wake()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await self._rounds.stop()
         await self._clerk.stop()
 
     def on_ask(self, listener: Callable[[NodeId], None]) -> None:
@@ -319,26 +315,22 @@ class LogDesk:
             reading.left_out += len(chunk.lines) + chunk.left_out  # nobody waits at the other end of a bus
 
     async def _repeat(self) -> None:
-        while True:
-            await asyncio.sleep(_REPEAT_S)
-            now_s = self._clock.monotonic_s()
-            for ask_id in [ask_id for ask_id, asked in self._asked.items() if asked.until_s < now_s]:
-                if ask_id not in self._readings:
-                    del self._asked[ask_id]
-            for reading in list(self._readings.values()):
-                asked = self._asked[reading.ask.ask_id]
-                await self._tell(_News(ask=reading.ask, answered=asked.answered))
+        await asyncio.sleep(_REPEAT_S)
+        now_s = self._clock.monotonic_s()
+        for ask_id in [ask_id for ask_id, asked in self._asked.items() if asked.until_s < now_s]:
+            if ask_id not in self._readings:
+                del self._asked[ask_id]
+        for reading in list(self._readings.values()):
+            asked = self._asked[reading.ask.ask_id]
+            await self._tell(_News(ask=reading.ask, answered=asked.answered))
 
-    async def _listen(self, topic: str, take: Callable[[bytes], Awaitable[None]]) -> None:
-        while True:
-            try:
-                async for data in self._bus.subscribe(topic):
-                    await take(data)
-            except MusterError as error:
-                log.debug("logs_of_others_not_heard", error=error.message)
-            except Exception:
-                log.exception("logs_of_others_fault")
-            await asyncio.sleep(_BUS_RETRY_S)
+    async def _hear_news(self) -> None:
+        async for data in self._bus.subscribe(LOGS_TOPIC):
+            await self._take_news(data)
+
+    async def _hear_passed_on(self) -> None:
+        async for data in self._bus.subscribe(self._topic_of(self._plane_id)):
+            await self._take_passed_on(data)
 
     @staticmethod
     def _topic_of(plane_id: str) -> str:

@@ -21,6 +21,7 @@ from muster.domain.machine import GONE, PAID, Machine, MachineState
 from muster.domain.node import Node
 from muster.errors import CloudFailed, Conflict, MachineNotFound, MusterError
 from muster.ports import Bus, CloudProvider, Leases
+from muster.rounds import Rounds
 
 log = structlog.get_logger()
 
@@ -87,7 +88,7 @@ class CloudService:
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._draining: set[str] = set()  # those among them that can still be called back
         self._drained: set[str] = set()  # nodes drained by us, not by a person
-        self._tasks: list[asyncio.Task[None]] = []
+        self._rounds = Rounds()
         self._rests: set[asyncio.Task[None]] = set()
         self._spending = asyncio.Lock()
 
@@ -156,45 +157,20 @@ class CloudService:
     # --- Lifecycle ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        if not self._tasks:
-            self._tasks = [
-                asyncio.create_task(self._run(), name="cloud"),
-                asyncio.create_task(self._listen(), name="cloud-news"),
-            ]
+        self._rounds.go("cloud", self.look, self.rules.refresh_s)
+        self._rounds.go("cloud_news", self._listen, _BUS_RETRY_S)
 
     async def stop(self) -> None:
-        tasks = [*self._tasks, *self._rests, *self._starting.values(), *self._stopping.values()]
-        self._tasks = []
+        await self._rounds.stop()
+        tasks = [*self._rests, *self._starting.values(), *self._stopping.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._provider.close()
 
-    async def _run(self) -> None:
-        told = ""
-        while True:
-            problem = ""
-            try:
-                await self.look()
-            except MusterError as error:
-                problem = error.message
-                if problem != told:
-                    log.warning("cloud_not_listed", error=problem, retry_in_s=self.rules.refresh_s)
-            except Exception as error:  # the next look must come: nothing is put to rest without it
-                problem = repr(error)
-                if problem != told:
-                    log.exception("cloud_look_failed")
-            told = problem
-            await asyncio.sleep(self.rules.refresh_s)
-
     async def _listen(self) -> None:
-        while True:
-            try:
-                async for data in self._bus.subscribe(CLOUD_TOPIC):
-                    self._hear(msgspec.json.decode(data, type=News))
-            except (MusterError, msgspec.DecodeError) as error:
-                log.warning("cloud_news_interrupted", error=str(error))
-            await asyncio.sleep(_BUS_RETRY_S)
+        async for data in self._bus.subscribe(CLOUD_TOPIC):
+            self._hear(msgspec.json.decode(data, type=News))
 
     def _hear(self, news: News) -> None:
         now_ms = self._clock.now_ms()

@@ -12,7 +12,6 @@ from muster.control.commands import CommandService
 from muster.control.fleet.fleet import Fleet
 from muster.control.models.ledger import Ledger
 from muster.control.models.uses import Uses
-from muster.control.rounds import ever, wait_up_to
 from muster.domain.command import Command, CommandStatus
 from muster.domain.model import canonical_model_name
 from muster.domain.node import Node
@@ -20,6 +19,7 @@ from muster.domain.residency import ModelPolicy
 from muster.errors import ModelAsleep, MusterError, ShuttingDown
 from muster.ids import NodeId
 from muster.placement.residency import Plan, Room, idle, plans
+from muster.rounds import Rounds, wait_up_to
 
 log = structlog.get_logger()
 
@@ -57,19 +57,18 @@ class ModelLoader:
         self._failed: dict[str, tuple[float, ModelAsleep]] = {}
         self._unloading: dict[tuple[str, str], float] = {}
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
         fleet.on_change(self._on_change)
 
     async def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(ever(self.tick, "idle_models", _TICK_S), name="idle models")
+        self._rounds.go("idle_models", self.tick, _TICK_S)
 
     async def stop(self) -> None:
-        tasks = [*self._under_way.values(), *([self._task] if self._task else [])]
+        await self._rounds.stop()
+        tasks = list(self._under_way.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._task = None
 
     # --- as Waker ----------------------------------------------------------------------------------------------------
 

@@ -13,13 +13,13 @@ import structlog
 from msgspec import Struct
 
 from muster.clock import Clock, Rng
-from muster.control.rounds import ever, wait_up_to
 from muster.domain.event import Event, LoggedEvent
 from muster.domain.job import Job
 from muster.domain.webhook import OF_JOBS, Delivery, DeliveryStatus, HookState, JobHooks, Webhook
 from muster.errors import MusterError
 from muster.ids import JobId
 from muster.ports import Bus, DeliveryStore, EventLog, JobIndex, WebhookStore
+from muster.rounds import Rounds, wait_up_to
 from muster.webhooks import outcome, wanted
 from muster.webhooks.outbox import Outbox
 from muster.webhooks.outcome import Answer, Patience
@@ -116,20 +116,14 @@ class WebhookPump:
         self._refresh_at_s = float("-inf")
         self._broken = asyncio.Event()  # what came of a sending could not be kept: begin anew
         self._broken.set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._rounds = Rounds()
 
     async def start(self) -> None:
-        if not self._tasks:
-            self._tasks = [
-                asyncio.create_task(ever(self._listen, "webhooks", _TICK_S), name="webhooks-news"),
-                asyncio.create_task(ever(self._lead, "webhooks", _TICK_S), name="webhooks"),
-            ]
+        self._rounds.go("webhooks_news", self._listen, _TICK_S)
+        self._rounds.go("webhooks", self._lead, _TICK_S)
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await self._rounds.stop()
 
     @property
     def leading(self) -> bool:

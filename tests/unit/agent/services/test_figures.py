@@ -66,7 +66,7 @@ def machine(tmp_path: Path) -> Machine:
 LLAMA = Watched(name="llama", group="llama", pid=10)
 
 
-def test_children_count_and_others_do_not(machine: Machine) -> None:
+def test_lesson_children_count_and_others_do_not(machine: Machine) -> None:
     machine.process(10, name="a (b) c) d")
     machine.process(11, 10, session=10)
     machine.process(12, 11, session=12)
@@ -89,7 +89,7 @@ def test_who_belongs_to_whom_is_looked_for_now_and_then_and_how_they_do_each_tim
     assert [figures.processes for figures in machine.monitor.read([LLAMA])] == [3]
 
 
-def test_rates_are_those_since_the_reading_before(machine: Machine) -> None:
+def test_lesson_rates_are_those_since_the_reading_before(machine: Machine) -> None:
     machine.process(10, cpu_s=5.0, read=1000)
     machine.process(11, 10, cpu_s=1.0, read=0)
     (first,) = machine.monitor.read([LLAMA])
@@ -154,7 +154,7 @@ def test_a_process_that_vanishes_costs_only_its_own_figures(machine: Machine) ->
     assert [figures.name for figures in machine.monitor.read(watched)] == ["s10", "s20"]
 
 
-def test_one_alive_and_one_dead_are_one_result(machine: Machine) -> None:
+def test_lesson_one_alive_and_one_dead_are_one_result(machine: Machine) -> None:
     machine.process(10)
     machine.put("llama", "one", 10)
     machine.put("llama", "two", 11)

@@ -249,8 +249,7 @@ async def test_a_lost_wake_up_costs_a_look_and_nothing_else(
 ) -> None:
     monkeypatch.setattr("muster.control.jobs.service._LOOK_AGAIN_S", 0.01)
     await plane.open_session()
-    assert plane.jobs._listener is not None
-    plane.jobs._listener.cancel()  # nobody listens to the bus
+    await plane.jobs._rounds.stop()  # nobody listens to the bus
     waiting = asyncio.create_task(plane.claim(wait_s=30))
     await eventually(lambda: plane.jobs.waiters == 1)
     job_id = await plane.submit()

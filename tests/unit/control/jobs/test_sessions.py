@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
+
 from muster.control.jobs.sessions import SESSIONS_TOPIC, SessionClasses
 from muster.domain.job import Requirements
 from muster.errors import StoreUnavailable
@@ -45,6 +47,37 @@ async def test_a_change_of_what_a_worker_can_do_is_known_wherever_it_waits_for_w
         await eventually(lambda: second.jobs.waiters == 1)
         await first.submit("after", requirements=Requirements(models=("m1",)))
         reply = await asyncio.wait_for(waiting, 3)  # sooner than it looks again by itself
+        assert [job.spec.job_id for job in reply.jobs] == ["after"]
+
+
+@pytest.mark.parametrize("told", ["first", "second"])
+async def test_who_waits_for_work_looks_anew_when_what_it_can_do_changes(
+    told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muster.control.jobs.service._LOOK_AGAIN_S", 3600.0)  # it does not look by itself
+    async with running_plane() as first, running_plane(beside=first) as second:
+        await eventually(lambda: learned(second, first))
+        await first.submit("waits", requirements=Requirements(models=("m1",)))
+        waiting = asyncio.create_task(second.claim(wait_s=3600))
+        await eventually(lambda: second.jobs.waiters == 1)
+        await (first if told == "first" else second).open_session(models=("m1",))
+        reply = await asyncio.wait_for(waiting, 5)
+        assert [job.spec.job_id for job in reply.jobs] == ["waits"]
+
+
+async def test_who_looked_anew_for_nothing_is_woken_by_what_it_can_do_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muster.control.jobs.service._LOOK_AGAIN_S", 3600.0)
+    async with running_plane() as plane:
+        await plane.open_session()
+        waiting = asyncio.create_task(plane.claim(wait_s=3600))
+        await eventually(lambda: plane.jobs.waiters == 1)
+        before = plane.jobs._sessions.get(S1)
+        await plane.open_session(models=("m1",))
+        after = plane.jobs._sessions.get(S1)
+        assert after not in {before, None}
+        await eventually(lambda: after in plane.jobs._wakeups._waiting)
+        await plane.submit("after", requirements=Requirements(models=("m1",)))
+        reply = await asyncio.wait_for(waiting, 5)
         assert [job.spec.job_id for job in reply.jobs] == ["after"]
 
 

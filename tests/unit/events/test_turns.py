@@ -4,8 +4,8 @@ from functools import partial
 import pytest
 
 from muster.events.reader import Reader
-from muster.events.rounds import Rounds, Told
 from muster.events.selection import Selection
+from muster.events.turns import Told, Turns
 
 
 async def got(reader: Reader) -> bytes:
@@ -17,7 +17,7 @@ def listening() -> ExitStack:
     return ExitStack()
 
 
-def joined(rounds: Rounds, listening: ExitStack, selection: Selection | None = None) -> Reader:
+def joined(rounds: Turns, listening: ExitStack, selection: Selection | None = None) -> Reader:
     reader = Reader(100, selection)
     listening.enter_context(rounds.reader(reader))
     return reader
@@ -26,7 +26,7 @@ def joined(rounds: Rounds, listening: ExitStack, selection: Selection | None = N
 async def test_a_turn_serves_so_many_and_the_next_one_goes_on_with_those_who_waited_longest(
     listening: ExitStack,
 ) -> None:
-    rounds = Rounds(readers_per_turn=2)
+    rounds = Turns(readers_per_turn=2)
     first, second, third = (joined(rounds, listening) for _ in range(3))
     rounds.tell([Told(b"a")])
     rounds.turn()
@@ -40,7 +40,7 @@ async def test_a_turn_serves_so_many_and_the_next_one_goes_on_with_those_who_wai
 
 
 async def test_who_comes_gets_only_what_is_told_from_then_on(listening: ExitStack) -> None:
-    rounds = Rounds(readers_per_turn=1)
+    rounds = Turns(readers_per_turn=1)
     early = joined(rounds, listening)
     rounds.tell([Told(b"a")])
     late = joined(rounds, listening)
@@ -51,7 +51,7 @@ async def test_who_comes_gets_only_what_is_told_from_then_on(listening: ExitStac
 
 
 async def test_nothing_is_kept_for_nobody_and_who_leaves_holds_nothing_up(listening: ExitStack) -> None:
-    rounds = Rounds(readers_per_turn=1)
+    rounds = Turns(readers_per_turn=1)
     rounds.tell([Told(b"a")])
     with rounds.reader(Reader(100)):
         stays = joined(rounds, listening)
@@ -64,7 +64,7 @@ async def test_nothing_is_kept_for_nobody_and_who_leaves_holds_nothing_up(listen
 
 
 async def test_who_chose_gets_what_concerns_the_choice_and_lines_are_for_choosers_alone(listening: ExitStack) -> None:
-    rounds = Rounds(readers_per_turn=9)
+    rounds = Turns(readers_per_turn=9)
     whole = joined(rounds, listening)
     one = joined(rounds, listening, Selection(frozenset({"n1"})))
     lined = joined(rounds, listening, Selection(frozenset({"n2"}), lines=True))
@@ -76,7 +76,7 @@ async def test_who_chose_gets_what_concerns_the_choice_and_lines_are_for_chooser
 
 
 async def test_after_a_loss_nothing_from_before_it_is_told(listening: ExitStack) -> None:
-    rounds = Rounds(readers_per_turn=9)
+    rounds = Turns(readers_per_turn=9)
     reader = joined(rounds, listening)
     rounds.tell([Told(b"a")])
     rounds.lose("too much at once")
@@ -87,7 +87,7 @@ async def test_after_a_loss_nothing_from_before_it_is_told(listening: ExitStack)
 
 
 async def test_what_concerns_nobody_of_a_turn_is_not_handed_over(listening: ExitStack) -> None:
-    rounds = Rounds(readers_per_turn=9)
+    rounds = Turns(readers_per_turn=9)
     reader = joined(rounds, listening, Selection(frozenset({"n1"})))
     rounds.tell([Told(b"2", partial(Selection.has_machine, machine_id="n2"))])
     rounds.turn()

@@ -24,7 +24,7 @@ class Told(Struct, frozen=True):
     to_choosers_only: bool = False
 
 
-class Rounds:
+class Turns:
     def __init__(self, readers_per_turn: int) -> None:
         self._readers_per_turn = readers_per_turn
         self._told: deque[Sequence[Told]] = deque()  # what the reader whose turn it is next has yet to get
