@@ -311,6 +311,7 @@ class ControlPlane:
             metering,
             recorder=base.recorder,
             keeper=NodeModels(work.commands, base.fleet),
+            streams=base.store.streams,
             clock=self._clock,
             rng=self._rng,
             tracer=self._tracer,

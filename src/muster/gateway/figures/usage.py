@@ -79,6 +79,17 @@ class WorkerFailures(Struct, frozen=True, kw_only=True):
     count: int
 
 
+class StreamsView(Struct, frozen=True, kw_only=True):
+    """Answers that are kept while they come; `unread` are those whose callers have left. The rest since the start."""
+
+    running: int
+    unread: int
+    kept_total: int
+    kept_bytes_total: int
+    resumed_total: int
+    taken_over_total: int
+
+
 class GatewayView(Struct, frozen=True, kw_only=True):
     """What this gateway does and did.
 
@@ -94,6 +105,7 @@ class GatewayView(Struct, frozen=True, kw_only=True):
     requests: list[RecentRequest]
     quarantined: list[Quarantined] = []
     waits: list[Waits] = []
+    streams: StreamsView | None = None
 
 
 class Usage:
