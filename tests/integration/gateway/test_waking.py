@@ -143,7 +143,7 @@ async def test_the_clients_of_openai_and_ollama_take_what_is_said_meanwhile_for_
 
         tasks = [asyncio.create_task(by_openai()), asyncio.create_task(by_ollama())]
         waits: Any = door.gateway._relay.active
-        await eventually(lambda: [wait._delivery.began for wait in waits] == [True, True])
+        await eventually(lambda: [wait.delivery.began for wait in waits] == [True, True])
         fleet.become(worker(engine.url, dialects=BOTH))
         waker.end()
 

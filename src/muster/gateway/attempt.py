@@ -1,0 +1,321 @@
+"""One worker that is asked, and its answer as it comes.
+
+It ends well, or tells the exchange how it failed; what becomes of the request then is not decided here.
+"""
+
+import asyncio
+from typing import Protocol
+
+from muster.domain.service import Dialect
+from muster.errors import MusterError, NotFound, UpstreamFailed, UpstreamTimeout
+from muster.gateway.asking import put, question
+from muster.gateway.continuation import Beginning, Continuation, Spliced, continuation, for_engine
+from muster.gateway.dialects.call import Call
+from muster.gateway.dialects.ending import Ending, ending_of
+from muster.gateway.dialects.shape import engine_error_reply
+from muster.gateway.dialects.translate_answer import Translation, error_text
+from muster.gateway.figures.decisions import Passage
+from muster.gateway.figures.trail import Trail
+from muster.gateway.http.delivery import Delivery
+from muster.gateway.http.reply import Reply
+from muster.gateway.http.request import Request
+from muster.gateway.http.upstream import AnswerHead, Endpoint, UpstreamConnection
+from muster.gateway.metering.meter import Meter
+from muster.gateway.relay import Relay
+from muster.gateway.trust.conduct import Watch
+from muster.placement.candidate import Candidate
+
+# The engine says that it cannot now, not that the request is wrong: another may.
+_BUSY = 429
+_TRY_ANOTHER = frozenset({_BUSY, 502, 503, 504})
+_TRY_LATER = frozenset({_BUSY, 503})
+# The engine does not have this path, or not for the model that it serves.
+_NOT_SERVED = frozenset({404, 405, 501})
+_FIRST_ERROR = 400
+_ERROR_PARTS_MAX = 16  # of an engine's error; only its sentence is told
+_STREAMS = (b"text/event-stream", b"application/x-ndjson")
+
+
+class PathNotServed(NotFound):
+    code = "path_not_served"
+
+
+class Owner(Protocol):
+    """The request that a worker is asked for, and what is to be done with it when that has failed."""
+
+    relay: Relay
+    call: Call
+    request: Request
+    delivery: Delivery
+    meter: Meter
+    passage: Passage
+    trail: Trail | None
+    attempt: "Attempt | None"
+    attempts: int
+    first_byte_s: float | None
+    parts: int
+    paused: bool
+    continuation: Continuation | None
+    beginning: Beginning | None
+
+    def pass_on(self, data: bytes) -> None: ...
+    def turned_away(self, reason: str, *, failed: bool) -> bool: ...
+    def move_on(self, error: MusterError, reason: str) -> None: ...
+    def broken(self, error: MusterError, reason: str) -> None: ...
+    def fail(self, error: MusterError) -> None: ...
+    def reply(self, reply: Reply) -> None: ...
+    def answered(self, data: bytes, now_s: float) -> None: ...
+    def caller_is_stuck(self) -> None: ...
+
+
+class Attempt:
+    """Holds its worker's slot from the beginning on, until `leave`. It is the Asker of the connection it waits for."""
+
+    # What most attempts never change stands here once, not in each of them.
+    _watch: Watch | None = None
+    _endpoint: Endpoint | None = None
+    _upstream: UpstreamConnection | None = None
+    _question = b""
+    _head: AnswerHead | None = None
+    _translation: Translation | None = None
+    _engine_error: list[bytes] | None = None  # collected, to be told in the other dialect
+    _ending: Ending | None = None  # of a stream whose last line is to say that it is whole
+    _heard = False
+
+    def __init__(self, owner: Owner, candidate: Candidate, now_s: float) -> None:
+        self._owner = owner
+        self._candidate = candidate
+        self.worker = candidate.key
+        self.began_s = self._quiet_since_s = now_s
+        owner.passage.goes_to(candidate.key, owner.relay.router.last_choice, now_s)
+
+    def begin(self) -> None:
+        owner, candidate = self._owner, self._candidate
+        relay, call = owner.relay, owner.call
+        owner.attempts += 1
+        self._watch = relay.conduct.watch(candidate, call, self.began_s, relay.router.in_flight[candidate.key])
+        try:
+            endpoint = self._endpoint = relay.upstreams.endpoint(candidate.url)
+            path, body, self._translation = put(call, candidate, relay.limits, relay.clock)
+        except UpstreamFailed as error:
+            owner.move_on(error, "url")
+            return
+        except MusterError as error:
+            owner.fail(error)
+            return
+        if not path:
+            owner.reply(Reply(body=body))
+            return
+        if owner.beginning is not None:
+            self._translation = Spliced(call, owner.beginning, self.worker, self._translation)
+            body = for_engine(path, body, candidate.connector)
+        headers = owner.request.headers
+        if owner.trail is not None:
+            headers = owner.trail.attempt(self.worker, owner.attempts)
+        self._question = question(endpoint, path, call.content_type, headers, owner.request.correlation_id, body)
+        connection = endpoint.take()
+        if connection is None:
+            self._connect(endpoint)
+        else:
+            self._ask(connection)
+
+    def _connect(self, endpoint: Endpoint) -> None:
+        self._owner.relay.connecting(asyncio.get_running_loop().create_task(self._connected(endpoint)))
+
+    async def _connected(self, endpoint: Endpoint) -> None:
+        """Ask on the new connection; one that comes too late for this attempt serves the next request."""
+        owner = self._owner
+        try:
+            connection = await endpoint.connect()
+        except (OSError, UnicodeError) as error:
+            if owner.attempt is self:
+                late = isinstance(error, TimeoutError)
+                why = "did not accept a connection in time" if late else f"refused: {error}"
+                owner.move_on(UpstreamFailed(f"{self.worker} {why}"), "connect_timeout" if late else "connect")
+            return
+        if owner.attempt is self:
+            self._ask(connection)
+        else:
+            endpoint.give_back(connection)
+
+    def _ask(self, connection: UpstreamConnection) -> None:
+        self._upstream = connection
+        connection.ask(self, self._question)
+
+    @property
+    def sharing(self) -> int:
+        """How many requests its worker has from here, this one among them."""
+        return self._owner.relay.router.in_flight.get(self.worker, 1)
+
+    def failed(self, reason: str) -> None:
+        if self._watch is not None:
+            self._watch.failed(reason)
+
+    def leave(self) -> None:
+        """Let go of the worker and of what is asked of it; once."""
+        if self._watch is not None:
+            self._watch.let_go()
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.drop()
+        self._owner.relay.router.release(self._candidate)
+
+    # --- the answer, as Asker ----------------------------------------------------------------------------------------
+
+    def answer_began(self, head: AnswerHead) -> None:
+        self._head = head
+        owner, status = self._owner, head.status
+        busy = status in _TRY_ANOTHER  # to lack a path is no failure
+        if (busy or self._is_not_served(head)) and owner.turned_away(f"status_{status}", failed=busy):
+            return
+        in_own_words = self._translation is not None or owner.call.dialect is Dialect.ANTHROPIC
+        if status >= _FIRST_ERROR and (in_own_words or owner.delivery.began or self._is_not_served(head)):
+            self._engine_error = []
+            return
+        lines = self._own_lines(head)
+        if self._translation is not None:
+            lines += b"content-type: %b\r\n" % self._translation.content_type
+            if not owner.delivery.began:
+                owner.delivery.prepare(status, lines, length=None, streamed=owner.call.stream, by_line=False)
+            return
+        if status in _TRY_LATER and not head.fields.retry_after:
+            lines += b"retry-after: 1\r\n"
+        streamed = head.fields.content_type.startswith(_STREAMS)
+        by_line = streamed and not head.fields.encoded
+        if owner.delivery.began:
+            owner.delivery.go_on(by_line=by_line)
+        else:
+            owner.delivery.prepare(
+                status, head.fields.lines + lines, length=head.length, streamed=streamed, by_line=by_line
+            )
+        if by_line and status < _FIRST_ERROR:
+            self._ending = ending_of(owner.call.path)
+
+    def _is_not_served(self, head: AnswerHead) -> bool:
+        return self._owner.call.optional and head.status in _NOT_SERVED
+
+    def _own_lines(self, head: AnswerHead) -> bytes:
+        """Return the header lines that are ours, and find out whether this answer could be gone on with."""
+        owner = self._owner
+        lines = b"x-muster-worker: %b\r\nx-correlation-id: %b\r\n" % (
+            self.worker.encode(),
+            owner.request.correlation_id,
+        )
+        if owner.call.stream and owner.beginning is None and head.status < _FIRST_ERROR and not head.fields.encoded:
+            owner.continuation = continuation(owner.call, owner.request.headers)
+            if owner.continuation is not None:
+                lines += b"x-muster-continuable: yes\r\n"
+        return lines + owner.meter.began(head.status, self.sharing, owner.relay.clock.monotonic_s())
+
+    def answer_continued(self, data: bytes) -> None:
+        owner = self._owner
+        self._heard = True
+        owner.parts += 1
+        owner.meter.take(data)
+        if self._watch is not None:
+            self._watch.heard(owner.relay.clock.monotonic_s())
+        if self._engine_error is not None:
+            if len(self._engine_error) < _ERROR_PARTS_MAX:
+                self._engine_error.append(data)
+            return
+        if self._translation is not None:
+            try:
+                data = self._translation.feed(data)
+            except MusterError as error:
+                owner.broken(error, "answer")
+                return
+        elif self._ending is not None:
+            self._ending.feed(data)
+        owner.pass_on(data)
+
+    def answer_ended(self, data: bytes) -> None:
+        self._upstream = None
+        owner = self._owner
+        if self._engine_error is not None:
+            self._pass_on_error(b"".join([*self._engine_error, data]))
+            return
+        owner.meter.take(data)
+        now_s = owner.relay.clock.monotonic_s()
+        if data and self._watch is not None:
+            self._watch.heard(now_s)
+        try:
+            if self._translation is not None:
+                data = self._translation.feed(data) + self._translation.finish()
+            elif self._ending is not None:
+                self._ending.feed(data)
+                if not self._ending.told:
+                    if owner.first_byte_s is not None:
+                        owner.pass_on(data)
+                    raise UpstreamFailed(f"{self.worker} ended its answer before it was complete")
+        except MusterError as error:
+            owner.broken(error, "answer")
+            return
+        if self._watch is not None and self._head is not None:
+            self._watch.ended(self._head.status)
+        owner.answered(data, now_s)
+
+    def answer_lost(self, reason: str) -> None:
+        if self._ending is not None and self._ending.told:
+            self.answer_ended(b"")  # all that was to be said has been
+            return
+        upstream, self._upstream = self._upstream, None
+        if self._head is None and upstream is not None and upstream.used and self._endpoint is not None:
+            self._connect(self._endpoint)  # it had died while it was idle, which says nothing about the worker
+        else:
+            self._owner.broken(UpstreamFailed(f"{self.worker} {reason}"), "lost")
+
+    def _pass_on_error(self, body: bytes) -> None:
+        owner, head = self._owner, self._head
+        status = 502 if head is None else head.status
+        if self._watch is not None:
+            self._watch.ended(status)
+        if head is not None and self._is_not_served(head):
+            call = owner.call
+            said = f"{self.worker} answered {status} ({error_text(body)})"
+            text = f"nobody who has the model {call.model} serves {call.path}: {said}"
+            owner.fail(PathNotServed(text, field="model"))
+        elif head is None or owner.delivery.began:
+            owner.fail(UpstreamFailed(error_text(body)))
+        else:
+            owner.reply(engine_error_reply(owner.call.dialect, head.status, body))
+
+    # --- while it lasts ----------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def resume(self) -> None:
+        self._heard = True  # the silence was ours
+        if self._watch is not None:
+            self._watch.excuse(self._owner.relay.clock.monotonic_s())
+        if self._upstream is not None:
+            self._upstream.resume()
+
+    def first_byte_came(self, now_s: float) -> None:
+        """Count silence anew, and keep no question: nobody else will be asked it."""
+        self._quiet_since_s = now_s
+        self._question = b""
+
+    def check(self, now_s: float) -> None:
+        """Give up on a worker that is silent for longer than it ever is, and on a caller who does not read."""
+        watch, owner = self._watch, self._owner
+        if watch is None:
+            return
+        if self._heard:
+            self._heard = False
+            self._quiet_since_s = now_s
+            watch.alive(now_s)
+        elif owner.first_byte_s is not None:
+            patience_s = owner.relay.limits.idle_timeout_s if owner.paused else watch.patience_s
+            if now_s - self._quiet_since_s <= patience_s:
+                return
+            if owner.paused:
+                owner.caller_is_stuck()
+            else:
+                text = f"{self.worker} fell silent for {patience_s:.3g} s in the middle of its answer"
+                owner.broken(UpstreamTimeout(text), "idle_timeout")
+            return
+        if owner.first_byte_s is None and watch.is_late(now_s, self.began_s):
+            text = f"{self.worker} did not begin to answer within {watch.first_byte_s:.3g} s"
+            owner.move_on(UpstreamTimeout(text), "first_byte_timeout")
