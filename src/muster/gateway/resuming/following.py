@@ -17,7 +17,9 @@ class Heirs(Protocol):
     """Who goes on with answers here."""
 
     def running(self, stream_id: str) -> Recording | None: ...
-    async def take_over(self, stream_id: str, opening: Opening, secrets: dict[bytes, bytes]) -> Recording | None: ...
+    async def take_over(
+        self, stream_id: str, opening: Opening, secrets: dict[bytes, bytes], *, counted: bool
+    ) -> Recording | None: ...
 
 
 class Followed:
@@ -56,7 +58,7 @@ class Followed:
         return self._opening.dialect
 
     def length_from(self, offset: int) -> int | None:
-        whole = self._opening.head.length if self._size is None else self._size
+        whole = self._size if self._size is not None else self._opening.head.length
         return None if whole is None else whole - offset
 
     def join(self, reader: Reader) -> None:
@@ -78,16 +80,22 @@ class Followed:
                 raise not_found(self._stream_id)
             if kept.data or kept.end is not None:
                 return kept.data, kept.end if offset + len(kept.data) == kept.size else None
-            if kept.running:
+            here = self._heirs.running(self._stream_id)
+            if here is None and not kept.running:
+                here = await self._heirs.take_over(
+                    self._stream_id,
+                    self._opening,
+                    self._secrets,
+                    counted=kept.handed_over,  # a gateway that is stopped charges for what it told, a dead one cannot
+                )
+            if here is None:
                 await asyncio.sleep(_LOOK_S)
-            self._become(self._heirs.running(self._stream_id))
-            if self._here is None and not kept.running:
-                self._become(await self._heirs.take_over(self._stream_id, self._opening, self._secrets))
+            else:
+                self._become(here)
         return await self._here.read(offset)
 
-    def _become(self, recording: Recording | None) -> None:
+    def _become(self, recording: Recording) -> None:
         """Read from memory what goes on here."""
         self._here = recording
-        if recording is not None:
-            for reader in self._readers:
-                recording.join(reader)
+        for reader in self._readers:
+            recording.join(reader)

@@ -4,12 +4,10 @@ import asyncio
 from collections.abc import Iterator
 
 import structlog
-from msgspec import Struct
 from msgspec.structs import replace
 
 from muster import metrics as m
 from muster.clock import Clock, Rng
-from muster.domain.service import Dialect
 from muster.domain.stream import KeptStream, StreamEnd, StreamPart
 from muster.errors import MusterError, UpstreamFailed
 from muster.gateway.continuation import continuation
@@ -26,6 +24,7 @@ from muster.gateway.resuming.terms import (
     ASKED,
     Opening,
     Question,
+    Terms,
     check_offset,
     decode_opening,
     keep_s_asked,
@@ -43,16 +42,6 @@ _READ_BYTES = 1_048_576
 _ID_BITS = 160
 
 _log = structlog.get_logger()
-
-
-class _Terms(Struct, frozen=True, kw_only=True):
-    stream_id: str
-    account: str
-    path: str
-    dialect: Dialect
-    correlation_id: bytes
-    keep_s: float
-    question: Question | None
 
 
 class Keeper:
@@ -93,8 +82,7 @@ class Keeper:
             return None
         headers = {name: value for name, value in request.headers.items() if name != ASKED}
         can_go_on = continuation(call, headers) is not None
-        terms = _Terms(
-            stream_id=f"stream-{self._rng.getrandbits(_ID_BITS):040x}",
+        terms = Terms(
             account=self._account_of(bearer_token(headers)).token_id,
             path=call.path,
             dialect=call.dialect,
@@ -104,15 +92,16 @@ class Keeper:
         )
         # Whoever asks for HTTP/1.0 gets the body as it is, without chunks.
         unframed = replace(request, headers=headers, http_1_0=True, keep_alive=False)
-        return self._begin(terms), unframed
+        return self._begin(f"stream-{self._rng.getrandbits(_ID_BITS):040x}", terms), unframed
 
-    def _begin(self, terms: _Terms) -> Recording:
-        recording = Recording(terms, self, self._limits.stream_bytes_max, self._clock.monotonic_s())
-        self._running[terms.stream_id] = recording
+    def _begin(self, stream_id: str, terms: Terms) -> Recording:
+        now_s = self._clock.monotonic_s()
+        recording = Recording(stream_id, terms, self, bytes_max=self._limits.stream_bytes_max, now_s=now_s)
+        self._running[stream_id] = recording
         return recording
 
     def over(self, recording: Recording) -> None:
-        self._running.pop(recording.terms.stream_id, None)
+        self._running.pop(recording.stream_id, None)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -161,7 +150,7 @@ class Keeper:
 
     @staticmethod
     def _without_store(lot: list[Recording], error: MusterError) -> None:
-        """Answers that the store knows nothing of go on without it; the others cannot, or offsets would mean nothing."""
+        """Go on without it with what it knows nothing of; end the others, or offsets would mean nothing."""
         for recording in lot:
             if recording.opened:
                 recording.fail(error)
@@ -214,10 +203,16 @@ class Keeper:
     # --- answers whose gateway is gone -------------------------------------------------------------------------------
 
     def running(self, stream_id: str) -> Recording | None:
-        return self._running.get(stream_id)
+        recording = self._running.get(stream_id)
+        return recording if recording is not None and recording.is_kept and recording.opened else None
 
-    async def take_over(self, stream_id: str, opening: Opening, secrets: dict[bytes, bytes]) -> Recording | None:
-        """Go on with an answer here; None when somebody else does, or it is not there any more."""
+    async def take_over(
+        self, stream_id: str, opening: Opening, secrets: dict[bytes, bytes], *, counted: bool
+    ) -> Recording | None:
+        """Go on with an answer here; None when somebody else does, or it is not there any more.
+
+        `counted`: what was said has been charged already.
+        """
         if not await self._store.take(stream_id, self._runner, self._lease_s):
             return None
         kept = await self._store.read(stream_id, 0, _READ_BYTES)
@@ -229,20 +224,11 @@ class Keeper:
             if more is None:
                 return None
             said += more.data
-        terms = _Terms(
-            stream_id=stream_id,
-            account=opening.account,
-            path=opening.path,
-            dialect=opening.dialect,
-            correlation_id=opening.correlation_id,
-            keep_s=opening.keep_s,
-            question=opening.question,
-        )
-        recording = self._begin(terms)
+        recording = self._begin(stream_id, opening)
         recording.take_up(opening.head, said)
         self._taken_over += 1
         _log.info("stream_taken_over", stream_id=stream_id[:16], bytes=len(said))
-        self._succession.go_on(recording, opening, secrets, said, counted=kept.handed_over)
+        self._succession.go_on(recording, opening, secrets, said, counted=counted)
         return recording
 
     # --- upkeep ------------------------------------------------------------------------------------------------------

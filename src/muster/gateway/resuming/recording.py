@@ -13,7 +13,7 @@ from muster.domain.stream import StreamEnd, StreamPart
 from muster.errors import MusterError, UpstreamFailed
 from muster.gateway.dialects.shape import error_frame
 from muster.gateway.relay import Running
-from muster.gateway.resuming.terms import Head, Opening, Question, encode_opening, lost, take_head
+from muster.gateway.resuming.terms import Head, Terms, encode_opening, lost, opening_of, take_head
 
 _FIRST_ERROR = 400
 _READ_BYTES = 65_536
@@ -30,18 +30,6 @@ class Reader(Protocol):
 class Keeping(Protocol):
     def changed(self, recording: "Recording") -> None: ...
     def over(self, recording: "Recording") -> None: ...
-
-
-class Terms(Protocol):
-    """What is known of an answer before it begins."""
-
-    stream_id: str
-    account: str
-    path: str
-    dialect: Dialect
-    correlation_id: bytes
-    keep_s: float
-    question: Question | None
 
 
 class Tape(asyncio.Transport):
@@ -64,7 +52,8 @@ class Tape(asyncio.Transport):
 class Recording:
     """To the exchange it is its caller. Each reader is a Running of its own."""
 
-    def __init__(self, terms: Terms, keeping: Keeping, bytes_max: int, now_s: float) -> None:
+    def __init__(self, stream_id: str, terms: Terms, keeping: Keeping, *, bytes_max: int, now_s: float) -> None:
+        self.stream_id = stream_id
         self.terms = terms
         self.transport: asyncio.Transport = Tape(self)
         self.exchange: Running | None = None
@@ -184,30 +173,19 @@ class Recording:
             return None
         start = self._written - self._base
         data = bytes(self._body[start : start + _PART_BYTES]) if self.is_kept else b""
-        is_last = self._written + len(data) == self.size
+        end = self._ending if self._written + len(data) == self.size else None
+        if not self.is_kept:
+            end = StreamEnd.DROPPED
         return StreamPart(
-            stream_id=self.terms.stream_id,
+            stream_id=self.stream_id,
             runner=runner,
             offset=self._written,
-            keep_s=self.terms.keep_s,
+            # What still comes is not over, however short the wish.
+            keep_s=self.terms.keep_s if end is not None else self.terms.keep_s + lease_s,
             lease_s=lease_s,
             data=data,
-            opening=b"" if self.opened else self._opening(self.head),
-            end=(self._ending if is_last else None) if self.is_kept else StreamEnd.DROPPED,
-        )
-
-    def _opening(self, head: Head) -> bytes:
-        terms = self.terms
-        return encode_opening(
-            Opening(
-                account=terms.account,
-                path=terms.path,
-                dialect=terms.dialect,
-                correlation_id=terms.correlation_id,
-                keep_s=terms.keep_s,
-                head=head,
-                question=terms.question,
-            )
+            opening=b"" if self.opened else encode_opening(opening_of(self.terms, self.head)),
+            end=end,
         )
 
     def written(self, part: StreamPart, read_ms: int | None, now_s: float) -> None:
@@ -221,7 +199,7 @@ class Recording:
             self._pass()
             return
         if read_ms is None:
-            self.fail(lost(self.terms.stream_id))
+            self.fail(lost(self.stream_id))
             return
         if read_ms != self._read_ms:
             self._read_ms, self.attended_s = read_ms, now_s
@@ -246,7 +224,7 @@ class Recording:
         if not self.is_kept:
             return b"x-muster-resumable: no\r\n"
         return b"x-muster-stream: %b\r\nx-muster-resumable: %g\r\n" % (
-            self.terms.stream_id.encode(),
+            self.stream_id.encode(),
             self.terms.keep_s,
         )
 
@@ -260,8 +238,9 @@ class Recording:
 
     def length_from(self, offset: int) -> int | None:
         """Return how long the rest is, if that is known."""
-        whole = self.shown if self.end is not None else self.head and self.head.length
-        return None if whole is None else whole - offset
+        if self.end is not None:
+            return self.shown - offset
+        return None if self.head is None or self.head.length is None else self.head.length - offset
 
     def join(self, reader: Reader) -> None:
         self.readers.add(reader)

@@ -32,7 +32,7 @@ class Succession:
     ) -> None:
         """Have it gone on with, or end it: as it is if nothing is missing, else with an error.
 
-        `counted`: what was said has been charged already, by a gateway that was stopped and not killed.
+        `counted`: what was said has been charged already.
         """
         if _is_whole(opening, said):
             recording.answered(keep_alive=False)

@@ -52,16 +52,36 @@ class Question(Struct, frozen=True):
     body: bytes
 
 
-class Opening(Struct, frozen=True, kw_only=True):
-    """All of a kept answer but its body. `account` is whose it is, `question` none if nobody could go on with it."""
+class Terms(Struct, frozen=True, kw_only=True):
+    """What is known of an answer before it begins.
+
+    `account` is whose it is; `question` is none where nobody could go on with the answer.
+    """
 
     account: str
     path: str
     dialect: Dialect
     correlation_id: bytes
     keep_s: float
-    head: Head
     question: Question | None
+
+
+class Opening(Terms, frozen=True, kw_only=True):
+    """All of a kept answer but its body."""
+
+    head: Head
+
+
+def opening_of(terms: Terms, head: Head) -> Opening:
+    return Opening(
+        account=terms.account,
+        path=terms.path,
+        dialect=terms.dialect,
+        correlation_id=terms.correlation_id,
+        keep_s=terms.keep_s,
+        question=terms.question,
+        head=head,
+    )
 
 
 encode_opening = msgspec.msgpack.Encoder().encode
