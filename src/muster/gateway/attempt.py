@@ -4,14 +4,22 @@ It ends well, or tells the exchange how it failed; what becomes of the request t
 """
 
 import asyncio
+from functools import lru_cache
 from typing import Protocol
 
 from muster.domain.service import Dialect
 from muster.errors import MusterError, NotFound, UpstreamFailed, UpstreamTimeout
 from muster.gateway.asking import put, question
-from muster.gateway.continuation import Beginning, Continuation, Spliced, continuation, for_engine
+from muster.gateway.continuation import (
+    KEPT_BYTES_MAX,
+    Beginning,
+    Continuation,
+    Spliced,
+    continuation,
+    for_engine,
+)
 from muster.gateway.dialects.call import Call
-from muster.gateway.dialects.ending import Ending, ending_of
+from muster.gateway.dialects.ending import has_told_its_end, tells_its_end
 from muster.gateway.dialects.shape import engine_error_reply
 from muster.gateway.dialects.translate_answer import Translation, error_text
 from muster.gateway.figures.decisions import Passage
@@ -20,6 +28,7 @@ from muster.gateway.http.delivery import Delivery
 from muster.gateway.http.reply import Reply
 from muster.gateway.http.request import Request
 from muster.gateway.http.upstream import AnswerHead, Endpoint, UpstreamConnection
+from muster.gateway.metering.counted import Counted
 from muster.gateway.metering.meter import Meter
 from muster.gateway.relay import Relay
 from muster.gateway.trust.conduct import Watch
@@ -33,7 +42,12 @@ _TRY_LATER = frozenset({_BUSY, 503})
 _NOT_SERVED = frozenset({404, 405, 501})
 _FIRST_ERROR = 400
 _ERROR_PARTS_MAX = 16  # of an engine's error; only its sentence is told
-_STREAMS = (b"text/event-stream", b"application/x-ndjson")
+_WORKERS_MAX = 4096
+
+
+@lru_cache(_WORKERS_MAX)
+def worker_line(worker: str) -> bytes:
+    return b"x-muster-worker: %b\r\n" % worker.encode()
 
 
 class PathNotServed(NotFound):
@@ -79,7 +93,8 @@ class Attempt:
     _head: AnswerHead | None = None
     _translation: Translation | None = None
     _engine_error: list[bytes] | None = None  # collected, to be told in the other dialect
-    _ending: Ending | None = None  # of a stream whose last line is to say that it is whole
+    _counted: Counted | None = None  # the answer, unless it is an error
+    _tells_its_end = False  # a stream whose last line is to say that it is whole
     _heard = False
 
     def __init__(self, owner: Owner, candidate: Candidate, now_s: float) -> None:
@@ -155,41 +170,43 @@ class Attempt:
         """Let go of the worker and of what is asked of it; once."""
         if self._watch is not None:
             self._watch.let_go()
-        upstream, self._upstream = self._upstream, None
-        if upstream is not None:
-            upstream.drop()
+        if self._upstream is not None:
+            self._upstream.drop()
+            self._upstream = None
         self._owner.relay.router.release(self._candidate)
 
     # --- the answer, as Asker ----------------------------------------------------------------------------------------
 
     def answer_began(self, head: AnswerHead) -> None:
         self._head = head
-        owner, status = self._owner, head.status
-        busy = status in _TRY_ANOTHER  # to lack a path is no failure
-        if (busy or self._is_not_served(head)) and owner.turned_away(f"status_{status}", failed=busy):
+        if head.status >= _FIRST_ERROR and self._is_told_otherwise(head):
             return
-        in_own_words = self._translation is not None or owner.call.dialect is Dialect.ANTHROPIC
-        if status >= _FIRST_ERROR and (in_own_words or owner.delivery.began or self._is_not_served(head)):
-            self._engine_error = []
-            return
+        owner, status, fields = self._owner, head.status, head.fields
         lines = self._own_lines(head)
         if self._translation is not None:
             lines += b"content-type: %b\r\n" % self._translation.content_type
             if not owner.delivery.began:
                 owner.delivery.prepare(status, lines, length=None, streamed=owner.call.stream, by_line=False)
             return
-        if status in _TRY_LATER and not head.fields.retry_after:
+        if status in _TRY_LATER and not fields.retry_after:
             lines += b"retry-after: 1\r\n"
-        streamed = head.fields.content_type.startswith(_STREAMS)
-        by_line = streamed and not head.fields.encoded
         if owner.delivery.began:
-            owner.delivery.go_on(by_line=by_line)
+            owner.delivery.go_on(by_line=fields.by_line)
         else:
             owner.delivery.prepare(
-                status, head.fields.lines + lines, length=head.length, streamed=streamed, by_line=by_line
+                status, fields.lines + lines, length=head.length, streamed=fields.streamed, by_line=fields.by_line
             )
-        if by_line and status < _FIRST_ERROR:
-            self._ending = ending_of(owner.call.path)
+
+    def _is_told_otherwise(self, head: AnswerHead) -> bool:
+        """Tell whether this error is not passed on as it is: another worker is asked, or it is put in other words."""
+        owner, status = self._owner, head.status
+        busy = status in _TRY_ANOTHER  # to lack a path is no failure
+        if (busy or self._is_not_served(head)) and owner.turned_away(f"status_{status}", failed=busy):
+            return True
+        in_own_words = self._translation is not None or owner.call.dialect is Dialect.ANTHROPIC
+        if in_own_words or owner.delivery.began or self._is_not_served(head):
+            self._engine_error = []
+        return self._engine_error is not None
 
     def _is_not_served(self, head: AnswerHead) -> bool:
         return self._owner.call.optional and head.status in _NOT_SERVED
@@ -197,23 +214,32 @@ class Attempt:
     def _own_lines(self, head: AnswerHead) -> bytes:
         """Return the header lines that are ours, and find out whether this answer could be gone on with."""
         owner = self._owner
-        lines = b"x-muster-worker: %b\r\nx-correlation-id: %b\r\n" % (
-            self.worker.encode(),
+        lines = b"%bx-correlation-id: %b\r\n%b" % (
+            worker_line(self.worker),
             owner.request.correlation_id,
+            owner.meter.began(head.status, self.sharing, owner.relay.now_s()),
         )
-        if owner.call.stream and owner.beginning is None and head.status < _FIRST_ERROR and not head.fields.encoded:
+        if head.status >= _FIRST_ERROR:
+            return lines
+        counted = self._counted = owner.meter.counted
+        if head.fields.by_line and self._translation is None:
+            self._tells_its_end = tells_its_end(owner.call.path)
+        if owner.call.stream and owner.beginning is None and head.fields.by_line:
             owner.continuation = continuation(owner.call, owner.request.headers)
             if owner.continuation is not None:
                 lines += b"x-muster-continuable: yes\r\n"
-        return lines + owner.meter.began(head.status, self.sharing, owner.relay.clock.monotonic_s())
+                if counted is not None and self._translation is None:
+                    counted.hold_all(KEPT_BYTES_MAX)
+        return lines
 
     def answer_continued(self, data: bytes) -> None:
         owner = self._owner
         self._heard = True
         owner.parts += 1
-        owner.meter.take(data)
         if self._watch is not None:
-            self._watch.heard(owner.relay.clock.monotonic_s())
+            self._watch.heard(owner.relay.now_s())
+        if self._counted is not None:
+            self._counted.take(data)
         if self._engine_error is not None:
             if len(self._engine_error) < _ERROR_PARTS_MAX:
                 self._engine_error.append(data)
@@ -224,38 +250,42 @@ class Attempt:
             except MusterError as error:
                 owner.broken(error, "answer")
                 return
-        elif self._ending is not None:
-            self._ending.feed(data)
+            if owner.continuation is not None:
+                owner.continuation.note(data)
         owner.pass_on(data)
 
     def answer_ended(self, data: bytes) -> None:
         self._upstream = None
-        owner = self._owner
+        owner, counted = self._owner, self._counted
         if self._engine_error is not None:
             self._pass_on_error(b"".join([*self._engine_error, data]))
             return
-        owner.meter.take(data)
-        now_s = owner.relay.clock.monotonic_s()
+        now_s = owner.relay.now_s()
         if data and self._watch is not None:
             self._watch.heard(now_s)
+        if counted is not None:
+            counted.take(data)
         try:
             if self._translation is not None:
                 data = self._translation.feed(data) + self._translation.finish()
-            elif self._ending is not None:
-                self._ending.feed(data)
-                if not self._ending.told:
-                    if owner.first_byte_s is not None:
-                        owner.pass_on(data)
-                    raise UpstreamFailed(f"{self.worker} ended its answer before it was complete")
+            elif not self._is_whole:
+                if owner.first_byte_s is not None:
+                    owner.pass_on(data)
+                raise UpstreamFailed(f"{self.worker} ended its answer before it was complete")
         except MusterError as error:
             owner.broken(error, "answer")
             return
         if self._watch is not None and self._head is not None:
             self._watch.ended(self._head.status)
+            self._watch = None
         owner.answered(data, now_s)
 
+    @property
+    def _is_whole(self) -> bool:
+        return not self._tells_its_end or (self._counted is not None and has_told_its_end(self._counted.held))
+
     def answer_lost(self, reason: str) -> None:
-        if self._ending is not None and self._ending.told:
+        if self._tells_its_end and self._is_whole:
             self.answer_ended(b"")  # all that was to be said has been
             return
         upstream, self._upstream = self._upstream, None
@@ -263,6 +293,13 @@ class Attempt:
             self._connect(self._endpoint)  # it had died while it was idle, which says nothing about the worker
         else:
             self._owner.broken(UpstreamFailed(f"{self.worker} {reason}"), "lost")
+
+    def tell(self, continuation: Continuation) -> bool:
+        """Tell what this worker has said, after that broke off; return whether all of it is known."""
+        if self._translation is not None or self._counted is None:
+            return True  # what was translated was noted as it went
+        continuation.note(self._counted.held)
+        return self._counted.is_all_held
 
     def _pass_on_error(self, body: bytes) -> None:
         owner, head = self._owner, self._head
@@ -288,7 +325,7 @@ class Attempt:
     def resume(self) -> None:
         self._heard = True  # the silence was ours
         if self._watch is not None:
-            self._watch.excuse(self._owner.relay.clock.monotonic_s())
+            self._watch.excuse(self._owner.relay.now_s())
         if self._upstream is not None:
             self._upstream.resume()
 

@@ -17,7 +17,7 @@ from muster.gateway.guest import Guests
 from muster.gateway.http.framing import MalformedRequest, RequestReader
 from muster.gateway.http.inflow import Inflow
 from muster.gateway.http.reply import Reply
-from muster.gateway.http.request import Request
+from muster.gateway.http.request import Request, bearer_token
 from muster.gateway.relay import Running
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
         "_refused",
         "_seen",
         "_stopping",
+        "_token",
         "_write_paused",
         "exchange",
         "transport",
@@ -70,6 +71,7 @@ class Connection(asyncio.Protocol):
         self._guest: HttpToolsProtocol | None = None
         self.exchange: Running | None = None
         self._inflow: Inflow | None = None  # takes the body being read, of a request that is served before its end
+        self._token: bytes | None = None  # that was shown with the request
         self._in_request = False  # a head has been read, its body not to the end
         self._answering = False
         self._advancing = False
@@ -197,7 +199,8 @@ class Connection(asyncio.Protocol):
     def _welcome(self, path: Path) -> bool:
         """Judge a request by its head; one that waits for leave to send its body gets it."""
         reader = self._reader
-        problem = self._gateway.refusal(path, reader)
+        self._token = bearer_token(reader.headers)
+        problem = self._gateway.refusal(path, reader, self._token)
         if problem is not None:
             self._turn_away(path, problem)
             return False
@@ -220,6 +223,7 @@ class Connection(asyncio.Protocol):
             http_1_0=reader.http_1_0,
             keep_alive=reader.keep_alive and not self._stopping,
             correlation_id=correlation_id,
+            token=self._token,
         )
         reply = self._gateway.serve(path, request, self, self._inflow)
         if reply is not None:

@@ -19,7 +19,7 @@ from muster.gateway.dialects.translate_answer import Translation, error_text
 HEADER = b"x-muster-continue"
 # Engines that are known to take an assistant's unfinished message for the beginning of their own answer.
 CONNECTORS = frozenset({"llamacpp", "ollama", "vllm"})
-_KEPT_BYTES_MAX = 262_144  # of the body and of what was said; beyond, a break is an error
+KEPT_BYTES_MAX = 262_144  # of the body and of what was said; beyond, a break is an error
 _LINE_BYTES_MAX = 60_000  # longer ones are delivered in pieces
 # What makes an answer more than its text, or its text depend on how it began.
 _FORBIDDEN = frozenset(
@@ -46,7 +46,7 @@ _encode = msgspec.json.Encoder().encode
 
 def continuation(call: Call, headers: dict[bytes, bytes]) -> "Continuation | None":
     """Return what may be needed to go on with this call's stream; None when that is not possible or not wanted."""
-    if not call.stream or len(call.body) > _KEPT_BYTES_MAX or headers.get(HEADER, b"").strip().lower() == b"no":
+    if not call.stream or len(call.body) > KEPT_BYTES_MAX or headers.get(HEADER, b"").strip().lower() == b"no":
         return None
     asked = _members.decode(call.body)
     if any(name in asked and bytes(asked[name]) not in _NOTHING for name in _FORBIDDEN):
@@ -75,32 +75,31 @@ def _is_plain_talk(messages: Raw) -> bool:
 
 
 class Continuation:
-    """Keeps what a caller has been told."""
+    """Knows what a caller has been told, when it comes to that."""
 
     def __init__(self, call: Call, asked: dict[str, Raw]) -> None:
         self._call = call
         self._asked = asked
-        self._said: list[bytes] = []
-        self._size = 0
+        self._said = bytearray()
+        self._too_long = False
 
-    def note(self, data: bytes) -> None:
-        """Keep what goes to the caller, as far as it is kept at all."""
-        self._size += len(data)
-        if self._size > _KEPT_BYTES_MAX:
+    def note(self, data: bytes | bytearray) -> None:
+        """Keep what has gone to the caller, as far as it is kept at all."""
+        if self._too_long or len(self._said) + len(data) > KEPT_BYTES_MAX:
+            self._too_long = True
             self._said.clear()
         else:
-            self._said.append(data)
+            self._said += data
 
     def begin(self) -> "Beginning | None":
         """Return what was said in whole lines, if another worker can go on after it."""
-        if self._size > _KEPT_BYTES_MAX:
+        *lines, begun = self._said.split(b"\n")
+        if self._too_long or len(begun) > _LINE_BYTES_MAX:
             return None
-        said = b"".join(self._said)
-        self._said = [said[: said.rfind(b"\n") + 1]]
-        self._size = len(self._said[0])
+        del self._said[len(self._said) - len(begun) :]
         beginning = Beginning(self._call)
-        for line in self._said[0].split(b"\n"):
-            if len(line) > _LINE_BYTES_MAX or not beginning.take(line):
+        for line in lines:
+            if len(line) > _LINE_BYTES_MAX or not beginning.take(bytes(line)):
                 return None
         return beginning
 

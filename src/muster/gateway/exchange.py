@@ -9,7 +9,7 @@ import contextlib
 from typing import Protocol
 
 from muster.errors import ModelNotFound, MusterError, NoWorker
-from muster.gateway.attempt import Attempt
+from muster.gateway.attempt import Attempt, worker_line
 from muster.gateway.continuation import CONNECTORS, Beginning, Continuation
 from muster.gateway.dialects.call import Call
 from muster.gateway.dialects.shape import error_frame, error_reply
@@ -63,8 +63,8 @@ class Exchange:
         self.relay = relay
         self.request = request
         self.delivery = Delivery(client.transport, http_1_0=request.http_1_0, keep_alive=request.keep_alive)
-        self._started_s = self._asked_s = relay.clock.monotonic_s()
-        self.passage = relay.decisions.begin(call, request.correlation_id, relay.clock.now_ms(), self._started_s)
+        self._started_s = self._asked_s = relay.now_s()
+        self.passage = relay.decisions.begin(call, request.correlation_id, self._started_s)
 
     @property
     def using(self) -> tuple[str, str]:
@@ -91,13 +91,9 @@ class Exchange:
         except MusterError as error:
             self.fail(error)
         else:
-            self._go_to(candidate)
-
-    def _go_to(self, candidate: Candidate | None) -> None:
-        """Ask this worker; without one stand in the line of the model."""
-        if candidate is not None:
-            self._take(candidate, self._started_s).begin()
-        else:
+            if candidate is not None:
+                self._take(candidate, self._started_s).begin()
+                return
             self._seeking = Seeking(self)
             self._seeking.wait_for_a_slot()
 
@@ -113,7 +109,7 @@ class Exchange:
 
     def found(self, candidate: Candidate) -> None:
         """Take the slot at once, and begin when whoever gave it back is done with that."""
-        attempt = self._take(candidate, self.relay.clock.monotonic_s())
+        attempt = self._take(candidate, self.relay.now_s())
         asyncio.get_running_loop().call_soon(self._begin, attempt)
 
     def _begin(self, attempt: Attempt) -> None:
@@ -171,10 +167,13 @@ class Exchange:
 
     def _go_on_elsewhere(self) -> bool:
         """Have another worker go on with the answer, if the request allows it and there is one."""
-        beginning = None if self.continuation is None else self.continuation.begin()
-        if self.continuation is None or beginning is None:
+        continuation = self.continuation
+        if continuation is None or self.attempt is None or not self.attempt.tell(continuation):
             return False
-        body = self.continuation.body(beginning)
+        beginning = continuation.begin()
+        if beginning is None:
+            return False
+        body = continuation.body(beginning)
         self.beginning = beginning
         candidate = None if body is None else self._another()
         if body is None or candidate is None:
@@ -187,19 +186,19 @@ class Exchange:
 
     def _note_failure(self, reason: str) -> None:
         self.relay.usage.upstream_failed(self._worker, reason)
-        self.passage.failed(reason, self.relay.clock.monotonic_s())
+        self.passage.failed(reason, self.relay.now_s())
         if self.attempt is not None:
             self.attempt.failed(reason)
 
     def _change_to(self, candidate: Candidate) -> None:
         self._leave()
-        self._take(candidate, self.relay.clock.monotonic_s()).begin()
+        self._take(candidate, self.relay.now_s()).begin()
 
     def _leave(self) -> None:
         """Let go of the worker, or of the wait for one."""
-        seeking, self._seeking = self._seeking, None
-        if seeking is not None:
-            seeking.give_up()
+        if self._seeking is not None:
+            self._seeking.give_up()
+            self._seeking = None
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.leave()
@@ -209,17 +208,15 @@ class Exchange:
     def pass_on(self, data: bytes) -> None:
         """Send a part of the answer."""
         self.delivery.send(data)
-        if self.continuation is not None:
-            self.continuation.note(data)
         if self.first_byte_s is None and self.delivery.began:
-            now_s = self.relay.clock.monotonic_s()
+            now_s = self.relay.now_s()
             self.first_byte_s = now_s - self._started_s
             self.call.body = self.request.body = b""  # nobody else will be asked
             if self.attempt is not None:
                 self.attempt.first_byte_came(now_s)
 
     def answered(self, data: bytes, now_s: float) -> None:
-        """Send the last part of the answer."""
+        """Send the last part of the answer, or all of it."""
         if self.first_byte_s is None:
             self.first_byte_s = now_s - self._started_s
         self.delivery.end(data)
@@ -266,7 +263,7 @@ class Exchange:
         delivery = self.delivery
         lines = reply.all_lines
         if self.attempt is not None:
-            lines += b"x-muster-worker: %b\r\n" % self._worker.encode()
+            lines += worker_line(self._worker)
         lines += b"x-correlation-id: %b\r\n" % self.request.correlation_id
         if not delivery.began:
             delivery.prepare(reply.status, lines, length=len(reply.body), streamed=False, by_line=False)
@@ -276,7 +273,7 @@ class Exchange:
     def _close(self, status: int, error: str | None = None, *, now_s: float | None = None) -> None:
         self._over = True
         relay = self.relay
-        ended_s = relay.clock.monotonic_s() if now_s is None else now_s
+        ended_s = relay.now_s() if now_s is None else now_s
         sharing = 1 if self.attempt is None else self.attempt.sharing
         use = self.meter.ended(self._worker, ended_s - self._asked_s, sharing)
         self._leave()
@@ -286,7 +283,10 @@ class Exchange:
             self.trail.end(status, error)
         self.passage.end(status, error, ended_s)
         if status == _OK and self.first_byte_s is not None:
-            self._learn(ended_s)
+            relay.admission.learn(self.call.model, ended_s - self._asked_s)
+            if self.parts > 1 and self.call.stream:
+                took_s = ended_s - self._started_s - self.first_byte_s
+                relay.router.learn(self._worker, self.call.model, self.parts - 1, took_s)
         relay.record(
             Finished(
                 self.call.path,
@@ -305,11 +305,3 @@ class Exchange:
         )
         if status != CLIENT_GONE:
             self.client.answered(keep_alive=self.delivery.keep_alive)
-
-    def _learn(self, ended_s: float) -> None:
-        """Have those who choose know how long this worker took, and how fast its tokens came."""
-        relay, call = self.relay, self.call
-        relay.admission.learn(call.model, ended_s - self._asked_s)
-        if call.stream and self.first_byte_s is not None:
-            took_s = ended_s - self._started_s - self.first_byte_s
-            relay.router.learn(self._worker, call.model, self.parts - 1, took_s)

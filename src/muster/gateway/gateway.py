@@ -188,7 +188,7 @@ class Gateway:
         if streams is not None:
             succession = Succession(self._relay, _parse, self._account_of, watts, clock)
             self._streams = Keeper(streams, succession, self._account_of, self.limits, clock, rng)
-        self._boot = rng.getrandbits(32)
+        self._boot = b"req-%08x-" % rng.getrandbits(32)
         self._requests = 0
 
     # --- what the connection asks ------------------------------------------------------------------------------------
@@ -205,12 +205,12 @@ class Gateway:
                 return naming
         return _PATHS.get(path)
 
-    def refusal(self, path: Path, reader: RequestReader) -> MusterError | None:
+    def refusal(self, path: Path, reader: RequestReader, token: bytes | None) -> MusterError | None:
         """Judge by the head alone, before a body is waited for."""
         if reader.method not in path.methods:
             allowed = b", ".join(path.methods).decode()
             return MethodNotAllowed(f"{path.name} takes {allowed}, not {reader.method.decode('latin-1')}")
-        problem = self._authenticate(bearer_token(reader.headers), _RIGHTS[path.name])
+        problem = self._authenticate(token, _RIGHTS[path.name])
         if problem is not None:
             return problem
         if reader.remaining > self.limits.body_bytes_max and not path.in_pieces:
@@ -237,11 +237,11 @@ class Gateway:
         if given is not None and SAFE_ID.match(given):
             return given
         self._requests += 1
-        return b"req-%08x-%08x" % (self._boot, self._requests)
+        return b"%b%08x" % (self._boot, self._requests)
 
     def serve(self, path: Path, request: Request, client: Client, body: Inflow | None = None) -> Reply | None:
         """Return the answer, or None when it will come through an exchange or an errand."""
-        account = self._account_of(bearer_token(request.headers))
+        account = self._account_of(request.token)
         if path.errand:
             errand = Errand(self._relay, path.name, request, client, body=body, allows=account.allowance.allows)
             errand.start(self._upkeep.way(path.name))
@@ -254,7 +254,8 @@ class Gateway:
                 reply = self._tell(path, request, account.allowance)
             else:
                 call = path.parse(path.name, request.body)
-                _check_allowed(call, account.allowance)
+                if account.allowance.models:
+                    _check_allowed(call, account.allowance)
                 meter = Meter(account, call, self._watts)
                 if resumable.ASKED not in request.headers or not self._record(call, request, client, meter):
                     Exchange(self._relay, call, request, client, meter).start()

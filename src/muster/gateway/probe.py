@@ -8,8 +8,9 @@ import msgspec
 from muster.domain.service import Dialect
 from muster.errors import UpstreamFailed
 from muster.gateway.dialects import ollama, openai
-from muster.gateway.dialects.ending import Ending, ending_of
+from muster.gateway.dialects.ending import has_told_its_end, tells_its_end
 from muster.gateway.http.upstream import AnswerHead, Endpoint, UpstreamConnection
+from muster.gateway.metering.counted import Counted
 from muster.gateway.relay import Relay
 from muster.gateway.trust.quarantine import Now, Probe
 from muster.placement.candidate import Candidate
@@ -58,7 +59,8 @@ class Trial:
         self._path = path
         self._body = body
         self._due_s = now_s + prober.relay.limits.probe_timeout_s
-        self._ending: Ending | None = ending_of(path)
+        self._answer = Counted(stream=True)
+        self._tells_its_end = tells_its_end(path)
         self._pieces = 0
         self._upstream: UpstreamConnection | None = None
 
@@ -97,20 +99,20 @@ class Trial:
         if head.status >= _FIRST_SERVER_ERROR:
             self._over(f"status_{head.status}")
         elif not head.fields.content_type.startswith((b"text/event-stream", b"application/x-ndjson")):
-            self._ending = None
+            self._tells_its_end = False
 
     def answer_continued(self, data: bytes) -> None:
         self._pieces += 1
-        if self._ending is not None:
-            self._ending.feed(data)
+        if self._tells_its_end:
+            self._answer.take(data)
             if self._pieces > _PIECES_ENOUGH:
                 self._over(None)
 
     def answer_ended(self, data: bytes) -> None:
         self._upstream = None
-        if self._ending is not None:
-            self._ending.feed(data)
-        self._over(None if self._ending is None or self._ending.told else "answer")
+        self._answer.take(data)
+        whole = not self._tells_its_end or has_told_its_end(self._answer.held)
+        self._over(None if whole else "answer")
 
     def answer_lost(self, reason: str) -> None:
         del reason

@@ -51,10 +51,11 @@ class Relay:
         self.usage = usage
         self.limits = limits
         self.clock = clock
+        self.now_s = clock.monotonic_s
         self.on_finished = on_finished
         self.wakings = wakings
         self.admission = admission
-        self.decisions = Decisions(limits.decisions_max)
+        self.decisions = Decisions(limits.decisions_max, clock)
         self.conduct = conduct
         self.tracer = tracer
         self.continued = 0  # answers that another worker went on with

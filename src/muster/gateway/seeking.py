@@ -4,7 +4,8 @@ Where nobody can serve it now it waits: in the line of its model, or for a machi
 """
 
 import contextlib
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
+from functools import partial
 from typing import Protocol
 
 from muster.domain.service import Dialect
@@ -18,7 +19,8 @@ from muster.gateway.http.delivery import Delivery
 from muster.gateway.http.pins import said_of_the_worker
 from muster.gateway.http.request import Request
 from muster.gateway.relay import Relay
-from muster.gateway.routing.conversation import conversation
+from muster.gateway.routing.conversation import HEADERS, WORTH_BYTES, conversation
+from muster.gateway.routing.route import Conversation
 from muster.placement.candidate import Candidate
 from muster.placement.wish import Wish
 
@@ -34,11 +36,14 @@ Headers = dict[bytes, bytes]
 
 def reserve(relay: Relay, call: Call, headers: Headers, tried: frozenset[str], pins: Wish | None) -> Candidate | None:
     """Avoid who is quarantined, but rather ask even those than nobody. None: all who could serve are full."""
-    avoided = relay.conduct.avoided(call.model)
-    in_conversation = lambda: conversation(call, headers)  # noqa: E731 - asked for only where there is a choice
-    if avoided and relay.router.is_held_beside(call.model, tried | avoided):
-        with contextlib.suppress(MusterError):
-            return _reserve_but(relay, call, tried | avoided, pins, in_conversation, full_too=bool(tried))
+    in_conversation = None  # mostly, and else found out only where there is a choice
+    if len(call.body) >= WORTH_BYTES or not HEADERS.isdisjoint(headers):
+        in_conversation = partial(conversation, call, headers)
+    if relay.conduct.quarantine.cases:
+        avoided = relay.conduct.avoided(call.model)
+        if avoided and relay.router.is_held_beside(call.model, tried | avoided):
+            with contextlib.suppress(MusterError):
+                return _reserve_but(relay, call, tried | avoided, pins, in_conversation, full_too=bool(tried))
     return _reserve_but(relay, call, tried, pins, in_conversation, full_too=bool(tried))
 
 
@@ -47,7 +52,7 @@ def _reserve_but(
     call: Call,
     excluded: frozenset[str],
     pins: Wish | None,
-    in_conversation: Callable[[], int | None],
+    in_conversation: Conversation | None,
     *,
     full_too: bool,
 ) -> Candidate | None:

@@ -8,6 +8,7 @@ others have there is known from the engine, seconds late, and is added to it.
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from math import inf
 
 from msgspec import Struct
 
@@ -95,13 +96,17 @@ def cheapest(seats: Sequence[Seat], warm: int, in_flight: Mapping[str, int]) -> 
 
 def _cheapest(seats: Sequence[Seat], in_flight: Mapping[str, int]) -> Seat | None:
     """Stand in the way of every request: a call for each seat would cost more than the rest."""
-    best, least = None, 0.0
+    best, least = None, inf
+    mine_at = in_flight.get
     for seat in seats:
-        mine = in_flight.get(seat.key, 0)
-        if mine >= seat.slots > 0:
+        mine = mine_at(seat.key)
+        if mine is None:
+            price = seat.base
+        elif mine >= seat.slots > 0:
             continue
-        price = seat.base + mine * seat.step
-        if best is None or price < least:
+        else:
+            price = seat.base + mine * seat.step
+        if price < least:
             best, least = seat, price
     return best
 

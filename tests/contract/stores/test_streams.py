@@ -11,7 +11,7 @@ MUCH = 1_000_000
 
 
 def part(offset: int = 0, data: bytes = b"", **fields: Any) -> StreamPart:
-    told = {"stream_id": "s", "runner": "a", "keep_s": 60.0, "lease_s": 4.0} | fields
+    told: dict[str, Any] = {"stream_id": "s", "runner": "a", "keep_s": 60.0, "lease_s": 4.0} | fields
     return StreamPart(offset=offset, data=data, **told)
 
 

@@ -4,6 +4,7 @@ from collections import OrderedDict
 
 from msgspec import Struct
 
+from muster.clock import Clock
 from muster.gateway.dialects.call import Call
 from muster.gateway.routing.route import Choice
 from muster.placement.balance import Seat
@@ -79,7 +80,7 @@ class RecentRequest(Struct, frozen=True, kw_only=True):
     waited_s: float
 
 
-class _Step(Struct):
+class _Step(Struct, gc=False):
     what: str  # the worker; or what is waited for, without a choice
     choice: Choice | None
     begun_s: float
@@ -87,11 +88,10 @@ class _Step(Struct):
     failure: str | None = None
 
 
-class Passage(Struct):
+class Passage(Struct, gc=False):
     """What happened to one request, told by it."""
 
     correlation_id: bytes
-    at_ms: int
     path: str  # and no more of the call: it has the whole text
     model: str
     started_s: float
@@ -104,7 +104,8 @@ class Passage(Struct):
         self.steps.append(_Step(what, None, now_s))
 
     def goes_to(self, worker: str, choice: Choice | None, now_s: float) -> None:
-        self._end_step(now_s)
+        if self.steps:
+            self._end_step(now_s)
         self.steps.append(_Step(worker, choice, now_s))
 
     def failed(self, reason: str, now_s: float) -> None:
@@ -112,12 +113,14 @@ class Passage(Struct):
         self._end_step(now_s)
 
     def end(self, status: int, error: str | None, now_s: float) -> None:
-        self._end_step(now_s)
+        if self.steps:
+            self._end_step(now_s)
         self.status, self.error, self.ended_s = status, error, now_s
 
     def _end_step(self, now_s: float) -> None:
-        if self.steps and self.steps[-1].ended_s is None:
-            self.steps[-1].ended_s = now_s
+        step = self.steps[-1]
+        if step.ended_s is None:
+            step.ended_s = now_s
 
     @property
     def waited_s(self) -> float:
@@ -127,11 +130,11 @@ class Passage(Struct):
     def worker(self) -> str:
         return next((step.what for step in reversed(self.steps) if step.choice is not None), "")
 
-    def view(self, strategy: str) -> RequestView:
+    def view(self, strategy: str, at_ms: int) -> RequestView:
         since = self.started_s
         return RequestView(
             correlation_id=self.correlation_id.decode("latin-1"),
-            at_ms=self.at_ms,
+            at_ms=at_ms,
             path=self.path,
             model=self.model,
             strategy=strategy,
@@ -152,7 +155,10 @@ def _after(then_s: float | None, since_s: float) -> float | None:
 
 
 def _attempt(step: _Step, choice: Choice, since_s: float) -> Attempt:
-    considered = [_considered(seat, mine, choice) for seat, mine in zip(choice.seats, choice.in_flight, strict=True)]
+    field = choice.field
+    considered = [
+        _considered(seat, mine or 0, choice) for seat, mine in zip(field.seats, choice.in_flight, strict=True)
+    ]
     considered.sort(key=lambda one: one.cost)
     return Attempt(
         worker=step.what,
@@ -160,10 +166,10 @@ def _attempt(step: _Step, choice: Choice, since_s: float) -> Attempt:
         ended_s=_after(step.ended_s, since_s),
         failure=step.failure,
         why=_why(choice),
-        could_serve=choice.could_serve,
+        could_serve=field.could_serve,
         considered=considered,
-        could_not=choice.could_not,
-        passed_over=[PassedOver(worker=entry.key, reason=entry.reason) for entry in choice.rejections],
+        could_not=field.could_not,
+        passed_over=[PassedOver(worker=entry.key, reason=entry.reason) for entry in field.rejections],
     )
 
 
@@ -181,29 +187,35 @@ def _considered(seat: Seat, mine: int, choice: Choice) -> Considered:
 
 
 def _why(choice: Choice) -> str:
-    if choice.could_serve == 1:
+    if choice.field.could_serve == 1:
         return "no other worker could serve it"
     if choice.at_home:
         return "it has served this conversation, and is not loaded more than the others"
-    return f"{choice.rule} of {choice.could_serve} workers"
+    return f"{choice.field.rule} of {choice.field.could_serve} workers"
 
 
 class Decisions:
     """The last so many requests, by correlation id; of two with the same id the later one."""
 
-    def __init__(self, kept_max: int) -> None:
+    def __init__(self, kept_max: int, clock: Clock) -> None:
         self._kept_max = kept_max
+        self._clock = clock
         self._passages: OrderedDict[bytes, Passage] = OrderedDict()
 
-    def begin(self, call: Call, correlation_id: bytes, now_ms: int, now_s: float) -> Passage:
-        passage = self._passages[correlation_id] = Passage(correlation_id, now_ms, call.path, call.model, now_s)
+    def begin(self, call: Call, correlation_id: bytes, now_s: float) -> Passage:
+        passage = self._passages[correlation_id] = Passage(correlation_id, call.path, call.model, now_s)
         if len(self._passages) > self._kept_max:
             self._passages.popitem(last=False)
         return passage
 
     def find(self, correlation_id: str, strategy: str) -> RequestView | None:
         passage = self._passages.get(correlation_id.encode("latin-1", errors="replace"))
-        return None if passage is None else passage.view(strategy)
+        return None if passage is None else passage.view(strategy, self._at_ms(passage))
+
+    def _at_ms(self, passage: Passage) -> int:
+        """Return when it began, for people."""
+        ago_s = self._clock.monotonic_s() - passage.started_s
+        return self._clock.now_ms() - round(ago_s * 1000)
 
     def recent(self) -> list[RecentRequest]:
         """Return the newest, the newest first."""
@@ -214,7 +226,7 @@ class Decisions:
             newest.append(
                 RecentRequest(
                     correlation_id=passage.correlation_id.decode("latin-1"),
-                    at_ms=passage.at_ms,
+                    at_ms=self._at_ms(passage),
                     model=passage.model,
                     worker=passage.worker,
                     status=passage.status,

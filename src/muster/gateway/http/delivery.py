@@ -58,7 +58,7 @@ class Delivery:
         self._streamed = True
 
     def send(self, data: bytes) -> None:
-        if self._by_line:
+        if self._by_line and (self._held or not data.endswith(b"\n")):
             data = self._whole_lines(data)
         if not data:
             return
@@ -74,8 +74,9 @@ class Delivery:
         if self._held:
             data = self._held + data
         if not self.began:
-            self._length = len(data)  # it is all there
-            data = self._begin() + data
+            self.began = True
+            head = render_head(self.status, self._lines, length=len(data), chunked=False, keep_alive=self.keep_alive)
+            data = head + data
         elif self._chunked:
             data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
         if data:

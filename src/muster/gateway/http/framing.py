@@ -66,7 +66,7 @@ class RequestReader:
         self._clear()
 
     def _clear(self) -> None:
-        self._fields: list[tuple[bytes, bytes]] = []
+        self._fields: dict[bytes, bytes] = {}
         self._tail = b""
         self._problem: MalformedRequest | None = None  # found within a callback, where raising would lose its text
         self.chunked = False
@@ -197,12 +197,12 @@ class RequestReader:
         self.url = url  # whole, as a head is fed in one piece
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name.lower(), value))
+        self._fields[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         parser = self._parser
-        headers = self.headers = dict(self._fields)
-        self._fields = []  # trailers go here, and nowhere else: nothing that the head has decided may change
+        headers = self.headers = self._fields
+        self._fields = {}  # trailers go here, and nowhere else: nothing that the head has decided may change
         self.method = parser.get_method()
         self.keep_alive = parser.should_keep_alive()
         self.http_1_0 = False

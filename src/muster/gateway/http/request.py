@@ -44,14 +44,15 @@ class Request(Struct, kw_only=True):
     http_1_0: bool
     keep_alive: bool
     correlation_id: bytes
+    token: bytes | None = None  # that the caller shows
 
 
 def forwarded(headers: dict[bytes, bytes]) -> bytes:
     """Return the header lines for the engine; mostly there is none, which a set tells at once."""
-    names = headers.keys() - _USUAL
-    if not names:
+    if _USUAL.issuperset(headers):
         return b""
-    return b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in sorted(names) if name.startswith(_FORWARDED)])
+    names = sorted(headers.keys() - _USUAL)
+    return b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in names if name.startswith(_FORWARDED)])
 
 
 def bearer_token(headers: Mapping[bytes, bytes]) -> bytes | None:

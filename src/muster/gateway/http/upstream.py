@@ -25,19 +25,24 @@ _NOT_PASSED_ON = frozenset(
         b"upgrade",
     }
 )
+_STREAMS = (b"text/event-stream", b"application/x-ndjson")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Fields:
-    """The header fields of an answer, but for its length; `lines` are those for the caller."""
+    """The header fields of an answer, but for its length; `lines` are those for the caller.
 
-    __slots__ = ("chunked", "content_type", "encoded", "lines", "retry_after")
+    `by_line`: it is a stream whose lines can be told apart.
+    """
+
+    __slots__ = ("by_line", "chunked", "content_type", "lines", "retry_after", "streamed")
 
     def __init__(self, fields: tuple[tuple[bytes, bytes], ...]) -> None:
         named = dict(fields)
         self.chunked = b"transfer-encoding" in named
         self.content_type = named.get(b"content-type", b"")
-        self.encoded = b"content-encoding" in named
+        self.streamed = self.content_type.startswith(_STREAMS)
+        self.by_line = self.streamed and b"content-encoding" not in named
         self.retry_after = b"retry-after" in named
         self.lines = b"".join([b"%b: %b\r\n" % field for field in fields if field[0] not in _NOT_PASSED_ON])
 
@@ -75,7 +80,6 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_announced",
         "_asker",
-        "_complete",
         "_fields",
         "_head",
         "_head_bytes",
@@ -83,9 +87,11 @@ class UpstreamConnection(asyncio.Protocol):
         "_length",
         "_parser",
         "_parts",
+        "_whole",
         "_writable",
         "endpoint",
         "idle_since_s",
+        "on_body",
         "transport",
         "used",
     )
@@ -98,6 +104,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_since_s: float | None = None
         self._asker: Asker | None = None
         self._writable: asyncio.Event | None = None
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append  # called by llhttp; a method of ours would cost every event a call more
         self._parser = httptools.HttpResponseParser(self)
         self._clear()
 
@@ -105,11 +113,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._length: int | None = None
         self._head: AnswerHead | None = None
-        self._head_bytes = 0
+        self._head_bytes = 0  # until it is announced
         self._announced = False
-        self._complete = False
+        self._whole: int | None = None  # when it has ended: in how many parts
         self._keep = False
-        self._parts: list[bytes] = []
 
     def ask(self, asker: Asker, request: bytes) -> None:
         self._clear()
@@ -169,16 +176,20 @@ class UpstreamConnection(asyncio.Protocol):
             if self._asker is not asker:
                 return
         parts = self._parts
-        if self._complete:
+        if self._whole is not None:
+            del parts[self._whole :]  # of an answer that nobody asked for
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
             self._asker = None
             if self._keep:
                 self.endpoint.give_back(self)
             else:
                 self.transport.abort()
-            asker.answer_ended(parts[0] if len(parts) == 1 else b"".join(parts))
+            asker.answer_ended(data)
         elif parts:
-            self._parts = []
-            asker.answer_continued(parts[0] if len(parts) == 1 else b"".join(parts))
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            asker.answer_continued(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.endpoint.forget(self)
@@ -208,7 +219,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self._complete:  # an answer that nobody asked for follows
+        if self._whole is not None:  # an answer that nobody asked for follows
             self._keep = False
             return
         status = self._parser.get_status_code()
@@ -216,13 +227,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._head = AnswerHead(status, self._length, _fields(tuple(self._fields)))
         self._fields = []  # trailers are not passed on
 
-    def on_body(self, body: bytes) -> None:
-        if not self._complete:
-            self._parts.append(body)
-
     def on_message_complete(self) -> None:
-        if self._head is not None and not self._complete:
-            self._complete = True
+        if self._head is not None and self._whole is None:
+            self._whole = len(self._parts)
             self._keep = self._parser.should_keep_alive()  # llhttp knows it only within this callback
 
 

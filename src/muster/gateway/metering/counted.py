@@ -1,4 +1,4 @@
-"""How many tokens an answer has, told by the engine or else counted, without reading every piece of it.
+"""What is kept of an answer as it comes, and how many tokens it has: told by the engine or else counted.
 
 Engines say it at the end of an answer, a few in its first bytes, so those are kept. In between only events are counted,
 many at a time. What a model says cannot be taken for a count: within a string of JSON a quote has a backslash.
@@ -11,6 +11,7 @@ from msgspec import Struct
 _HEAD_BYTES = 1024
 _TAIL_BYTES = 4096
 _HELD_BYTES_MAX = 16_384
+_LINE_BYTES_MAX = 4_194_304  # Ollama's last line may hold the whole context as numbers
 _BYTES_PER_TOKEN = 4  # of English text, roughly
 
 _NUMBER = re.compile(rb"\s*:\s*(\d{1,12})")
@@ -28,72 +29,85 @@ class Counts(Struct, frozen=True):
 
 
 class Counted:
-    """Takes an answer as it comes from the engine; its memory is bounded."""
+    """Takes an answer as it comes from the engine; its memory is bounded. `held` is what has come, or the end of it.
 
-    __slots__ = ("_events", "_head", "_held", "_held_bytes", "_mark", "_parts", "_past_bytes")
+    Of a stream the last line is held whole: it says whether the stream is.
+    """
 
-    def __init__(self) -> None:
-        self._head = b""
-        self._parts: list[bytes] = []
-        self._held_bytes = 0
-        self._events = self._past_bytes = 0  # of what is no longer held
-        self._mark = b"\n"
+    # What is true of all short answers stands here once.
+    is_all_held = True
+    _head = b""
+    _events = _past_bytes = 0  # of what is no longer held
+    _mark = b"\n"
+    _most = _HELD_BYTES_MAX
+
+    def __init__(self, *, stream: bool) -> None:
+        self.held = bytearray()
+        self._line_max = _LINE_BYTES_MAX if stream else _HELD_BYTES_MAX // 2
+
+    def hold_all(self, bytes_max: int) -> None:
+        """Hold the answer from its beginning on, as long as it is no longer than that."""
+        self._most = bytes_max
 
     def take(self, data: bytes) -> None:
-        self._parts.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > _HELD_BYTES_MAX:
+        # One buffer for each answer: thousands of pieces that are kept cost more than they say.
+        held = self.held
+        held += data
+        if len(held) > self._most:
             self._let_go()
 
     def _let_go(self) -> None:
         """Keep the end, from the beginning of a line where there is one, and count what was before it."""
-        data = b"".join(self._parts)
+        held = self.held
         if not self._head:
-            self._see_head(data)
-        cut = len(data) - _TAIL_BYTES
-        cut = data.rfind(b"\n", 0, cut) + 1 or cut
-        self._events += data.count(self._mark, 0, cut)
-        if len(data) - cut > _HELD_BYTES_MAX // 2:  # a line as long as that is no event of a stream
-            cut = len(data) - _TAIL_BYTES
+            self._see_head()
+        cut = held.rfind(b"\n", 0, len(held) - _TAIL_BYTES) + 1
+        self._events += held.count(self._mark, 0, cut)
+        if len(held) - cut > self._line_max:
+            cut = len(held) - _TAIL_BYTES
         self._past_bytes += cut
-        self._parts = [data[cut:]]
-        self._held_bytes = len(data) - cut
+        del held[:cut]
+        self.is_all_held = False
+        self._most = max(_HELD_BYTES_MAX, min(2 * len(held), self._line_max))
 
-    def _see_head(self, data: bytes) -> None:
-        self._head = data[:_HEAD_BYTES]
+    def _see_head(self) -> None:
+        self._head = bytes(self.held[:_HEAD_BYTES])
         self._mark = b"\n" if self._head[:1] == b"{" else b"data:"
 
     def read(self, *, question_bytes: int, stream: bool, embedding: bool) -> Counts:
         """Say what it came to, after the answer has ended or been left."""
-        parts = self._parts
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        prompt = self._told(data, _PROMPT)
-        completion = 0 if embedding else self._told(data, _COMPLETION)
+        held = self.held
+        prompt = _last(held, _PROMPT)
+        completion = 0 if embedding else _last(held, _COMPLETION)
         if prompt is not None and completion is not None:
             return Counts(prompt, completion, estimated=False)
-        if prompt is None and (timed := self._told(data, _PROMPT_NEW)) is not None:
-            prompt = timed + (self._told(data, _PROMPT_BEFORE) or 0)
+        prompt = self._told(_PROMPT) if prompt is None else prompt
+        completion = self._told(_COMPLETION) if completion is None else completion
+        if prompt is not None and completion is not None:
+            return Counts(prompt, completion, estimated=False)
+        if prompt is None and (timed := self._told(_PROMPT_NEW)) is not None:
+            prompt = timed + (self._told(_PROMPT_BEFORE) or 0)
         if completion is None:
-            completion = self._told(data, _PREDICTED)
+            completion = self._told(_PREDICTED)
         if prompt is not None and completion is not None:
             return Counts(prompt, completion, estimated=False)
         if prompt is None:
             prompt = max(1, question_bytes // _BYTES_PER_TOKEN)
         if completion is None:
-            completion = self._events_in(data) if stream else (self._past_bytes + len(data)) // _BYTES_PER_TOKEN
+            completion = self._events_seen() if stream else (self._past_bytes + len(self.held)) // _BYTES_PER_TOKEN
         return Counts(prompt, completion, estimated=True)
 
-    def _told(self, data: bytes, names: tuple[bytes, ...]) -> int | None:
-        told = _last(data, names)
+    def _told(self, names: tuple[bytes, ...]) -> int | None:
+        told = _last(self.held, names)
         return _last(self._head, names) if told is None and self._head else told
 
-    def _events_in(self, data: bytes) -> int:
+    def _events_seen(self) -> int:
         if not self._head:
-            self._see_head(data)
-        return max(0, self._events + data.count(self._mark) - data.count(b"[DONE]"))
+            self._see_head()
+        return max(0, self._events + self.held.count(self._mark) - self.held.count(b"[DONE]"))
 
 
-def _last(data: bytes, names: tuple[bytes, ...]) -> int | None:
+def _last(data: bytes | bytearray, names: tuple[bytes, ...]) -> int | None:
     """Return the number that stands behind the last of the first of these names."""
     for name in names:
         at = data.rfind(name)

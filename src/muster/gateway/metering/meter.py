@@ -17,40 +17,38 @@ AccountOf = Callable[[bytes | None], Account]
 
 
 class Meter:
-    """What the exchange tells: an answer began, its bytes, its end."""
+    """What the exchange tells: an answer began, and its end; `counted` takes its bytes meanwhile."""
 
-    __slots__ = ("_before", "_call", "_counted", "_question_bytes", "_sharing", "_watts", "account")
+    counted: Counted | None = None  # none until an answer began that is worth something
+    _before = 0  # tokens of answers that were begun elsewhere, and broke off
+    _sharing = 1
 
     def __init__(self, account: Account, call: Call, watts: Watts) -> None:
         self.account = account
         self._call = call
         self._question_bytes = len(call.body)
         self._watts = watts
-        self._counted: Counted | None = None  # none until an answer began that is worth something
-        self._before = 0  # tokens of answers that were begun elsewhere, and broke off
-        self._sharing = 1
 
     def began(self, status: int, sharing: int, now_s: float) -> bytes:
         """Return header lines for the answer that has begun, while so many requests were on its worker."""
         self._sharing = sharing
         if status < _FIRST_ERROR:
-            if self._counted is not None:
-                self._before += self._read(self._counted).completion_tokens
-            self._counted = Counted()
+            if self.counted is not None:
+                self._before += self._read(self.counted).completion_tokens
+            self.counted = Counted(stream=self._call.stream)
         return limit_lines(self.account, now_s)
-
-    def take(self, data: bytes) -> None:
-        if self._counted is not None:
-            self._counted.take(data)
 
     def ended(self, worker: str, seconds: float, sharing: int) -> Use | None:
         """Return what it came to; None when no engine answered."""
-        if self._counted is None:
+        if self.counted is None:
             return None
-        counts = self._read(self._counted)
+        counts = self._read(self.counted)
         watts = self._watts(worker)
-        # The mean of how many it began and ended among stands for how many it was among.
-        share = 2.0 / (self._sharing + max(1, sharing))
+        energy_mwh = None
+        if watts is not None:
+            # The mean of how many it began and ended among stands for how many it was among.
+            share = 2.0 / (self._sharing + max(1, sharing))
+            energy_mwh = round(watts * seconds * share / _S_PER_HOUR * 1000)
         return Use(
             token=self.account.token_id,
             model=self._call.model,
@@ -59,7 +57,7 @@ class Meter:
             completion_tokens=counts.completion_tokens + self._before,
             estimated=counts.estimated or bool(self._before),
             worker_ms=round(seconds * 1000),
-            energy_mwh=None if watts is None else round(watts * seconds * share / _S_PER_HOUR * 1000),
+            energy_mwh=energy_mwh,
         )
 
     def _read(self, counted: Counted) -> Counts:
@@ -73,6 +71,8 @@ class Meter:
 def limit_lines(account: Account, now_s: float) -> bytes:
     """Return the header lines by which OpenAI's clients see what is left of their minute."""
     lines = b""
+    if account.allowance.requests_per_min is None and account.allowance.tokens_per_min is None:
+        return lines
     for unit, left in ((b"requests", account.requests_left(now_s)), (b"tokens", account.tokens_left(now_s))):
         if left is not None:
             lines += b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (

@@ -6,7 +6,7 @@ from muster.clock import Clock
 from muster.errors import MusterError, UpstreamFailed
 from muster.gateway.continuation import Beginning, Continuation, continuation
 from muster.gateway.dialects.call import Call
-from muster.gateway.dialects.ending import Ending
+from muster.gateway.dialects.ending import has_told_its_end
 from muster.gateway.exchange import Exchange
 from muster.gateway.http.request import Request, bearer_token
 from muster.gateway.metering.meter import AccountOf, Meter, Watts
@@ -59,7 +59,8 @@ class Succession:
         meter = Meter(self._account_of(bearer_token(headers)), call, self._watts)
         if not counted:
             meter.began(_OK, 1, self._clock.monotonic_s())
-            meter.take(said)
+            if meter.counted is not None:
+                meter.counted.take(said)
         beginning, call.body = begun
         request = Request(
             method=b"POST",
@@ -79,9 +80,7 @@ def _is_whole(opening: Opening, said: bytes) -> bool:
     """Tell whether only its end was not kept any more."""
     if opening.head.length is not None:
         return len(said) >= opening.head.length
-    ending = Ending()
-    ending.feed(said)
-    return opening.head.streamed and ending.told
+    return opening.head.streamed and has_told_its_end(said)
 
 
 def _beginning(found: Continuation, said: bytes) -> tuple[Beginning, bytes] | None:

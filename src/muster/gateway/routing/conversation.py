@@ -12,8 +12,8 @@ from msgspec import Raw, Struct
 from muster.gateway.dialects.call import Call
 
 # Of a client's own session, of LiteLLM, of Open WebUI; named by whoever stands between it and us.
-_HEADERS = frozenset({b"x-session-id", b"x-litellm-session-id", b"x-openwebui-chat-id"})
-_WORTH_BYTES = 2_048
+HEADERS = frozenset({b"x-session-id", b"x-litellm-session-id", b"x-openwebui-chat-id"})
+WORTH_BYTES = 2_048
 _PREFIX_BYTES = 4_096
 _OPENING = 2
 _DIGEST_BYTES = 7
@@ -34,12 +34,12 @@ _EMPTY = frozenset({b"", b"null", b'""'})
 
 def conversation(call: Call, headers: dict[bytes, bytes]) -> int | None:
     """Return a number that is the same for requests of one conversation; None where it would not matter."""
-    if not _HEADERS.isdisjoint(headers):
-        for name in sorted(_HEADERS):
+    if not HEADERS.isdisjoint(headers):
+        for name in sorted(HEADERS):
             if headers.get(name):
                 return _number(call.model, name, headers[name])
     body = call.body
-    if len(body) < _WORTH_BYTES:
+    if len(body) < WORTH_BYTES:
         return None
     try:
         hints = _hints.decode(body)

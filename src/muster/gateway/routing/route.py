@@ -29,13 +29,37 @@ _EXPLAINED = 8  # workers of which a choice keeps how loaded they were
 _REBUILD_SHARE = 10  # a list is built again at the earliest after ten times what building it took
 
 
+class Field(Struct, frozen=True):
+    """Among whom is chosen, as far as it is explained.
+
+    It keeps little of the eligibility: of a fleet that changes all the time each one would be held by somebody.
+    """
+
+    seats: tuple[Seat, ...]
+    keys: tuple[str, ...]  # theirs
+    could_serve: int
+    rejections: tuple[Rejection, ...]
+    could_not: int
+    rule: str
+
+
+class Choice(Struct, frozen=True, gc=False):
+    """A reservation as it was made: among whom, and how many of our requests the first of them had (None: none)."""
+
+    model: str
+    field: Field
+    in_flight: tuple[int | None, ...]
+    at_home: bool
+
+
 class _Choices:
     """Who can serve one kind of request, as of one version of the fleet."""
 
-    __slots__ = ("eligibility", "rebuild_after_s", "turn", "version")
+    __slots__ = ("eligibility", "field", "rebuild_after_s", "turn", "version")
 
-    def __init__(self, eligibility: Eligibility, version: int, rebuild_after_s: float) -> None:
+    def __init__(self, eligibility: Eligibility, field: Field, version: int, rebuild_after_s: float) -> None:
         self.eligibility = eligibility
+        self.field = field
         self.version = version
         self.rebuild_after_s = rebuild_after_s
         self.turn = 0
@@ -47,22 +71,6 @@ _RULES = {
     Strategy.ROUND_ROBIN: "it was its turn",
     Strategy.RANDOM: "chance chose it",
 }
-
-
-class Choice(Struct):
-    """A reservation as it was made: among whom, and how many of our requests the first of them had before it.
-
-    It keeps little of the eligibility: of a fleet that changes all the time each one would be held by somebody.
-    """
-
-    model: str
-    seats: tuple[Seat, ...]
-    in_flight: list[int]
-    could_serve: int
-    rejections: tuple[Rejection, ...]
-    could_not: int
-    rule: str
-    at_home: bool
 
 
 class Router:
@@ -107,16 +115,19 @@ class Router:
         """
         if pins is not None:
             wish = replace(pins, model=model, capability=capability, dialects=dialects, exclude=tried)
-            return self._reserved(model, self._eligible(wish), self._next_turn(), conversation, full_too=full_too)
+            eligibility = self._eligible(wish)
+            field = self._field(eligibility)
+            return self._reserved(model, eligibility, field, self._next_turn(), conversation, full_too=full_too)
         choices = self._known.get((model, capability, dialects))
         if choices is None or choices.version != self._fleet.version:
             choices = self._renewed(choices, model, capability, dialects)
-        eligibility = choices.eligibility
+        eligibility, field = choices.eligibility, choices.field
         if tried:
             eligibility = self._eligible(Wish(model=model, capability=capability, dialects=dialects, exclude=tried))
+            field = self._field(eligibility)
         else:
             choices.turn += 1
-        return self._reserved(model, eligibility, choices.turn, conversation, full_too=full_too)
+        return self._reserved(model, eligibility, field, choices.turn, conversation, full_too=full_too)
 
     def slots(self, model: str, capability: str, dialects: frozenset[Dialect]) -> int:
         """Return how many requests for this the fleet takes at a time, as far as slots are known; 1 at least."""
@@ -131,35 +142,43 @@ class Router:
         self._turns += 1
         return self._turns
 
-    def _reserved(
-        self, model: str, eligibility: Eligibility, turn: int, conversation: Conversation | None, *, full_too: bool
-    ) -> Candidate | None:
-        in_flight = self.in_flight
-        candidate = at_home = self._at_home(eligibility, conversation)
-        if candidate is None:
-            candidate = pick(eligibility, in_flight, self.strategy, turn, self._rng)
-        if not full_too and is_full(candidate, in_flight):
-            another = with_room(eligibility, in_flight)
-            if another is None:
-                return None
-            candidate = another
+    def _field(self, eligibility: Eligibility) -> Field:
         seats = eligibility.seats[:_EXPLAINED]
-        self.last_choice = Choice(
-            model,
+        return Field(
             seats,
-            [in_flight.get(seat.key, 0) for seat in seats],
+            tuple(seat.key for seat in seats),
             len(eligibility.candidates),
             eligibility.rejections[:_EXPLAINED],
             len(eligibility.rejections),
             self._rule,
-            at_home is not None,
         )
+
+    def _reserved(
+        self,
+        model: str,
+        eligibility: Eligibility,
+        field: Field,
+        turn: int,
+        conversation: Conversation | None,
+        *,
+        full_too: bool,
+    ) -> Candidate | None:
+        in_flight = self.in_flight
+        candidate = at_home = None if conversation is None else self._at_home(eligibility, conversation)
+        if candidate is None:
+            candidate = pick(eligibility, in_flight, self.strategy, turn, self._rng)
+        if candidate.slots and not full_too and is_full(candidate, in_flight):
+            another = with_room(eligibility, in_flight)
+            if another is None:
+                return None
+            candidate = another
+        self.last_choice = Choice(model, field, tuple(map(in_flight.get, field.keys)), at_home is not None)
         mine = in_flight[candidate.key] = in_flight.get(candidate.key, 0) + 1
         self._outside.sent(candidate.key, mine)
         return candidate
 
-    def _at_home(self, eligibility: Eligibility, conversation: Conversation | None) -> Candidate | None:
-        if conversation is None or self.strategy is not Strategy.BALANCED or len(eligibility.candidates) == 1:
+    def _at_home(self, eligibility: Eligibility, conversation: Conversation) -> Candidate | None:
+        if self.strategy is not Strategy.BALANCED or len(eligibility.candidates) == 1:
             return None
         number = conversation()
         return None if number is None else home(eligibility.seats, eligibility.warm, self.in_flight, number)
@@ -193,7 +212,8 @@ class Router:
         ended_s = self._clock.monotonic_s()
         if len(self._known) >= _WISHES_MAX:
             self._known.clear()
-        choices = _Choices(eligibility, self._holders_version, ended_s + _REBUILD_SHARE * (ended_s - started_s))
+        rebuild_after_s = ended_s + _REBUILD_SHARE * (ended_s - started_s)
+        choices = _Choices(eligibility, self._field(eligibility), self._holders_version, rebuild_after_s)
         if known is not None:
             choices.turn = known.turn
         self._known[key] = choices

@@ -31,9 +31,7 @@ class Conduct:
 
     def watch(self, candidate: Candidate, call: Call, now_s: float, in_flight: int) -> "Watch":
         """Begin to watch one attempt; `in_flight` counts it too."""
-        watch = Watch(self, candidate, call, now_s)
-        watch.crowded = in_flight > (candidate.slots or 1)
-        return watch
+        return Watch(self, candidate, call, now_s, crowded=in_flight > (candidate.slots or 1))
 
     def heard(self, worker: str, at_s: float) -> None:
         if len(self._signs_s) >= _SIGNS_MAX:
@@ -47,35 +45,25 @@ class Conduct:
 class Watch:
     """One attempt on a worker. Exactly one of `ended`, `failed`, `let_go` counts: the first."""
 
-    __slots__ = (
-        "_began_s",
-        "_conduct",
-        "_heard_s",
-        "_key",
-        "_learns",
-        "_longest_s",
-        "_over",
-        "_size",
-        "_streams",
-        "crowded",
-    )
+    _heard_s: float | None = None
+    _longest_s = 0.0
+    _over = False
 
-    def __init__(self, conduct: Conduct, candidate: Candidate, call: Call, now_s: float) -> None:
+    def __init__(self, conduct: Conduct, candidate: Candidate, call: Call, now_s: float, *, crowded: bool) -> None:
         self._conduct = conduct
-        self._key: Key = (candidate.key, canonical_model_name(call.model))
+        name = canonical_model_name(call.model)
+        self._key: Key = (candidate.key, name)
         self._began_s = now_s
+        self.crowded = crowded
         self._size = len(call.body)
         self._streams = call.stream
         # Without a stream the first byte comes with the last, and nobody knows how long the answer is to be; a model
         # that is not loaded takes as long as that takes. Neither is like what came before.
-        model = candidate.model(call.model)
+        model = candidate.models.get(name)
         loaded = model is None or model.resident is not False
         self._learns = loaded and (call.stream or call.capability == "embedding")
-        self._heard_s: float | None = None
-        self._longest_s = 0.0
-        self._over = False
-        self.crowded = False
-        conduct.quarantine.began(self._key)
+        if conduct.quarantine.cases:
+            conduct.quarantine.began(self._key)
 
     @property
     def first_byte_s(self) -> float:

@@ -109,15 +109,15 @@ class Quarantine:
         self._limits = limits
         self._on_change = on_change
         self._outcomes: dict[Key, deque[Gravity]] = {}  # of those that failed lately; the others are not remembered
-        self._cases: dict[Key, _Case] = {}
+        self.cases: dict[Key, _Case] = {}  # mostly none: then nobody has to ask further
 
     def avoided(self, model: str) -> frozenset[str]:
         """Return the workers that a request for this model is not to go to, if there is any other."""
-        if not self._cases:
+        if not self.cases:
             return _NOBODY
         return frozenset(
             worker
-            for (worker, about), case in self._cases.items()
+            for (worker, about), case in self.cases.items()
             if about in (_ALL, model) and case.running >= case.allowed
         )
 
@@ -137,10 +137,10 @@ class Quarantine:
             outcomes.append(Gravity.GOOD)
             if not any(outcomes):
                 del self._outcomes[key]
-        if not self._cases:
+        if not self.cases:
             return
         for about in (key, (key[0], _ALL)):
-            case = self._cases.get(about)
+            case = self.cases.get(about)
             if case is not None and case.ended(began_s):
                 case.allowed *= 2
                 if case.allowed >= _BACK:
@@ -150,7 +150,7 @@ class Quarantine:
         """Judge a failure; `whole`: it was not the model's, for there was no connection."""
         known = False
         for about in (key, (key[0], _ALL)):
-            case = self._cases.get(about)
+            case = self.cases.get(about)
             if case is not None:
                 known = True
                 if case.ended(began_s):
@@ -167,7 +167,7 @@ class Quarantine:
         too_much = sum(_WEIGHT[outcome] for outcome in outcomes) >= _TOO_MUCH
         if too_much or (len(outcomes) >= _IN_A_ROW and all(list(outcomes)[-_IN_A_ROW:])):
             del self._outcomes[about]
-            case = self._cases[about] = _Case(asked_for=key[1])
+            case = self.cases[about] = _Case(asked_for=key[1])
             case.since_ms = now.ms
             self._put_out(about, case, reason, now)
 
@@ -175,13 +175,13 @@ class Quarantine:
 
     def due(self, now_s: float) -> Iterator[Probe]:
         """Yield who is to be probed now; each must be told of by `probed`, or is yielded never again."""
-        for key, case in list(self._cases.items()):
+        for key, case in list(self.cases.items()):
             if case.standing is Standing.OUT and now_s >= case.until_s:
                 case.standing = Standing.PROBED
                 yield Probe(key=key, worker=key[0], model=case.asked_for)
 
     def probed(self, probe: Probe, problem: str | None, now: "Now") -> None:
-        case = self._cases.get(probe.key)
+        case = self.cases.get(probe.key)
         if case is None or case.standing is not Standing.PROBED:
             return
         if problem is not None:
@@ -194,7 +194,7 @@ class Quarantine:
 
     def gone(self, probe: Probe) -> None:
         """Forget a worker that is not in the fleet any more, or has lost the model."""
-        if self._cases.pop(probe.key, None) is not None:
+        if self.cases.pop(probe.key, None) is not None:
             self._on_change(Change(worker=probe.worker, model=probe.key[1] or None, reason=None))
 
     # --- for people --------------------------------------------------------------------------------------------------
@@ -211,21 +211,21 @@ class Quarantine:
                 allowed=case.allowed,
                 retry_in_s=round(max(0.0, case.until_s - now_s), 1),
             )
-            for (worker, model), case in sorted(self._cases.items())
+            for (worker, model), case in sorted(self.cases.items())
         ]
 
     def reasons(self, model: str | None) -> dict[str, str]:
         """Return who is avoided for a model, and why; without a model those avoided for all."""
         return {
             worker: case.reason
-            for (worker, about), case in self._cases.items()
+            for (worker, about), case in self.cases.items()
             if about in (_ALL, model) and case.running >= case.allowed
         }
 
     def _cases_of(self, key: Key) -> Iterator[_Case]:
-        if self._cases:
+        if self.cases:
             for about in (key, (key[0], _ALL)):
-                case = self._cases.get(about)
+                case = self.cases.get(about)
                 if case is not None:
                     yield case
 
@@ -241,7 +241,7 @@ class Quarantine:
         self._on_change(Change(worker=about[0], model=about[1] or None, reason=reason, for_s=for_s))
 
     def _dismiss(self, about: Key) -> None:
-        del self._cases[about]
+        del self.cases[about]
         self._on_change(Change(worker=about[0], model=about[1] or None, reason=None))
 
 

@@ -1,16 +1,17 @@
 import pytest
 
-from muster.gateway.dialects.ending import Ending, ending_of
+from muster.gateway.dialects.ending import has_told_its_end, tells_its_end
+from muster.gateway.metering.counted import Counted
 
 SSE = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n'
 NDJSON = b'{"message":{"content":"a"},"done":false}\n{"message":{"content":""},"done":true,"context":[1,2]}\n'
 
 
 def told(*pieces: bytes) -> bool:
-    ending = Ending()
+    answer = Counted(stream=True)
     for piece in pieces:
-        ending.feed(piece)
-    return ending.told
+        answer.take(piece)
+    return has_told_its_end(answer.held)
 
 
 @pytest.mark.parametrize("stream", [SSE, NDJSON, SSE.replace(b": ", b":"), SSE.replace(b"\n", b"\r\n"), NDJSON[:-1]])
@@ -50,12 +51,13 @@ def test_an_engines_own_error_is_an_end():
     assert told(b'{"error":"out of memory"}\n')
 
 
-def test_a_line_without_end_is_not_kept_without_bound():
-    ending = Ending()
-    for _ in range(6):
-        ending.feed(b"x" * 1_000_000)
-    assert len(ending._last) <= 4_194_304
+def test_a_last_line_as_long_as_a_whole_context_is_read():
+    numbers = b",".join([b"128000"] * 30_000)
+    last = b'{"done":true,"context":[' + numbers + b"]}\n"
+    assert told(NDJSON * 1000, *(last[at : at + 65_536] for at in range(0, len(last), 65_536)))
+    assert not told(NDJSON * 1000, last[:-3])
 
 
 def test_of_paths_whose_end_is_not_known_nothing_is_expected():
-    assert ending_of("/v1/embeddings") is None
+    assert tells_its_end("/v1/chat/completions")
+    assert not tells_its_end("/v1/embeddings")

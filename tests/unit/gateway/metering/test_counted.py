@@ -13,7 +13,7 @@ DONE = b"data: [DONE]\n\n"
 def counted(
     *pieces: bytes, question_bytes: int = 40, stream: bool = True, embedding: bool = False
 ) -> tuple[int, int, bool]:
-    meter = Counted()
+    meter = Counted(stream=stream)
     for piece in pieces:
         meter.take(piece)
     found: Counts = meter.read(question_bytes=question_bytes, stream=stream, embedding=embedding)
@@ -88,9 +88,33 @@ def test_an_answer_that_tells_nothing_is_estimated_by_its_length() -> None:
 
 
 def test_what_is_held_of_a_long_answer_stays_small() -> None:
-    meter = Counted()
+    meter = Counted(stream=False)
     for _ in range(200):
         meter.take(DELTA * 50)
     meter.take(b"x" * 100_000)
 
-    assert sum(map(len, meter._parts)) <= 16_384
+    assert len(meter.held) <= 16_384
+    assert not meter.is_all_held
+
+
+def test_of_a_stream_the_last_line_is_held_whole_but_not_without_bound() -> None:
+    meter = Counted(stream=True)
+    meter.take(DELTA * 500 + b"x" * 100_000)
+    assert meter.held == b"x" * 100_000
+
+    for _ in range(60):
+        meter.take(b"x" * 100_000)
+    assert len(meter.held) < 4_300_000
+
+
+def test_an_answer_is_held_from_its_beginning_on_as_long_as_that_is_wanted() -> None:
+    meter = Counted(stream=True)
+    meter.hold_all(100_000)
+    for _ in range(90):
+        meter.take(b"x" * 999 + b"\n")
+    assert (meter.is_all_held, len(meter.held)) == (True, 90_000)
+
+    meter.take(b"x" * 20_000 + b"\n")
+    assert not meter.is_all_held
+    meter.take(DELTA * 1000)
+    assert len(meter.held) <= 40_000

@@ -188,5 +188,5 @@ def test_a_choice_says_who_was_chosen_among_whom(clock: ManualClock) -> None:
     taken(routes)
     choice = routes.last_choice
     assert choice is not None
-    assert ([seat.key for seat in choice.seats], choice.in_flight) == (["a/llama", "b/llama"], [1, 0])
-    assert (choice.could_serve, choice.could_not, choice.at_home) == (2, 1, False)
+    assert ([seat.key for seat in choice.field.seats], choice.in_flight) == (["a/llama", "b/llama"], (1, None))
+    assert (choice.field.could_serve, choice.field.could_not, choice.at_home) == (2, 1, False)
