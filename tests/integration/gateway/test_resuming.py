@@ -449,6 +449,24 @@ async def test_an_answer_whose_gateway_is_gone_is_gone_on_with(scene: Scene, wor
         assert view.taken_over_total == 1
 
 
+async def test_a_gateway_that_has_just_started_waits_for_its_workers(scene: Scene) -> None:
+    fleet = FleetTwin()
+    link = Severed(scene.store.streams)
+    async with scene.door(streams=link) as door:
+        scene.story.allow(3)
+        wire, headers = await begin(door)
+        had = await words_on(wire, 3)
+        link.is_away = True
+    async with opened(fleet, streams=scene.store.streams, clock=scene.clock, seed=99) as next_door:
+        scene.clock.advance(LEASE_S)
+        rest = asyncio.create_task(rest_of(next_door, headers["x-muster-stream"], len(had)))
+        read_ms = scene.clock.now_ms()
+        await eventually(lambda: scene.store.streams._kept[headers["x-muster-stream"]].read_ms == read_ms)
+        fleet.become(worker(scene.engine.url))
+        scene.story.allow()
+        assert text_of(had + await rest) == STORY
+
+
 async def test_what_cannot_be_gone_on_with_ends_with_an_error_in_its_own_words(scene: Scene) -> None:
     link = Severed(scene.store.streams)
     async with scene.door(streams=link) as door, scene.door() as other:

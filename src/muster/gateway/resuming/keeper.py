@@ -213,6 +213,8 @@ class Keeper:
 
         `counted`: what was said has been charged already.
         """
+        if not self._succession.is_ready(opening):
+            return None
         if not await self._store.take(stream_id, self._runner, self._lease_s):
             return None
         kept = await self._store.read(stream_id, 0, _READ_BYTES)
@@ -224,6 +226,8 @@ class Keeper:
             if more is None:
                 return None
             said += more.data
+        if not self._succession.is_ready(opening):  # any more; the lease ends by itself
+            return None
         recording = self._begin(stream_id, opening)
         recording.take_up(opening.head, said)
         self._taken_over += 1

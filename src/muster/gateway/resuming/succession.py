@@ -8,13 +8,16 @@ from muster.gateway.continuation import Beginning, Continuation, continuation
 from muster.gateway.dialects.call import Call
 from muster.gateway.dialects.ending import has_told_its_end
 from muster.gateway.exchange import Exchange
+from muster.gateway.http.pins import pinned
 from muster.gateway.http.request import Request, bearer_token
 from muster.gateway.metering.meter import AccountOf, Meter, Watts
 from muster.gateway.relay import Relay
 from muster.gateway.resuming.recording import Recording
 from muster.gateway.resuming.terms import Opening
+from muster.gateway.seeking import reserve
 
 _OK = 200
+_SETTLING_S = 20.0  # after a start: agents that were away say within it what they have
 
 
 class Succession:
@@ -26,6 +29,21 @@ class Succession:
         self._account_of = account_of
         self._watts = watts
         self._clock = clock
+        self._settled_s = clock.monotonic_s() + _SETTLING_S
+
+    def is_ready(self, opening: Opening) -> bool:
+        """Tell whether an answer may be taken over: not by a gateway that has not heard of its workers yet."""
+        if opening.question is None or self._clock.monotonic_s() >= self._settled_s:
+            return True
+        call = self._parse(opening.path, opening.question.body)
+        headers = opening.question.headers
+        try:
+            candidate = reserve(self._relay, call, headers, frozenset(), pinned(headers))
+        except MusterError:
+            return False
+        if candidate is not None:
+            self._relay.router.release(candidate)
+        return True
 
     def go_on(
         self, recording: Recording, opening: Opening, secrets: dict[bytes, bytes], said: bytes, *, counted: bool
