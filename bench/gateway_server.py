@@ -4,6 +4,7 @@ python -m bench.gateway_server PORT UPSTREAM_URL... ; prints READY when it liste
 """
 
 import asyncio
+import gc
 import random
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import uvloop
 
 from muster.access.roles import Right
+from muster.app.process import GC_THRESHOLDS
 from muster.domain.model import Model
 from muster.domain.service import Dialect
 from muster.errors import MusterError, Unauthorized
@@ -69,4 +71,5 @@ async def main(port: int, urls: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(*GC_THRESHOLDS)  # as where the gateway runs in earnest
     uvloop.run(main(int(sys.argv[1]), sys.argv[2:]))

@@ -23,7 +23,7 @@ STATE_FILE = "muster.json"
 
 # Nearly all that is made here are messages, which go when nobody refers to them any more. With Python's own settings
 # the search for cycles, of which there are few, takes a seventh of what a heartbeat costs.
-_GC_THRESHOLDS = (20_000, 20, 50)
+GC_THRESHOLDS = (20_000, 20, 50)
 
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -46,7 +46,7 @@ def run(main: Main) -> int:
             loop.add_signal_handler(sig, on_signal, sig)
         await main(stopping)
 
-    gc.set_threshold(*_GC_THRESHOLDS)
+    gc.set_threshold(*GC_THRESHOLDS)
     uvloop.run(with_signals())
     return 0
 

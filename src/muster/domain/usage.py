@@ -11,7 +11,7 @@ ANONYMOUS = "anonymous"  # who needed no token
 _MS_PER_HOUR = 3_600_000
 
 
-class Use(Struct, frozen=True, kw_only=True):
+class Use(Struct, frozen=True, kw_only=True, gc=False):
     """One answer. `energy_mwh` is in thousandths of a watt-hour and None where the power of its worker is unknown."""
 
     token: str

@@ -85,30 +85,49 @@ class Owner(Protocol):
 class Attempt:
     """Holds its worker's slot from the beginning on, until `leave`. It is the Asker of the connection it waits for."""
 
-    # What most attempts never change stands here once, not in each of them.
-    _watch: Watch | None = None
-    _endpoint: Endpoint | None = None
-    _upstream: UpstreamConnection | None = None
-    _question = b""
-    _head: AnswerHead | None = None
-    _translation: Translation | None = None
-    _engine_error: list[bytes] | None = None  # collected, to be told in the other dialect
-    _counted: Counted | None = None  # the answer, unless it is an error
-    _tells_its_end = False  # a stream whose last line is to say that it is whole
-    _heard = False
+    __slots__ = (
+        "_candidate",
+        "_counted",
+        "_endpoint",
+        "_engine_error",
+        "_head",
+        "_heard",
+        "_owner",
+        "_question",
+        "_quiet_since_s",
+        "_sharing",
+        "_tells_its_end",
+        "_translation",
+        "_upstream",
+        "_watch",
+        "began_s",
+        "worker",
+    )
 
     def __init__(self, owner: Owner, candidate: Candidate, now_s: float) -> None:
         self._owner = owner
         self._candidate = candidate
         self.worker = candidate.key
         self.began_s = self._quiet_since_s = now_s
+        self._watch: Watch | None = None
+        self._endpoint: Endpoint | None = None
+        self._upstream: UpstreamConnection | None = None
+        self._question = b""
+        self._head: AnswerHead | None = None
+        self._translation: Translation | None = None
+        self._counted: Counted | None = None  # the answer, unless it is an error
+        self._engine_error: list[bytes] | None = None  # collected, to be told in the other dialect
+        self._sharing = 1  # how many requests its worker had from here, this one among them
+        self._tells_its_end = False  # a stream whose last line is to say that it is whole
+        self._heard = False
         owner.passage.goes_to(candidate.key, owner.relay.router.last_choice, now_s)
 
     def begin(self) -> None:
         owner, candidate = self._owner, self._candidate
         relay, call = owner.relay, owner.call
         owner.attempts += 1
-        self._watch = relay.conduct.watch(candidate, call, self.began_s, relay.router.in_flight[candidate.key])
+        self._sharing = relay.router.in_flight[candidate.key]
+        self._watch = relay.conduct.watch(candidate, call, self.began_s, self._sharing)
         try:
             endpoint = self._endpoint = relay.upstreams.endpoint(candidate.url)
             path, body, self._translation = put(call, candidate, relay.limits, relay.clock)
@@ -156,11 +175,6 @@ class Attempt:
     def _ask(self, connection: UpstreamConnection) -> None:
         self._upstream = connection
         connection.ask(self, self._question)
-
-    @property
-    def sharing(self) -> int:
-        """How many requests its worker has from here, this one among them."""
-        return self._owner.relay.router.in_flight.get(self.worker, 1)
 
     def failed(self, reason: str) -> None:
         if self._watch is not None:
@@ -217,7 +231,7 @@ class Attempt:
         lines = b"%bx-correlation-id: %b\r\n%b" % (
             worker_line(self.worker),
             owner.request.correlation_id,
-            owner.meter.began(head.status, self.sharing, owner.relay.now_s()),
+            owner.meter.began(head.status, self._sharing, owner.relay.now_s),
         )
         if head.status >= _FIRST_ERROR:
             return lines
@@ -264,7 +278,7 @@ class Attempt:
         if data and self._watch is not None:
             self._watch.heard(now_s)
         if counted is not None:
-            counted.take(data)
+            counted.end(data)
         try:
             if self._translation is not None:
                 data = self._translation.feed(data) + self._translation.finish()

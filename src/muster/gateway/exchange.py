@@ -26,6 +26,7 @@ from muster.placement.candidate import Candidate
 from muster.placement.wish import Wish
 
 _OK = 200
+_NOBODY: frozenset[str] = frozenset()
 
 
 class Client(Protocol):
@@ -40,31 +41,53 @@ class Client(Protocol):
 class Exchange:
     """One request and the attempts to have it answered, one after the other."""
 
-    # What most requests never change stands here once, not in each of them.
-    attempt: Attempt | None = None  # the present one
-    attempts = 0
-    pins: Wish | None = None
-    trail: Trail | None = None
-    continuation: Continuation | None = None  # of a stream that could be gone on with elsewhere
-    beginning: Beginning | None = None  # what an earlier worker has said of this answer
-    first_byte_s: float | None = None
-    parts = 0  # in which the answer came
-    paused = False
-    _seeking: Seeking | None = None  # while it has no worker
-    _worker = ""  # that was asked last
-    _asked_s = 0.0  # when that was
-    _tried: frozenset[str] = frozenset()
-    _over = False
+    __slots__ = (
+        "_asked_s",
+        "_over",
+        "_seeking",
+        "_started_s",
+        "_tried",
+        "_worker",
+        "attempt",
+        "attempts",
+        "beginning",
+        "call",
+        "client",
+        "continuation",
+        "delivery",
+        "first_byte_s",
+        "meter",
+        "parts",
+        "passage",
+        "paused",
+        "pins",
+        "relay",
+        "request",
+        "trail",
+    )
 
     def __init__(self, relay: Relay, call: Call, request: Request, client: Client, meter: Meter) -> None:
-        self.call = call
-        self.meter = meter
-        self.client = client
         self.relay = relay
+        self.call = call
         self.request = request
+        self.client = client
+        self.meter = meter
         self.delivery = Delivery(client.transport, http_1_0=request.http_1_0, keep_alive=request.keep_alive)
         self._started_s = self._asked_s = relay.now_s()
         self.passage = relay.decisions.begin(call, request.correlation_id, self._started_s)
+        self.attempt: Attempt | None = None  # the present one
+        self.attempts = 0
+        self.pins: Wish | None = None
+        self.trail: Trail | None = None
+        self.continuation: Continuation | None = None  # of a stream that could be gone on with elsewhere
+        self.beginning: Beginning | None = None  # what an earlier worker has said of this answer
+        self.first_byte_s: float | None = None
+        self.parts = 0  # in which the answer came
+        self.paused = False
+        self._seeking: Seeking | None = None  # while it has no worker
+        self._worker = ""  # that was asked last, at _asked_s
+        self._tried = _NOBODY
+        self._over = False
 
     @property
     def using(self) -> tuple[str, str]:
@@ -274,7 +297,7 @@ class Exchange:
         self._over = True
         relay = self.relay
         ended_s = relay.now_s() if now_s is None else now_s
-        sharing = 1 if self.attempt is None else self.attempt.sharing
+        sharing = relay.router.in_flight.get(self._worker, 1)  # this one among them
         use = self.meter.ended(self._worker, ended_s - self._asked_s, sharing)
         self._leave()
         relay.active.discard(self)

@@ -106,7 +106,7 @@ async def test_wherever_it_breaks_off_the_answer_is_whole(path: str, dialects: t
         continued = 0
         for cut in range(0, length + 1, 3):
             broken.after = cut
-            door.gateway._conduct.quarantine._cases.clear()
+            door.gateway._conduct.quarantine.cases.clear()
             answer = await asked(door, question(path))
             heard = said(answer)
             if heard.error is None:

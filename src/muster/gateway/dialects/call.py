@@ -18,7 +18,7 @@ T = TypeVar("T")
 _members = msgspec.json.Decoder(dict[str, Raw])
 
 
-class Call(Struct, kw_only=True):
+class Call(Struct, kw_only=True, gc=False):
     """`dialect` is the caller's; `body` the JSON as it came, empty once nobody else will be asked."""
 
     dialect: Dialect

@@ -1,6 +1,7 @@
 """Why the last requests went where they did: kept as references while they pass, put into words when somebody asks."""
 
-from collections import OrderedDict
+from collections import deque
+from itertools import islice
 
 from msgspec import Struct
 
@@ -195,22 +196,21 @@ def _why(choice: Choice) -> str:
 
 
 class Decisions:
-    """The last so many requests, by correlation id; of two with the same id the later one."""
+    """The last so many requests; of two with the same correlation id the later one is found."""
 
     def __init__(self, kept_max: int, clock: Clock) -> None:
-        self._kept_max = kept_max
         self._clock = clock
-        self._passages: OrderedDict[bytes, Passage] = OrderedDict()
+        self._passages: deque[Passage] = deque(maxlen=kept_max)
 
     def begin(self, call: Call, correlation_id: bytes, now_s: float) -> Passage:
-        passage = self._passages[correlation_id] = Passage(correlation_id, call.path, call.model, now_s)
-        if len(self._passages) > self._kept_max:
-            self._passages.popitem(last=False)
+        passage = Passage(correlation_id, call.path, call.model, now_s)
+        self._passages.append(passage)
         return passage
 
     def find(self, correlation_id: str, strategy: str) -> RequestView | None:
-        passage = self._passages.get(correlation_id.encode("latin-1", errors="replace"))
-        return None if passage is None else passage.view(strategy, self._at_ms(passage))
+        wanted = correlation_id.encode("latin-1", errors="replace")
+        found = next((passage for passage in reversed(self._passages) if passage.correlation_id == wanted), None)
+        return None if found is None else found.view(strategy, self._at_ms(found))
 
     def _at_ms(self, passage: Passage) -> int:
         """Return when it began, for people."""
@@ -219,18 +219,14 @@ class Decisions:
 
     def recent(self) -> list[RecentRequest]:
         """Return the newest, the newest first."""
-        newest: list[RecentRequest] = []
-        for passage in reversed(self._passages.values()):
-            if len(newest) == _RECENT:
-                break
-            newest.append(
-                RecentRequest(
-                    correlation_id=passage.correlation_id.decode("latin-1"),
-                    at_ms=self._at_ms(passage),
-                    model=passage.model,
-                    worker=passage.worker,
-                    status=passage.status,
-                    waited_s=round(passage.waited_s, 3),
-                )
+        return [
+            RecentRequest(
+                correlation_id=passage.correlation_id.decode("latin-1"),
+                at_ms=self._at_ms(passage),
+                model=passage.model,
+                worker=passage.worker,
+                status=passage.status,
+                waited_s=round(passage.waited_s, 3),
             )
-        return newest
+            for passage in islice(reversed(self._passages), _RECENT)
+        ]

@@ -36,7 +36,7 @@ class _Times:
         self.duration_s = 0.0
 
 
-class Finished(Struct, frozen=True):
+class Finished(Struct, frozen=True, gc=False):
     """One request that has ended, however it did."""
 
     path: str

@@ -14,20 +14,31 @@ _HELD_BYTES_MAX = 65_536  # of a line that has not ended; a longer one goes on i
 class Delivery:
     """Nothing has been sent until `began`; until then another answer may still be prepared."""
 
-    began = False
-    bytes_sent = 0
-    status = 0
-    _lines = b""
-    _length: int | None = None
-    _held = b""
-    _chunked = False
-    _streamed = False
-    _by_line = False
+    __slots__ = (
+        "_by_line",
+        "_chunked",
+        "_held",
+        "_http_1_0",
+        "_length",
+        "_lines",
+        "_streamed",
+        "_transport",
+        "began",
+        "bytes_sent",
+        "keep_alive",
+        "status",
+    )
 
     def __init__(self, transport: asyncio.Transport, *, http_1_0: bool, keep_alive: bool) -> None:
         self._transport = transport
         self._http_1_0 = http_1_0
         self.keep_alive = keep_alive
+        self.began = False
+        self.bytes_sent = 0
+        self.status = 0
+        self._lines = self._held = b""
+        self._length: int | None = None
+        self._chunked = self._streamed = self._by_line = False
 
     def prepare(
         self,

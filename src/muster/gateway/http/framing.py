@@ -223,9 +223,9 @@ class RequestReader:
                 self._problem = MalformedRequest("HTTP/1.0 has no Transfer-Encoding")
 
     def on_body(self, body: bytes) -> None:
-        self.body_bytes += len(body)
         if self.keep_body:
             self.body_parts.append(body)
+        self.body_bytes += len(body)
 
     def on_message_complete(self) -> None:
         self.complete = True

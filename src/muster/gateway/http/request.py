@@ -34,7 +34,7 @@ _USUAL = (
 )  # said to us
 
 
-class Request(Struct, kw_only=True):
+class Request(Struct, kw_only=True, gc=False):
     """A request whose body has come whole."""
 
     method: bytes

@@ -22,7 +22,7 @@ _COMPLETION = (b'"completion_tokens"', b'"output_tokens"', b'"eval_count"')
 _PROMPT_NEW, _PROMPT_BEFORE, _PREDICTED = (b'"prompt_n"',), (b'"cache_n"',), (b'"predicted_n"',)
 
 
-class Counts(Struct, frozen=True):
+class Counts(Struct, frozen=True, gc=False):
     prompt_tokens: int
     completion_tokens: int
     estimated: bool
@@ -34,15 +34,16 @@ class Counted:
     Of a stream the last line is held whole: it says whether the stream is.
     """
 
-    # What is true of all short answers stands here once.
-    is_all_held = True
-    _head = b""
-    _events = _past_bytes = 0  # of what is no longer held
-    _mark = b"\n"
-    _most = _HELD_BYTES_MAX
+    __slots__ = ("_buffer", "_events", "_head", "_line_max", "_mark", "_most", "_past_bytes", "held", "is_all_held")
 
     def __init__(self, *, stream: bool) -> None:
-        self.held = bytearray()
+        self._buffer = bytearray()
+        self.held: bytes | bytearray = self._buffer
+        self.is_all_held = True
+        self._head = b""
+        self._events = self._past_bytes = 0  # of what is no longer held
+        self._mark = b"\n"
+        self._most = _HELD_BYTES_MAX
         self._line_max = _LINE_BYTES_MAX if stream else _HELD_BYTES_MAX // 2
 
     def hold_all(self, bytes_max: int) -> None:
@@ -51,14 +52,20 @@ class Counted:
 
     def take(self, data: bytes) -> None:
         # One buffer for each answer: thousands of pieces that are kept cost more than they say.
-        held = self.held
+        held = self._buffer
         held += data
         if len(held) > self._most:
-            self._let_go()
+            self._let_go(held)
 
-    def _let_go(self) -> None:
+    def end(self, data: bytes) -> None:
+        """Take the last piece; an answer that is in one is not copied."""
+        if self.held:
+            self.take(data)
+        else:
+            self.held = data
+
+    def _let_go(self, held: bytearray) -> None:
         """Keep the end, from the beginning of a line where there is one, and count what was before it."""
-        held = self.held
         if not self._head:
             self._see_head()
         cut = held.rfind(b"\n", 0, len(held) - _TAIL_BYTES) + 1

@@ -19,24 +19,28 @@ AccountOf = Callable[[bytes | None], Account]
 class Meter:
     """What the exchange tells: an answer began, and its end; `counted` takes its bytes meanwhile."""
 
-    counted: Counted | None = None  # none until an answer began that is worth something
-    _before = 0  # tokens of answers that were begun elsewhere, and broke off
-    _sharing = 1
+    __slots__ = ("_before", "_call", "_question_bytes", "_sharing", "_watts", "account", "counted")
 
     def __init__(self, account: Account, call: Call, watts: Watts) -> None:
         self.account = account
         self._call = call
         self._question_bytes = len(call.body)
         self._watts = watts
+        self.counted: Counted | None = None  # none until an answer began that is worth something
+        self._before = 0  # tokens of answers that were begun elsewhere, and broke off
+        self._sharing = 1
 
-    def began(self, status: int, sharing: int, now_s: float) -> bytes:
+    def began(self, status: int, sharing: int, clock_s: Callable[[], float]) -> bytes:
         """Return header lines for the answer that has begun, while so many requests were on its worker."""
         self._sharing = sharing
         if status < _FIRST_ERROR:
             if self.counted is not None:
                 self._before += self._read(self.counted).completion_tokens
             self.counted = Counted(stream=self._call.stream)
-        return limit_lines(self.account, now_s)
+        allowance = self.account.allowance
+        if allowance.requests_per_min is None and allowance.tokens_per_min is None:
+            return b""
+        return limit_lines(self.account, clock_s())
 
     def ended(self, worker: str, seconds: float, sharing: int) -> Use | None:
         """Return what it came to; None when no engine answered."""
@@ -71,8 +75,6 @@ class Meter:
 def limit_lines(account: Account, now_s: float) -> bytes:
     """Return the header lines by which OpenAI's clients see what is left of their minute."""
     lines = b""
-    if account.allowance.requests_per_min is None and account.allowance.tokens_per_min is None:
-        return lines
     for unit, left in ((b"requests", account.requests_left(now_s)), (b"tokens", account.tokens_left(now_s))):
         if left is not None:
             lines += b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (

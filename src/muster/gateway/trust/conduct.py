@@ -45,9 +45,18 @@ class Conduct:
 class Watch:
     """One attempt on a worker. Exactly one of `ended`, `failed`, `let_go` counts: the first."""
 
-    _heard_s: float | None = None
-    _longest_s = 0.0
-    _over = False
+    __slots__ = (
+        "_began_s",
+        "_conduct",
+        "_heard_s",
+        "_key",
+        "_learns",
+        "_longest_s",
+        "_over",
+        "_size",
+        "_streams",
+        "crowded",
+    )
 
     def __init__(self, conduct: Conduct, candidate: Candidate, call: Call, now_s: float, *, crowded: bool) -> None:
         self._conduct = conduct
@@ -55,6 +64,9 @@ class Watch:
         self._key: Key = (candidate.key, name)
         self._began_s = now_s
         self.crowded = crowded
+        self._heard_s: float | None = None
+        self._longest_s = 0.0
+        self._over = False
         self._size = len(call.body)
         self._streams = call.stream
         # Without a stream the first byte comes with the last, and nobody knows how long the answer is to be; a model

@@ -118,3 +118,15 @@ def test_an_answer_is_held_from_its_beginning_on_as_long_as_that_is_wanted() -> 
     assert not meter.is_all_held
     meter.take(DELTA * 1000)
     assert len(meter.held) <= 40_000
+
+
+def test_an_answer_in_one_piece_is_read_where_it_lies() -> None:
+    whole = said({"usage": {"prompt_tokens": 7, "completion_tokens": 5}})
+    meter = Counted(stream=False)
+    meter.end(whole)
+    assert meter.held is whole
+
+    meter = Counted(stream=False)
+    meter.take(whole[:20])
+    meter.end(whole[20:])
+    assert bytes(meter.held) == whole

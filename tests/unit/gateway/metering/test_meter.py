@@ -22,7 +22,7 @@ def take(one: Meter, data: bytes) -> None:
 
 def test_an_answer_is_charged_with_its_worker_s_time() -> None:
     one = meter()
-    assert one.began(200, 1, 0.0) == b""
+    assert one.began(200, 1, lambda: 0.0) == b""
     take(one, WHOLE)
 
     assert one.ended("n/llama", 1.5, 1) == Use(
@@ -33,14 +33,14 @@ def test_an_answer_is_charged_with_its_worker_s_time() -> None:
 def test_what_no_engine_answered_or_answered_with_an_error_costs_nothing() -> None:
     assert meter().ended("", 0.0, 1) is None
     one = meter()
-    one.began(400, 1, 0.0)
+    one.began(400, 1, lambda: 0.0)
     take(one, b'{"error":"no"}')
     assert one.ended("n/llama", 1.0, 1) is None
 
 
 def test_energy_is_shared_among_the_requests_on_the_worker() -> None:
     one = meter(watts=360.0)
-    one.began(200, 1, 0.0)
+    one.began(200, 1, lambda: 0.0)
     take(one, WHOLE)
     ended = one.ended("n/llama", 10.0, 3)
 
@@ -50,9 +50,9 @@ def test_energy_is_shared_among_the_requests_on_the_worker() -> None:
 
 def test_an_answer_that_went_on_elsewhere_is_estimated_as_both() -> None:
     one = meter(stream=True)
-    one.began(200, 1, 0.0)
+    one.began(200, 1, lambda: 0.0)
     take(one, b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n' * 3)
-    one.began(200, 1, 0.0)
+    one.began(200, 1, lambda: 0.0)
     take(one, b'data: {"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":4}}\n\n')
     ended = one.ended("n/llama", 1.0, 1)
 
