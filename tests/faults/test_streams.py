@@ -26,7 +26,7 @@ class Teller(model_server.Handler):
 
     allowed = threading.Semaphore(0)
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
         if self.path != "/v1/chat/completions":
             super().do_POST()
             return

@@ -76,7 +76,7 @@ class Succession:
             raise refusal
         meter = Meter(self._account_of(bearer_token(headers)), call, self._watts)
         if not counted:
-            meter.began(_OK, 1, self._clock.monotonic_s())
+            meter.began(_OK, 1, self._clock.monotonic_s)
             if meter.counted is not None:
                 meter.counted.take(said)
         beginning, call.body = begun
