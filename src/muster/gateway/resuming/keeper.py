@@ -150,9 +150,9 @@ class Keeper:
 
     @staticmethod
     def _without_store(lot: list[Recording], error: MusterError) -> None:
-        """Go on without it with what it knows nothing of; end the others, or offsets would mean nothing."""
+        """Go on without it with what it does not keep; end the others, or offsets would mean nothing."""
         for recording in lot:
-            if recording.opened:
+            if recording.opened and recording.is_kept:
                 recording.fail(error)
             else:
                 recording.pass_through()

@@ -212,7 +212,7 @@ class Recording:
                 self._keeping.over(self)
 
     def pass_through(self) -> None:
-        """Do without the store, for an answer that it knows nothing of."""
+        """Do without the store, for an answer that it does not keep."""
         self._is_kept = False
         self._pass()
 
