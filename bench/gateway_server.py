@@ -4,7 +4,6 @@ python -m bench.gateway_server PORT UPSTREAM_URL... ; prints READY when it liste
 """
 
 import asyncio
-import gc
 import random
 import sys
 from collections.abc import Sequence
@@ -13,14 +12,13 @@ from typing import Any
 import uvloop
 
 from muster.access.roles import Right
-from muster.app.process import GC_THRESHOLDS
 from muster.domain.model import Model
 from muster.domain.service import Dialect
 from muster.errors import MusterError, Unauthorized
 from muster.gateway import Front, Gateway
 from muster.ids import NodeId
 from muster.placement.candidate import Candidate
-from muster.system import SystemClock
+from muster.system import SystemClock, search_for_cycles_seldom
 
 # The pace that the upstream is to keep is in the model's name: chunks x microseconds.
 MODELS = ("mock", "mock-200x10000", "mock-40x50000", "mock-200x0")
@@ -71,5 +69,5 @@ async def main(port: int, urls: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    gc.set_threshold(*GC_THRESHOLDS)  # as where the gateway runs in earnest
+    search_for_cycles_seldom()  # as where the gateway runs in earnest
     uvloop.run(main(int(sys.argv[1]), sys.argv[2:]))

@@ -1,7 +1,6 @@
 """One process: its loop, its signals, and the file by which others find it."""
 
 import asyncio
-import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,17 +12,13 @@ import uvloop
 
 from muster import __version__
 from muster.errors import SetupError
-from muster.system import SystemClock
+from muster.system import SystemClock, search_for_cycles_seldom
 
 Progress = Callable[[str, float | None], None]  # what is being done, and how much of it
 
 log = structlog.get_logger()
 
 STATE_FILE = "muster.json"
-
-# Nearly all that is made here are messages, which go when nobody refers to them any more. With Python's own settings
-# the search for cycles, of which there are few, takes a seventh of what a heartbeat costs.
-GC_THRESHOLDS = (20_000, 20, 50)
 
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -46,7 +41,7 @@ def run(main: Main) -> int:
             loop.add_signal_handler(sig, on_signal, sig)
         await main(stopping)
 
-    gc.set_threshold(*GC_THRESHOLDS)
+    search_for_cycles_seldom()
     uvloop.run(with_signals())
     return 0
 
