@@ -188,6 +188,15 @@ GATEWAY_INTER_TOKEN = _histogram(
     "model",
     series="models that were served",
 )
+GATEWAY_STREAMS = _gauge(
+    "gateway_streams", "Resumable answers that come now; `read`: whether somebody reads them.", "read", series="2"
+)
+GATEWAY_STREAMS_KEPT = _counter("gateway_streams_kept", "Resumable answers that were begun and kept.")
+GATEWAY_STREAMS_BYTES = _counter("gateway_streams_kept_bytes", "Bytes of them that were kept.")
+GATEWAY_STREAMS_RESUMED = _counter("gateway_streams_resumed", "Callers who came back for the rest of one.")
+GATEWAY_STREAMS_TAKEN_OVER = _counter(
+    "gateway_streams_taken_over", "Resumable answers that were gone on with here, as their gateway was gone."
+)
 GATEWAY_WAITING = _gauge(
     "gateway_waiting", "Requests that wait for a free slot.", "model", series="models that are waited for"
 )
@@ -276,7 +285,8 @@ AREAS: dict[str, tuple[Family, ...]] = {
     "The gateway": (
         *(GATEWAY_REQUESTS, GATEWAY_IN_FLIGHT, GATEWAY_FAILURES, GATEWAY_SENT, GATEWAY_FIRST_BYTE, GATEWAY_DURATION),
         *(GATEWAY_INTER_TOKEN, GATEWAY_WAITING, GATEWAY_WAIT, GATEWAY_TOKENS, GATEWAY_ENERGY),
-        *(GATEWAY_QUARANTINED, GATEWAY_CONTINUED, GATEWAY_PROCESSES, GATEWAY_PROCESS_MEMORY),
+        *(GATEWAY_QUARANTINED, GATEWAY_CONTINUED, GATEWAY_PROCESSES, GATEWAY_PROCESS_MEMORY, GATEWAY_STREAMS),
+        *(GATEWAY_STREAMS_KEPT, GATEWAY_STREAMS_BYTES, GATEWAY_STREAMS_RESUMED, GATEWAY_STREAMS_TAKEN_OVER),
     ),
     "The control plane": (
         *(INFO, HTTP_REQUESTS, HTTP_DURATION, STORE_UP, STORE_CALL, RECORDER_BACKLOG, EVENTS_DROPPED, EVENT_READERS),

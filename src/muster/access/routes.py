@@ -65,6 +65,8 @@ ROUTES: dict[Right, tuple[str, ...]] = {
         "GET /v1/files",
         "GET /v1/files/{}",
         "GET /v1/files/{}/content",
+        "DELETE /v1/streams/{}",
+        "GET /v1/streams/{}",
         "GET /v2/tasks/{}/events",
         "WS /ws/client/{}",
     ),

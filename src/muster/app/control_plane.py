@@ -345,6 +345,7 @@ class ControlPlane:
             *heard,
             recorder=base.recorder,
             keeper=NodeModels(work.commands, base.fleet),
+            streams=base.store.streams,
             clock=self._clock,
             rng=self._rng,
             tracer=self._tracer,

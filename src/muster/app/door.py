@@ -28,7 +28,7 @@ from muster.gateway.limits import GatewayLimits
 from muster.gateway.metering.meter import Watts
 from muster.ids import NodeId
 from muster.placement.scores import Strategy
-from muster.ports import Lifecycle, ModelKeeper
+from muster.ports import Lifecycle, ModelKeeper, StreamStore
 from muster.settings import Settings
 
 
@@ -46,6 +46,7 @@ def open_gateway(
     rng: Rng,
     tracer: Tracer | None,
     keeper: ModelKeeper,
+    streams: StreamStore,
 ) -> Gateway:
     served = fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses())
     limits = GatewayLimits(
@@ -62,6 +63,9 @@ def open_gateway(
         first_byte_floor_s=settings.first_byte_floor_s,
         idle_floor_s=settings.idle_floor_s,
         quarantine_max_s=settings.quarantine_max_s,
+        resume_max_s=settings.gateway_resume_max_s,
+        stream_bytes_max=settings.gateway_stream_bytes_max,
+        streams_bytes_max=settings.gateway_streams_bytes_max,
     )
     listeners: list[Callable[[Finished], None]] = [
         logs.note_answer,
@@ -86,6 +90,7 @@ def open_gateway(
         keeper=keeper,
         account_of=access.account,
         watts=watts_in(fleet, settings.worker_watts),
+        streams=streams,
     )
 
 

@@ -93,6 +93,11 @@ class Exchange:
     def using(self) -> tuple[str, str]:
         return ("" if self.attempt is None else self._worker), self.call.model
 
+    def follow_on(self, said: Continuation, beginning: Beginning) -> None:
+        """Go on with an answer that the caller has the beginning of; to be said before `start`."""
+        self.continuation, self.beginning = said, beginning
+        self.delivery.follow_on()
+
     def start(self) -> None:
         self.client.exchange = self
         self.relay.active.add(self)
@@ -102,7 +107,7 @@ class Exchange:
             self.pins = pinned(self.request.headers)
             if self.relay.admission.is_busy:
                 self.relay.admission.look_at(self.call.model)
-            candidate = reserve(self.relay, self.call, self.request.headers, self._tried, self.pins)
+            candidate = self.reserve()
         except (ModelNotFound, NoWorker) as error:
             self._seeking = Seeking(self)
             self._seeking.wait_for_a_machine(error)
@@ -118,7 +123,12 @@ class Exchange:
     # --- workers -----------------------------------------------------------------------------------------------------
 
     def reserve(self) -> Candidate | None:
-        return reserve(self.relay, self.call, self.request.headers, self._tried, self.pins)
+        while True:
+            candidate = reserve(self.relay, self.call, self.request.headers, self._tried, self.pins)
+            if candidate is None or self.beginning is None or candidate.connector in CONNECTORS:
+                return candidate
+            self.relay.router.release(candidate)
+            self._tried |= {candidate.key}
 
     def found(self, candidate: Candidate) -> None:
         """Take the slot at once, and begin when whoever gave it back is done with that."""
@@ -141,12 +151,7 @@ class Exchange:
         if self.attempts >= self.relay.limits.attempts_max:
             return None
         with contextlib.suppress(MusterError):  # why nobody else can be asked matters less than why this one failed
-            while True:
-                candidate = self.reserve()
-                if candidate is None or self.first_byte_s is None or candidate.connector in CONNECTORS:
-                    return candidate
-                self.relay.router.release(candidate)
-                self._tried |= {candidate.key}
+            return self.reserve()
         return None
 
     def move_on(self, error: MusterError, reason: str) -> None:
@@ -192,10 +197,10 @@ class Exchange:
         if beginning is None:
             return False
         body = continuation.body(beginning)
+        self.beginning = beginning
         candidate = None if body is None else self._another()
         if body is None or candidate is None:
             return False
-        self.beginning = beginning
         self.call.body = body
         self.delivery.go_on(by_line=False)
         self.relay.continued += 1

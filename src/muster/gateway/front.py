@@ -124,6 +124,7 @@ class Front:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+        await self._gateway.hand_over()
         self._gateway.end_all()
         for connection in list(self._connections):
             connection.transport.abort()

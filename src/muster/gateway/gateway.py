@@ -1,6 +1,7 @@
 """The door to the models of the fleet, in OpenAI's and Ollama's dialects, without the sockets."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from urllib.parse import unquote
 
 from msgspec import Struct
@@ -26,6 +27,7 @@ from muster.gateway.dialects.shape import error_reply
 from muster.gateway.exchange import Client, Exchange
 from muster.gateway.figures.decisions import RequestView
 from muster.gateway.figures.siblings import Siblings, Told
+from muster.gateway.figures.streams import StreamsView, metrics_of
 from muster.gateway.figures.usage import Finished, GatewayStats, GatewayView, Usage
 from muster.gateway.http.framing import RequestReader, path_of
 from muster.gateway.http.inflow import Inflow
@@ -38,6 +40,10 @@ from muster.gateway.models.errand import Errand
 from muster.gateway.models.ollama_upkeep import Upkeep
 from muster.gateway.probe import Prober
 from muster.gateway.relay import Relay
+from muster.gateway.resuming import terms as resumable
+from muster.gateway.resuming.keeper import Keeper
+from muster.gateway.resuming.reading import Reading
+from muster.gateway.resuming.succession import Succession
 from muster.gateway.routing.route import Router
 from muster.gateway.seeking import SPOKEN_BY
 from muster.gateway.side import Side
@@ -48,12 +54,13 @@ from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
 from muster.placement.scores import Strategy
 from muster.placement.wish import Wish
-from muster.ports import FleetView, ModelKeeper, Waker
+from muster.ports import FleetView, ModelKeeper, StreamStore, Waker
 
 _GET = (b"GET", b"HEAD")
 _POST = (b"POST",)
 _DELETE = (b"DELETE",)
 _MODEL = openai.MODELS + "/"
+_STREAM = resumable.PATH + "{id}"
 _TOO_MANY = 429
 
 
@@ -118,6 +125,7 @@ _PATHS = {
 # Those that end with a name.
 _NAMING = {
     _MODEL.encode(): Path(_MODEL + "{id}", Dialect.OPENAI, _GET),
+    resumable.PATH.encode(): Path(_STREAM, Dialect.OPENAI, (b"GET", b"DELETE")),
     ollama.BLOBS.encode(): Path(
         ollama.BLOBS + "{digest}", Dialect.OLLAMA, (b"POST", b"HEAD"), errand=True, in_pieces=True
     ),
@@ -144,11 +152,13 @@ class Gateway:
         keeper: ModelKeeper | None = None,
         account_of: AccountOf | None = None,
         watts: Watts = lambda _: None,
+        streams: StreamStore | None = None,
     ) -> None:
         """`authenticate` says why not, `who` whose token it is; `on_finished` gets a record of every request.
 
         `waker` wakes models; `account_of` says whose account the token that was shown is; `watts` what a worker draws.
         `on_conduct` hears of workers that are quarantined and of those that are back; `keeper` has nodes fetch models.
+        `streams` keeps answers for callers who come back; without it none can.
         """
         self.limits = limits or GatewayLimits()
         self.clock = clock
@@ -179,6 +189,10 @@ class Gateway:
         )
         self._upkeep = Upkeep(fleet, self._relay, keeper)
         self._prober = Prober(self._relay, fleet)
+        self._streams: Keeper | None = None
+        if streams is not None:
+            succession = Succession(self._relay, _parse, self._account_of, watts, clock)
+            self._streams = Keeper(streams, succession, self._account_of, self.limits, clock, rng)
         self._boot = b"req-%08x-" % rng.getrandbits(32)
         self._requests = 0
 
@@ -238,13 +252,18 @@ class Gateway:
             errand.start(self._upkeep.way(path.name))
             return None
         try:
+            if path.name == _STREAM:
+                self._take_up(request, client)
+                return None
             if path.parse is None:
                 reply = self._tell(path, request, account.allowance)
             else:
                 call = path.parse(path.name, request.body)
                 if account.allowance.models:
                     _check_allowed(call, account.allowance)
-                Exchange(self._relay, call, request, client, Meter(account, call, self._watts)).start()
+                meter = Meter(account, call, self._watts)
+                if resumable.ASKED not in request.headers or not self._record(call, request, client, meter):
+                    Exchange(self._relay, call, request, client, meter).start()
                 return None
         except MusterError as problem:
             return self.refuse(path, problem, request.correlation_id)
@@ -252,6 +271,30 @@ class Gateway:
             Finished(path.name, reply.status, bytes_sent=len(reply.body), correlation_id=request.correlation_id)
         )
         return reply
+
+    def _record(self, call: Call, request: Request, client: Client, meter: Meter) -> bool:
+        """Have the answer kept as it comes, with its caller as its first reader; return whether it is."""
+        recorded = None if self._streams is None else self._streams.record(call, request)
+        if recorded is None:
+            return False
+        recording, unframed = recorded
+        reading = Reading(self._relay, request, client, dialect=call.dialect)
+        reading.read(recording)
+        reading.start()
+        Exchange(self._relay, call, unframed, recording, meter).start()
+        return True
+
+    def _take_up(self, request: Request, client: Client) -> None:
+        """Give the rest of an answer, or forget it."""
+        streams = self._streams
+        stream_id, offset = resumable.stream_and_offset(request.url)
+        if streams is None:
+            raise resumable.not_found(stream_id)
+        if request.method == b"DELETE":
+            Errand(self._relay, _STREAM, request, client).start(lambda _: _removed(streams, stream_id, request))
+        else:
+            find = partial(streams.find, stream_id, offset, request)
+            Reading(self._relay, request, client, find, offset=offset, path=_STREAM).start()
 
     def _tell(self, path: Path, request: Request, allowance: Allowance) -> Reply:
         """Answer from the fleet as last seen, of what the caller may use."""
@@ -303,6 +346,13 @@ class Gateway:
         self._prober.sweep(now_s)
         self._upstreams.sweep(now_s)
         self._usage.sweep(now_s, self.clock.now_ms(), self._all_in_flight)
+        if self._streams is not None:
+            self._streams.sweep(now_s)
+
+    async def hand_over(self) -> None:
+        """Leave resumable answers to other gateways, or to the next one here."""
+        if self._streams is not None:
+            await self._streams.hand_over()
 
     def end_all(self) -> None:
         """End what still runs with an explicit error, and let go of all engines."""
@@ -314,6 +364,14 @@ class Gateway:
         quarantined = self._conduct.quarantine.reasons(wish.model)
         return self._router.decide(replace(wish, quarantined=quarantined) if quarantined else wish, candidates)
 
+    @property
+    def _own_streams(self) -> StreamsView:
+        return StreamsView() if self._streams is None else self._streams.view()
+
+    @property
+    def _all_streams(self) -> StreamsView:
+        return self.siblings.streams(self._own_streams)
+
     def stats(self) -> GatewayStats:
         return self._usage.stats(self._all_in_flight)
 
@@ -324,7 +382,8 @@ class Gateway:
         lines = siblings.lines(self._admission.view(now_s))
         view = self._usage.view(self._all_in_flight, lines, siblings.requests(self._relay.decisions.recent()))
         quarantined = siblings.quarantined(conduct.quarantine.view(now_s))
-        return replace(view, quarantined=quarantined, waits=siblings.waits(conduct.patience.view()))
+        waits = siblings.waits(conduct.patience.view())
+        return replace(view, streams=self._all_streams, quarantined=quarantined, waits=waits)
 
     def tell(self, also: Iterable[Metric]) -> Told:
         """Return all that the first of several processes has to know of this one; `also` are counters of others."""
@@ -338,6 +397,7 @@ class Gateway:
             requests=self._relay.decisions.recent(),
             quarantined=self._conduct.quarantine.view(now_s),
             waits=self._conduct.patience.view(),
+            streams=self._own_streams,
         )
 
     def explain(self, correlation_id: str) -> RequestView | None:
@@ -350,6 +410,7 @@ class Gateway:
         now_s = self.clock.monotonic_s()
         lines = self.siblings.lines(self._admission.view(now_s))
         yield m.GATEWAY_WAITING.of({(line.model,): line.waiting for line in lines})
+        yield from metrics_of(self._all_streams)
         quarantined = self.siblings.quarantined(self._conduct.quarantine.view(now_s))
         yield m.GATEWAY_QUARANTINED.of({(case.worker, case.model or "*"): 1 for case in quarantined})
 
@@ -366,6 +427,20 @@ def _check_allowed(call: Call, allowance: Allowance) -> None:
         allowance.check_allows([call.model])
     except ModelNotFound as problem:
         raise ollama.model_not_found(problem, call.model) if call.dialect is Dialect.OLLAMA else problem from None
+
+
+async def _removed(streams: Keeper, stream_id: str, request: Request) -> Reply:
+    try:
+        await streams.remove(stream_id, request)
+    except MusterError as problem:
+        return error_reply(Dialect.OPENAI, problem)
+    return Reply.json({"id": stream_id, "object": "stream", "deleted": True})
+
+
+def _parse(name: str, body: bytes) -> Call:
+    parse = _PATHS[name.encode()].parse
+    assert parse is not None  # noqa: S101 - only such an answer is kept
+    return parse(name, body)
 
 
 def _model_in(url: bytes) -> str:

@@ -37,6 +37,10 @@ class GatewayLimits(Struct, frozen=True, kw_only=True):
     wait_s: float = 300.0  # and how long each of them does at most
     decisions_max: int = 2000  # requests of which it is kept why they went where they did
 
+    resume_max_s: float = 600.0  # for how long an answer is kept for a caller who comes back; 0: none is
+    stream_bytes_max: int = 4_194_304  # of one such answer; a longer one is not kept
+    streams_bytes_max: int = 268_435_456  # of all in the store; while there are more, none is begun
+
     # llama.cpp and uvicorn (vLLM) close after 5 s of idleness, and llama.cpp keeps a thread busy for every idle
     # connection: closing first avoids both sending into a dying connection and starving the engine.
     upstream_idle_s: float = 4.0

@@ -12,6 +12,7 @@ from muster.domain.event import Event, LoggedEvent
 from muster.domain.node import Node
 from muster.domain.schedule import Schedule
 from muster.domain.standing import StoreStanding
+from muster.domain.stream import KeptStream, StreamPart
 from muster.domain.usage import Spent, Sum
 from muster.domain.webhook import Delivery, HookState, JobHooks, Webhook
 from muster.ids import NodeId
@@ -234,6 +235,28 @@ class BatchStore(Protocol):
     async def cancels(self) -> dict[str, int]:
         """Return since when which batches are to be cancelled."""
         ...
+
+
+class StreamStore(Protocol):
+    """Answers that callers may come back for. Judged by the store's clock: what is over its time is not there."""
+
+    async def write(self, parts: Sequence[StreamPart], bytes_max: int) -> list[int | None]:
+        """Add each part; return when its answer was last read here, in ms, 0: never.
+
+        None: an opening finds more than `bytes_max` kept in all; what follows finds its answer gone, ended, or in the
+        hands of somebody else. A part that comes again changes nothing.
+        """
+        ...
+
+    async def read(self, stream_id: str, offset: int, limit: int) -> KeptStream | None:
+        """Return at most `limit` bytes of its body from the offset on."""
+        ...
+
+    async def take(self, stream_id: str, runner: str, lease_s: float) -> bool:
+        """Be the one who goes on with an answer that has not ended; False: somebody does."""
+        ...
+
+    async def remove(self, stream_id: str) -> bool: ...
 
 
 class Bus(Protocol):

@@ -266,6 +266,16 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "else it would load the model again."
         ),
     ] = True
+    gateway_resume_max_s: Annotated[
+        float,
+        Meta(ge=0, le=86_400, description="Longest that a resumable answer is kept for its caller; 0: none is."),
+    ] = 600.0
+    gateway_stream_bytes_max: Annotated[
+        int, Meta(ge=1024, description="Longest answer that stays resumable; it is held in memory while it comes.")
+    ] = 4_194_304
+    gateway_streams_bytes_max: Annotated[
+        int, Meta(ge=1024, description="Resumable answers kept in the store together; beyond it new ones are not.")
+    ] = 268_435_456
     connections_max: Annotated[int, Meta(ge=16, description="Client connections at a time.")] = 20_000
     stream_buffer_bytes_max: Annotated[
         int, Meta(ge=65_536, description="Unsent bytes after which a reader of live events gets a snapshot instead.")

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from muster.access.book import ANYBODY
+from muster.clock import Clock
 from muster.domain.trace import Tracer
 from muster.errors import Unauthorized
 from muster.gateway import Finished, Front, Gateway, GatewayLimits
@@ -16,7 +17,7 @@ from muster.gateway.gateway import Authenticate
 from muster.gateway.metering.meter import AccountOf, Watts
 from muster.gateway.trust.quarantine import Change
 from muster.placement.scores import Strategy
-from muster.ports import Waker
+from muster.ports import StreamStore, Waker
 from muster.system import SystemClock
 from tests.integration.gateway.fleet import FleetTwin
 from tests.integration.gateway.wire import Wire
@@ -122,12 +123,15 @@ async def opened(
     who: Who = lambda _: ANYBODY,
     account_of: AccountOf | None = None,
     watts: Watts = lambda _: None,
+    streams: StreamStore | None = None,
+    clock: Clock | None = None,
+    seed: int = 7,
 ) -> AsyncIterator[Door]:
     finished: list[Finished] = []
     gateway = Gateway(
         fleet,
-        clock=SystemClock(),
-        rng=random.Random(7),
+        clock=clock or SystemClock(),
+        rng=random.Random(seed),
         authenticate=authenticate,
         strategy=strategy,
         limits=limits,
@@ -138,6 +142,7 @@ async def opened(
         who=who,
         account_of=account_of,
         watts=watts,
+        streams=streams,
     )
     front = Front(gateway, app, [("127.0.0.1", 0)], tls=tls)
     await front.start()

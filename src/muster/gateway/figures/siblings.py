@@ -11,6 +11,8 @@ from msgspec import Struct, field
 from muster.gateway.admission.view import LineView, WaitingCaller
 from muster.gateway.figures.counts import Counts, add_up
 from muster.gateway.figures.decisions import RECENT, RecentRequest
+from muster.gateway.figures.streams import StreamsView
+from muster.gateway.figures.streams import added_up as streams_added_up
 from muster.gateway.trust.patience import Waits
 from muster.gateway.trust.quarantine import Quarantined
 from muster.metrics import Metric, Sample
@@ -29,6 +31,7 @@ class Told(Struct, kw_only=True):
     requests: list[RecentRequest] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
     waits: list[Waits] = field(default_factory=list)
+    streams: StreamsView = StreamsView()
 
 
 class Siblings:
@@ -50,6 +53,7 @@ class Siblings:
                 name: _added(self._ended.samples.get(name, ()), told.samples.get(name, ()))
                 for name in {*self._ended.samples, *told.samples}
             }
+            self._ended.streams = streams_added_up([self._ended.streams, told.streams.of_an_ended])
 
     def counts(self) -> Iterable[Counts]:
         if not self._told and not self._ended.counts.requests:
@@ -70,6 +74,9 @@ class Siblings:
         for told in self._told.values():
             add_up(total, told.in_flight)
         return total
+
+    def streams(self, own: StreamsView) -> StreamsView:
+        return streams_added_up([own, self._ended.streams, *(told.streams for told in self._told.values())])
 
     def using(self) -> Iterator[tuple[str, str]]:
         for told in self._told.values():

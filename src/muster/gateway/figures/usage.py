@@ -11,6 +11,7 @@ from muster.gateway.admission.view import LineView
 from muster.gateway.figures.counts import Counts, Times, together
 from muster.gateway.figures.course import Course, Point, Totals, quantile
 from muster.gateway.figures.decisions import RecentRequest
+from muster.gateway.figures.streams import StreamsView
 from muster.gateway.trust.patience import Waits
 from muster.gateway.trust.quarantine import Quarantined
 from muster.metrics import Family, Histogram, Metric, histogram_samples
@@ -83,6 +84,7 @@ class GatewayView(Struct, frozen=True, kw_only=True):
     requests: list[RecentRequest]
     quarantined: list[Quarantined] = []
     waits: list[Waits] = []
+    streams: StreamsView = StreamsView()
 
 
 def _no_others() -> Iterable[Counts]:

@@ -7,6 +7,7 @@ import struct
 from muster.gateway.http.reply import render_head
 
 _NO_LINGERING = struct.pack("ii", 1, 0)
+_OK = 200
 _HELD_BYTES_MAX = 65_536  # of a line that has not ended; a longer one goes on in pieces
 
 
@@ -60,6 +61,12 @@ class Delivery:
         """Let the answer follow on a head that has gone already, to a caller who had to be kept waiting."""
         self._by_line = by_line
         self._held = b""
+
+    def follow_on(self) -> None:
+        """Let a stream follow on one whose head and beginning went to the caller on another way."""
+        self.began = True
+        self.status = _OK
+        self._streamed = True
 
     def send(self, data: bytes) -> None:
         if self._by_line and (self._held or not data.endswith(b"\n")):

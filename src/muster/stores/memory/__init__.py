@@ -14,6 +14,7 @@ from muster.stores.memory.log import MemoryLog
 from muster.stores.memory.nodes import MemoryNodes
 from muster.stores.memory.probe import MemoryProbe
 from muster.stores.memory.schedules import MemorySchedules
+from muster.stores.memory.streams import MemoryStreams
 from muster.stores.memory.tokens import MemoryTokens
 from muster.stores.memory.usage import MemoryUsage
 from muster.stores.memory.webhooks import MemoryWebhooks
@@ -40,6 +41,7 @@ class MemoryStore:
         self.tokens = MemoryTokens()
         self.usage = MemoryUsage()
         self.schedules = MemorySchedules()
+        self.streams = MemoryStreams(clock)
         self.webhooks = MemoryWebhooks()
         self.batches = MemoryBatches()
         self.commands = MemoryCommands(commands_ended_max)

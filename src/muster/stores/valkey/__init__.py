@@ -18,6 +18,7 @@ from muster.stores.valkey.probe import ValkeyProbe
 from muster.stores.valkey.queue import ValkeyQueue
 from muster.stores.valkey.schedules import ValkeySchedules
 from muster.stores.valkey.server import Server
+from muster.stores.valkey.streams import ValkeyStreams
 from muster.stores.valkey.tokens import ValkeyTokens
 from muster.stores.valkey.upkeep import ValkeyUpkeep
 from muster.stores.valkey.usage import ValkeyUsage
@@ -47,6 +48,7 @@ class ValkeyStore:
         self.tokens = ValkeyTokens(server)
         self.usage = ValkeyUsage(server)
         self.schedules = ValkeySchedules(server)
+        self.streams = ValkeyStreams(server)
         self.webhooks = ValkeyWebhooks(server)
         self.batches = ValkeyBatches(server)
         self.log = ValkeyLog(server)

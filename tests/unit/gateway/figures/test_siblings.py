@@ -3,6 +3,7 @@ import msgspec
 from muster.gateway.admission.view import LineView, WaitingCaller
 from muster.gateway.figures.decisions import RECENT, RecentRequest
 from muster.gateway.figures.siblings import Siblings, Told
+from muster.gateway.figures.streams import StreamsView, metrics_of
 from muster.gateway.figures.usage import Finished, Usage
 from muster.gateway.trust.patience import Waits
 from muster.gateway.trust.quarantine import Quarantined, Standing
@@ -48,6 +49,9 @@ def told(usage: Usage, continued: int) -> Told:
         requests=[request(at_ms) for at_ms in range(RECENT, 0, -1)],
         quarantined=[quarantined("a", "theirs"), quarantined("b", "theirs")],
         waits=[waits("a", 9), waits("b", 1)],
+        streams=StreamsView(
+            running=2, unread=1, kept_total=5, kept_bytes_total=50, resumed_total=3, taken_over_total=1
+        ),
     )
     return msgspec.msgpack.decode(msgspec.msgpack.encode(sent), type=Told)
 
@@ -109,3 +113,21 @@ def test_what_processes_do_now_is_one_picture() -> None:
         ("b", "theirs"),
     ]
     assert [(one.worker, one.answers) for one in siblings.waits([waits("a", 3), waits("b", 3)])] == [("a", 9), ("b", 3)]
+
+
+def test_answers_that_are_kept_are_counted_over_all_and_only_their_totals_stay() -> None:
+    siblings = Siblings()
+    own = StreamsView(running=1, kept_total=1, kept_bytes_total=10)
+    assert siblings.streams(own) == own
+    siblings.hear(2, told(Usage(), 0))
+    assert siblings.streams(own) == StreamsView(
+        running=3, unread=1, kept_total=6, kept_bytes_total=60, resumed_total=3, taken_over_total=1
+    )
+    assert [list(metric.samples) for metric in metrics_of(siblings.streams(own))] == [
+        [("", ("yes",), 2), ("", ("no",), 1)],
+        *([("", (), value)] for value in (6, 60, 3, 1)),
+    ]
+    siblings.ended(2)
+    assert siblings.streams(own) == StreamsView(
+        running=1, unread=0, kept_total=6, kept_bytes_total=60, resumed_total=3, taken_over_total=1
+    )

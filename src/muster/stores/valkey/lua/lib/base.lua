@@ -70,6 +70,10 @@
 --   commands_ended zset  command id -> its end in ms, of those that ended
 --   schedules      hash  schedule -> record as JSON;  schedules:next: zset, schedule -> when it is due in ms
 --   schedules:last hash  schedule -> "time in ms|job" of its last job
+--   stream:<id>    hash  of a kept answer: runner, lease (its end in ms), until (its own), size, read (when, in ms), end,
+--                        opening;  stream_body:<id>: its body. Both expire
+--   streams        zset  kept answer -> its end in ms;  stream_bytes: hash, kept answer -> bytes counted for it;
+--   streams_bytes  sum of those
 --   layout         version of this list, written once when the store is opened (server.py)
 --   log            stream of events: field `event` with JSON, or one or two fields `job` with lines, see `tell`
 --
