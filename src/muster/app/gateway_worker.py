@@ -27,7 +27,7 @@ from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.tunnel import Tunnels
 from muster.logs.own import speak_as
-from muster.rounds import ever
+from muster.rounds import Rounds
 from muster.settings import Settings, load_settings
 
 _TELL_EVERY_S = 0.5
@@ -84,15 +84,13 @@ class _Looks:
     def __init__(self, fleet: Fleet, every_s: float) -> None:
         self._fleet = fleet
         self._every_s = every_s
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(ever(self._look, "fleet_look", self._every_s), name="fleet looks")
+        self._rounds.go("fleet_look", self._look, self._every_s)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._rounds.stop()
 
     async def _look(self) -> None:
         self._fleet.tick(judging=False)
@@ -110,16 +108,14 @@ class _Reports:
         self._front = front
         self._used = used
         self._process = psutil.Process()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._rounds = Rounds()
 
     async def start(self) -> None:
-        telling = ever(self._tell, "gateway_report", _TELL_EVERY_S)
-        self._tasks = [asyncio.create_task(telling, name="reports"), asyncio.create_task(self._answer(), name="asks")]
+        self._rounds.go("gateway_report", self._tell, _TELL_EVERY_S)
+        self._rounds.go("gateway_asks", self._answer, _TELL_EVERY_S)
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._rounds.stop()
         with suppress(OSError):
             await self._tell()  # what was counted last
 

@@ -321,6 +321,13 @@ class Attempt:
             self._watch = None
         owner.answered(data, now_s)
 
+    def _end_unframed(self) -> None:
+        """All that was to be said has been, only the end of its framing does not come."""
+        upstream = self._upstream
+        self.answer_ended(b"")
+        if upstream is not None:
+            upstream.drop()
+
     @property
     def _is_whole(self) -> bool:
         if not self._tells_its_end:
@@ -392,6 +399,8 @@ class Attempt:
                 return
             if owner.paused:
                 owner.caller_is_stuck()
+            elif self._tells_its_end and self._is_whole:
+                self._end_unframed()
             else:
                 text = f"{self.worker} fell silent for {patience_s:.3g} s in the middle of its answer"
                 owner.broken(UpstreamTimeout(text), "idle_timeout")

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from muster.domain.service import Dialect
 from muster.gateway import GatewayLimits
@@ -16,7 +17,7 @@ from tests.conformance.gateway_faults.said import (
     said,
 )
 from tests.integration.gateway.door import opened
-from tests.integration.gateway.engine import Asked, Engine
+from tests.integration.gateway.engine import Asked, Engine, hang
 from tests.integration.gateway.fleet import BOTH, OPENAI_ONLY, FleetTwin, worker
 
 LIMITS = GatewayLimits(quarantine_s=3600.0, quarantine_max_s=3600.0)
@@ -51,7 +52,7 @@ WAYS = [
 
 
 class Cutting:
-    """An engine's behaviour: its answer breaks off after so many bytes, in one of three ways."""
+    """An engine's behaviour: its answer breaks off after so many bytes, in one of four ways."""
 
     def __init__(self) -> None:
         self.after = 0
@@ -69,6 +70,8 @@ class Cutting:
                 asked.chunk(part)
         if self.way == "framed":
             asked.last_chunk()
+        elif self.way == "silent":
+            await hang(asked)
         else:
             await asked.written()
             asked.close()
@@ -106,4 +109,25 @@ async def test_no_cut_goes_unnoticed(path: str, dialects: tuple[Dialect, ...], w
                 heard = said(await wire.answer())
             told = cut == len(stream) and way != "torn" if translated else cut >= said_by
             check(heard, whole=cut >= said_by, told=told, at=(cut, stream[:cut][-20:]))
+        assert door.reserved == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "dialects"), WAYS[:4], ids=lambda value: value if isinstance(value, str) else len(value)
+)
+async def test_silence_after_the_last_word_is_no_error(path: str, dialects: tuple[Dialect, ...]):
+    """An engine may be frozen, or its network gone, between the last line and the end of the framing."""
+    cutting = Cutting()
+    cutting.way, cutting.after = "silent", len(STREAMS[path])
+    limits = replace(LIMITS, idle_timeout_s=0.1, idle_floor_s=0.1)
+    async with (
+        Engine(cutting) as engine,
+        opened(FleetTwin(worker(engine.url, dialects=dialects)), limits=limits) as door,
+        await door.wire() as wire,
+    ):
+        wire.send(question(path))
+        check(said(await wire.answer()), whole=True, told=True, at=path)
+        cutting.way = "framed"
+        wire.send(question(path))  # the connection is still there
+        check(said(await wire.answer()), whole=True, told=True, at=path)
         assert door.reserved == {}

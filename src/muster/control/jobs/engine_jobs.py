@@ -5,7 +5,6 @@ is over is known when its worker says so, else from the log. Ends that nobody to
 counted now and then.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
@@ -16,7 +15,7 @@ from muster.ids import JobId, NodeId, WorkerId
 from muster.placement.at_work import engine_of
 from muster.placement.candidate import Candidate
 from muster.ports import JobIndex
-from muster.rounds import ever
+from muster.rounds import Rounds
 
 _LOOK_EVERY_S = 15.0
 _ENDS = frozenset({"job_completed", "job_failed", "job_retrying", "job_returned", "job_timeout", "job_cancelled"})
@@ -38,18 +37,14 @@ class EngineJobs:
         self._index = index
         self._running: dict[JobId, _Running] = {}
         self._changed: Changed = lambda _: None
-        self._looking: asyncio.Task[None] | None = None
+        self._rounds = Rounds()
         self.counts: dict[str, int] = {}
 
     async def start(self) -> None:
-        if self._looking is None:
-            self._looking = asyncio.create_task(ever(self.look, "engine_jobs", _LOOK_EVERY_S), name="engine-jobs")
+        self._rounds.go("engine_jobs", self.look, _LOOK_EVERY_S)
 
     async def stop(self) -> None:
-        looking, self._looking = self._looking, None
-        if looking is not None:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+        await self._rounds.stop()
 
     def on_change(self, listener: Changed) -> None:
         """Be told by how much each count has changed."""
