@@ -16,6 +16,6 @@ def server(
 ) -> None:
     """Run the control plane alone: registry, queue, gateway, monitor. Off loopback it needs MUSTER_TOKEN."""
     settings = settings_from(listen=listen, data_dir=data_dir, valkey_url=valkey_url, gateway_workers=gateway_workers)
-    from muster.app import run_server
+    from muster.app.serve import run_server
 
     raise typer.Exit(run_server(settings))
