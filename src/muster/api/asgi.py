@@ -120,7 +120,7 @@ _TAGS = {
 
 
 class _Framework(Litestar):
-    """Without what Litestar adds for pydantic and attrs where it finds them: 8 MB, for bodies of a kind we never have."""
+    """Without what Litestar adds for pydantic and attrs where it finds them: 8 MB, and no body is of their kind."""
 
     @staticmethod
     def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
