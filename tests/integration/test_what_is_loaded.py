@@ -18,7 +18,8 @@ UNUSED = frozenset({"attrs", "pydantic", "pygments", "rich", "valkey", "valkeyli
 
 _SERVED = """
 import asyncio
-from muster.app.serve import log_progress, make_plane
+from muster.app.process import log_progress
+from muster.app.serve import make_plane
 from muster.settings import load_settings
 
 async def serve():
@@ -38,6 +39,7 @@ PROCESSES = {
         "import muster.app.gateway_worker",
         OPTIONAL | UNUSED | {"aiohttp", "cronsim", "litestar", "muster.api", "muster.connectors", "typer"},
     ),
+    "agent": ("import muster.app.run", OPTIONAL | UNUSED | {"litestar", "muster.api", "muster.gateway", "uvicorn"}),
     "server": (_SERVED, OPTIONAL | UNUSED | {"muster.agent.agent", "muster.app.node", "tarfile", "typer"}),
 }
 

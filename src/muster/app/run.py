@@ -3,18 +3,19 @@
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from muster.app.control_plane import ControlPlane
 from muster.app.event_log import EventLog
 from muster.app.full_stack import FullStack, start_event_log, way_to
 from muster.app.logs import agent_log, configure_logs, plane_log
 from muster.app.node import UP_MODEL, LocalNode, check_machine
-from muster.app.process import Progress, make_data_dir, run
-from muster.app.serve import log_progress, make_plane
+from muster.app.process import Progress, log_progress, make_data_dir, run
 from muster.app.stack import Stack
 from muster.logs.own import speak_as
 from muster.settings import Settings
+
+if TYPE_CHECKING:
+    from muster.app.control_plane import ControlPlane
 
 _STOP_MARGIN_S = 30.0  # beyond what running work is given: services, and a last word to the control plane
 
@@ -23,6 +24,8 @@ Ready = Callable[[Sequence[str], str | None], None]
 
 def run_up(settings: Settings, progress: Progress | None = None, ready: Ready | None = None) -> int:
     """Run the control plane and an agent of this machine until a signal; with a profile, its machine beside us."""
+    from muster.app.serve import make_plane  # noqa: PLC0415 - an agent alone does without
+
     configure_logs(settings.log_level, shown="warning" if _is_watched(settings) else None)
     tell = progress or log_progress
     machine_id = check_machine(settings) if settings.profile else ""
@@ -47,7 +50,7 @@ def run_up(settings: Settings, progress: Progress | None = None, ready: Ready | 
 
 async def _run_here(
     settings: Settings,
-    plane: ControlPlane,
+    plane: "ControlPlane",
     tell: Progress,
     ready: Ready | None,
     stack: Stack,
@@ -65,7 +68,7 @@ async def _run_here(
     await node.stop()
 
 
-def _say_ready(ready: Ready | None, plane: ControlPlane, model: str | None = None) -> None:
+def _say_ready(ready: Ready | None, plane: "ControlPlane", model: str | None = None) -> None:
     if ready is not None:
         ready(plane.urls, model)
 

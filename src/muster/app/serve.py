@@ -6,7 +6,7 @@ import structlog
 
 from muster.app.control_plane import ControlPlane
 from muster.app.logs import configure_logs, plane_log
-from muster.app.process import Progress, run
+from muster.app.process import Progress, log_progress, run
 from muster.connectors.catalog import BUILT_IN_NAMES, job_kinds
 from muster.connectors.plugins import load_plugins
 from muster.logs.own import speak_as
@@ -33,7 +33,3 @@ def run_server(settings: Settings, progress: Progress | None = None) -> int:
 def make_plane(settings: Settings, progress: Progress) -> ControlPlane:
     plugins = load_plugins(BUILT_IN_NAMES)
     return ControlPlane(settings, job_kinds(plugins), progress, plugins.broken)
-
-
-def log_progress(message: str, fraction: float | None) -> None:
-    log.info("progress", message=message, fraction=fraction)
