@@ -21,6 +21,7 @@ from tests.waiting import eventually_sync
 _IMPORTED = (
     "muster.cli.main",
     "muster.app.run",
+    "muster.app.serve",
     "muster.app.control_plane",
     "muster.app.node",
     "tests.conformance.queue.machines",

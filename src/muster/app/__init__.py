@@ -1,5 +1,21 @@
 """The composition root: the only place that knows which adapter serves which port."""
 
-from muster.app.run import run_agent, run_server, run_up
+import importlib
+import sys
+from types import ModuleType
+from typing import cast
 
-__all__ = ["run_agent", "run_server", "run_up"]
+
+def _load_structlog() -> None:
+    """Load it without Rich, which it takes along where it finds it: 5 MB, for tracebacks that we never show."""
+    if "rich" in sys.modules:
+        return
+    modules = cast("dict[str, ModuleType | None]", sys.modules)
+    modules["rich"] = None  # in the words of Python: it cannot be imported
+    try:
+        importlib.import_module("structlog")
+    finally:
+        del modules["rich"]
+
+
+_load_structlog()

@@ -5,7 +5,6 @@ import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from muster.api.state import GatewayFigures
 from muster.app.cloud import Cloud
 from muster.app.plane_logs import PlaneLogs
 from muster.app.wakers import Wakers
@@ -99,13 +98,6 @@ def open_front(settings: Settings, gateway: Gateway, app: AsgiApp, tls: ssl.SSLC
     shared = settings.gateway_workers > 1
     private = ("127.0.0.1", 0) if shared else None
     return Front(gateway, app, settings.listen_addresses, tls=tls, shared=shared, private=private)
-
-
-def figures_of(gateway: Gateway) -> GatewayFigures:
-    stats = gateway.stats()
-    return GatewayFigures(
-        in_flight=stats.in_flight, requests_total=stats.requests_total, errors_total=stats.errors_total
-    )
 
 
 class Draining:

@@ -14,9 +14,9 @@ from contextlib import suppress
 import psutil
 import structlog
 
-from muster.app.control_plane import ControlPlane
 from muster.app.door import Draining
 from muster.app.gateway_channel import Ask, Channel, Word
+from muster.app.groundwork import Base, Groundwork, Work
 from muster.app.logs import configure_logs, plane_log
 from muster.app.plane_logs import PlaneLogs
 from muster.app.process import run
@@ -35,11 +35,11 @@ _TELL_EVERY_S = 0.5
 log = structlog.get_logger()
 
 
-class GatewayWorker(ControlPlane):
+class GatewayWorker(Groundwork):
     """A Lifecycle: of a control plane as much as a gateway needs."""
 
     def __init__(self, settings: Settings, first: tuple[str, int], gateway_of: str, channel: Channel) -> None:
-        super().__init__(settings, (), lambda _, __: None, gateway_of=gateway_of)
+        super().__init__(settings, gateway_of=gateway_of)
         self._first = first
         self._channel = channel
         self._used: set[tuple[str, str]] = set()
@@ -72,6 +72,11 @@ class GatewayWorker(ControlPlane):
             _Reports(self._channel, gateway, metering, self._front, self._used),
             Draining(self._front, settings.stop_timeout_s),
         )
+
+    async def _work(self, base: Base) -> Work:
+        jobs = self._jobs(base.store)
+        commands = await self._commands(base.store, base.fleet, base.recorder, jobs)
+        return Work(jobs=jobs, commands=commands, load=self._load(base))
 
     def _note_used(self, finished: Finished) -> None:
         if finished.worker and finished.model:

@@ -2,7 +2,7 @@
 
 from muster.api.hives import TelemetryScenery
 from muster.api.plane import TelemetryParts
-from muster.api.state import Scenery
+from muster.api.state import GatewayFigures, Scenery
 from muster.clock import Clock, Rng
 from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.history import History
@@ -11,6 +11,7 @@ from muster.control.jobs.engine_jobs import EngineJobs
 from muster.control.jobs.service import PROGRESS_TOPIC
 from muster.events.hub import Hub, HubLimits
 from muster.events.telemetry import Telemetry, TelemetryLimits
+from muster.gateway.gateway import Gateway
 from muster.ports import NodeLink
 from muster.settings import Settings
 from muster.stores.valkey import ValkeyStore
@@ -37,3 +38,10 @@ def telemetry_parts(
     fleet.on_change(history.nodes_changed)
     hives = Hives(fleet, link, clock, rng, interval_s=interval_s)
     return TelemetryParts(hives=hives, history=history, stream=stream)
+
+
+def figures_of(gateway: Gateway) -> GatewayFigures:
+    stats = gateway.stats()
+    return GatewayFigures(
+        in_flight=stats.in_flight, requests_total=stats.requests_total, errors_total=stats.errors_total
+    )

@@ -11,6 +11,7 @@ from muster.agent.agent import Agent, Backends, Devices
 from muster.agent.artifacts.artifacts import ArtifactCache
 from muster.agent.config import AgentConfig, BasicMachine, ServiceTemplate
 from muster.agent.identity import choose_node_id
+from muster.agent.jobs.traced import TRACEPARENT
 from muster.agent.node_file import NodeFile, load_node_file
 from muster.agent.profiles import basic_machine
 from muster.agent.report.hive import Send
@@ -18,10 +19,10 @@ from muster.agent.services.attach import Identify
 from muster.agent.services.health import HttpHealth
 from muster.app.agent_link import AgentLink, Links, open_link
 from muster.app.artifacts import artifact_means, outside_session
-from muster.app.files import open_file_link
+from muster.app.file_link import open_file_link
 from muster.app.logs import agent_log
 from muster.app.process import Progress
-from muster.app.tracing import OtelTracer, open_tracer, passing_on
+from muster.app.tracing import OtelTracer, open_tracer
 from muster.connectors.catalog import BUILT_IN_NAMES, NODE_SECTIONS, USUAL_PORTS, identify, node_connectors
 from muster.connectors.plugins import load_plugins
 from muster.connectors.web_service.connector import HTTP
@@ -157,6 +158,19 @@ def model_service(settings: Settings, model: str) -> ServiceTemplate:
         ),
         slots=settings.model_slots,
     )
+
+
+def passing_on() -> aiohttp.TraceConfig:
+    """Have requests that an attempt makes say to which trace they belong."""
+
+    async def begun(_: aiohttp.ClientSession, __: SimpleNamespace, request: aiohttp.TraceRequestStartParams) -> None:
+        traceparent = TRACEPARENT.get()
+        if traceparent is not None:
+            request.headers["traceparent"] = traceparent
+
+    config = aiohttp.TraceConfig()
+    config.on_request_start.append(begun)
+    return config
 
 
 def _correlating() -> aiohttp.TraceConfig:

@@ -23,6 +23,11 @@ STATE_FILE = "muster.json"
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
 
+def log_progress(message: str, fraction: float | None) -> None:
+    """Tell it where nobody watches: a Progress."""
+    log.info("progress", message=message, fraction=fraction)
+
+
 def run(main: Main) -> int:
     """Run until `main` returns; SIGINT and SIGTERM set the event that it gets, a second one ends at once."""
 

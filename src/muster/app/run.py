@@ -1,55 +1,38 @@
-"""The three ways to run: the control plane, an agent, or both in one process."""
+"""The ways to run with an agent: that alone, or beside a control plane in one process."""
 
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import structlog
-
-from muster.app.control_plane import ControlPlane
 from muster.app.event_log import EventLog
 from muster.app.full_stack import FullStack, start_event_log, way_to
 from muster.app.logs import agent_log, configure_logs, plane_log
 from muster.app.node import UP_MODEL, LocalNode, check_machine
-from muster.app.process import Progress, make_data_dir, run
+from muster.app.process import Progress, log_progress, make_data_dir, run
 from muster.app.stack import Stack
-from muster.connectors.catalog import BUILT_IN_NAMES, job_kinds
-from muster.connectors.plugins import load_plugins
 from muster.logs.own import speak_as
 from muster.settings import Settings
 
-log = structlog.get_logger()
+if TYPE_CHECKING:
+    from muster.app.control_plane import ControlPlane
 
 _STOP_MARGIN_S = 30.0  # beyond what running work is given: services, and a last word to the control plane
 
 Ready = Callable[[Sequence[str], str | None], None]
 
 
-def run_server(settings: Settings, progress: Progress | None = None) -> int:
-    """Run the control plane until a signal; return the exit code. SetupError says why it cannot start."""
-    configure_logs(settings.log_level)
-
-    async def main(stopping: asyncio.Event) -> None:
-        speak_as(plane_log(settings))
-        plane = _control_plane(settings, progress or _log_progress)
-        await plane.start()
-        log.info("control_plane_started", urls=plane.urls)
-        await stopping.wait()
-        await plane.stop()
-
-    return run(main)
-
-
 def run_up(settings: Settings, progress: Progress | None = None, ready: Ready | None = None) -> int:
     """Run the control plane and an agent of this machine until a signal; with a profile, its machine beside us."""
+    from muster.app.serve import make_plane  # noqa: PLC0415 - an agent alone does without
+
     configure_logs(settings.log_level, shown="warning" if _is_watched(settings) else None)
-    tell = progress or _log_progress
+    tell = progress or log_progress
     machine_id = check_machine(settings) if settings.profile else ""
 
     async def main(stopping: asyncio.Event) -> None:
         speak_as(plane_log(settings))
-        plane = _control_plane(settings, tell)
+        plane = make_plane(settings, tell)
         await plane.start()
         stack = Stack(settings.stop_timeout_s + _STOP_MARGIN_S)
         try:
@@ -67,7 +50,7 @@ def run_up(settings: Settings, progress: Progress | None = None, ready: Ready | 
 
 async def _run_here(
     settings: Settings,
-    plane: ControlPlane,
+    plane: "ControlPlane",
     tell: Progress,
     ready: Ready | None,
     stack: Stack,
@@ -85,7 +68,7 @@ async def _run_here(
     await node.stop()
 
 
-def _say_ready(ready: Ready | None, plane: ControlPlane, model: str | None = None) -> None:
+def _say_ready(ready: Ready | None, plane: "ControlPlane", model: str | None = None) -> None:
     if ready is not None:
         ready(plane.urls, model)
 
@@ -97,7 +80,7 @@ def run_agent(settings: Settings, progress: Progress | None = None) -> int:
     async def main(stopping: asyncio.Event) -> None:
         make_data_dir(settings.data_path)
         speak_as(agent_log(settings))
-        node = LocalNode(settings, progress or _log_progress)
+        node = LocalNode(settings, progress or log_progress)
         try:
             await _until(stopping, node.start())
             await _until(stopping, node.told_to_stop())
@@ -105,11 +88,6 @@ def run_agent(settings: Settings, progress: Progress | None = None) -> int:
             await node.stop()
 
     return run(main)
-
-
-def _control_plane(settings: Settings, progress: Progress) -> ControlPlane:
-    plugins = load_plugins(BUILT_IN_NAMES)
-    return ControlPlane(settings, job_kinds(plugins), progress, plugins.broken)
 
 
 def _is_watched(settings: Settings) -> bool:
@@ -130,7 +108,3 @@ async def _until(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> No
         task.result()
     else:
         await asyncio.gather(task, return_exceptions=True)
-
-
-def _log_progress(message: str, fraction: float | None) -> None:
-    log.info("progress", message=message, fraction=fraction)

@@ -5,15 +5,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import structlog
 
 from muster import __version__
-from muster.agent.jobs.traced import TRACEPARENT
 from muster.domain.trace import About, SpanKind, traceparent_in
 from muster.errors import SetupError
 from muster.settings import Settings
@@ -136,19 +133,6 @@ def open_tracer(settings: Settings, part: str) -> OtelTracer | None:
         )
     )
     return OtelTracer(provider, exporter.shutdown)
-
-
-def passing_on() -> aiohttp.TraceConfig:
-    """Have requests that an attempt makes say to which trace they belong."""
-
-    async def begun(_: aiohttp.ClientSession, __: SimpleNamespace, request: aiohttp.TraceRequestStartParams) -> None:
-        traceparent = TRACEPARENT.get()
-        if traceparent is not None:
-            request.headers["traceparent"] = traceparent
-
-    config = aiohttp.TraceConfig()
-    config.on_request_start.append(begun)
-    return config
 
 
 def _address(endpoint: str) -> str:

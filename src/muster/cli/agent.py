@@ -44,6 +44,6 @@ def agent(
         data_dir=data_dir,
         profile=profile,
     )
-    from muster.app import run_agent
+    from muster.app.run import run_agent
 
     raise typer.Exit(run_agent(settings))

@@ -1,12 +1,11 @@
 """`muster cloud`: machines rented by the hour, from the command line of whoever holds the cloud's credentials."""
 
-import asyncio
 import getpass
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from msgspec import structs
@@ -17,8 +16,10 @@ from muster.cli.rented import PROVIDER_PAUSE_S, Rented, describe, drain, is_serv
 from muster.cli.tables import Column, duration, print_json, show_rows
 from muster.domain.machine import GONE, PAID, Launch, Machine, MachineState
 from muster.errors import CloudFailed, MusterError, SetupError
-from muster.ports import CloudProvider
 from muster.settings import Settings
+
+if TYPE_CHECKING:
+    from muster.ports import CloudProvider  # with it comes half of the control plane
 
 cloud = typer.Typer(help="Machines rented by the hour.", no_args_is_help=True)
 
@@ -174,7 +175,9 @@ def down(
 # --- the cloud -------------------------------------------------------------------------------------------------------
 
 
-def _with_cloud(settings: Settings, work: Callable[[CloudProvider], Awaitable[T]]) -> T:
+def _with_cloud(settings: Settings, work: Callable[["CloudProvider"], Awaitable[T]]) -> T:
+    import asyncio
+
     from muster.app.cloud import open_provider
 
     async def run() -> T:
@@ -187,7 +190,7 @@ def _with_cloud(settings: Settings, work: Callable[[CloudProvider], Awaitable[T]
     return asyncio.run(run())
 
 
-async def _bring_up(settings: Settings, provider: CloudProvider, launch: Launch, count: int) -> list[Machine]:
+async def _bring_up(settings: Settings, provider: "CloudProvider", launch: Launch, count: int) -> list[Machine]:
     from muster.app.cloud import budget_of
     from muster.cloud.bring_up import BringUp
     from muster.control.machines import budget
@@ -256,9 +259,9 @@ def _served_as(model: str) -> str:
 def _each(
     settings: Settings,
     rented: Sequence[Rented],
-    act: Callable[[CloudProvider], Callable[[str], Awaitable[Machine]]],
+    act: Callable[["CloudProvider"], Callable[[str], Awaitable[Machine]]],
 ) -> list[Rented]:
-    async def run(provider: CloudProvider) -> list[Rented]:
+    async def run(provider: "CloudProvider") -> list[Rented]:
         return [structs.replace(one, machine=await act(provider)(one.machine.machine_id)) for one in rented]
 
     return _with_cloud(settings, run)
@@ -278,7 +281,7 @@ def _look(settings: Settings, server: str | None) -> list[Rented]:
     return [structs.replace(one, node=nodes.get(one.machine.machine_id), node_known=True) for one in machines]
 
 
-async def _priced(provider: CloudProvider, fleet: str) -> list[Rented]:
+async def _priced(provider: "CloudProvider", fleet: str) -> list[Rented]:
     machines = sorted(await provider.list(fleet), key=lambda machine: (machine.name, machine.started_at_ms))
     return [
         Rented(machine=machine, hourly_usd=provider.hourly_usd(machine.machine_type, spot=machine.spot))

@@ -1,14 +1,20 @@
+from typing import TYPE_CHECKING
+
 import msgspec
 import typer
 
-from muster.cli.checks import CHECKS, Finding, Level
 from muster.cli.options import AsJson, DataDir, settings_from
 from muster.cli.tables import Column, print_json, show_rows
 from muster.errors import SetupError
 
+if TYPE_CHECKING:
+    from muster.cli.checks import Finding
+
 
 def doctor(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Say what this machine has, what is missing and how to get it; exit code 1 when `muster up` could not work."""
+    from muster.cli.checks import Level
+
     findings = _examine(data_dir)
     if as_json:
         print_json(msgspec.to_builtins(findings))
@@ -18,7 +24,9 @@ def doctor(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         raise typer.Exit(1)
 
 
-def _examine(data_dir: str | None) -> list[Finding]:
+def _examine(data_dir: str | None) -> "list[Finding]":
+    from muster.cli.checks import CHECKS, Finding, Level
+
     try:
         settings = settings_from(data_dir=data_dir)
     except SetupError as error:

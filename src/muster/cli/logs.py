@@ -19,12 +19,9 @@ from muster.cli.options import AsJson, ServerUrl
 from muster.cli.tables import Column, Row, console, print_json, show_rows
 from muster.clock import Clock
 from muster.errors import InvalidInput, NotFound
-from muster.logs.reading import LogReader
-from muster.logs.shelf import LogShelf
 from muster.logs.when import parse_time
 from muster.settings import Settings, load_settings
 from muster.sse import read_events
-from muster.system import SystemClock
 from muster.wire.logs import LogLine, LogWish
 
 CONTROL_PLANE = "control-plane"
@@ -133,6 +130,8 @@ def _read(client: Client, query: dict[str, Any], *, follow: bool) -> Iterator[Ro
         if follow or not (settings.data_path / "logs").is_dir():
             raise
         print(f"muster: {error.message}; these are the logs on this machine", file=sys.stderr)
+        from muster.system import SystemClock
+
         yield from _on_this_machine(settings, query, SystemClock())
 
 
@@ -161,6 +160,9 @@ def _follow(client: Client, query: dict[str, Any]) -> Iterator[Row]:
 
 
 def _on_this_machine(settings: Settings, query: dict[str, Any], clock: Clock) -> Iterator[Row]:
+    from muster.logs.reading import LogReader
+    from muster.logs.shelf import LogShelf
+
     folder = settings.data_path / "logs"
     tail, level, grep = query["tail"], query["level"], query["grep"]
     since_ms = parse_time(query["since"], clock.now_ms(), "since")

@@ -1,8 +1,5 @@
-"""The command `muster`: its commands by group, and errors as a sentence with a next step instead of a traceback."""
+"""The command `muster`: its commands by group."""
 
-import os
-import sys
-import traceback
 from collections.abc import Callable
 
 import typer
@@ -16,6 +13,7 @@ from muster.cli.connectors import connectors
 from muster.cli.customers import customers
 from muster.cli.doctor import doctor
 from muster.cli.down import down
+from muster.cli.errors import tell_errors
 from muster.cli.events import events
 from muster.cli.explain import explain
 from muster.cli.jobs import job, jobs
@@ -36,7 +34,6 @@ from muster.cli.up import up
 from muster.cli.usage import usage
 from muster.cli.webhooks import webhooks
 from muster.cli.workers import workers
-from muster.errors import MusterError
 
 app = typer.Typer(
     name="muster",
@@ -80,27 +77,7 @@ def main() -> None:
 
 def run(program: typer.Typer, name: str) -> None:
     """Run a program; its errors are told in its name."""
-    try:
-        program(prog_name=name)
-    except Exception as error:
-        if os.environ.get("MUSTER_DEBUG"):
-            raise
-        problem, next_step = _explain(error)
-        print(f"{name}: {problem}", file=sys.stderr)
-        if next_step:
-            print(f"Next: {next_step}", file=sys.stderr)
-        sys.exit(1)
-
-
-def _explain(error: Exception) -> tuple[str, str | None]:
-    if isinstance(error, MusterError):
-        return error.message, getattr(error, "next_step", None)
-    *_, place = traceback.walk_tb(error.__traceback__)
-    where = f"{place[0].f_code.co_filename}:{place[1]}"
-    return (
-        f"something broke that should not: {type(error).__name__}: {error} ({where})",
-        "MUSTER_DEBUG=1 before the command shows how it came to this; please report it",
-    )
+    tell_errors(name, lambda: program(prog_name=name))
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -15,7 +17,11 @@ def server(
     gateway_workers: GatewayWorkers = None,
 ) -> None:
     """Run the control plane alone: registry, queue, gateway, monitor. Off loopback it needs MUSTER_TOKEN."""
-    settings = settings_from(listen=listen, data_dir=data_dir, valkey_url=valkey_url, gateway_workers=gateway_workers)
-    from muster.app import run_server
+    flags = {"listen": listen, "data_dir": data_dir, "valkey_url": valkey_url, "gateway_workers": gateway_workers}
+    if "muster.app.serve" in sys.modules:  # as in a process forked from one that has loaded all
+        from muster.app.serve import run_server
 
-    raise typer.Exit(run_server(settings))
+        raise typer.Exit(run_server(settings_from(**flags)))
+    given = {f"MUSTER_{name.upper()}": value for name, value in flags.items() if value is not None}
+    command = (sys.executable, "-P", "-m", "muster.cli.serving")
+    os.execve(command[0], command, {**os.environ, **given})  # noqa: S606 - no shell is wanted

