@@ -168,6 +168,35 @@ async def test_the_gateway_shows_what_it_does_and_lets_people_try_a_model(page: 
         await page.screenshot(path=ARTIFACTS / "monitor-gateway.png")
 
 
+async def test_the_gateway_shows_answers_that_are_kept_for_callers_who_come_back(page: Page, served: Served) -> None:
+    async with Engine(llama) as engine:
+        service = Service(
+            name="llama",
+            connector="llamacpp",
+            status=ServiceStatus.RUNNING,
+            url=engine.url,
+            dialects=(Dialect.OPENAI,),
+            models=(Model(name="tiny", resident=True, capabilities=("completion",)),),
+        )
+        await served.plane.heartbeat("n1", services=(service,))
+        await to(page, "Gateway")
+        kept = page.get_by_label("Resumable answers")
+        await expect(kept).to_have_count(0)
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+        headers = {"X-Muster-Resumable": "60"}
+        async with served.client.post("/v1/chat/completions", json=body, headers=headers) as answer:
+            stream_id = answer.headers["X-Muster-Stream"]
+            await answer.read()
+        async with served.client.get(f"/v1/streams/{stream_id}") as again:
+            await again.read()
+        for words in ("come now 0", "kept since the start 0.0 MB1", "callers who came back1"):
+            await expect(kept).to_contain_text(words)
+        newest = page.get_by_label("The newest requests")
+        await newest.get_by_role("button").first.click()
+        await expect(newest).to_contain_text(f"Kept as {stream_id} for 1 m 00 s without a reader.")
+        assert await violations(page) == []
+
+
 async def test_the_gateway_shows_who_waits_for_a_slot(page: Page, served: Served) -> None:
     async with Engine(hang) as engine:
         service = Service(
