@@ -72,6 +72,9 @@ def _show_request(answer: dict[str, Any]) -> None:
     took = "" if answer["duration_s"] is None else f" after {answer['duration_s']:g} s"
     error = f" ({answer['error']})" if answer["error"] else ""
     said.print(f"{answer['path']} for {answer['model']} {ended}{took}{error}", markup=False)
+    keeping = answer["keeping"]
+    if keeping is not None:
+        said.print(_kept(keeping), markup=False)
     for wait in answer["waits"]:
         ended_s = wait["ended_s"]
         waited = "it still waits" if ended_s is None else f"it waited {ended_s - wait['begun_s']:.3g} s"
@@ -82,6 +85,13 @@ def _show_request(answer: dict[str, Any]) -> None:
         show_rows(attempt["considered"], _CONSIDERED, empty="")
         for passed in attempt["passed_over"]:
             said.print(f"  {passed['worker']} {passed['reason']}", markup=False)
+
+
+def _kept(keeping: dict[str, Any]) -> str:
+    if not keeping["kept"]:
+        return "its caller wanted to be able to come back for it, but it is not kept"
+    since = ", since its gateway was gone by this one" if keeping["taken_over"] else ""
+    return f"kept as {keeping['stream_id']} for {keeping['keep_s']:g} s without a reader{since}"
 
 
 def _rank(wait: dict[str, Any]) -> str:

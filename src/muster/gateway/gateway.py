@@ -281,7 +281,9 @@ class Gateway:
         reading = Reading(self._relay, request, client, dialect=call.dialect)
         reading.read(recording)
         reading.start()
-        Exchange(self._relay, call, unframed, recording, meter).start()
+        exchange = Exchange(self._relay, call, unframed, recording, meter)
+        exchange.passage.keeping = recording.keeping
+        exchange.start()
         return True
 
     def _take_up(self, request: Request, client: Client) -> None:

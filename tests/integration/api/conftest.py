@@ -33,6 +33,7 @@ async def serving(token: str = "", **options: Any) -> AsyncIterator[Served]:
             authenticate=plane.access.refusal,
             keeper=NodeModels(plane.commands, plane.fleet),
             account_of=plane.access.account,
+            streams=plane.store.streams,
             on_finished=lambda finished: plane.metering.take(finished.use) if finished.use else None,
         )
         plane.gateway_view = gateway.view

@@ -265,7 +265,10 @@ async def test_a_load_without_a_place_goes_where_it_costs_least(served: Served) 
     )
     assert served.plane.models.uses.of("n1/ollama", "wanted").asked_by is not None
     refused = await post(served, "/api/v1/models/load", {"model": "none"}, 503)
-    assert "can be loaded nowhere" in refused["message"]
+    assert "can be loaded nowhere now: no connected node has it on disk" in refused["message"]
+    await served.plane.heartbeat("n1", services=(ollama(old),))
+    refused = await post(served, "/api/v1/models/load", {"model": "old"}, 503)
+    assert refused["message"] == "old can be loaded nowhere now: it is in memory on every node that can load it"
 
 
 @pytest.mark.parametrize(

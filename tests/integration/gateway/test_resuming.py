@@ -12,6 +12,7 @@ from muster.access.account import Account
 from muster.domain.stream import StreamPart
 from muster.errors import StoreUnavailable
 from muster.gateway import GatewayLimits
+from muster.gateway.figures.decisions import Keeping
 from muster.metrics import GATEWAY_STREAMS, GATEWAY_STREAMS_RESUMED, GATEWAY_STREAMS_TAKEN_OVER
 from muster.stores.memory import MemoryStore
 from muster.stores.memory.streams import MemoryStreams
@@ -253,6 +254,10 @@ async def test_while_the_store_is_full_answers_are_only_passed_on(scene: Scene) 
         wire, headers = await begin(door)
         assert headers["x-muster-resumable"] == "no"
         assert text_of(await wire._body(headers)) == "".join(TOKENS)
+        explained = door.gateway.explain(headers["x-correlation-id"])
+        assert explained is not None
+        assert explained.keeping is not None
+        assert not explained.keeping.kept
         wire, headers = await begin(door)
         wire.abort()
         await eventually(lambda: door.reserved == {})
@@ -447,6 +452,9 @@ async def test_an_answer_whose_gateway_is_gone_is_gone_on_with(scene: Scene, wor
         view = other.gateway.view().streams
         assert view is not None
         assert view.taken_over_total == 1
+        explained = other.gateway.explain(headers["x-correlation-id"])
+        assert explained is not None
+        assert explained.keeping == Keeping(stream_id=headers["x-muster-stream"], keep_s=60.0, taken_over=True)
 
 
 async def test_a_gateway_that_has_just_started_waits_for_its_workers(scene: Scene) -> None:
@@ -580,6 +588,9 @@ async def test_what_is_kept_is_counted(scene: Scene) -> None:
         view = door.gateway.view().streams
         assert view is not None
         assert (view.running, view.kept_bytes_total, view.resumed_total) == (0, len(whole), 1)
+        explained = door.gateway.explain(headers["x-correlation-id"])
+        assert explained is not None
+        assert explained.keeping == Keeping(stream_id=headers["x-muster-stream"], keep_s=60.0)
         assert {metric.family.name for metric in door.gateway.metrics()} >= {
             family.name for family in (GATEWAY_STREAMS, GATEWAY_STREAMS_RESUMED, GATEWAY_STREAMS_TAKEN_OVER)
         }

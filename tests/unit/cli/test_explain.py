@@ -82,11 +82,13 @@ def test_a_request_is_explained_with_its_wait_and_everybody_who_was_considered(c
             {"what": "a free slot", "begun_s": 0.5, "ended_s": 1.5, "priority": 50, "weight": 2.5},
         ],
         "attempts": [attempt],
+        "keeping": {"stream_id": "stream-1", "keep_s": 120.0, "kept": True, "taken_over": True},
     }  # fmt: skip
     plane.on("GET", "/api/v1/requests/req-1", Reply(told))
     shown = cli("explain", "request", "req-1").out
     for words in (
         "/v1/chat/completions for m ended with 502 after 2 s (upstream_failed)",
+        "kept as stream-1 for 120 s without a reader, since its gateway was gone by this one",
         "it waited 0.5 s for a machine for the model\n",
         "it waited 1 s for a free slot, with priority 50 and weight 2.5",
         "gpu-1/llama was asked: no other worker could serve it; it failed: lost",
@@ -101,9 +103,11 @@ def test_a_request_that_still_waits_is_explained(cli: Cli, plane: StubPlane) -> 
     told: dict[str, Any] = {
         "correlation_id": "a b", "at_ms": 1, "path": "/api/chat", "model": "m", "strategy": "balanced", "status": None,
         "error": None, "duration_s": None, "attempts": [],
+        "keeping": {"stream_id": "stream-1", "keep_s": 120.0, "kept": False, "taken_over": False},
         "waits": [{"what": "a free slot", "begun_s": 0.0, "ended_s": None, "priority": 50, "weight": 1.0}],
     }  # fmt: skip
     plane.on("GET", "/api/v1/requests/a%20b", Reply(told))
     shown = cli("explain", "request", "a b").out
     assert "/api/chat for m is being answered" in shown
     assert "it still waits for a free slot" in shown
+    assert "it is not kept" in shown

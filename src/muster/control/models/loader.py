@@ -30,6 +30,8 @@ _SHOWN_S = 15.0  # from the end of a load until a heartbeat has told of it
 _TICK_S = 2.0
 _ASKED_AGAIN_S = 60.0
 _GATEWAY, _IDLE = "a request", "nobody used it"
+_IN_MEMORY = "it is in memory on every node that can load it"
+_NOWHERE = "no connected node has it on disk, in a service that loads models by command ([models] in the node's file)"
 
 
 class ModelLoader:
@@ -97,7 +99,8 @@ class ModelLoader:
         rooms = self.ledger.rooms(model)
         found = plans(rooms)
         if not found.ways:
-            text = "; ".join(found.refusals) or "it is in memory wherever it is, or nowhere on disk"
+            loadable = canonical_model_name(model) in self.ledger.names()
+            text = "; ".join(found.refusals) or (_IN_MEMORY if loadable else _NOWHERE)
             raise ModelAsleep(f"{model} can be loaded nowhere now: {text}", field="model")
         return found.ways[0]
 

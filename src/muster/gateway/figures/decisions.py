@@ -1,6 +1,7 @@
 """Why the last requests went where they did: kept as references while they pass, put into words when somebody asks."""
 
 from collections import deque
+from copy import copy
 from itertools import islice
 
 from msgspec import Struct
@@ -61,8 +62,20 @@ class WaitFor(Struct, frozen=True, kw_only=True):
     weight: float | None
 
 
+class Keeping(Struct, kw_only=True):
+    """An answer that its caller can come back to, for `keep_s` after it has ended or nobody reads it.
+
+    `kept` is false where that was not possible after all; `taken_over` is one whose gateway was gone.
+    """
+
+    stream_id: str
+    keep_s: float
+    kept: bool = True
+    taken_over: bool = False
+
+
 class RequestView(Struct, frozen=True, kw_only=True):
-    """One request to a model; `status` is null while it is being answered."""
+    """One request to a model; `status` is null while it is answered, `keeping` where its caller cannot come back."""
 
     correlation_id: str
     at_ms: int
@@ -74,6 +87,7 @@ class RequestView(Struct, frozen=True, kw_only=True):
     duration_s: float | None
     waits: list[WaitFor]
     attempts: list[Attempt]
+    keeping: Keeping | None
 
 
 class RecentRequest(Struct, frozen=True, kw_only=True):
@@ -106,6 +120,7 @@ class Passage(Struct, gc=False):
     status: int | None = None
     error: str | None = None
     steps: list[_Step] = []
+    keeping: Keeping | None = None
 
     def waits(self, what: str, now_s: float, priority: int | None = None, weight: float | None = None) -> None:
         self.steps.append(_Step(what, None, now_s, priority=priority, weight=weight))
@@ -160,6 +175,7 @@ class Passage(Struct, gc=False):
                 if step.choice is None
             ],
             attempts=[_attempt(step, step.choice, since) for step in self.steps if step.choice is not None],
+            keeping=copy(self.keeping),
         )
 
 

@@ -12,6 +12,7 @@ from muster.domain.service import Dialect
 from muster.domain.stream import StreamEnd, StreamPart
 from muster.errors import MusterError, UpstreamFailed
 from muster.gateway.dialects.shape import error_frame
+from muster.gateway.figures.decisions import Keeping
 from muster.gateway.relay import Running
 from muster.gateway.resuming.terms import Head, Terms, encode_opening, lost, opening_of, take_head
 
@@ -27,7 +28,7 @@ class Reader(Protocol):
     offset: int
 
 
-class Keeping(Protocol):
+class Clerk(Protocol):
     def changed(self, recording: "Recording") -> None: ...
     def over(self, recording: "Recording") -> None: ...
 
@@ -52,7 +53,7 @@ class Tape(asyncio.Transport):
 class Recording:
     """To the exchange it is its caller. Each reader is a Running of its own."""
 
-    def __init__(self, stream_id: str, terms: Terms, keeping: Keeping, *, bytes_max: int, now_s: float) -> None:
+    def __init__(self, stream_id: str, terms: Terms, clerk: Clerk, *, bytes_max: int, now_s: float) -> None:
         self.stream_id = stream_id
         self.terms = terms
         self.transport: asyncio.Transport = Tape(self)
@@ -61,11 +62,11 @@ class Recording:
         self.attended_s = now_s  # when somebody last read it
         self.written_s = now_s
         self.head: Head | None = None
-        self._is_kept = True
+        self.keeping = Keeping(stream_id=stream_id, keep_s=terms.keep_s)
         self.opened = False  # in the store
         self.shown = 0
         self.end: StreamEnd | None = None
-        self._keeping = keeping
+        self._clerk = clerk
         self._bytes_max = bytes_max
         self._raw = b""  # of the head, while it is not whole
         self._body = bytearray()
@@ -80,7 +81,7 @@ class Recording:
     def take_up(self, head: Head, body: bytes) -> None:
         """Go on with what another gateway has kept."""
         self.head = head
-        self.opened = True
+        self.opened = self.keeping.taken_over = True
         self._body += body
         self._written = self.shown = len(body)
 
@@ -98,10 +99,10 @@ class Recording:
                 return
             self._raw = b""
             self.head, data = found
-            self._is_kept = self.head.status < _FIRST_ERROR
+            self.keeping.kept = self.head.status < _FIRST_ERROR
         self._body += data
         if self.is_kept and self.size > self._bytes_max:
-            self._is_kept = False  # what is in the store is dropped
+            self.keeping.kept = False  # what is in the store is dropped
         self._go_on()
 
     def cut(self) -> None:
@@ -127,7 +128,7 @@ class Recording:
 
     def _go_on(self) -> None:
         if self.is_kept or self.opened:
-            self._keeping.changed(self)
+            self._clerk.changed(self)
         if not self.is_kept:
             self._pass()
 
@@ -137,7 +138,7 @@ class Recording:
         self.shown = self.size
         self.end = self._ending
         if self.end is not None:
-            self._keeping.over(self)
+            self._clerk.over(self)
         elif not self.readers:
             asyncio.get_running_loop().call_soon(self._cancel_unread)  # not from within the exchange's own write
         elif len(self._body) > _WINDOW_BYTES and not self._paused and self.exchange is not None:
@@ -195,7 +196,7 @@ class Recording:
             self.opened = False
             return
         if read_ms is None and part.opening:
-            self._is_kept = False
+            self.keeping.kept = False
             self._pass()
             return
         if read_ms is None:
@@ -209,11 +210,11 @@ class Recording:
             self.shown, self.end = self._written, part.end
             self._tell()
             if self.end is not None:
-                self._keeping.over(self)
+                self._clerk.over(self)
 
     def pass_through(self) -> None:
         """Do without the store, for an answer that it does not keep."""
-        self._is_kept = False
+        self.keeping.kept = False
         self._pass()
 
     # --- its readers -------------------------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ class Recording:
 
     @property
     def is_kept(self) -> bool:
-        return self._is_kept
+        return self.keeping.kept
 
     @property
     def dialect(self) -> Dialect:
@@ -283,4 +284,4 @@ class Recording:
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_gone()
-        self._keeping.over(self)
+        self._clerk.over(self)

@@ -90,6 +90,7 @@ class Succession:
             correlation_id=opening.correlation_id,
         )
         exchange = Exchange(self._relay, call, request, recording, meter)
+        exchange.passage.keeping = recording.keeping
         exchange.follow_on(found, beginning)
         exchange.start()
 

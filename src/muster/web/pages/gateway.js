@@ -14,13 +14,15 @@ const MODELS_EVERY_MS = 10_000;
  * @typedef {{model: string, answers: number, first_byte_p50_s: number | null, first_byte_p95_s: number | null, duration_p50_s: number | null, duration_p95_s: number | null}} ModelStats
  * @typedef {{stats: {in_flight: number, requests_total: number, errors_total: number, in_flight_by_worker: Record<string, number>},
  *   models: ModelStats[], failures: {worker: string, reason: string, count: number}[], recent: Point[], lines: Line[], requests: Recent[],
- *   quarantined: Quarantined[], waits: Waits[]}} GatewayView
+ *   quarantined: Quarantined[], waits: Waits[], streams: Streams}} GatewayView
+ * @typedef {{running: number, unread: number, kept_total: number, kept_bytes_total: number, resumed_total: number, taken_over_total: number}} Streams
  * @typedef {{model: string, waiting: number, oldest_s: number, answer_s: number | null, callers: {name: string, requests: number, weight: number}[]}} Line
  * @typedef {{correlation_id: string, at_ms: number, model: string, worker: string, status: number | null, waited_s: number}} Recent
  * @typedef {{worker: string, cost: number, in_flight: number, outside: number, slots: number | null, slowness: number, resident: boolean | null}} Considered
  * @typedef {{worker: string, begun_s: number, ended_s: number | null, failure: string | null, why: string, considered: Considered[], passed_over: {worker: string, reason: string}[]}} Attempt
  * @typedef {{correlation_id: string, model: string, status: number | null, error: string | null, duration_s: number | null,
- *   waits: {what: string, begun_s: number, ended_s: number | null, priority: number | null, weight: number | null}[], attempts: Attempt[]}} RequestView
+ *   waits: {what: string, begun_s: number, ended_s: number | null, priority: number | null, weight: number | null}[], attempts: Attempt[],
+ *   keeping: {stream_id: string, keep_s: number, kept: boolean, taken_over: boolean} | null}} RequestView
  * @typedef {{worker: string, model: string | null, standing: "out" | "probed" | "returning", reason: string, since_ms: number, times: number, allowed: number, retry_in_s: number}} Quarantined
  * @typedef {{worker: string, model: string, answers: number, first_byte_s: number, silence_s: number, learned: boolean}} Waits
  */
@@ -77,14 +79,24 @@ function Models({ models }) {
 }
 
 /** @param {{view: GatewayView}} props */
-function Where({ view: { stats, failures } }) {
+function Where({ view: { stats, failures, streams } }) {
   const workers = Object.entries(stats.in_flight_by_worker).sort((a, b) => b[1] - a[1]);
   return html`<section class="panel"><h3>In flight</h3>
     ${workers.length === 0 ? html`<p class="quiet">Nothing now.</p>` : html`<ul class="rows">${workers.map(([worker, count]) => html`<li key=${worker} class="line">
       <span class="cut">${worker}</span><b class="end">${count}</b></li>`)}</ul>`}
     ${failures.length > 0 && html`<h3>Failures of workers since the start</h3><ul class="rows">${failures.map((f) => html`<li key=${`${f.worker} ${f.reason}`} class="line">
       <span class="cut">${f.worker}</span> <span class="error-text">${f.reason}</span><b class="end">${f.count.toLocaleString()}</b></li>`)}</ul>`}
+    ${(streams.running > 0 || streams.kept_total > 0) && html`<${Kept} streams=${streams} />`}
   </section>`;
+}
+
+/** Answers that their callers can come back to. @param {{streams: Streams}} props */
+function Kept({ streams }) {
+  return html`<h3>Resumable answers</h3><ul class="rows" aria-label="Resumable answers">
+    <li class="line"><span>come now</span> ${streams.unread > 0 && html`<span class="quiet">${streams.unread.toLocaleString()} without a reader</span>`}<b class="end">${streams.running.toLocaleString()}</b></li>
+    <li class="line"><span>kept since the start</span> <span class="quiet">${(streams.kept_bytes_total / 1e6).toFixed(1)} MB</span><b class="end">${streams.kept_total.toLocaleString()}</b></li>
+    <li class="line"><span>callers who came back</span><b class="end">${streams.resumed_total.toLocaleString()}</b></li>
+    <li class="line"><span>taken over from gateways that were gone</span><b class="end">${streams.taken_over_total.toLocaleString()}</b></li></ul>`;
 }
 
 /** @param {{lines: Line[]}} props */
@@ -122,10 +134,17 @@ function Asked({ attempt }) {
     ${attempt.passed_over.length > 0 && html`<ul class="rows">${attempt.passed_over.map((p) => html`<li key=${p.worker} class="line"><span class="cut">${p.worker}</span> ${p.reason}</li>`)}</ul>`}`;
 }
 
+/** @param {NonNullable<RequestView["keeping"]>} k */
+const keeping = (k) =>
+  k.kept
+    ? `Kept as ${k.stream_id} for ${seconds(k.keep_s)} without a reader${k.taken_over ? ", since its gateway was gone by this one" : ""}.`
+    : "Its caller wanted to be able to come back for it, but it is not kept.";
+
 /** @param {{view: RequestView}} props */
 function Explanation({ view }) {
   const ended = view.status === null ? "is being answered" : `ended with ${view.status}${view.error ? ` (${view.error})` : ""} after ${seconds(view.duration_s)}`;
   return html`<div aria-live="polite"><p><code>${view.correlation_id}</code> for ${view.model} ${ended}</p>
+    ${view.keeping && html`<p>${keeping(view.keeping)}</p>`}
     ${view.waits.map((w) => html`<p key=${w.begun_s}>${w.ended_s === null ? "It still waits" : `It waited ${seconds(w.ended_s - w.begun_s)}`} for ${w.what}${w.priority !== null && `, with priority ${w.priority} and weight ${w.weight}`}.</p>`)}
     ${view.attempts.map((a) => html`<${Asked} key=${a.begun_s} attempt=${a} />`)}</div>`;
 }

@@ -14,7 +14,7 @@ from muster.wire import Outcome, OutcomeKind
 from tests.e2e.monitor.axe import violations
 from tests.e2e.monitor.conftest import ARTIFACTS
 from tests.integration.api.conftest import Served, serving
-from tests.integration.gateway.engine import TOKENS, Engine, hang, llama
+from tests.integration.gateway.engine import TOKENS, Engine, hang, llama, refuse
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -168,6 +168,35 @@ async def test_the_gateway_shows_what_it_does_and_lets_people_try_a_model(page: 
         await page.screenshot(path=ARTIFACTS / "monitor-gateway.png")
 
 
+async def test_the_gateway_shows_answers_that_are_kept_for_callers_who_come_back(page: Page, served: Served) -> None:
+    async with Engine(llama) as engine:
+        service = Service(
+            name="llama",
+            connector="llamacpp",
+            status=ServiceStatus.RUNNING,
+            url=engine.url,
+            dialects=(Dialect.OPENAI,),
+            models=(Model(name="tiny", resident=True, capabilities=("completion",)),),
+        )
+        await served.plane.heartbeat("n1", services=(service,))
+        await to(page, "Gateway")
+        kept = page.get_by_label("Resumable answers")
+        await expect(kept).to_have_count(0)
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+        headers = {"X-Muster-Resumable": "60"}
+        async with served.client.post("/v1/chat/completions", json=body, headers=headers) as answer:
+            stream_id = answer.headers["X-Muster-Stream"]
+            await answer.read()
+        async with served.client.get(f"/v1/streams/{stream_id}") as again:
+            await again.read()
+        for words in ("come now 0", "kept since the start 0.0 MB1", "callers who came back1"):
+            await expect(kept).to_contain_text(words)
+        newest = page.get_by_label("The newest requests")
+        await newest.get_by_role("button").first.click()
+        await expect(newest).to_contain_text(f"Kept as {stream_id} for 1 m 00 s without a reader.")
+        assert await violations(page) == []
+
+
 async def test_the_gateway_shows_who_waits_for_a_slot(page: Page, served: Served) -> None:
     async with Engine(hang) as engine:
         service = Service(
@@ -192,6 +221,51 @@ async def test_the_gateway_shows_who_waits_for_a_slot(page: Page, served: Served
             for one in asked:
                 one.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def test_the_gateway_shows_whom_it_keeps_from_requests_and_why(page: Page, served: Served) -> None:
+    async with Engine(refuse) as engine:
+        service = Service(
+            name="llama",
+            connector="llamacpp",
+            status=ServiceStatus.RUNNING,
+            url=engine.url,
+            dialects=(Dialect.OPENAI,),
+            models=(Model(name="tiny", resident=True, capabilities=("completion",)),),
+        )
+        await served.plane.heartbeat("n1", services=(service,))
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+        for _ in range(30):
+            async with served.client.post("/v1/chat/completions", json=body) as answer:
+                assert answer.status == HTTPStatus.SERVICE_UNAVAILABLE
+            async with served.client.get("/api/v1/gateway") as told:
+                if (await told.json())["quarantined"]:
+                    break
+        await to(page, "Gateway")
+        kept_from = page.locator("section", has_text="Quarantine").locator("li", has_text="n1/llama")
+        await expect(kept_from.first).to_contain_text("503")
+        await expect(kept_from.first).to_contain_text("tiny, for ")
+        assert await violations(page) == []
+
+
+async def test_models_in_memory_are_shown_with_who_asked_for_them(page: Page, served: Served) -> None:
+    service = Service(
+        name="ollama",
+        connector="ollama",
+        status=ServiceStatus.RUNNING,
+        url="http://127.0.0.1:9",
+        dialects=(Dialect.OLLAMA,),
+        on_demand=True,
+        models=(Model(name="tiny", resident=True, memory_mb=900),),
+    )
+    await served.plane.heartbeat("n1", services=(service,))
+    served.plane.models.uses.asked("n1/ollama", "tiny", "ann")
+    await to(page, "Models")
+    holder = page.locator('[data-holder="n1/ollama"]')
+    await expect(holder).to_contain_text("in memory")
+    await expect(holder).to_contain_text("for ann")
+    await expect(holder.get_by_role("button", name="Unload")).to_be_visible()
+    assert await violations(page) == []
 
 
 async def test_models_are_shown_with_the_nodes_that_have_them_and_ordered_to_others(page: Page, served: Served) -> None:
