@@ -43,6 +43,7 @@ class Exchange:
 
     __slots__ = (
         "_asked_s",
+        "_outcome",
         "_over",
         "_seeking",
         "_started_s",
@@ -88,6 +89,7 @@ class Exchange:
         self._worker = ""  # that was asked last, at _asked_s
         self._tried = _NOBODY
         self._over = False
+        self._outcome: tuple[int, str | None, float, int] | None = None
 
     @property
     def using(self) -> tuple[str, str]:
@@ -298,12 +300,22 @@ class Exchange:
     def _close(self, status: int, error: str | None = None, *, now_s: float | None = None) -> None:
         self._over = True
         relay = self.relay
-        ended_s = relay.now_s() if now_s is None else now_s
         sharing = relay.router.in_flight.get(self._worker, 1)  # this one among them
-        use = self.meter.ended(self._worker, ended_s - self._asked_s, sharing)
+        self._outcome = status, error, relay.now_s() if now_s is None else now_s, sharing
         self._leave()
         relay.active.discard(self)
+        relay.has_ended(self)
         self.client.exchange = None
+        if status != CLIENT_GONE:
+            self.client.answered(keep_alive=self.delivery.keep_alive)
+
+    def reckon(self) -> None:
+        """Count it, and learn from it; nobody waits for that."""
+        if self._outcome is None:
+            return
+        relay = self.relay
+        status, error, ended_s, sharing = self._outcome
+        use = self.meter.ended(self._worker, ended_s - self._asked_s, sharing)
         if self.trail is not None:
             self.trail.end(status, error)
         self.passage.end(status, error, ended_s)
@@ -328,5 +340,3 @@ class Exchange:
                 use,
             )
         )
-        if status != CLIENT_GONE:
-            self.client.answered(keep_alive=self.delivery.keep_alive)
