@@ -42,9 +42,11 @@ class Exchange:
     """One request and the attempts to have it answered, one after the other."""
 
     __slots__ = (
+        "_answered_s",
         "_asked_s",
         "_outcome",
         "_over",
+        "_rest",
         "_seeking",
         "_started_s",
         "_tried",
@@ -86,6 +88,8 @@ class Exchange:
         self.parts = 0  # in which the answer came
         self.paused = False
         self._seeking: Seeking | None = None  # while it has no worker
+        self._rest = b""  # of an answer that has come whole, at _answered_s
+        self._answered_s = 0.0
         self._worker = ""  # that was asked last, at _asked_s
         self._tried = _NOBODY
         self._over = False
@@ -241,11 +245,16 @@ class Exchange:
                 self.attempt.first_byte_came(now_s)
 
     def answered(self, data: bytes, now_s: float) -> None:
-        """Send the last part of the answer, or all of it."""
+        """Take the last part of the answer, or all of it, to be sent at the end of this turn."""
         if self.first_byte_s is None:
             self.first_byte_s = now_s - self._started_s
-        self.delivery.end(data)
-        self._close(self.delivery.status, now_s=now_s)
+        self._rest, self._answered_s = data, now_s
+        self.relay.turn.answer(self)
+
+    def finish(self) -> None:
+        if not self._over:
+            self.delivery.end(self._rest)
+            self._close(self.delivery.status, now_s=self._answered_s)
 
     def pause(self) -> None:
         self.paused = True
@@ -304,7 +313,7 @@ class Exchange:
         self._outcome = status, error, relay.now_s() if now_s is None else now_s, sharing
         self._leave()
         relay.active.discard(self)
-        relay.has_ended(self)
+        relay.turn.count(self)
         self.client.exchange = None
         if status != CLIENT_GONE:
             self.client.answered(keep_alive=self.delivery.keep_alive)

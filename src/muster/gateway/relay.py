@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-import structlog
-
 from muster.clock import Clock
 from muster.domain.trace import Tracer
 from muster.errors import MusterError, ShuttingDown
@@ -18,8 +16,7 @@ from muster.gateway.limits import GatewayLimits
 from muster.gateway.routing.chat_only import ChatOnly
 from muster.gateway.routing.route import Router
 from muster.gateway.trust.conduct import Conduct
-
-_log = structlog.get_logger()
+from muster.gateway.turn import Turn
 
 
 class Running(Protocol):
@@ -32,12 +29,6 @@ class Running(Protocol):
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     def client_gone(self) -> None: ...
-
-
-class Ended(Protocol):
-    """A request that has ended, and is not yet counted."""
-
-    def reckon(self) -> None: ...
 
 
 class Relay:
@@ -72,30 +63,13 @@ class Relay:
         self.tracer = tracer
         self.continued = 0  # answers that another worker went on with
         self.active: set[Running] = set()
-        self._ended: list[Ended] = []
+        self.turn = Turn()
         self._connecting: set[asyncio.Task[None]] = set()
 
     def connecting(self, task: asyncio.Task[None]) -> None:
         """Keep a reference until it is done; the loop itself does not."""
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
-
-    def has_ended(self, request: Ended) -> None:
-        """Have it counted once all that came in this turn of the loop has been passed on, before the next one.
-
-        Under load that is a dozen at once: what is done in a row costs much less than what is done in between.
-        """
-        if not self._ended:
-            asyncio.get_running_loop().call_soon(self._reckon)
-        self._ended.append(request)
-
-    def _reckon(self) -> None:
-        ended, self._ended = self._ended, []
-        for request in ended:
-            try:
-                request.reckon()
-            except Exception:  # noqa: BLE001 - a fault with one must not leave the others uncounted
-                _log.exception("gateway_request_not_counted")
 
     def record(self, finished: Finished) -> None:
         self.usage.finished(finished)
@@ -110,6 +84,7 @@ class Relay:
             self.admission.look()
 
     def end_all(self) -> None:
+        self.turn.end()  # who has an answer gets it
         for running in list(self.active):
             running.fail(ShuttingDown("Muster is stopping"))
         for task in list(self._connecting):
