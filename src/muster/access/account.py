@@ -27,7 +27,8 @@ class Level:
 
     def left(self, now_s: float) -> float:
         if now_s > self._at_s:
-            self._level = min(float(self.limit), self._level + (now_s - self._at_s) * self.limit / _MINUTE_S)
+            level = self._level + (now_s - self._at_s) * self.limit / _MINUTE_S
+            self._level = level if level < self.limit else float(self.limit)
             self._at_s = now_s
         return self._level
 
@@ -36,7 +37,8 @@ class Level:
 
     def wait_s(self, wanted: float, now_s: float) -> float:
         """Return in how many seconds so much is left; 0: it is."""
-        return max(0.0, (wanted - self.left(now_s)) * _MINUTE_S / self.limit)
+        missing = wanted - self.left(now_s)
+        return missing * _MINUTE_S / self.limit if missing > 0 else 0.0
 
     def resize(self, limit: int) -> None:
         """Change the limit; what was taken is taken."""
@@ -78,50 +80,43 @@ class Account:
     def admit(self, now_ms: int, now_s: float) -> None:
         """Count one request, or raise QuotaExceeded or RateLimited."""
         self.check_budgets(now_ms)
-        for level, unit in ((self._tokens, "tokens"), (self._requests, "requests")):
-            if level is not None and (wait_s := level.wait_s(1.0, now_s)) > 0:
-                raise RateLimited(
-                    f"this token has used up its {level.limit} {unit} per minute; some are left in {wait_s:.3g} s",
-                    retry_after_s=wait_s,
-                )
-        if self._requests is not None:
-            self._requests.take(1, now_s)
+        tokens, requests = self._tokens, self._requests
+        if tokens is not None and tokens.left(now_s) < 1.0:
+            raise _used_up(tokens, "tokens", now_s)
+        if requests is not None:
+            if requests.left(now_s) < 1.0:
+                raise _used_up(requests, "requests", now_s)
+            requests.take(1, now_s)
             self._own.requests_today += 1
 
     def check_budgets(self, now_ms: int) -> None:
         """Raise QuotaExceeded when nothing is left for this month or day."""
-        for limit, used_by, end_of, period in (
-            (self.allowance.tokens_per_month, self.tokens_this_month, next_month, "month"),
-            (self.allowance.tokens_per_day, self.tokens_today, next_day, "day"),
-        ):
-            if limit is not None and (used := used_by(now_ms)) >= limit:
-                raise QuotaExceeded(
-                    f"this token has used {used} of its {limit} tokens for this {period} (UTC); an admin can raise its "
-                    "budget",
-                    retry_after_s=(end_of(now_ms) - now_ms) / 1000,
-                )
+        a_month, a_day = self.allowance.tokens_per_month, self.allowance.tokens_per_day
+        if a_month is not None and (used := self.tokens_this_month(now_ms)) >= a_month:
+            raise _spent(used, a_month, "month", next_month(now_ms) - now_ms)
+        if a_day is not None and (used := self.tokens_today(now_ms)) >= a_day:
+            raise _spent(used, a_day, "day", next_day(now_ms) - now_ms)
 
     # --- what is used and left ---------------------------------------------------------------------------------------
 
     def take(self, use: Use, now_ms: int, now_s: float) -> None:
         """Take what an answer has come to."""
         self._turn(now_ms)
+        own, tokens = self._own, use.tokens
         if self._tokens is not None:
-            self._tokens.take(use.tokens, now_s)
-        self._own.tokens_today += use.tokens
-        self._own.tokens_this_month += use.tokens
+            self._tokens.take(tokens, now_s)
+        own.tokens_today += tokens
+        own.tokens_this_month += tokens
 
     def tokens_today(self, now_ms: int) -> int:
         self._turn(now_ms)
-        return sum(part.tokens_today for part in self._parts)
+        told = 0 if self._told is None else self._told.tokens_today
+        return self._spent.tokens_today + self._own.tokens_today + told
 
     def tokens_this_month(self, now_ms: int) -> int:
         self._turn(now_ms)
-        return sum(part.tokens_this_month for part in self._parts)
-
-    @property
-    def _parts(self) -> tuple[Spent, ...]:
-        return (self._spent, self._own) if self._told is None else (self._spent, self._own, self._told)
+        told = 0 if self._told is None else self._told.tokens_this_month
+        return self._spent.tokens_this_month + self._own.tokens_this_month + told
 
     def requests_left(self, now_s: float) -> Left | None:
         return _left(self._requests, now_s)
@@ -131,10 +126,10 @@ class Account:
 
     def _turn(self, now_ms: int) -> None:
         """Begin anew with each day and month."""
-        period = (day_of(now_ms), month_of(now_ms)) if now_ms >= self._period[0] + _DAY_MS else self._period
-        if period == self._period:
+        if now_ms < self._period[0] + _DAY_MS:
             return
-        for part in self._parts:
+        period = (day_of(now_ms), month_of(now_ms))
+        for part in (self._spent, self._own, *([] if self._told is None else [self._told])):
             part.requests_today = part.tokens_today = 0
             if period[1] != self._period[1]:
                 part.tokens_this_month = 0
@@ -163,6 +158,21 @@ class Account:
         self._spent = spent
         self._told = None
         self._heard = True
+
+
+def _used_up(level: Level, unit: str, now_s: float) -> RateLimited:
+    wait_s = level.wait_s(1.0, now_s)
+    return RateLimited(
+        f"this token has used up its {level.limit} {unit} per minute; some are left in {wait_s:.3g} s",
+        retry_after_s=wait_s,
+    )
+
+
+def _spent(used: int, limit: int, period: str, left_ms: int) -> QuotaExceeded:
+    return QuotaExceeded(
+        f"this token has used {used} of its {limit} tokens for this {period} (UTC); an admin can raise its budget",
+        retry_after_s=left_ms / 1000,
+    )
 
 
 def _level(known: Level | None, limit: int | None) -> Level | None:

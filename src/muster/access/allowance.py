@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -15,6 +16,7 @@ REQUESTS_MAX = 10_000_000
 TOKENS_MAX = 10**15
 WEIGHT_MIN, WEIGHT_MAX = 0.01, 100.0
 PRIORITY_MAX = 100
+_VERDICTS_MAX = 1024
 
 
 class Allowance(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -35,8 +37,9 @@ class Allowance(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     def allows(self, model: str) -> bool:
         if not self.models:
             return True
-        name = canonical_model_name(model)
-        return any(fnmatchcase(name, canonical_model_name(pattern)) for pattern in self.models)
+        # Names that are longer than a pattern are invented, and not worth being remembered.
+        judge = _is_among if len(model) <= PATTERN_CHARS_MAX else _is_among.__wrapped__
+        return judge(model, self.models)
 
     def check_allows(self, models: Iterable[str]) -> None:
         """Raise ModelNotFound; in the same words whether there is such a model or not."""
@@ -47,6 +50,12 @@ class Allowance(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     def as_told(self, problem: ModelNotFound, model: str) -> ModelNotFound:
         """Name no other models to who may not use all of them."""
         return _not_there(model) if self.models else problem
+
+
+@lru_cache(_VERDICTS_MAX)
+def _is_among(model: str, patterns: tuple[str, ...]) -> bool:
+    name = canonical_model_name(model)
+    return any(fnmatchcase(name, canonical_model_name(pattern)) for pattern in patterns)
 
 
 def _not_there(model: str) -> ModelNotFound:

@@ -15,6 +15,7 @@ from muster.errors import Conflict, Forbidden, RateLimited, Unauthorized
 from muster.ids import NodeId
 
 _PREFIX = PREFIX.encode()
+_SHOWN_MAX = 4096
 _HOW = "send it as `Authorization: Bearer TOKEN`"
 
 
@@ -82,6 +83,7 @@ class TokenBook:
         self._rate_per_s = requests_per_s_max
         self._bootstrap_bucket = Bucket(requests_per_s_max) if requests_per_s_max else None
         self._entries: dict[bytes, _Entry] = {}
+        self._shown: dict[bytes, _Entry] = {}  # tokens that were shown and found to be right; each is judged once
         self._anybodys, self._bootstraps = Account(ANONYMOUS), Account(BOOTSTRAP.name)
         self._open = not bootstrap
 
@@ -101,6 +103,7 @@ class TokenBook:
     def replace(self, tokens: Iterable[Token]) -> None:
         """Take over what the store has; tokens that stayed the same keep their counts."""
         known, self._entries = self._entries, {}
+        self._shown = {}
         for token in tokens:
             key = token.token_id.encode()
             entry = known.get(key)
@@ -110,10 +113,12 @@ class TokenBook:
     def add(self, token: Token) -> None:
         key = token.token_id.encode()
         self._entries[key] = self._entry(token, self._entries.get(key))
+        self._shown = {}
         self._judge_openness()
 
     def remove(self, token_id: str) -> None:
         self._entries.pop(token_id.encode(), None)
+        self._shown = {}
         self._judge_openness()
 
     def _entry(self, token: Token, known: _Entry | None) -> _Entry:
@@ -190,6 +195,9 @@ class TokenBook:
         """Return whose account it is that what is shown, and was admitted before, is charged to."""
         if self._open or not shown:
             return self._anybodys
+        entry = self._shown.get(shown)
+        if entry is not None:
+            return entry.account
         if self._bootstrap and compare_digest(shown, self._bootstrap):
             return self._bootstraps
         entry = self._entries.get(shown[len(_PREFIX) :].partition(b"_")[0])
@@ -206,17 +214,27 @@ class TokenBook:
     def _recognise(self, shown: bytes | None, now_ms: int) -> tuple[Caller, Bucket | None, Account]:
         if not shown:
             raise Unauthorized(f"a token is needed: {_HOW}")
-        if shown.startswith(_PREFIX):
-            token_id, _, secret = shown[len(_PREFIX) :].partition(b"_")
-            entry = self._entries.get(token_id)
-            if entry is not None and compare_digest(sha256(secret).digest(), entry.digest):
-                if entry.token.has_expired(now_ms):
-                    raise Unauthorized(f"the token {entry.token.name!r} has expired; ask an admin for a new one")
-                entry.used_at_ms = now_ms
-                return entry.caller, entry.bucket, entry.account
+        entry = self._shown.get(shown) or self._entry_of(shown)
+        if entry is not None:
+            if entry.token.has_expired(now_ms):
+                raise Unauthorized(f"the token {entry.token.name!r} has expired; ask an admin for a new one")
+            entry.used_at_ms = now_ms
+            return entry.caller, entry.bucket, entry.account
         if self._bootstrap and compare_digest(shown, self._bootstrap):
             return BOOTSTRAP, self._bootstrap_bucket, self._bootstraps
         raise Unauthorized("this token is not known: it was revoked, mistyped or is another fleet's")
+
+    def _entry_of(self, shown: bytes) -> _Entry | None:
+        if not shown.startswith(_PREFIX):
+            return None
+        token_id, _, secret = shown[len(_PREFIX) :].partition(b"_")
+        entry = self._entries.get(token_id)
+        if entry is None or not compare_digest(sha256(secret).digest(), entry.digest):
+            return None
+        if len(self._shown) >= _SHOWN_MAX:
+            self._shown.clear()
+        self._shown[shown] = entry
+        return entry
 
     def used_since(self, since_ms: int) -> Iterator[tuple[str, int]]:
         """Tell the tokens shown from then on, and when last."""

@@ -17,6 +17,7 @@ from muster.control.metering import Metering
 from muster.control.models.loader import ModelLoader
 from muster.control.recorder import Recorder
 from muster.devices.host import own_addresses
+from muster.domain.node import Node
 from muster.domain.trace import Tracer
 from muster.errors import SetupError
 from muster.gateway.figures.usage import Finished
@@ -29,6 +30,8 @@ from muster.ids import NodeId
 from muster.placement.scores import Strategy
 from muster.ports import Lifecycle, ModelKeeper, StreamStore
 from muster.settings import Settings
+
+_WATTS_MAX = 4096  # workers whose power is remembered
 
 
 def open_gateway(
@@ -142,11 +145,20 @@ def _charge(metering: Metering, finished: Finished) -> None:
 
 def watts_in(fleet: Fleet, otherwise: float) -> Watts:
     """Return how to find what the GPUs of a worker draw, by its key, `node/service`."""
+    said: dict[str, tuple[Node, float | None]] = {}  # of whom each figure is: it holds until that node says more
 
     def watts(worker: str) -> float | None:
         node_id, _, service = worker.partition("/")
         node = fleet.book.get(NodeId(node_id))
-        known = watts_of(node, service) if node is not None else None
-        return known if known is not None else otherwise or None
+        if node is None:
+            return otherwise or None
+        known = said.get(worker)
+        if known is None or known[0] is not node:
+            drawn = watts_of(node, service)
+            known = node, drawn if drawn is not None else otherwise or None
+            if len(said) >= _WATTS_MAX:
+                said.clear()
+            said[worker] = known
+        return known[1]
 
     return watts

@@ -13,8 +13,10 @@ class Timekeeper:
     """A Clock. Everybody in a process reads this one, so no new time is used before the jump was told."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._ahead_ms = self._look()[1]
+        # Both are asked several times for every request to a model: no layer between that is not needed.
+        self.monotonic_s: Callable[[], float] = clock.monotonic_s
+        self._wall_ms = clock.now_ms
+        self._ahead_ms = self._wall_ms() - round(self.monotonic_s() * 1000)
         self._listeners: list[ClockSet] = []
 
     def on_set(self, listener: ClockSet) -> None:
@@ -22,16 +24,10 @@ class Timekeeper:
         self._listeners.append(listener)
 
     def now_ms(self) -> int:
-        now_ms, ahead_ms = self._look()
+        now_ms = self._wall_ms()
+        ahead_ms = now_ms - round(self.monotonic_s() * 1000)
         by_ms, self._ahead_ms = ahead_ms - self._ahead_ms, ahead_ms
-        if abs(by_ms) >= _STEP_MS_MIN:
+        if not -_STEP_MS_MIN < by_ms < _STEP_MS_MIN:
             for listener in self._listeners:
                 listener(by_ms)
         return now_ms
-
-    def monotonic_s(self) -> float:
-        return self._clock.monotonic_s()
-
-    def _look(self) -> tuple[int, int]:
-        now_ms = self._clock.now_ms()
-        return now_ms, now_ms - round(self._clock.monotonic_s() * 1000)

@@ -187,7 +187,8 @@ class Attempt:
 
     def _ask(self, connection: UpstreamConnection) -> None:
         self._upstream = connection
-        connection.ask(self, self._question)
+        connection.await_answer(self)
+        self._owner.relay.turn.ask(connection, self._question)
 
     def failed(self, reason: str) -> None:
         if self._watch is not None:

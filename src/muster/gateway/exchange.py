@@ -42,8 +42,11 @@ class Exchange:
     """One request and the attempts to have it answered, one after the other."""
 
     __slots__ = (
+        "_answered_s",
         "_asked_s",
+        "_outcome",
         "_over",
+        "_rest",
         "_seeking",
         "_started_s",
         "_tried",
@@ -85,9 +88,12 @@ class Exchange:
         self.parts = 0  # in which the answer came
         self.paused = False
         self._seeking: Seeking | None = None  # while it has no worker
+        self._rest = b""  # of an answer that has come whole, at _answered_s
+        self._answered_s = 0.0
         self._worker = ""  # that was asked last, at _asked_s
         self._tried = _NOBODY
         self._over = False
+        self._outcome: tuple[int, str | None, float, int] | None = None
 
     @property
     def using(self) -> tuple[str, str]:
@@ -239,11 +245,16 @@ class Exchange:
                 self.attempt.first_byte_came(now_s)
 
     def answered(self, data: bytes, now_s: float) -> None:
-        """Send the last part of the answer, or all of it."""
+        """Take the last part of the answer, or all of it, to be sent at the end of this turn."""
         if self.first_byte_s is None:
             self.first_byte_s = now_s - self._started_s
-        self.delivery.end(data)
-        self._close(self.delivery.status, now_s=now_s)
+        self._rest, self._answered_s = data, now_s
+        self.relay.turn.answer(self)
+
+    def finish(self) -> None:
+        if not self._over:
+            self.delivery.end(self._rest)
+            self._close(self.delivery.status, now_s=self._answered_s)
 
     def pause(self) -> None:
         self.paused = True
@@ -298,12 +309,22 @@ class Exchange:
     def _close(self, status: int, error: str | None = None, *, now_s: float | None = None) -> None:
         self._over = True
         relay = self.relay
-        ended_s = relay.now_s() if now_s is None else now_s
         sharing = relay.router.in_flight.get(self._worker, 1)  # this one among them
-        use = self.meter.ended(self._worker, ended_s - self._asked_s, sharing)
+        self._outcome = status, error, relay.now_s() if now_s is None else now_s, sharing
         self._leave()
         relay.active.discard(self)
+        relay.turn.count(self)
         self.client.exchange = None
+        if status != CLIENT_GONE:
+            self.client.answered(keep_alive=self.delivery.keep_alive)
+
+    def reckon(self) -> None:
+        """Count it, and learn from it; nobody waits for that."""
+        if self._outcome is None:
+            return
+        relay = self.relay
+        status, error, ended_s, sharing = self._outcome
+        use = self.meter.ended(self._worker, ended_s - self._asked_s, sharing)
         if self.trail is not None:
             self.trail.end(status, error)
         self.passage.end(status, error, ended_s)
@@ -328,5 +349,3 @@ class Exchange:
                 use,
             )
         )
-        if status != CLIENT_GONE:
-            self.client.answered(keep_alive=self.delivery.keep_alive)

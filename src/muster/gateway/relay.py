@@ -16,6 +16,7 @@ from muster.gateway.limits import GatewayLimits
 from muster.gateway.routing.chat_only import ChatOnly
 from muster.gateway.routing.route import Router
 from muster.gateway.trust.conduct import Conduct
+from muster.gateway.turn import Turn
 
 
 class Running(Protocol):
@@ -62,6 +63,7 @@ class Relay:
         self.tracer = tracer
         self.continued = 0  # answers that another worker went on with
         self.active: set[Running] = set()
+        self.turn = Turn()
         self._connecting: set[asyncio.Task[None]] = set()
 
     def connecting(self, task: asyncio.Task[None]) -> None:
@@ -82,6 +84,7 @@ class Relay:
             self.admission.look()
 
     def end_all(self) -> None:
+        self.turn.end()  # who has an answer gets it
         for running in list(self.active):
             running.fail(ShuttingDown("Muster is stopping"))
         for task in list(self._connecting):

@@ -26,6 +26,13 @@ def test_what_is_not_listed_is_not_allowed(model: str) -> None:
     allowance.check_allows(["llama3", "qwen3"])
 
 
+def test_a_name_longer_than_any_pattern_may_still_fit_one() -> None:
+    allowance = Allowance(models=("llama*",))
+
+    assert allowance.allows("llama" * 100)
+    assert not allowance.allows("mistral" * 100)
+
+
 def test_who_may_not_use_all_models_hears_of_no_others() -> None:
     problem = ModelNotFound("no worker has a model 'x'. There are: a, b", field="model")
     assert ANYTHING.as_told(problem, "x") is problem

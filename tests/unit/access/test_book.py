@@ -115,6 +115,27 @@ def test_whose_token_it_is_can_be_asked_without_using_it() -> None:
     assert book_of().who(None, 0) == ANYBODY
 
 
+def test_a_token_that_was_shown_before_is_judged_by_what_it_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muster.access.book._SHOWN_MAX", 1)
+    one, shown_by_one = made(Role.VIEWER, name="one", expires_in_s=10)
+    another, shown_by_another = made(Role.VIEWER, name="another")
+    book = book_of(made()[0], one, another)
+
+    for _ in range(2):  # more are shown than are remembered
+        assert admit(book, shown_by_one) == "one"
+        assert admit(book, shown_by_another) == "another"
+    with pytest.raises(Unauthorized, match="expired"):
+        admit(book, shown_by_one, now_ms=10_000)
+    book.add(replace(another, name="renamed"))
+    assert admit(book, shown_by_another) == "renamed"
+    book.remove(another.token_id)
+    with pytest.raises(Unauthorized):
+        admit(book, shown_by_another)
+    book.replace([made()[0]])
+    with pytest.raises(Unauthorized):
+        admit(book, shown_by_one)
+
+
 def test_a_revoked_token_counts_no_more() -> None:
     admin, _ = made()
     client, shown = made(Role.CLIENT)

@@ -41,8 +41,11 @@ class Uses:
 
     def of(self, key: str, model: str) -> Use:
         """Count one that was never seen before as used now: nobody knows better."""
-        name = canonical_model_name(model)
-        return self._known.setdefault((key, name), Use(self._clock.now_ms()))
+        pair = key, canonical_model_name(model)
+        known = self._known.get(pair)
+        if known is None:
+            known = self._known[pair] = Use(self._clock.now_ms())
+        return known
 
     def seen(self, key: str, model: str) -> Use | None:
         return self._known.get((key, canonical_model_name(model)))

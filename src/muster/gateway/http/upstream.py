@@ -119,9 +119,18 @@ class UpstreamConnection(asyncio.Protocol):
         self._keep = False
 
     def ask(self, asker: Asker, request: bytes) -> None:
+        self.await_answer(asker)
+        self.transport.write(request)
+
+    def await_answer(self, asker: Asker) -> None:
+        """Take the answer for this one, to a request that is sent later by `send`."""
         self._clear()
         self._asker = asker
-        self.transport.write(request)
+
+    def send(self, request: bytes) -> None:
+        """Send it, unless the connection has been lost or dropped meanwhile: its asker has heard of that, or left."""
+        if not self.transport.is_closing():
+            self.transport.write(request)
 
     def drop(self) -> None:
         """Let go at once: the engine shall not work on what nobody waits for."""
