@@ -293,4 +293,6 @@ class Groundwork(ABC):
         )
 
     def _load(self, base: Base) -> GatewayLoad:
-        return GatewayLoad(base.store.bus, self._clock, self._plane_id, beside=lambda: bool(base.peers.others))
+        return GatewayLoad(
+            base.store.bus, self._clock, self._plane_id, lambda: bool(base.peers.others), base.peers.siblings
+        )

@@ -6,7 +6,7 @@ only while anybody else is heard.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 import structlog
@@ -26,7 +26,7 @@ _WHOLE_EVERY_S = 0.25
 _CHANGES_EVERY_S = 0.02
 _RETRY_S = 0.25
 _COUNTS_S = 2.0  # what was not told again for so long is over
-_RIVAL_S = 60.0  # who had anything to do within that time is reckoned with
+_RIVAL_S = 60.0  # who had anything to do within that time is reckoned with, and always who shares our port
 
 First = tuple[int, float]  # who is next in a line: the priority, and since when it waits
 
@@ -66,16 +66,24 @@ class Jobs(Protocol):
 
 
 class GatewayLoad:
-    """A Lifecycle. `beside` says whether there is any other gateway to tell.
+    """A Lifecycle. `beside` says whether there is any other gateway to tell, `siblings` which of them share our port.
 
     Jobs take slots as requests do, and are told apart from them: whoever gives out jobs asks what people wait for.
     """
 
-    def __init__(self, bus: Bus, clock: Clock, plane_id: str, beside: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        clock: Clock,
+        plane_id: str,
+        beside: Callable[[], bool],
+        siblings: Callable[[], Collection[str]] = tuple,
+    ) -> None:
         self._bus = bus
         self._clock = clock
         self._plane_id = plane_id
         self._beside = beside
+        self._siblings = siblings
         self._side: Side | None = None
         self._jobs: Mapping[str, int] = {}
         self._others: dict[str, _Other] = {}
@@ -173,7 +181,7 @@ class GatewayLoad:
         """Count the others that are in use: what we do now they may do as well, before we hear of it."""
         since_s = self._clock.monotonic_s() - _RIVAL_S
         self._busy_s = {key: at_s for key, at_s in self._busy_s.items() if at_s > since_s}
-        return len(self._busy_s)
+        return len(self._busy_s.keys() | set(self._siblings()))
 
     # --- hearing -----------------------------------------------------------------------------------------------------
 

@@ -71,6 +71,16 @@ class Peers:
         """Ids of those of them that are whole control planes."""
         return [one for one in self.others if (about := self.about(one)) is None or not about.gateway_of]
 
+    def siblings(self) -> list[str]:
+        """Return those that share the port of our gateway."""
+        first = self._port_of(self._me.decode())
+        return [one for one in self.others if self._port_of(one) == first]
+
+    def _port_of(self, plane_id: str) -> str:
+        """Return the control plane whose port it serves."""
+        about = self.about(plane_id)
+        return plane_id if about is None or not about.gateway_of else about.gateway_of
+
     def about(self, plane_id: str) -> PlaneAbout | None:
         """Return what a control plane that is heard tells of itself; None where that is nothing."""
         return self._about.get(plane_id.encode())

@@ -30,6 +30,7 @@ class Gateway:
         self.own = in_flight
         self.line = waiting
         self.others: dict[str, int] = {}
+        self.rivals = 0
         self.first: Mapping[str, tuple[int, float]] = {}
         self.tell: Callable[[], None] = lambda: None
 
@@ -48,7 +49,7 @@ class Gateway:
         self.first = first
 
     def settle(self, rivals: int) -> bool:
-        del rivals
+        self.rivals = rivals
         return False
 
     def trust_news(self, *, whole: bool) -> tuple[TrustNews, ...]:
@@ -152,6 +153,16 @@ async def test_a_burst_that_comes_to_all_at_once_fills_a_worker_once() -> None:
         taken = {"a/llama": GATEWAYS, "b/llama": GATEWAYS}
         await eventually(lambda: all(router.in_flight == taken for router in together))
         assert [burst(router, "a") for router in together] == [0] * GATEWAYS, "full is full"
+
+
+async def test_who_shares_the_port_is_reckoned_with_before_it_is_heard_of() -> None:
+    gateway = Gateway({}, {})
+    store = MemoryStore(ManualClock())
+    load = GatewayLoad(store.bus, SystemClock(), "first", beside=lambda: True, siblings=lambda: ["second", "third"])
+    load.join(gateway)
+    await load.start()
+    await eventually(lambda: gateway.rivals == 2)
+    await load.stop()
 
 
 async def test_of_a_worker_with_one_slot_each_gateway_takes_it_at_most_once() -> None:

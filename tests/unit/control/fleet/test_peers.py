@@ -211,6 +211,25 @@ async def test_news_that_cannot_be_read_harm_nobody(pair: Pair) -> None:
     assert "plane-3" in pair.first.peers.others
 
 
+async def test_those_who_share_a_port_know_each_other() -> None:
+    clock = ManualClock()
+    store = MemoryStore(clock)
+
+    def heard_by(me: str, gateway_of: str = "") -> list[str]:
+        side = Side(me, clock, store, store.bus)
+        about = PlaneAbout(version="0.2.0", hostname="here", started_at_ms=7, gateway_of=gateway_of)
+        peers = Peers(side.fleet, side.recorder, store.nodes, store.bus, clock, me, about)
+        for one, of in (("first", ""), ("second", "first"), ("third", "first"), ("far", ""), ("farther", "far")):
+            if one != me:
+                news = NodeNews(plane=PlaneAbout(version="0.2.0", hostname="h", started_at_ms=1, gateway_of=of))
+                peers.take(one.encode() + b"\n" + encode(news))
+        return peers.siblings()
+
+    assert heard_by("first") == ["second", "third"]
+    assert heard_by("third", "first") == ["first", "second"]
+    assert heard_by("far") == ["farther"]
+
+
 async def test_control_planes_tell_each_other_what_they_are_and_are_forgotten_with_their_voice() -> None:
     about = PlaneAbout(version="0.2.0", hostname="far", started_at_ms=7)
     clock = ManualClock()
