@@ -291,7 +291,7 @@ class Hub:
         due_s, join_s = self._clock.monotonic_s(), self._limits.join_s
         while True:
             now_s = self._clock.monotonic_s()
-            due_s = max(due_s + join_s, now_s + join_s / 4)
+            due_s = min(max(due_s, now_s - join_s * 3 / 4), now_s) + join_s
             await asyncio.sleep(due_s - now_s)
             if self._dirty_nodes or self._dirty_jobs or self._progress or self._startups:
                 await self._flush()
