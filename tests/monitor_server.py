@@ -70,6 +70,7 @@ class MonitorServer:
                 web.get("/_/ui", self._page),
                 web.get("/api/monitor/state", self._state),
                 web.get("/api/events/monitor", self._events),
+                web.get("/api/v1/nodes/{id}/history", self._history),
                 web.get("/api/jobs/{id}", self._job),
                 web.get("/api/jobs/{id}/explain", self._explain),
                 web.get("/api/files/{owner}/{name}", self._file),
@@ -203,6 +204,9 @@ class MonitorServer:
         if job is None:
             return problem(404, "job_not_found", f"no job {request.match_info['id']}")
         return web.json_response({"success": True, "job": job, "timestamp": now_ms()})
+
+    async def _history(self, request: web.Request) -> web.Response:
+        return web.json_response({"node_id": request.match_info["id"], "at": [], "cpu_percent": [], "gpus": []})
 
     async def _file(self, request: web.Request) -> web.Response:
         return web.Response(body=self.files[request.path], content_type="image/png")

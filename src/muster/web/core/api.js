@@ -36,7 +36,7 @@ export function load(ask, show) {
   };
 }
 
-/** @param {string} path @param {{method?: string, json?: unknown, withHeaders?: boolean}} [options] @returns {Promise<any>} null of an empty answer */
+/** @param {string} path @param {{method?: string, json?: unknown, withHeaders?: boolean, signal?: AbortSignal}} [options] @returns {Promise<any>} null of an empty answer */
 export async function request(path, { json, withHeaders = false, ...options } = {}) {
   /** @type {Record<string, string>} */
   const headers = { Accept: "application/json", ...authorization() };

@@ -69,6 +69,12 @@ function gigabytes(megabytes) {
   return there.length ? Math.round(there.reduce((sum, mb) => sum + mb, 0) / 1024) : null;
 }
 
+/** Of those that are known. @param {(number | null | undefined)[]} values */
+export function mean(values) {
+  const there = known(values);
+  return there.length ? there.reduce((sum, value) => sum + value, 0) / there.length : null;
+}
+
 /** What the server leaves out of a line because it is as usual. @param {Partial<Line> & Pick<Line, "machine_id" | "status" | "health_status">} line @returns {Line} */
 const whole = (line) => ({
   draining: false, late: false, hostname: null, pool: null, link: "", labels: {}, services: [], models: [], gpu_count: 0,
@@ -78,7 +84,7 @@ const whole = (line) => ({
 
 /** The same as the server's line about a node (api/lines.py), of a node that is there in full. @param {Node} node @returns {Line} */
 function lineOf({ machine: m, workers }) {
-  const uses = known(m.gpus.map((gpu) => gpu.utilization_percent));
+  const use = mean(m.gpus.map((gpu) => gpu.utilization_percent));
   return {
     machine_id: m.machine_id,
     status: m.status,
@@ -93,7 +99,7 @@ function lineOf({ machine: m, workers }) {
     models: m.models,
     gpu_count: m.gpu_count,
     gpu_names: [...new Set(m.gpus.flatMap((gpu) => gpu.name ?? []))],
-    gpu_percent: uses.length ? Math.round(uses.reduce((sum, use) => sum + use, 0) / uses.length / 5) * 5 : null,
+    gpu_percent: use === null ? null : Math.round(use / 5) * 5,
     gpu_memory_used_gb: gigabytes(m.gpus.map((gpu) => gpu.memory_used_mb)),
     gpu_memory_total_gb: gigabytes(m.gpus.map((gpu) => gpu.memory_total_mb)),
     out_of_service: m.gpus.filter((gpu) => gpu.out_of_service).length,

@@ -3,6 +3,7 @@
 import { html } from "../core/view.js";
 import { state } from "../core/state.js";
 import { Badge, Meter, ProgressBar } from "./badge.js";
+import { Spark } from "./spark.js";
 import { Ago, counted, duration, percent, readable, share } from "../core/format.js";
 import { jobHref, nodeHref } from "../core/route.js";
 
@@ -156,6 +157,7 @@ export function Card({ id, drawn }) {
     <div class="figures">
       ${gone && html`<p class="quiet">last known figures</p>`}
       <${Host} machine=${m} />
+      <${Spark} machine=${m} />
       <${Gpus} machine=${m} />
     </div>
     ${m.service_details.length > 0 &&

@@ -6,6 +6,17 @@ import { clockTime } from "../core/format.js";
 const WIDTH = 320;
 const HEIGHT = 56;
 
+/** Through all places; where there is none the line has a gap. @param {({x: number, y: number} | null)[]} places */
+export function linePath(places) {
+  let path = "";
+  let drawing = false;
+  for (const place of places) {
+    if (place) path += `${drawing ? "L" : "M"}${place.x.toFixed(1)} ${place.y.toFixed(1)}`;
+    drawing = place !== null;
+  }
+  return path;
+}
+
 /**
  * Points without a value are gaps: unknown is not zero.
  * @param {{title: string, points: {at: number, value: number | null}[], text: (value: number) => string, max?: number, tone?: string, since?: string}} props
@@ -17,12 +28,7 @@ export function Chart({ title, points, text, max, tone = "", since }) {
   const top = max ?? Math.max(...known, 0);
   const x = (/** @type {number} */ index) => (points.length < 2 ? 0 : (index * WIDTH) / (points.length - 1));
   const y = (/** @type {number} */ value) => HEIGHT - 2 - (top ? (Math.min(value, top) / top) * (HEIGHT - 6) : 0);
-  let path = "";
-  let drawing = false;
-  points.forEach(({ value }, index) => {
-    if (value !== null) path += `${drawing ? "L" : "M"}${x(index).toFixed(1)} ${y(value).toFixed(1)}`;
-    drawing = value !== null;
-  });
+  const path = linePath(points.map(({ value }, index) => (value === null ? null : { x: x(index), y: y(value) })));
   const range = since ?? (points[0] ? `since ${clockTime(points[0].at)}` : "no figures yet");
   return html`<figure class="chart ${tone}">
     <figcaption><span>${title}</span> <b>${now}</b> <span class="quiet end">${known.length ? `max ${text(Math.max(...known))}` : ""}</span></figcaption>
