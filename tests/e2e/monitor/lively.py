@@ -109,7 +109,7 @@ class Lively:
         self._plane.clock.advance(_MORNING_S)
         for beat in range(_BEATS):
             self._plane.clock.advance(10)
-            await self._beat(beat, only=SHOWN_NODE if 0 < beat < _BEATS - 1 else None)
+            await self._beat(beat)
         await self._work()
         self._plane.clock.advance(_LEASE_S)
         await self._beat(_BEATS)
@@ -120,11 +120,10 @@ class Lively:
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
-    async def _beat(self, beat: int, only: str | None = None) -> None:
+    async def _beat(self, beat: int) -> None:
         self._seq += 1
         for kind in _FLEET:
-            if only in {None, kind.node}:
-                await self._beat_of(kind, beat)
+            await self._beat_of(kind, beat)
 
     async def _beat_of(self, kind: Kind, beat: int) -> None:
         node = NodeId(kind.node)

@@ -63,7 +63,7 @@ function Charts({ points }) {
     <${Chart} title="Requests" points=${course((p) => p.requests_per_s)} text=${rate} />
     <${Chart} title="Errors" points=${course((p) => p.errors_per_s)} text=${rate} tone="bad" />
     <${Chart} title="In flight" points=${course((p) => p.in_flight)} text=${String} />
-    <${Chart} title="First token, median" points=${course((p) => p.first_byte_p50_s)} text=${seconds} />
+    <${Chart} title="First token, p50" points=${course((p) => p.first_byte_p50_s)} text=${seconds} />
     <${Chart} title="First token, p95" points=${course((p) => p.first_byte_p95_s)} text=${seconds} />
   </section>`;
 }
