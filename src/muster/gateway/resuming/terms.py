@@ -5,6 +5,7 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from muster.domain.service import Dialect
 from muster.errors import InvalidInput, NotFound
@@ -73,15 +74,7 @@ class Opening(Terms, frozen=True, kw_only=True):
 
 
 def opening_of(terms: Terms, head: Head) -> Opening:
-    return Opening(
-        account=terms.account,
-        path=terms.path,
-        dialect=terms.dialect,
-        correlation_id=terms.correlation_id,
-        keep_s=terms.keep_s,
-        question=terms.question,
-        head=head,
-    )
+    return Opening(**asdict(terms) | {"head": head})
 
 
 encode_opening = msgspec.msgpack.Encoder().encode

@@ -140,17 +140,22 @@ async def test_every_page_can_be_read_by_everybody(page: Page, served: Served, s
         assert await violations(page) == [], section
 
 
+async def serve_tiny(served: Served, engine: Engine) -> None:
+    """Have a node offer the model "tiny", answered by this engine."""
+    service = Service(
+        name="llama",
+        connector="llamacpp",
+        status=ServiceStatus.RUNNING,
+        url=engine.url,
+        dialects=(Dialect.OPENAI,),
+        models=(Model(name="tiny", resident=True, capabilities=("completion",)),),
+    )
+    await served.plane.heartbeat("n1", services=(service,))
+
+
 async def test_the_gateway_shows_what_it_does_and_lets_people_try_a_model(page: Page, served: Served) -> None:
     async with Engine(llama) as engine:
-        service = Service(
-            name="llama",
-            connector="llamacpp",
-            status=ServiceStatus.RUNNING,
-            url=engine.url,
-            dialects=(Dialect.OPENAI,),
-            models=(Model(name="tiny", resident=True, capabilities=("completion",)),),
-        )
-        await served.plane.heartbeat("n1", services=(service,))
+        await serve_tiny(served, engine)
         await to(page, "Gateway")
         await expect(page.get_by_text("Nothing was asked yet.")).to_be_visible()
         await page.get_by_label("Say something").fill("Say hello.")
@@ -170,15 +175,7 @@ async def test_the_gateway_shows_what_it_does_and_lets_people_try_a_model(page: 
 
 async def test_the_gateway_shows_answers_that_are_kept_for_callers_who_come_back(page: Page, served: Served) -> None:
     async with Engine(llama) as engine:
-        service = Service(
-            name="llama",
-            connector="llamacpp",
-            status=ServiceStatus.RUNNING,
-            url=engine.url,
-            dialects=(Dialect.OPENAI,),
-            models=(Model(name="tiny", resident=True, capabilities=("completion",)),),
-        )
-        await served.plane.heartbeat("n1", services=(service,))
+        await serve_tiny(served, engine)
         await to(page, "Gateway")
         kept = page.get_by_label("Resumable answers")
         await expect(kept).to_have_count(0)
@@ -225,15 +222,7 @@ async def test_the_gateway_shows_who_waits_for_a_slot(page: Page, served: Served
 
 async def test_the_gateway_shows_whom_it_keeps_from_requests_and_why(page: Page, served: Served) -> None:
     async with Engine(refuse) as engine:
-        service = Service(
-            name="llama",
-            connector="llamacpp",
-            status=ServiceStatus.RUNNING,
-            url=engine.url,
-            dialects=(Dialect.OPENAI,),
-            models=(Model(name="tiny", resident=True, capabilities=("completion",)),),
-        )
-        await served.plane.heartbeat("n1", services=(service,))
+        await serve_tiny(served, engine)
         body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
         for _ in range(30):
             async with served.client.post("/v1/chat/completions", json=body) as answer:
