@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CACHE = ROOT / ".cache" / "bench"
+CACHE = (ROOT / ".cache" / "bench").resolve()
 
 
 def programs_of(name: str) -> Path:
@@ -18,7 +18,7 @@ def programs_of(name: str) -> Path:
 def install(name: str, packages: Sequence[str], *, node: bool = False) -> str | None:
     """Make an environment, of Python or of Node, unless it stands; return what keeps it from being measured."""
     folder = CACHE / name
-    stamp, wanted = folder / "installed", "\n".join(packages)
+    stamp, wanted = folder / "installed", "\n".join([*packages, str(folder)])  # its programs know where they lie
     if stamp.exists() and stamp.read_text() == wanted:
         return None
     print(f"# installing {name}", file=sys.stderr, flush=True)
