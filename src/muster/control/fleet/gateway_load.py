@@ -9,17 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
-import structlog
 from msgspec import Struct
 
 from muster.clock import Clock
 from muster.errors import MusterError
 from muster.ports import Bus
-from muster.rounds import wait_up_to
+from muster.rounds import Rounds, wait_up_to
 from muster.wire import decode, encode
 from muster.wire.gateways import GatewayNews, TrustNews
-
-log = structlog.get_logger()
 
 _TOPIC = "gateway-load"
 _WHOLE_EVERY_S = 0.25
@@ -91,7 +88,8 @@ class GatewayLoad:
         self._changed = asyncio.Event()
         self._told = GatewayNews(plane_id)
         self._whole_s = float("-inf")
-        self._tasks: list[asyncio.Task[None]] = []
+        self._unsettled = True  # there is more to do than to wait for changes
+        self._rounds = Rounds()
 
     def join(self, side: Side) -> None:
         self._side = side
@@ -123,32 +121,27 @@ class GatewayLoad:
         return [other for other in self._others.values() if now_s - other.heard_s < _COUNTS_S]
 
     async def start(self) -> None:
-        if not self._tasks:
-            self._tasks = [asyncio.create_task(run(), name="gateway-load") for run in (self._tell, self._listen)]
+        self._rounds.go("gateway_load_telling", self._tell, _CHANGES_EVERY_S)
+        self._rounds.go("gateway_load_hearing", self._listen, _RETRY_S)
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await self._rounds.stop()
 
     # --- telling -----------------------------------------------------------------------------------------------------
 
     async def _tell(self) -> None:
-        while True:
-            self._changed.clear()
-            self._forget()
-            unsettled = self._side is not None and self._side.settle(self._rivals())
-            load = self._due()
-            if load is not None:
-                try:
-                    await self._bus.publish(_TOPIC, encode(load))
-                except MusterError as error:
-                    self._whole_s = float("-inf")  # what got lost is told whole
-                    log.debug("gateway_load_not_told", error=error.message)
-            await asyncio.sleep(_CHANGES_EVERY_S)
-            if not unsettled:
-                await wait_up_to(self._changed, _WHOLE_EVERY_S)
+        if not self._unsettled:
+            await wait_up_to(self._changed, _WHOLE_EVERY_S)
+        self._changed.clear()
+        self._forget()
+        self._unsettled = self._side is not None and self._side.settle(self._rivals())
+        load = self._due()
+        if load is not None:
+            try:
+                await self._bus.publish(_TOPIC, encode(load))
+            except MusterError:
+                self._whole_s = float("-inf")  # what got lost is told whole
+                raise
 
     def _due(self) -> GatewayNews | None:
         """Return what is to be told now: nothing as long as there is nothing, but once that it is over."""
@@ -186,15 +179,10 @@ class GatewayLoad:
     # --- hearing -----------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
-        while True:
-            try:
-                async for data in self._bus.subscribe(_TOPIC):
-                    load = decode(data, GatewayNews)
-                    if load.plane_id != self._plane_id:
-                        self._take(load)
-            except MusterError as error:
-                log.debug("gateway_load_not_heard", error=error.message)
-            await asyncio.sleep(_RETRY_S)
+        async for data in self._bus.subscribe(_TOPIC):
+            load = decode(data, GatewayNews)
+            if load.plane_id != self._plane_id:
+                self._take(load)
 
     def _take(self, load: GatewayNews) -> None:
         now_s = self._clock.monotonic_s()

@@ -111,6 +111,25 @@ async def test_what_a_gateway_had_that_is_heard_no_more_is_over() -> None:
         await eventually(lambda: here.others == {"n1/llm": 0})
 
 
+class Faulty(Gateway):
+    """One that breaks the first time that it is asked for its line."""
+
+    broke = False
+
+    def waiting(self) -> Mapping[str, tuple[int, float]]:
+        if not self.broke:
+            self.broke = True
+            raise RuntimeError("a fault of ours")
+        return super().waiting()
+
+
+async def test_a_fault_does_not_end_the_telling() -> None:
+    here, faulty = Gateway({}, {}), Faulty({"n1/llm": 1}, {})
+    async with told(MemoryStore(ManualClock()), SystemClock(), here, faulty):
+        await eventually(lambda: here.others == {"n1/llm": 1})
+    assert faulty.broke
+
+
 def routers() -> list[Router]:
     fleet = FleetTwin(worker("http://a", "a", slots=SLOTS), worker("http://b", "b", slots=GATEWAYS * SLOTS))
     clock = SystemClock()
