@@ -17,6 +17,7 @@ from muster.ids import NodeId
 _PREFIX = PREFIX.encode()
 _SHOWN_MAX = 4096
 _HOW = "send it as `Authorization: Bearer TOKEN`"
+_MADE = "an admin makes one with `muster token create`"
 
 
 class Caller(Struct, frozen=True, kw_only=True):
@@ -213,16 +214,16 @@ class TokenBook:
 
     def _recognise(self, shown: bytes | None, now_ms: int) -> tuple[Caller, Bucket | None, Account]:
         if not shown:
-            raise Unauthorized(f"a token is needed: {_HOW}")
+            raise Unauthorized(f"a token is needed: {_HOW}; {_MADE}")
         entry = self._shown.get(shown) or self._entry_of(shown)
         if entry is not None:
             if entry.token.has_expired(now_ms):
-                raise Unauthorized(f"the token {entry.token.name!r} has expired; ask an admin for a new one")
+                raise Unauthorized(f"the token {entry.token.name!r} has expired; {_MADE}")
             entry.used_at_ms = now_ms
             return entry.caller, entry.bucket, entry.account
         if self._bootstrap and compare_digest(shown, self._bootstrap):
             return BOOTSTRAP, self._bootstrap_bucket, self._bootstraps
-        raise Unauthorized("this token is not known: it was revoked, mistyped or is another fleet's")
+        raise Unauthorized(f"this token is not known: it was revoked, mistyped or is another fleet's; {_MADE}")
 
     def _entry_of(self, shown: bytes) -> _Entry | None:
         if not shown.startswith(_PREFIX):

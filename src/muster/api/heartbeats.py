@@ -9,8 +9,8 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from muster.access.book import Caller
 from muster.api.entry import refuse
 from muster.api.plane import Plane
-from muster.api.problems import Unexpected
-from muster.errors import MusterError, PayloadTooLarge
+from muster.api.problems import Unexpected, too_large
+from muster.errors import MusterError
 from muster.links.guarded import GuardedLink
 from muster.links.http.control_side import PREFIX, handle
 
@@ -57,7 +57,7 @@ async def _body(receive: Receive, bytes_max: int) -> bytes:
         parts.append(message["body"])
         left -= len(message["body"])
         if left < 0:
-            raise PayloadTooLarge(f"the body of {_PATH} is over the limit", field="body")
+            raise too_large(bytes_max)
         if not message["more_body"]:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 

@@ -24,6 +24,7 @@ from muster.domain.source import OllamaSource, canonical_name, parse_source
 from muster.errors import InvalidInput, ModelNotFound
 from muster.ids import CommandId, NodeId
 from muster.placement.filters import rejections
+from muster.placement.refusal import what_there_is
 from muster.placement.wish import Wish
 
 RESIDENT = "resident"
@@ -146,7 +147,8 @@ async def model(plane: ThePlane, name: FromPath[str]) -> FleetModel:
     for known in catalog(plane):
         if known.name == wanted or any(copy.digest == wanted for copy in known.copies):
             return known
-    raise ModelNotFound(f"no node of this fleet has a model {wanted!r}", field="name")
+    there = what_there_is(wanted, [known.name for known in catalog(plane)])
+    raise ModelNotFound(f"no node of this fleet has a model {wanted!r}{there}", field="name")
 
 
 @_order("/api/v1/models/pull", summary="Have nodes fetch a model: from another node, else from its source")

@@ -6,16 +6,18 @@ import math
 import msgspec
 import structlog
 from litestar import Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, SerializationException
 
 from muster.api.plane import AnyRequest
 from muster.errors import InvalidInput, MusterError, NotFound, PayloadTooLarge
 from muster.gateway.dialects import openai
-from muster.wire.codec import invalid
+from muster.wire.codec import invalid, not_json
 
 log = structlog.get_logger()
 
 _OPENAI = ("/v1/batches", "/v1/files")  # the gateway has the others
+
+_NO_BODY = "Object missing required field `data`"  # as the framework has it
 
 
 class Unexpected(MusterError):
@@ -50,13 +52,22 @@ def on_http_error(request: AnyRequest, error: HTTPException) -> Response[dict[st
     if isinstance(cause, msgspec.ValidationError):
         return problem(_named(invalid(cause)), path)
     if error.status_code == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return problem(PayloadTooLarge(f"the body of {path} is over the limit", field="body"), path)
+        bytes_max = request.route_handler.resolve_request_max_body_size()
+        return problem(too_large(bytes_max, by_setting=bytes_max == request.app.request_max_body_size), path)
+    if isinstance(cause, SerializationException):
+        return problem(not_json(cause.__cause__ or cause), path)
     if error.status_code == http.HTTPStatus.NOT_FOUND:
         return problem(NotFound(f"there is nothing at {path}; /docs lists what there is"), path)
     body = body_of(InvalidInput(error.detail or http.HTTPStatus(error.status_code).phrase), path)
     if error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
-        body |= {"code": "method_not_allowed", "message": f"{request.method} is not for {request.url.path}"}
-    return Response(body, status_code=error.status_code)
+        takes = ", ".join(sorted((error.headers or {}).get("allow", "").split(", ")))
+        body |= {"code": "method_not_allowed", "message": f"{path} takes {takes}, not {request.method}"}
+    return Response(body, status_code=error.status_code, headers=error.headers)
+
+
+def too_large(bytes_max: int | None, *, by_setting: bool = True) -> PayloadTooLarge:
+    setting = " (setting request_bytes_max)" if by_setting else ""
+    return PayloadTooLarge(f"the body may have {bytes_max} bytes{setting}", field="body")
 
 
 def on_bad_text(_: AnyRequest, error: UnicodeDecodeError) -> Response[dict[str, object]]:
@@ -70,5 +81,7 @@ def on_unexpected(request: AnyRequest, error: Exception) -> Response[dict[str, o
 
 def _named(error: InvalidInput) -> InvalidInput:
     """Drop the framework's own name for the body from the field's path."""
+    if error.message == _NO_BODY:
+        return not_json(error, b"")
     field = (error.field or "").removeprefix("data").lstrip(".")
     return InvalidInput(error.message, field=field or None)

@@ -58,6 +58,7 @@ _NEXT_STEPS = {
     "job_not_found": "muster jobs lists what there is",
     "node_not_found": "muster nodes lists what there is",
     "model_not_found": "muster models lists what there is",
+    "model_asleep": "muster model ls shows which node has what, on disk and in memory",
     "no_worker_available": "muster models shows who serves it and why it takes no work",
 }
 

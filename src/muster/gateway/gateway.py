@@ -52,6 +52,7 @@ from muster.gateway.trust.quarantine import Change
 from muster.metrics import Metric
 from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
+from muster.placement.refusal import what_there_is
 from muster.placement.scores import Strategy
 from muster.placement.wish import Wish
 from muster.ports import FleetView, ModelKeeper, StreamStore, Waker
@@ -318,7 +319,8 @@ class Gateway:
         wanted = _model_in(request.url)
         model = find(models, wanted)
         if model is None:
-            raise ModelNotFound(f'model "{wanted}" not found, try pulling it first', field="model")
+            names = sorted(each.name for each in models)
+            raise ModelNotFound(f'model "{wanted}" not found{what_there_is(wanted, names)}', field="model")
         return Reply.json(shown.model_object(model))
 
     # --- upkeep ------------------------------------------------------------------------------------------------------

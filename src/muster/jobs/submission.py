@@ -50,7 +50,8 @@ def check(spec: JobSpec, *, payload_bytes: int, payload_bytes_max: int) -> None:
             raise InvalidInput(f"{field} must have 1 to {_CHARS_MAX} characters, got {len(value)}", field=field)
     if payload_bytes > payload_bytes_max:
         raise PayloadTooLarge(
-            f"payload may have {payload_bytes_max} bytes, got {payload_bytes}; pass large data by reference",
+            f"payload may have {payload_bytes_max} bytes (setting job_payload_bytes_max), got {payload_bytes}; "
+            "pass large data by reference",
             field="payload",
         )
     _check_requirements(spec.requirements)

@@ -97,7 +97,7 @@ class JoiningLink(CallingLink):
                 await self.stop()
                 self._key.forget()
             if self._join_token is None:
-                raise Unauthorized("this node has no token: set MUSTER_TOKEN")
+                raise Unauthorized("this node has no token: set MUSTER_TOKEN to one that `muster token create` made")
             link = self._open_link(self._join_token)
             try:
                 await link.start()

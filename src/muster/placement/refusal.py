@@ -20,6 +20,7 @@ from muster.placement.filters import (
 from muster.placement.wish import Wish
 
 _NAMED_MAX = 10
+_NEAR_MAX = 3
 _WHAT_PASSES = frozenset(rule.__name__ for rule in (connected, health, late, draining, service))
 _WHAT_THE_MODEL_LACKS = frozenset({model.__name__, capability.__name__})
 
@@ -61,9 +62,14 @@ def _model_not_found(wished: str, use: str, rejections: Sequence[Rejection]) -> 
     text = f"the model {wished!r} does not offer {use}" if has_it else f"no worker has a model {wished!r}"
     if not offered:
         return ModelNotFound(f"{text}, and none that offers {use} is there", field="model")
-    near = difflib.get_close_matches(canonical_model_name(wished), offered, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return ModelNotFound(f"{text}{hint} There are: {_listed(offered, ', ')}", field="model")
+    return ModelNotFound(text + what_there_is(wished, offered), field="model")
+
+
+def what_there_is(wished: str, names: Sequence[str]) -> str:
+    """Return how a sentence goes on that says that there is no such model: with those near it, and with all."""
+    near = difflib.get_close_matches(canonical_model_name(wished), names, n=_NEAR_MAX)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+    return f"{hint} There are: {_listed(names, ', ')}" if names else "; there is none yet"
 
 
 def _listed(texts: Sequence[str], separator: str) -> str:

@@ -13,6 +13,8 @@ _encoder = msgspec.json.Encoder()
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
 _NAMED = re.compile(r"field `([^`]+)`")
+_BYTE = re.compile(r" \(byte (\d+)\)$")
+_CUT = "Input data was truncated"
 
 
 def encode(message: Any) -> bytes:
@@ -28,8 +30,24 @@ def decode(data: bytes, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"the body is not JSON: {error}") from None
+        raise not_json(error, data) from None
     return decoded
+
+
+def not_json(error: BaseException, body: bytes | None = None) -> InvalidInput:
+    """Say why it is none and, where the body is known, in which line."""
+    reason = str(error).removeprefix("JSON is malformed: ")
+    place = _BYTE.search(reason)
+    if body is not None and not body.strip():
+        reason = "it is empty"
+    elif reason == _CUT:
+        reason = "it ends in the middle"
+    elif body is not None and place is not None:
+        before = body[: int(place[1])]
+        *lines, line = before.split(b"\n")
+        column = len(line.decode(errors="replace")) + 1
+        reason = f"{reason[: place.start()]} in line {len(lines) + 1}, column {column}"
+    return InvalidInput(f"the body is not valid JSON: {reason}")
 
 
 def invalid(error: msgspec.ValidationError) -> InvalidInput:

@@ -158,7 +158,27 @@ async def test_bad_queries_are_400(served: Served, query: str) -> None:
 
 async def test_the_wrong_method_is_405(served: Served) -> None:
     async with served.client.delete("/api/jobs") as answer:
-        assert (answer.status, (await answer.json())["code"]) == (405, "method_not_allowed")
+        said = await answer.json()
+        assert (answer.status, said["code"]) == (405, "method_not_allowed")
+        assert said["message"] == "/api/jobs takes GET, OPTIONS, POST, not DELETE"
+        assert set(answer.headers["Allow"].split(", ")) == {"GET", "OPTIONS", "POST"}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "the body is not valid JSON: it is empty"),
+        (b'{"type": "a"', "the body is not valid JSON: it ends in the middle"),
+        (b'{"type": "a",}', "the body is not valid JSON: trailing comma in object (byte 13)"),
+        (b'{"type":"a","payload":"' + b"x" * 5_000 + b'"}', "setting job_payload_bytes_max"),
+        (b'{"type":"a","payload":"' + b"x" * 20_000 + b'"}', "setting request_bytes_max"),
+    ],
+    ids=["empty", "cut", "odd", "payload", "large"],
+)
+async def test_what_is_wrong_with_a_body_is_told_in_words_that_help(served: Served, body: bytes, words: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    async with served.client.post("/api/jobs", data=body, headers=headers) as answer:
+        assert words in (await answer.json())["message"]
 
 
 async def test_a_fault_of_ours_shows_no_traceback(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,10 +27,10 @@ async def test_a_heartbeat_is_heard_and_answered(served: Served) -> None:
 @pytest.mark.parametrize(
     ("data", "status", "said"),
     [
-        (b"", 400, b"not JSON"),
+        (b"", 400, b"the body is not valid JSON: it is empty"),
         (b'{"facts": {"node_id": "a", "cpu_cores": "many"}}', 400, b'"field":"facts.cpu_cores"'),
         (BEAT.replace(b'"n1"', b'"unknown"'), 400, b'"field":"node_id"'),
-        (BEAT + b" " * 10_000, 413, b'"code":"payload_too_large"'),
+        (BEAT + b" " * 10_000, 413, b"setting request_bytes_max"),
     ],
     ids=["empty", "odd", "nameless", "large"],
 )

@@ -269,6 +269,9 @@ async def test_a_load_without_a_place_goes_where_it_costs_least(served: Served) 
     await served.plane.heartbeat("n1", services=(ollama(old),))
     refused = await post(served, "/api/v1/models/load", {"model": "old"}, 503)
     assert refused["message"] == "old can be loaded nowhere now: it is in memory on every node that can load it"
+    await served.plane.heartbeat("n2", services=(service(models=(Model(name="fixed"),)),))
+    refused = await post(served, "/api/v1/models/load", {"model": "fixed"}, 503)
+    assert refused["message"] == "fixed can be loaded nowhere now: it is in memory already, in n2/llama, which keeps it"
 
 
 @pytest.mark.parametrize(

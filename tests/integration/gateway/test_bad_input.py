@@ -289,4 +289,6 @@ async def test_queries_and_the_absolute_form_name_the_same_path(door: Door):
     assert (await asked(door, get("/v1/models/"))).body == b"/v1/models/|"
     assert (await asked(door, get("/v1/models/minilm"))).json["id"] == "minilm:latest"
     assert (await asked(door, get("/v1/models/org%2Fnone"))).status == 404
+    near = (await asked(door, get("/v1/models/minilmm"))).json["error"]["message"]
+    assert "did you mean 'minilm:latest'" in near
     assert (await asked(door, b"\r\n\r\n" + get("/api/version"))).status == 200

@@ -68,7 +68,7 @@ def test_what_is_open_asks_for_nothing() -> None:
 
 @pytest.mark.parametrize("shown", [None, b""])
 def test_no_token_is_told_how_to_send_one(shown: bytes | None) -> None:
-    with pytest.raises(Unauthorized, match="Authorization: Bearer"):
+    with pytest.raises(Unauthorized, match="Bearer TOKEN`; an admin makes one with `muster token create`"):
         admit(book_of(bootstrap="x"), shown)
 
 

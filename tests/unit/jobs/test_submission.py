@@ -118,6 +118,6 @@ def test_requirements_too_deep_for_the_stack_are_refused_like_any_other():
 
 def test_a_payload_over_its_bound_is_refused_with_both_figures():
     check(payload_bytes=100)
-    with pytest.raises(PayloadTooLarge, match="100 bytes, got 101") as refused:
+    with pytest.raises(PayloadTooLarge, match=r"100 bytes .setting job_payload_bytes_max., got 101") as refused:
         check(payload_bytes=101)
     assert refused.value.field == "payload"

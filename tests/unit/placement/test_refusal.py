@@ -2,7 +2,7 @@ from muster.domain.model import Model
 from muster.errors import ModelNotFound, MusterError, NoWorker, PoolNotFound, PoolNotReady
 from muster.placement.candidate import Candidate
 from muster.placement.choose import eligible
-from muster.placement.refusal import no_candidate_error
+from muster.placement.refusal import no_candidate_error, what_there_is
 from muster.placement.wish import Wish
 from tests.unit.placement.makers import candidate
 
@@ -16,6 +16,15 @@ def test_a_model_nobody_has_is_not_found_and_the_nearest_name_is_told():
     assert isinstance(error, ModelNotFound)
     assert error.field == "model"
     assert error.message == "no worker has a model 'lama3:latest'; did you mean 'llama3'? There are: llama3, phi4"
+
+
+def test_several_names_that_are_near_are_told_the_nearest_first():
+    error = refusal(Wish(model="qwen-8b"), candidate("a", "qwen-80b", "qwen-8b-q4", "phi4"))
+    assert "; did you mean 'qwen-80b' or 'qwen-8b-q4'? There are: phi4," in error.message
+
+
+def test_where_there_is_no_model_at_all_that_is_told():
+    assert what_there_is("m", []) == "; there is none yet"
 
 
 def test_a_name_that_is_near_nothing_gets_the_list_alone():

@@ -1,8 +1,9 @@
 import pytest
-from msgspec import Struct
+from msgspec import DecodeError, Struct
 
 from muster.errors import InvalidInput
 from muster.wire import Heartbeat, decode, encode
+from muster.wire.codec import not_json
 
 
 class Inner(Struct, forbid_unknown_fields=True):
@@ -32,10 +33,33 @@ def test_what_does_not_fit_names_the_field(body: bytes, field: str | None) -> No
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b'{"inner": "\xff"}', b"[" * 5000])
-def test_what_is_not_json_is_said_to_be_so(body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b"{", "it ends in the middle"),
+        (b'{"inner": }', "invalid character in line 1, column 11"),
+        (b'{\n  "inner": {\n    "number": 1,\n  }\n}', "trailing comma in object in line 4, column 3"),
+        ('{"ä": }'.encode(), "invalid character in line 1, column 7"),
+        (b"\xff\xfe", "invalid character in line 1, column 1"),
+    ],
+)
+def test_what_is_not_json_is_told_with_its_place(body: bytes, why: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        decode(body, Outer)
+    assert caught.value.message.startswith("the body is not valid JSON: ")
+    assert why in caught.value.message
+
+
+@pytest.mark.parametrize("body", [b'{"inner": "\xff"}', b"[" * 5000])
+def test_what_is_not_json_further_in_does_not_fit(body: bytes) -> None:
     with pytest.raises(InvalidInput):
         decode(body, Outer)
+
+
+def test_without_the_body_the_place_is_the_byte() -> None:
+    assert not_json(DecodeError("JSON is malformed: invalid character (byte 7)")).message.endswith("character (byte 7)")
 
 
 def test_fields_of_a_newer_version_are_ignored() -> None:

@@ -21,6 +21,7 @@ from muster.domain.model import canonical_model_name
 from muster.domain.residency import ModelPolicy
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import Conflict, ModelNotFound, MusterError, UpstreamFailed
+from muster.placement.refusal import what_there_is
 from muster.ports import Connector, FreesMemory, LoadsModels, ReportProgress, UnloadsModels
 from muster.rounds import Rounds
 
@@ -244,15 +245,32 @@ class Residency:
         holders = [service for service in self._board.services() if name in {None, service.name}]
         holders = [service for service in holders if has_model(service, model)]
         if not holders:
-            raise ModelNotFound(f"no service of this node has the model {model!r}" + (f" as {name}" if name else ""))
+            names = sorted({known.name for service in self._board.services() for known in service.models})
+            there = what_there_is(model, names)
+            raise ModelNotFound(
+                f"no service of this node has the model {model!r}{f' as {name}' if name else ''}{there}"
+            )
         for service in holders:
             if self._sleeps(service):
                 return service
             connector: object = self._connectors.get(service.connector)
             if isinstance(connector, LoadsModels) and service.status is ServiceStatus.RUNNING:
                 return service
-        named = ", ".join(f"{service.name} ({service.connector}, {service.status.value})" for service in holders)
-        raise Conflict(f"{named} cannot load a model by command")
+        raise Conflict("; ".join(self._why_not(service, model) for service in holders))
+
+    def _why_not(self, service: Service, model: str) -> str:
+        """Say of a service that takes in no model by command how it is with this one, and what can be done."""
+        text = f"{service.name} ({service.connector}, {service.status.value})"
+        if service.status is ServiceStatus.STARTING:
+            return f"{text} is not ready to load {model}: wait until it runs"
+        if service.status is not ServiceStatus.RUNNING:
+            supervisor = self._supervisor()
+            if supervisor is not None and supervisor.has(service.name):
+                return f"{text} does not run: start it anew with `muster command NODE restart_service {service.name}`"
+            return f"{text} does not run: start it as it was started before, Muster has only found it"
+        if _is_resident(service, model):
+            return f"{text} has {model} in memory already and keeps it while it runs: there is nothing to load"
+        return f"{text} cannot load a model by command: it loads {model} by itself when it is asked for it"
 
     def _sleeps(self, service: Service) -> bool:
         supervisor = self._supervisor()

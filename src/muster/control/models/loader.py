@@ -100,7 +100,9 @@ class ModelLoader:
         found = plans(rooms)
         if not found.ways:
             loadable = canonical_model_name(model) in self.ledger.names()
-            text = "; ".join(found.refusals) or (_IN_MEMORY if loadable else _NOWHERE)
+            there = ", ".join(self._served(model))
+            elsewhere = f"it is in memory already, in {there}, which keeps it" if there else _NOWHERE
+            text = "; ".join(found.refusals) or (_IN_MEMORY if loadable else elsewhere)
             raise ModelAsleep(f"{model} can be loaded nowhere now: {text}", field="model")
         return found.ways[0]
 
@@ -174,12 +176,15 @@ class ModelLoader:
         (command,) = (await self._commands.issue(order)).commands
         return command
 
-    def _served(self, model: str) -> bool:
-        return any(
-            candidate.connected and not candidate.draining and not candidate.late and known.resident is not False
+    def _served(self, model: str) -> list[str]:
+        """Return who answers with it at once."""
+        return [
+            candidate.key
             for candidate in self._fleet.candidates()
-            if (known := candidate.model(model)) is not None and candidate.status == "running"
-        )
+            if (known := candidate.model(model)) is not None
+            and (candidate.status == "running" and known.resident is not False)
+            and (candidate.connected and not candidate.draining and not candidate.late)
+        ]
 
     async def _look_again(self) -> None:
         self._changed.clear()

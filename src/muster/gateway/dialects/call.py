@@ -10,6 +10,7 @@ from muster.domain.service import Dialect
 from muster.errors import InvalidInput
 from muster.gateway.dialects.form import with_field
 from muster.gateway.http.reply import JSON
+from muster.wire.codec import not_json
 
 _AT = re.compile(r"at `\$\.?([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
@@ -41,7 +42,7 @@ def decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
         field = ".".join(found) or None
         raise InvalidInput(f"the body is not what this path takes: {error}", field=field) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"the body is not valid JSON: {error}") from error
+        raise not_json(error, body) from error
 
 
 def with_model(call: Call, model: str) -> bytes:

@@ -101,13 +101,19 @@ async def test_what_cannot_be_loaded_is_refused_in_words(tmp_path: Path) -> None
     bench = Bench(tmp_path, ollama=Loading(), llamacpp=FakeConnector("llamacpp"))
     bench.put("llamacpp", WARM)
     bench.put("ollama", COLD, status=ServiceStatus.UNHEALTHY)
-    with pytest.raises(ModelNotFound, match="no service of this node has the model 'none'"):
+    with pytest.raises(ModelNotFound, match=r"no service of this node has the model 'none'. There are: cold, warm"):
         await bench.load("none")
     with pytest.raises(ModelNotFound, match="as llamacpp"):
         await bench.load("cold", service="llamacpp")
-    with pytest.raises(Conflict, match="llamacpp \\(llamacpp, running\\) cannot load a model by command"):
+    with pytest.raises(Conflict, match=r"llamacpp .llamacpp, running. has warm in memory already"):
         await bench.load("warm")
-    with pytest.raises(Conflict, match="unhealthy"):
+    with pytest.raises(Conflict, match=r"ollama .ollama, unhealthy. does not run: start it as it was started before"):
+        await bench.load("cold")
+    bench.put("ollama", COLD, status=ServiceStatus.STARTING)
+    with pytest.raises(Conflict, match="is not ready to load cold: wait until it runs"):
+        await bench.load("cold")
+    bench.put("llamacpp", COLD)
+    with pytest.raises(Conflict, match=r"cannot load a model by command: it loads cold by itself when .*; ollama"):
         await bench.load("cold")
 
 
