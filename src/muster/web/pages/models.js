@@ -57,35 +57,51 @@ function OnNode({ label, onChoice, except = [] }) {
     ${node && html`<${Act} label=${label} onSure=${() => onChoice(node).then(() => setNode(""))} />`}</span>`;
 }
 
-/** What may be loaded and unloaded by command: since when, for whom, and the means. @param {{name: string, holder: Holder}} props */
-function Held({ name, holder: h }) {
-  const facts = [h.resident ? "in memory" : "on disk", h.memory_mb && size(h.memory_mb * 1048576), h.pinned && "pinned", h.asked_by && `for ${h.asked_by}`].filter(Boolean);
+/** @param {Copy} copy */
+const stateOf = (copy) => (copy.state === "resident" ? "in memory" : readable(copy.state));
+
+/** @param {Copy} copy */
+const told = (copy) => [stateOf(copy) + (copy.fraction == null ? "" : ` ${percent(copy.fraction * 100)}`), copy.pinned && "pinned"].filter(Boolean).join(", ");
+
+/** What a node has of a model, be it a file, in memory or both. @param {{name: string, node: string, copies: Copy[], holders: Holder[]}} props */
+function On({ name, node, copies, holders }) {
+  const loaded = holders.some((holder) => holder.resident);
+  const others = copies.filter((copy) => !loaded || copy.state !== "resident");
+  const failed = others.some((copy) => copy.state === "failed");
+  return html`<li data-node=${node}><a href=${nodeHref(node)}>${node}</a> ${others.length > 0 && html`<span class=${failed ? "error-text" : "quiet"}>${[...new Set(others.map(told))].join(", ")}</span>`}
+    ${others.map((copy) => copy.error && html` <span class="error-text">${copy.error}</span>`)}
+    ${holders.map((holder) => html`<${Held} key=${holder.service} name=${name} holder=${holder} more=${others.length > 0} />`)}</li>`;
+}
+
+/** What may be loaded and unloaded by command: since when, for whom, and the means; `more`: after what is said of its file.
+ * @param {{name: string, holder: Holder, more: boolean}} props */
+function Held({ name, holder: h, more }) {
+  const facts = [h.resident ? "in memory" : !more && "on disk", h.memory_mb && size(h.memory_mb * 1048576), h.pinned && "pinned", h.asked_by && `for ${h.asked_by}`].filter(Boolean);
   /** @param {string} action */
   const ask = (action) => () => order(action, name, [h.node_id]);
-  return html`<li data-holder=${`${h.node_id}/${h.service}`}><a href=${nodeHref(h.node_id)}>${h.node_id}</a> <span class="quiet">${facts.join(", ")}${h.used_at != null && html`, used <${Ago} at=${h.used_at} />`}</span>
+  return html`<span data-holder=${`${h.node_id}/${h.service}`}><span class="quiet">${more && facts.length > 0 && "· "}${facts.join(", ")}${h.used_at != null && html`, used <${Ago} at=${h.used_at} />`}</span>
     ${h.resident
       ? html`<${Act} label="Unload" question="Take ${name} out of memory on ${h.node_id}?" yes="Unload it" no="No" onSure=${ask("unload")} />`
       : html`<${Act} label="Load" question="Load ${name} on ${h.node_id}?" yes="Load it" no="No" onSure=${ask("load")} />`}
     ${h.pinned
       ? html`<${Act} label="Unpin" question="Let ${name} go from ${h.node_id} when others need room?" yes="Unpin it" no="No" onSure=${ask("unpin")} />`
-      : html`<${Act} label="Pin" question="Keep ${name} in memory on ${h.node_id}?" yes="Pin it" no="No" onSure=${ask("pin")} />`}</li>`;
+      : html`<${Act} label="Pin" question="Keep ${name} in memory on ${h.node_id}?" yes="Pin it" no="No" onSure=${ask("pin")} />`}</span>`;
 }
 
 /** @param {{model: FleetModel}} props */
 function Row({ model: m }) {
   const facts = [m.kind !== "model" && m.kind, m.parameter_size, m.quantization, m.context_length && `${m.context_length.toLocaleString()} tokens`, ...m.capabilities].filter(Boolean);
   const held = m.nodes.filter((holder) => holder.on_demand);
-  const kept = m.copies.filter((copy) => copy.state === "on_disk" && copy.size_bytes != null);
+  const nodes = [...new Set([...m.copies, ...held].map((one) => one.node_id))];
+  const kept = [...new Set(m.copies.filter((copy) => copy.state === "on_disk" && copy.size_bytes != null).map((copy) => copy.node_id))];
   return html`<tr data-model=${m.name}>
     <th scope="row" class="wrap">${m.name}<br /><span class="quiet">${facts.join(" · ")}</span></th>
     <td>${size(m.size_bytes)}</td>
-    <td><ul>${m.copies.map((copy) => html`<li key=${copy.node_id}><a href=${nodeHref(copy.node_id)}>${copy.node_id}</a> <span class=${copy.state === "failed" ? "error-text" : "quiet"}>
-      ${readable(copy.state)}${copy.fraction != null && ` ${percent(copy.fraction * 100)}`}${copy.pinned && ", pinned"}</span>
-      ${copy.error && html`<span class="error-text">${copy.error}</span>`}</li>`)}</ul>
-      ${held.length > 0 && html`<ul class="held" aria-label="In memory">${held.map((holder) => html`<${Held} key=${`${holder.node_id}/${holder.service}`} name=${m.name} holder=${holder} />`)}</ul>`}</td>
+    <td><ul>${nodes.map((node) => html`<${On} key=${node} name=${m.name} node=${node} copies=${m.copies.filter((copy) => copy.node_id === node)}
+      holders=${held.filter((holder) => holder.node_id === node)} />`)}</ul></td>
     <td>${kept.length > 0 && html`<${OnNode} label="Copy" except=${m.copies.map((copy) => copy.node_id)} onChoice=${(/** @type {string} */ node) => order("copy", m.name, [node])} />
-      <${Act} label="Remove" question="Delete it from ${kept.map((copy) => copy.node_id).join(", ")}?" yes="Delete it" no="No" danger=${true}
-        onSure=${() => order("remove", m.name, kept.map((copy) => copy.node_id))} />`}</td>
+      <${Act} label="Remove" question="Delete it from ${kept.join(", ")}?" yes="Delete it" no="No" danger=${true}
+        onSure=${() => order("remove", m.name, kept)} />`}</td>
   </tr>`;
 }
 

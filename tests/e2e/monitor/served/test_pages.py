@@ -6,6 +6,7 @@ from http import HTTPStatus
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from muster.domain.artifact import Artifact, NodeArtifacts
 from muster.domain.job import JobError, JobStatus
 from muster.domain.model import Model
 from muster.domain.service import Dialect, Service, ServiceStatus
@@ -257,6 +258,23 @@ async def test_models_in_memory_are_shown_with_who_asked_for_them(page: Page, se
     assert await violations(page) == []
 
 
+async def test_a_node_that_has_a_model_on_disk_and_in_memory_is_listed_once(page: Page, served: Served) -> None:
+    here = Service(
+        name="llama",
+        connector="llamacpp",
+        status=ServiceStatus.RUNNING,
+        url="http://127.0.0.1:9",
+        dialects=(Dialect.OPENAI,),
+        models=(Model(name="tiny", resident=True),),
+    )
+    file = Artifact(name="tiny", size_bytes=98_362_432, pinned=True)
+    await served.plane.heartbeat("n1", services=(here,), artifacts=NodeArtifacts(kept=(file,)))
+    await to(page, "Models")
+    lines = page.locator('[data-model="tiny"] li')
+    await expect(lines).to_have_count(1)
+    await expect(lines).to_contain_text("n1 on disk, pinned, in memory")
+
+
 async def test_models_are_shown_with_the_nodes_that_have_them_and_ordered_to_others(page: Page, served: Served) -> None:
     held = Model(name="tiny", resident=True, size_bytes=98_362_432, capabilities=("completion",))
     llama_here = Service(
@@ -271,7 +289,7 @@ async def test_models_are_shown_with_the_nodes_that_have_them_and_ordered_to_oth
     await served.plane.heartbeat("n2")
     await to(page, "Models")
     row = page.locator('[data-model="tiny"]')
-    for words in ["tiny", "98 MB", "completion", "n1", "resident"]:
+    for words in ["tiny", "98 MB", "completion", "n1", "in memory"]:
         await expect(row).to_contain_text(words)
     await page.get_by_label("Fetch", exact=True).fill("hf:org/repo/model.gguf")
     await page.get_by_label("Fetch to node").select_option("n2")
