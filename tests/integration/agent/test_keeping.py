@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -356,6 +357,21 @@ async def test_nothing_of_a_service_outlives_its_keeper(site: Open, tmp_path: Pa
     (owner,) = keepers(tmp_path)
     os.kill(owner.pid, number)
     await eventually(lambda: not alive(pids["still"]))
+
+
+def test_a_process_is_there_until_the_last_of_its_threads_is_gone() -> None:
+    code = (
+        "import ctypes, platform, threading\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        "ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[platform.machine()], 0)  # ends this thread alone\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        eventually_sync(lambda: not alive(process.pid))
+        found = keeper.read_process(process.pid)
+        assert found is not None
+        keeper.kill(found)
+        eventually_sync(lambda: keeper.read_process(process.pid) is None)
+    assert process.returncode == -signal.SIGKILL
 
 
 async def test_where_the_system_shows_no_processes_services_are_kept_all_the_same(

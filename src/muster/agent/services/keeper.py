@@ -43,6 +43,7 @@ _AFTER_KILL_S = 5.0  # a process that hangs in the kernel does not end even then
 _LOOK_EVERY_S = 0.02
 _SEND_S = 5.0
 _CHUNK_BYTES, _LINE_BYTES_MAX = 65_536, 16 * 1024 * 1024
+_THREADS = 17  # which field says how many there are
 _LEVELS = 3  # of its cgroup: the instance, its group and the slice, each of which goes when it is empty
 
 Message = dict[str, Any]
@@ -75,14 +76,16 @@ def read_kernel_file(path: str) -> bytes:
 
 
 def read_process(pid: int, proc: Path = PROC) -> Process | None:
-    """Return what runs under that number; a zombie runs no more."""
+    """Return what runs under that number; a zombie runs no more, once the last of its threads is gone."""
     try:
         stat = read_kernel_file(f"{proc}/{pid}/stat")
     except OSError:
         return None
     # The name before the last parenthesis may hold anything, blanks and parentheses too.
     fields = stat.rpartition(b")")[2].decode().split()
-    return None if not fields or fields[0] in {"Z", "X"} else Process(pid, fields)
+    if not fields or fields[0] == "X" or (fields[0] == "Z" and int(fields[_THREADS]) <= 1):
+        return None
+    return Process(pid, fields)
 
 
 def read_table(proc: Path = PROC) -> Table:
@@ -211,6 +214,13 @@ class Service:
             with suppress(OSError, ValueError):
                 roots |= {int(line) for line in (self._cgroup / "cgroup.procs").read_text().split()} & table.keys()
         return set(with_descendants(roots, children))
+
+    def has_somebody(self) -> bool:
+        """Whether the kernel still counts anybody in its cgroup, be it one who came after the table was read."""
+        if self._cgroup is not None:
+            with suppress(OSError):
+                return b"populated 1" in read_kernel_file(f"{self._cgroup}/cgroup.events")
+        return False
 
     def _force_group(self) -> list[int]:
         try:
@@ -421,7 +431,7 @@ class Keeper:
             if service.forced_s is None:
                 service.forced_s = now_s
             left = service.force(table)
-            is_gone = not left and service.code is not None
+            is_gone = not left and service.code is not None and not service.has_somebody()
             if is_gone or now_s - service.forced_s > _AFTER_KILL_S:
                 self._forget(service, left)
 
