@@ -22,7 +22,6 @@ log = structlog.get_logger()
 TOKENS_TOPIC = "tokens"
 
 _RELOAD_EVERY_S = 30.0
-_FIRST_LOOK_S = 1.0  # at what came between our first reading and the beginning of our listening
 _JOIN_S = 0.2  # many changes at once are read once
 _RETRY_S = 0.5
 _NOTE_EVERY_S = 60.0
@@ -40,14 +39,13 @@ class Access:
         self._rng = rng
         self._book = TokenBook(bootstrap, requests_per_s_max)
         self._changed = asyncio.Event()
-        self._patience_s = _FIRST_LOOK_S
+        self._patience_s = _RELOAD_EVERY_S
         self._noted_ms = clock.now_ms()
         self._rounds = Rounds()
 
     async def start(self) -> None:
         if not self._rounds:
             self._book.replace(await self._store.load())
-            self._patience_s = _FIRST_LOOK_S
             self._rounds.go("tokens_heard", self._listen, _RETRY_S)
             self._rounds.go("tokens", self._keep_up, _JOIN_S, _RETRY_S)
 
@@ -185,11 +183,9 @@ class Access:
     # --- the same everywhere -----------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
-        try:
-            async for _ in self._bus.subscribe(TOKENS_TOPIC):
-                self._changed.set()
-        finally:
-            self._changed.set()  # something may have been missed
+        # Something may have been missed before it stands, so that they are read once more.
+        async for _ in self._bus.subscribe(TOKENS_TOPIC, self._changed.set):
+            self._changed.set()
 
     async def _keep_up(self) -> None:
         """Read them when something was heard, and now and then all the same."""

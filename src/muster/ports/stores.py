@@ -1,6 +1,6 @@
 """Where everything else is kept, and how control planes hear of each other."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -263,4 +263,6 @@ class Bus(Protocol):
     """Fire and forget between control planes: wake-ups and live telemetry. Nothing is kept."""
 
     async def publish(self, topic: str, data: bytes) -> None: ...
-    def subscribe(self, topic: str) -> AsyncIterator[bytes]: ...
+    def subscribe(self, topic: str, ready: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
+        """Yield what is published; `ready` is called once nothing from then on is missed."""
+        ...

@@ -47,6 +47,7 @@ class SimBus:
         if self._listeners.get(name) is hear:
             hear(data)
 
-    def subscribe(self, topic: str) -> AsyncIterator[bytes]:
+    def subscribe(self, topic: str, ready: object = None) -> AsyncIterator[bytes]:
         """Refuse: who waits here would need time to pass, which only the timeline may do."""
+        del ready
         raise StoreUnavailable(f"join to hear of {topic}")

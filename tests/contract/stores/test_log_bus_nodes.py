@@ -103,6 +103,22 @@ async def test_the_bus_carries_a_topic_to_all_who_listen_to_it(store: Store) -> 
     await store.bus.publish("t", b"after")
 
 
+async def test_a_subscription_that_says_that_it_stands_misses_nothing(store: Store) -> None:
+    heard: list[bytes] = []
+    stands = asyncio.Event()
+
+    async def listen() -> None:
+        async for data in store.bus.subscribe("t", stands.set):
+            heard.append(data)  # noqa: PERF401 - it is looked at while it grows
+
+    task = asyncio.create_task(listen())
+    await eventually(stands.is_set)
+    await store.bus.publish("t", b"first")
+    await eventually(lambda: heard == [b"first"])
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_records_of_nodes_are_kept_replaced_and_forgotten(store: Store) -> None:
     def node(name: str, cpu: float) -> Node:
         facts = NodeFacts(node_id=NodeId(name), labels={"zone": "é"})

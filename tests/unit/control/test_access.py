@@ -1,5 +1,6 @@
 """Access over the twin of the store, alone and with a second control plane beside it."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -101,6 +102,29 @@ async def test_what_one_control_plane_makes_or_revokes_counts_in_the_other(
 
         await other.revoke(token.token_id)
         assert await eventually(lambda: access.is_open)
+
+
+async def test_what_was_revoked_before_the_bus_is_heard_again_counts_no_more_once_it_is(
+    access: Access, store: MemoryStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, _ = await access.create(ADMIN)
+    subscribe, broken, asked, heard = store.bus.subscribe, asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def breaks(topic: str, ready: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
+        if not broken.is_set():
+            broken.set()
+            raise StoreUnavailable("the connection was lost")
+        asked.set()
+        await heard.wait()
+        async for data in subscribe(topic, ready):
+            yield data
+
+    monkeypatch.setattr(store.bus, "subscribe", breaks)
+    async with running(store, clock) as other:
+        await eventually(asked.is_set)
+        await access.revoke(token.token_id)
+        heard.set()
+        await eventually(lambda: other.is_open)
 
 
 async def test_a_token_too_young_to_have_been_heard_of_can_be_revoked(

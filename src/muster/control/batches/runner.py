@@ -91,7 +91,7 @@ class BatchRunner:
         return sum(len(run.open) for run, _ in self._runs.values())
 
     async def _listen(self) -> None:
-        async for _ in self._bus.subscribe(TOPIC):
+        async for _ in self._bus.subscribe(TOPIC, self._news.set):
             self._news.set()
 
     # --- as long as we lead ------------------------------------------------------------------------------------------

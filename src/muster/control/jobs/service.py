@@ -465,8 +465,8 @@ class JobService:
         )
 
     async def _listen(self) -> None:
-        self._wakeups.wake_all()  # what came while nobody listened was missed
-        async for data in self._bus.subscribe(WAKE_TOPIC):
+        # What came while nobody listened was missed, so that everybody looks once.
+        async for data in self._bus.subscribe(WAKE_TOPIC, self._wakeups.wake_all):
             self._wakeups.wake(data.decode())
 
 

@@ -135,7 +135,7 @@ class WebhookPump:
         return len(self._outbox)
 
     async def _listen(self) -> None:
-        async for _ in self._bus.subscribe(TOPIC):
+        async for _ in self._bus.subscribe(TOPIC, self._news.set):
             self._news.set()
 
     # --- as long as we lead ------------------------------------------------------------------------------------------

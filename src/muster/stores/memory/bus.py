@@ -1,6 +1,6 @@
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 _WAITING_MAX = 10_000  # a subscriber that does not read loses the oldest: nothing is kept for anybody
 
@@ -20,10 +20,12 @@ class MemoryBus:
     async def publish(self, topic: str, data: bytes) -> None:
         self.send(topic, data)
 
-    async def subscribe(self, topic: str) -> AsyncIterator[bytes]:
+    async def subscribe(self, topic: str, ready: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
         queue: asyncio.Queue[bytes] = asyncio.Queue(_WAITING_MAX)
         self._subscribers[topic].add(queue)
         try:
+            if ready is not None:
+                ready()
             while True:
                 yield await queue.get()
         finally:

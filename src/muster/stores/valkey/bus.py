@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from muster.errors import StoreUnavailable
 from muster.stores.valkey.connection import Connection, ConnectionLost
@@ -27,7 +27,7 @@ class ValkeyBus:
         """Publish for programs of others, under exactly that name."""
         await self._server.execute("PUBLISH", channel, data)
 
-    async def subscribe(self, topic: str) -> AsyncIterator[bytes]:
+    async def subscribe(self, topic: str, ready: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
         messages: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING_MAX)
 
         def hand_on(data: bytes | None) -> None:
@@ -39,6 +39,8 @@ class ValkeyBus:
         watch = asyncio.create_task(self._watch(connection), name="bus-watch")
         watch.add_done_callback(lambda _: hand_on(None))
         try:
+            if ready is not None:
+                ready()
             while (data := await messages.get()) is not None:
                 yield data
             raise StoreUnavailable(f"the subscription to {topic} has ended: {watch.result()}")

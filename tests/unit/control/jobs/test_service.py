@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -253,6 +254,29 @@ async def test_a_lost_wake_up_costs_a_look_and_nothing_else(
     waiting = asyncio.create_task(plane.claim(wait_s=30))
     await eventually(lambda: plane.jobs.waiters == 1)
     job_id = await plane.submit()
+    reply = await asyncio.wait_for(waiting, 5)
+    assert [job.spec.job_id for job in reply.jobs] == [job_id]
+
+
+async def test_what_came_before_the_bus_is_heard_is_looked_for_once_it_is(
+    plane: PlaneUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muster.control.jobs.service._LOOK_AGAIN_S", 30.0)
+    subscribe, heard = plane.store.bus.subscribe, asyncio.Event()
+
+    async def late(topic: str, ready: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
+        await heard.wait()
+        async for data in subscribe(topic, ready):
+            yield data
+
+    monkeypatch.setattr(plane.store.bus, "subscribe", late)
+    await plane.open_session()
+    await plane.jobs._rounds.stop()
+    await plane.jobs.start()
+    waiting = asyncio.create_task(plane.claim(wait_s=30))
+    await eventually(lambda: plane.jobs.waiters == 1)
+    job_id = await plane.submit()
+    heard.set()
     reply = await asyncio.wait_for(waiting, 5)
     assert [job.spec.job_id for job in reply.jobs] == [job_id]
 

@@ -111,7 +111,7 @@ class BrokenBus:
             raise StoreUnavailable("away")
         self.waiting.put_nowait(data)
 
-    async def subscribe(self, _topic: str) -> AsyncIterator[bytes]:
+    async def subscribe(self, _topic: str, _ready: object = None) -> AsyncIterator[bytes]:
         self.asked += 1
         if self.away:
             raise StoreUnavailable("away")
