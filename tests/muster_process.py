@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,16 +18,24 @@ from tests.waiting import eventually_sync
 
 _START_S = 60.0
 _STOP_S = 20.0
+_chance = random.SystemRandom()  # others on this machine choose as well
 # What the person's own environment says must not reach the processes under test.
 _CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("MUSTER_")}
 # Who is killed at the end of a test leaves nothing behind.
 _CLEAN["MUSTER_ADOPT_WITHIN_S"] = "0"
 
 
+_PORTS = range(20_000, 32_768)  # below those that the system lends to whoever connects
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return one that nobody gets by chance until its server listens, nor while that is started anew."""
+    for _ in range(100):
+        port = _chance.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 class Child(Protocol):
