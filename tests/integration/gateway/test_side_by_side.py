@@ -27,7 +27,7 @@ async def two_doors(engine: Engine, slots: int) -> AsyncIterator[tuple[Door, Doo
         doors = []
         for number in range(2):
             door = await running.enter_async_context(opened(FleetTwin(worker(engine.url, slots=slots))))
-            load = GatewayLoad(store.bus, clock, f"plane-{number}", beside=lambda: True)
+            load = GatewayLoad(store.bus, clock, f"plane-{number}", beside=lambda: ["another"])
             load.join(door.gateway.side)
             await load.start()
             running.push_async_callback(load.stop)
