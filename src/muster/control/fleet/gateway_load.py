@@ -6,7 +6,7 @@ only while anybody else is heard.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
 import structlog
@@ -15,10 +15,11 @@ from msgspec.structs import replace
 
 from muster.clock import Clock
 from muster.errors import MusterError
+from muster.placement.line import First, Turns
 from muster.ports import Bus
 from muster.rounds import wait_up_to
 from muster.wire import decode, encode
-from muster.wire.gateways import GatewayNews, Taken, TrustNews
+from muster.wire.gateways import GatewayNews, Taken, TrustNews, TurnsNews
 
 log = structlog.get_logger()
 
@@ -29,16 +30,16 @@ _RETRY_S = 0.25
 _COUNTS_S = 2.0  # what was not told again for so long is over
 _RIVAL_S = 60.0  # who had anything to do within that time is reckoned with, and always who shares our port
 
-First = tuple[int, float]  # who is next in a line: the priority, and since when it waits
-
 
 class Side(Protocol):
     """The gateway of this process, as far as the others matter to it."""
 
     def in_flight(self) -> Mapping[str, int]: ...
     def waiting(self) -> Mapping[str, First]: ...
+    def turns(self) -> Mapping[str, Turns]: ...
     def on_change(self, tell: Callable[[], None]) -> None: ...
     def hear(self, changes: Mapping[str, int], first: Mapping[str, First]) -> None: ...
+    def hear_turns(self, turns: Mapping[str, Turns]) -> None: ...
     def settle(self, rivals: int) -> bool: ...
     def trust_news(self, *, whole: bool) -> tuple[TrustNews, ...]: ...
     def hear_trust(self, news: TrustNews, *, from_first: bool) -> None: ...
@@ -135,7 +136,7 @@ class GatewayLoad:
     def first_waiting(self, model: str) -> int | None:
         """Return the priority of whoever waits for a slot of this model and is next; None when nobody does."""
         lines = [self._side.waiting() if self._side else {}, *(other.waiting for other in self._heard_lately())]
-        return max((line[model][0] for line in lines if model in line), default=None)
+        return max((line[model].priority for line in lines if model in line), default=None)
 
     def _heard_lately(self) -> list[_Other]:
         now_s = self._clock.monotonic_s()
@@ -179,10 +180,12 @@ class GatewayLoad:
         load = GatewayNews(
             self._plane_id,
             dict(self._side.in_flight()),
-            {model: first[0] for model, first in waiting.items()},
-            {model: round((now_s - first[1]) * 1000) for model, first in waiting.items()},
+            {model: first.priority for model, first in waiting.items()},
+            {model: round((now_s - first.since_s) * 1000) for model, first in waiting.items()},
             dict(self._jobs),
             trust=trust,
+            places={model: (first.place, first.clock) for model, first in waiting.items()},
+            turns={model: _turns_news(turns) for model, turns in self._side.turns().items()},
             taken=self._limits.taken() if self._limits is not None else {},
             missing=self._limits.missing() if self._limits is not None and self._asked else {},
             asks=self._asks and self._limits is not None,
@@ -190,14 +193,14 @@ class GatewayLoad:
         self._asked = False
         if load.in_flight or load.waiting:
             self._own_busy_s = now_s
-        once = bool(trust or load.taken or load.missing or load.asks)
+        once = bool(trust or load.turns or load.taken or load.missing or load.asks)
         if whole:
             if not (once or any((load.in_flight, load.waiting, load.jobs, told.in_flight, told.waiting, told.jobs))):
                 return None
             self._told, self._whole_s = load, now_s
             return load
         changes = _changes(told.in_flight, load.in_flight)
-        if not (once or changes or load.waiting != told.waiting or load.jobs != told.jobs):
+        if not (once or changes or load.places != told.places or load.jobs != told.jobs):
             return None
         if not (load.missing or self._beside()):
             return None
@@ -236,14 +239,14 @@ class GatewayLoad:
         before = known.in_flight if known is not None else {}
         counts = load.in_flight if load.whole else before | load.in_flight
         now = {key: count for key, count in counts.items() if count}
-        waiting = {
-            model: (priority, now_s - load.waited_ms.get(model, 0) / 1000) for model, priority in load.waiting.items()
-        }
+        waiting = {model: _first(load, model, now_s) for model in load.waiting}
         other = self._others[load.plane_id] = _Other(now_s, now, waiting, load.jobs)
         if now or waiting:
             if load.plane_id not in self._busy_s:
                 self._changed.set()  # our gateway is to know of a new rival at once
             self._busy_s[load.plane_id] = now_s
+        if self._side is not None and load.turns:  # before a free slot is heard of
+            self._side.hear_turns({model: _turns(news) for model, news in load.turns.items()})
         self._pass_on(_changes(known.taken if known is not None else {}, other.taken))
         if self._side is not None:
             for news in load.trust:
@@ -265,11 +268,24 @@ class GatewayLoad:
         if self._side is not None:
             first: dict[str, First] = {}
             for other in self._heard_lately():
-                for model, (priority, since_s) in other.waiting.items():
+                for model, one in other.waiting.items():
                     known = first.get(model)
-                    if known is None or (-priority, since_s) < (-known[0], known[1]):
-                        first[model] = priority, since_s
+                    if known is None or one.order < known.order:
+                        first[model] = one
             self._side.hear(changes, first)
+
+
+def _first(load: GatewayNews, model: str, now_s: float) -> First:
+    place, clock = load.places.get(model, (0.0, 0.0))
+    return First(load.waiting[model], place, now_s - load.waited_ms.get(model, 0) / 1000, clock)
+
+
+def _turns_news(turns: Turns) -> tuple[TurnsNews, ...]:
+    return tuple(TurnsNews(priority, who, count) for (priority, who), count in turns.items())
+
+
+def _turns(news: Iterable[TurnsNews]) -> Turns:
+    return {(one.priority, one.who): one.count for one in news}
 
 
 def _changes(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from muster.gateway.limits import GatewayLimits
 from muster.gateway.routing.route import Router
 from muster.gateway.side import Side
 from muster.gateway.trust.quarantine import Change, Gravity, Now, Quarantine, Standing
+from muster.placement.line import First, Turns
 from muster.placement.scores import Strategy
 from muster.ports import Bus
 from muster.stores.memory import MemoryStore
@@ -29,24 +30,33 @@ MODEL = CHAT.name
 class Gateway:
     """A Side that says what a test sets."""
 
-    def __init__(self, in_flight: dict[str, int], waiting: dict[str, tuple[int, float]]) -> None:
+    def __init__(self, in_flight: dict[str, int], waiting: dict[str, First]) -> None:
         self.own = in_flight
         self.line = waiting
         self.others: dict[str, int] = {}
         self.rivals = 0
-        self.first: Mapping[str, tuple[int, float]] = {}
+        self.first: Mapping[str, First] = {}
+        self.had: dict[str, Turns] = {}
+        self.heard_turns: list[Mapping[str, Turns]] = []
         self.tell: Callable[[], None] = lambda: None
 
     def in_flight(self) -> Mapping[str, int]:
         return self.own
 
-    def waiting(self) -> Mapping[str, tuple[int, float]]:
+    def waiting(self) -> Mapping[str, First]:
         return self.line
+
+    def turns(self) -> Mapping[str, Turns]:
+        had, self.had = self.had, {}
+        return had
+
+    def hear_turns(self, turns: Mapping[str, Turns]) -> None:
+        self.heard_turns.append(turns)
 
     def on_change(self, tell: Callable[[], None]) -> None:
         self.tell = tell
 
-    def hear(self, changes: Mapping[str, int], first: Mapping[str, tuple[int, float]]) -> None:
+    def hear(self, changes: Mapping[str, int], first: Mapping[str, First]) -> None:
         for key, by in changes.items():
             self.others[key] = self.others.get(key, 0) + by
         self.first = first
@@ -80,8 +90,8 @@ async def told(store: MemoryStore, clock: ManualClock | SystemClock, *sides: Gat
 
 async def test_gateways_count_together() -> None:
     clock, store = SystemClock(), MemoryStore(ManualClock())
-    here = Gateway({"n1/llm": 1}, {"m": (0, clock.monotonic_s())})
-    there = Gateway({"n1/llm": 2, "n2/llm": 1}, {"m": (50, clock.monotonic_s() - 60.0)})
+    here = Gateway({"n1/llm": 1}, {"m": First(0, 1.0, clock.monotonic_s(), 0.0)})
+    there = Gateway({"n1/llm": 2, "n2/llm": 1}, {"m": First(50, 3.5, clock.monotonic_s() - 60.0, 2.5)})
     loads = [GatewayLoad(store.bus, clock, plane_id, beside=lambda: ["another"]) for plane_id in ("one", "other")]
     one, other = loads
     for load, side in ((one, here), (other, there)):
@@ -92,11 +102,18 @@ async def test_gateways_count_together() -> None:
         await eventually(lambda: other.in_flight()["n1/llm"] == 3)
         assert (one.first_waiting("m"), other.first_waiting("m"), one.first_waiting("n")) == (50, 50, None)
         assert here.others == {"n1/llm": 2, "n2/llm": 1}
-        priority, since_s = here.first["m"]
-        assert (priority, since_s < clock.monotonic_s() - 59.0) == (50, True)
+        first = here.first["m"]
+        assert (first.priority, first.place, first.clock, first.since_s < clock.monotonic_s() - 59.0) == (
+            50,
+            3.5,
+            2.5,
+            True,
+        )
+        here.had = {"m": {(0, "anna"): 2}}
         here.own["n3/llm"] = 1
         here.tell()
         await eventually(lambda: other.in_flight()["n3/llm"] == 1)
+        assert there.heard_turns == [{"m": {(0, "anna"): 2}}]
         here.own.clear()
         here.line.clear()
         here.tell()
