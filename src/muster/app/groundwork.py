@@ -169,6 +169,7 @@ class Groundwork(ABC):
             tracer=self._tracer,
         )
         work.load.join(gateway.side)
+        work.load.share(access)
         return gateway
 
     async def _open_tracer(self) -> OtelTracer | None:
@@ -292,6 +293,4 @@ class Groundwork(ABC):
         )
 
     def _load(self, base: Base) -> GatewayLoad:
-        return GatewayLoad(
-            base.store.bus, self._clock, self._plane_id, lambda: bool(base.peers.others), base.peers.siblings
-        )
+        return GatewayLoad(base.store.bus, self._clock, self._plane_id, lambda: base.peers.others, base.peers.siblings)
