@@ -67,9 +67,8 @@ class Account:
         calls = self._calls
         if calls is None:
             return 0.0
-        if wait_s := calls.wait_s(1.0, now_s):
+        if wait_s := calls.ask(now_s):
             return wait_s
-        calls.take(1, now_s)
         self._takings.of(self.token_id).calls += 1
         return 0.0
 
@@ -80,9 +79,8 @@ class Account:
         if tokens is not None and (wait_s := tokens.wait_s(1.0, now_s)):
             raise _used_up(tokens, "tokens", wait_s)
         if requests is not None:
-            if wait_s := requests.wait_s(1.0, now_s):
+            if wait_s := requests.ask(now_s):
                 raise _used_up(requests, "requests", wait_s)
-            requests.take(1, now_s)
             self._takings.of(self.token_id).requests += 1
 
     def check_budgets(self, now_ms: int) -> None:
@@ -204,4 +202,5 @@ def _level(known: Level | None, limit: float, per_s: float) -> Level | None:
 def _left(level: Level | None, now_s: float) -> Left | None:
     if level is None:
         return None
-    return Left(round(level.limit), max(0, int(level.left(now_s))), level.wait_s(level.limit, now_s))
+    left = level.left(now_s)
+    return Left(round(level.limit), max(0, int(left)), (level.limit - left) / level.per_s)

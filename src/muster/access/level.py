@@ -30,6 +30,15 @@ class Level:
         wait_s = (wanted - self.left(now_s)) / self.per_s
         return wait_s if wait_s > _ROUNDING_S else 0.0
 
+    def ask(self, now_s: float) -> float:
+        """Take one and return 0; if there is none, return in how many seconds there is."""
+        left = self.left(now_s)
+        wait_s = (1.0 - left) / self.per_s
+        if wait_s > _ROUNDING_S:
+            return wait_s
+        self._left = left - 1.0
+        return 0.0
+
     def take(self, count: float, now_s: float) -> None:
         self._left = self.left(now_s) - count
 

@@ -3,38 +3,30 @@ import pytest
 from muster.access.level import Level
 
 
-def ask(level: Level, now_s: float) -> float:
-    """Take one if there is one; return in how many seconds there is."""
-    wait_s = level.wait_s(1.0, now_s)
-    if not wait_s:
-        level.take(1, now_s)
-    return wait_s
-
-
 def test_all_of_it_goes_at_once_and_then_one_by_one() -> None:
     level = Level(4.0, per_s=4.0)
 
-    assert [ask(level, 10.0) for _ in range(4)] == [0.0] * 4
-    assert ask(level, 10.0) == pytest.approx(0.25)
-    assert ask(level, 10.25) == 0.0
-    assert ask(level, 10.25) > 0.0
+    assert [level.ask(10.0) for _ in range(4)] == [0.0] * 4
+    assert level.ask(10.0) == pytest.approx(0.25)
+    assert level.ask(10.25) == 0.0
+    assert level.ask(10.25) > 0.0
 
 
 def test_it_fills_up_to_its_limit_however_long_it_rests() -> None:
     level = Level(1.0, per_s=0.5)
 
-    assert ask(level, 0.0) == 0.0
-    assert ask(level, 0.5) == pytest.approx(1.5)
-    assert ask(level, 1000.0) == 0.0
-    assert ask(level, 1000.0) == pytest.approx(2.0)
+    assert level.ask(0.0) == 0.0
+    assert level.ask(0.5) == pytest.approx(1.5)
+    assert level.ask(1000.0) == 0.0
+    assert level.ask(1000.0) == pytest.approx(2.0)
 
 
 def test_being_refused_costs_nothing() -> None:
     level = Level(1.0, per_s=1.0)
-    ask(level, 0.0)
+    level.ask(0.0)
     for _ in range(100):
-        assert ask(level, 0.5) == pytest.approx(0.5)
-    assert ask(level, 1.0) == 0.0
+        assert level.ask(0.5) == pytest.approx(0.5)
+    assert level.ask(1.0) == 0.0
 
 
 def test_a_clock_that_is_set_back_fills_nothing() -> None:

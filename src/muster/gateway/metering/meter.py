@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable
 
-from muster.access.account import Account, Left
+from muster.access.account import Account
 from muster.domain.usage import Use
 from muster.gateway.dialects.call import Call
 from muster.gateway.metering.counted import Counted, Counts
 
 _FIRST_ERROR = 400
+_LEFT = b"x-ratelimit-limit-{0}: %d\r\nx-ratelimit-remaining-{0}: %d\r\nx-ratelimit-reset-{0}: %b\r\n"
+_REQUESTS_LEFT, _TOKENS_LEFT = _LEFT.replace(b"{0}", b"requests"), _LEFT.replace(b"{0}", b"tokens")
 _S_PER_HOUR = 3600.0
 
 # How many watts the GPUs of a worker draw now; None: unknown.
@@ -74,19 +76,14 @@ class Meter:
 
 def limit_lines(account: Account, now_s: float) -> bytes:
     """Return the header lines by which OpenAI's clients see what is left of their minute."""
-    lines = b""
-    for unit, left in ((b"requests", account.requests_left(now_s)), (b"tokens", account.tokens_left(now_s))):
-        if left is not None:
-            lines += b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (
-                *(unit, left.limit, unit, left.left, unit),
-                _span(left),
-            )
-    return lines
+    requests, tokens = account.requests_left(now_s), account.tokens_left(now_s)
+    lines = b"" if requests is None else _REQUESTS_LEFT % (requests.limit, requests.left, _span(requests.full_in_s))
+    return lines if tokens is None else lines + _TOKENS_LEFT % (tokens.limit, tokens.left, _span(tokens.full_in_s))
 
 
-def _span(left: Left) -> bytes:
+def _span(seconds: float) -> bytes:
     """Spell a time as OpenAI does: 250ms, 12s, 1m30s."""
-    if left.full_in_s < 1.0:
-        return b"%dms" % math.ceil(left.full_in_s * 1000)
-    minutes, seconds = divmod(math.ceil(left.full_in_s), 60)
-    return b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds
+    if seconds < 1.0:
+        return b"%dms" % math.ceil(seconds * 1000)
+    minutes, whole_s = divmod(math.ceil(seconds), 60)
+    return b"%dm%ds" % (minutes, whole_s) if minutes else b"%ds" % whole_s
