@@ -270,7 +270,7 @@ class GatewayLoad:
             for other in self._heard_lately():
                 for model, one in other.waiting.items():
                     known = first.get(model)
-                    if known is None or one.order < known.order:
+                    if known is None or one.goes_before(known):
                         first[model] = one
             self._side.hear(changes, first)
 

@@ -34,6 +34,7 @@ _MODELS_MAX = 10_000
 _NEW_SHARE = 0.2  # of one answer in how long answers take
 _RETRY_MIN_S, _RETRY_MAX_S = 1.0, 600.0
 _CALLERS_SHOWN = 20
+_LEAD_S = 0.4  # of one slot, in whole turns of who is first: none where answers take longer
 _GIVES_WAY_S = 0.05  # long enough to hear of a free slot and to say that it is taken
 
 
@@ -144,11 +145,16 @@ class Admission:
         Only for a moment: who waits there may be waiting for another worker.
         """
         elsewhere = self._elsewhere.get(model)
-        if elsewhere is None or self._lines[model].head.order <= elsewhere.order:
+        if elsewhere is None or not elsewhere.goes_before(self._lines[model].head, self._lead(model)):
             self._gave_way_s.pop(model, None)
             return False
         now_s = self._clock.monotonic_s()
         return now_s - self._gave_way_s.setdefault(model, now_s) < _GIVES_WAY_S
+
+    def _lead(self, model: str) -> float:
+        """Return how far a line may be ahead: a slot that is handed over is idle until the other has heard of it."""
+        answer_s = self._answer_s.get(model)
+        return int(_LEAD_S / answer_s) / self._lines[model].first.weight if answer_s else 0.0
 
     def _let_in(self, model: str) -> None:
         if self._gives_way(model):
