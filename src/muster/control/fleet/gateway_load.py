@@ -164,7 +164,7 @@ class GatewayLoad:
                 try:
                     await self._bus.publish(_TOPIC, encode(load))
                 except MusterError as error:
-                    self._whole_s, self._asked = float("-inf"), True  # what got lost is told whole
+                    self._whole_s = float("-inf")  # what got lost is told whole
                     log.debug("gateway_load_not_told", error=error.message)
             await asyncio.sleep(_CHANGES_EVERY_S)
             if not unsettled:
