@@ -28,7 +28,7 @@ def workflow(*, batch: bool = False, **options: Any) -> dict[str, Any]:
 
 
 def write_model(folder: Path, name: str, content: Any) -> Path:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(content))
     return path

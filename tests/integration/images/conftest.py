@@ -38,6 +38,10 @@ class Studio:
             await client.close()
 
 
+def pictures(answer: openai.types.ImagesResponse) -> list[openai.types.Image]:
+    return list(answer.data or [])
+
+
 @pytest.fixture
 def opened(tmp_path: Path) -> Open:
     models, files = tmp_path / "models", tmp_path / "files"

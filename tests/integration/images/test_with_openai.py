@@ -16,7 +16,7 @@ from muster.domain.model import Model
 from muster.domain.service import Dialect, Service, ServiceStatus
 from tests.integration.gateway.engine import Asked, Engine
 from tests.integration.gateway.wire import Wire, post
-from tests.integration.images.conftest import Open, Studio
+from tests.integration.images.conftest import Open, Studio, pictures
 from tests.waiting import eventually
 
 PATH = "/v1/images/generations"
@@ -31,6 +31,19 @@ async def begun(
     client = studio.client(token)
     answer = asyncio.create_task(client.images.generate(**({"model": "one", "prompt": "a cat"} | asked)))
     return answer, await studio.artist.take(jobs)
+
+
+async def serve(studio: Studio, url: str, model: str) -> None:
+    """Have a server of OpenAI's paths in the fleet."""
+    service = Service(
+        name="s",
+        connector="openai",
+        status=ServiceStatus.RUNNING,
+        url=url,
+        dialects=(Dialect.OPENAI,),
+        models=(Model(name=model),),
+    )
+    await studio.plane.heartbeat(services=(service,))
 
 
 async def refused(studio: Studio, kind: type[openai.APIStatusError], **asked: Any) -> dict[str, Any]:
@@ -56,7 +69,7 @@ async def test_a_link_is_for_the_token_that_asked_and_for_no_other(opened: Open)
         ]
         answer, (job,) = await begun(studio, token=secrets[0])
         await studio.artist.done(job, b"picture")
-        (image,) = (await answer).data or ()
+        (image,) = pictures(await answer)
         assert image.url is not None
         assert image.url.startswith(f"{studio.served.url}/api/files/{job.spec.job_id}/")
 
@@ -138,12 +151,12 @@ async def test_models_are_listed_and_asked_as_far_as_a_token_may(opened: Open) -
         assert (await client.models.retrieve("one")).id == "one"
         with pytest.raises(openai.NotFoundError, match="may not use it"):
             await client.images.generate(model="batch", prompt="a cat")
-        await studio.plane.heartbeat()
+        await serve(studio, "http://127.0.0.1:1", "language")
         with pytest.raises(openai.NotFoundError):
             await studio.client(TOKEN).images.generate(model="nobodys", prompt="a cat")
         answer, (job,) = await begun(studio, token=secret)  # though it may not have jobs with the checkpoint itself
         await studio.artist.done(job, b"picture")
-        assert len((await answer).data or ()) == 1
+        assert len(pictures(await answer)) == 1
 
 
 async def test_it_is_metered_and_told_as_other_requests_are(opened: Open) -> None:
@@ -151,7 +164,7 @@ async def test_it_is_metered_and_told_as_other_requests_are(opened: Open) -> Non
         token, secret = await studio.plane.access.create(
             Wanted(name="c", role=Role.CLIENT, allowance=Allowance(requests_per_min=10, priority=30))
         )
-        raw = asyncio.create_task(
+        raw = asyncio.ensure_future(
             studio.client(secret).images.with_raw_response.generate(model="batch", prompt="a cat", n=2)
         )
         await studio.artist.come()
@@ -174,14 +187,6 @@ async def test_a_server_that_has_the_path_comes_first(studio: Studio) -> None:
         asked.reply({"created": 1, "data": [{"url": "by-the-server"}]})
 
     async with Engine(paint) as engine:
-        service = Service(
-            name="s",
-            connector="openai",
-            status=ServiceStatus.RUNNING,
-            url=engine.url,
-            dialects=(Dialect.OPENAI,),
-            models=(Model(name="one"),),
-        )
-        await studio.plane.heartbeat(services=(service,))
-        (image,) = (await studio.client().images.generate(model="one", prompt="a cat")).data or ()
+        await serve(studio, engine.url, "one")
+        (image,) = pictures(await studio.client().images.generate(model="one", prompt="a cat"))
     assert image.url == "by-the-server"

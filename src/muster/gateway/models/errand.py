@@ -133,6 +133,7 @@ class Errand:
                 self._path,
                 status,
                 self._model,
+                first_byte_s=duration_s if self.use is not None else None,  # it came whole
                 duration_s=duration_s,
                 bytes_sent=self._delivery.bytes_sent,
                 error=error,

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from muster.control.images.desk import ImageDesk
 from muster.control.images.models import ImageModels
 from muster.domain.file import FileRef
-from muster.domain.image import ImageOrder
+from muster.domain.image import ImageOrder, Made
 from muster.domain.job import ClaimedJob, JobStatus
 from muster.errors import (
     ImageModelBroken,
@@ -47,8 +47,8 @@ class Studio:
             timeout_s=TIMEOUT_S,
         )
 
-    async def begun(self, order: ImageOrder = ORDER, jobs: int = 1) -> tuple["asyncio.Task[object]", list[ClaimedJob]]:
-        made = asyncio.ensure_future(self.desk.make(order))
+    async def begun(self, order: ImageOrder = ORDER, jobs: int = 1) -> tuple["asyncio.Task[Made]", list[ClaimedJob]]:
+        made = asyncio.create_task(self.desk.make(order))
         return made, await self.artist.take(jobs)
 
     async def all_are(self, status: JobStatus, count: int) -> None:
@@ -75,7 +75,7 @@ async def studio(empty_studio: Studio) -> Studio:
     return empty_studio
 
 
-async def failure(made: "asyncio.Task[object]", kind: type[MusterError]) -> MusterError:
+async def failure(made: "asyncio.Task[Made]", kind: type[MusterError]) -> MusterError:
     with pytest.raises(kind) as raised:
         await made
     return raised.value
@@ -129,7 +129,7 @@ async def test_what_nobody_can_make_is_refused_at_once_with_what_would_help(empt
 
 
 async def test_only_so_many_may_wait(studio: Studio) -> None:
-    waiting = [asyncio.ensure_future(studio.desk.make(ORDER)) for _ in range(2)]
+    waiting = [asyncio.create_task(studio.desk.make(ORDER)) for _ in range(2)]
     await studio.all_are(JobStatus.PENDING, 2)
     with pytest.raises(QueueFull, match="gateway_waiting_max"):
         await studio.desk.make(ORDER)
@@ -163,7 +163,7 @@ async def test_a_job_that_somebody_cancels_is_no_picture(studio: Studio) -> None
 
 
 async def test_who_is_not_begun_with_hears_why(studio: Studio) -> None:
-    made = asyncio.ensure_future(studio.desk.make(ORDER))
+    made = asyncio.create_task(studio.desk.make(ORDER))
     await studio.all_are(JobStatus.PENDING, 1)
     studio.plane.clock.advance(WAIT_S)
     error = await failure(made, NoWorker)
