@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from muster.domain.capability import Capability
+from muster.domain.file import FileRef
 from muster.domain.job import ClaimedJob, JobError, encode_result
 from muster.ids import NodeId, SessionId, WorkerId
 from muster.wire import OpenSession, Outcome, OutcomeKind
@@ -65,6 +66,9 @@ class Artist:
             await self._plane.files.put_file(job.spec.job_id, job.attempt, f"{number}.png", _once(data))
             for number, data in enumerate(pictures)
         ]
+        await self.done_with(job, *kept)
+
+    async def done_with(self, job: ClaimedJob, *kept: FileRef) -> None:
         await self._tell(
             Outcome(
                 job_id=job.spec.job_id,

@@ -11,6 +11,7 @@ import pytest
 from muster.access.allowance import Allowance
 from muster.access.roles import Role
 from muster.access.tokens import Wanted
+from muster.domain.file import FileRef
 from muster.domain.job import ClaimedJob, JobStatus
 from muster.domain.model import Model
 from muster.domain.service import Dialect, Service, ServiceStatus
@@ -79,6 +80,32 @@ async def test_a_link_is_for_the_token_that_asked_and_for_no_other(opened: Open)
 
         assert await fetched(secrets[0]) == (200, b"picture")
         assert (await fetched(secrets[1]))[0] == 404
+
+
+async def test_a_link_has_the_name_that_the_caller_used(studio: Studio) -> None:
+    await studio.artist.come()
+    host, port = studio.served.url.removeprefix("http://").split(":")
+    async with await Wire.open((host, int(port))) as wire:
+        asked = {"model": "one", "prompt": "a cat"}
+        for request, begins in (
+            (post(PATH, asked), "http://muster/api/files/job-"),
+            (post(PATH, asked, "X-Forwarded-Proto: https"), "https://muster/api/files/job-"),
+            (post(PATH, asked).replace(b"host: muster\r\n", b""), "/api/files/job-"),
+        ):
+            wire.send(request)
+            (job,) = await studio.artist.take()
+            await studio.artist.done(job, b"picture")
+            (image,) = (await wire.answer()).json["data"]
+            assert image["url"].startswith(begins)
+
+
+async def test_more_than_an_answer_may_hold_is_to_be_had_by_links(studio: Studio) -> None:
+    answer, (job,) = await begun(studio, response_format="b64_json")
+    large = FileRef(name="a.png", type="image/png", bytes=2**40, sha256="", url=f"/api/files/{job.spec.job_id}/1-a.png")
+    await studio.artist.done_with(job, large)
+    with pytest.raises(openai.APIStatusError, match="ask for response_format url") as raised:
+        await answer
+    assert raised.value.status_code == 413
 
 
 async def test_who_leaves_has_no_job_any_more(studio: Studio) -> None:
