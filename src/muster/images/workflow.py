@@ -139,6 +139,8 @@ def read_model(name: str, data: bytes) -> ImageModel:
     nodes = {key: _read(node, _Node, key) for key, node in content.items()}
     for number, size in enumerate(options.sizes):
         parse_size(size, f"{OPTIONS}.sizes[{number}]")
+    for key, node in nodes.items():
+        _check_links(key, node, nodes)
     places = frozenset(place for key, node in nodes.items() for place in _places(key, node))
     _check_places(places, options)
     if "models" not in said.get("requirements", {}):
@@ -162,6 +164,14 @@ def _read(value: Any, kind: type[T], field: str) -> T:
         problem, path = (match["problem"], match["path"]) if match else (str(error), None)
         where = f"{field}.{path}" if path else field
         raise InvalidInput(f"{where}: {problem}", field=where) from None
+
+
+def _check_links(key: str, node: _Node, nodes: Mapping[str, _Node]) -> None:
+    for name, value in node.inputs.items():
+        match value:
+            case [str(other), int()] if other not in nodes:
+                field = f"{key}.inputs.{name}"
+                raise InvalidInput(f"{field} comes from node {other!r}, which the file does not have", field=field)
 
 
 def _places(key: str, node: _Node) -> Iterator[str]:

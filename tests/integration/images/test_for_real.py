@@ -79,7 +79,7 @@ def test_a_link_leads_to_the_picture(plane: ControlPlane) -> None:
         assert got.read().startswith(PICTURE + b"5_")
 
 
-def test_who_leaves_interrupts_what_was_done_for_it(plane: ControlPlane) -> None:
+def test_who_leaves_has_no_jobs_any_more_whichever_process_it_asked(plane: ControlPlane) -> None:
     def count(status: str) -> int:
         return int(plane.get("/api/jobs")["counts"].get(status, 0))
 
@@ -90,5 +90,3 @@ def test_who_leaves_interrupts_what_was_done_for_it(plane: ControlPlane) -> None
     for caller in callers:
         caller.close()
     eventually_sync(lambda: count("cancelled") == LEAVERS, 20)
-    with client(plane) as patient:  # nothing is left in ComfyUI that another one would have to wait for
-        assert len(pictures(patient.images.generate(model="cat", prompt="a cat"))) == 1

@@ -47,7 +47,8 @@ def filled(inputs: dict[str, Any], order: ImageOrder = ORDER, seed: int = 7) -> 
         ("cats/{seed}-{steps=4}", "cats/123-9", "cats/7-4"),
         ("{prompt}, oil on canvas", "a cat {seed}, oil on canvas", "a cat {seed}, oil on canvas"),
         ("{red|blue} %date%", "{red|blue} %date%", "{red|blue} %date%"),  # ComfyUI's own
-        (["4", 0], ["4", 0], ["4", 0]),
+        (["1", 0], ["1", 0], ["1", 0]),
+        (["a", "b"], ["a", "b"], ["a", "b"]),
         (1.5, 1.5, 1.5),
     ],
 )
@@ -145,6 +146,7 @@ def test_a_file_that_is_none_is_refused_with_the_place(data: bytes, told: str) -
     [
         ({"w": "{widht}"}, {}, r"2.inputs.w: {widht} is no place .* {prompt}, {negative_prompt}"),
         ({"w": "{width=big}", "h": "{height}"}, {}, "2.inputs.w: {width=big} must have a whole number"),
+        ({"w": ["9", 0]}, {}, "2.inputs.w comes from node '9', which the file does not have"),
         ({"w": "{width}"}, {}, "only one of {width} and {height}"),
         ({}, {"sizes": ["1024x1024"]}, "muster.sizes need the places"),
         ({"w": "{width}", "h": "{height}"}, {"sizes": ["1024x1024", "big"]}, r"muster.sizes\[1\] must be WIDTHxHEIGHT"),
@@ -162,7 +164,7 @@ def test_checkpoints_of_the_graph_are_required_of_the_worker_unless_the_file_say
     assert model(loader, more={"class_type": "L", "inputs": loader}).options.requirements == Requirements(
         models=("sd15.safetensors",)
     )
-    assert model({"ckpt_name": ["4", 0]}).options.requirements.models == ()
+    assert model({"ckpt_name": ["1", 0]}).options.requirements.models == ()
     said = {"requirements": {"models": [], "hardware": {"gpu_memory_gb": 8}}}
     assert model(loader, said).options.requirements == Requirements(hardware=Hardware(gpu_memory_gb=8))
 

@@ -89,7 +89,8 @@ class ImageDesk:
         except BaseException:
             self._withdraw(job_ids)
             raise
-        pictures = tuple(picture for job in jobs for picture in _pictures(job))[: order.n]
+        of_each = order.n // len(jobs)  # all of the one, or one of each
+        pictures = tuple(picture for job in jobs for picture in _pictures(job)[:of_each])
         if len(pictures) < order.n:
             raise ImageModelBroken(
                 f"the workflow of {model.name} kept {len(pictures)} of {order.n} pictures: it needs a node that saves "

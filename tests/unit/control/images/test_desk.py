@@ -100,6 +100,13 @@ async def test_an_order_is_a_job_for_who_has_the_checkpoint(studio: Studio) -> N
     assert (done.worker_id, done.worked_ms) == ("n1-worker-0", 3000)
 
 
+async def test_of_each_job_comes_one_picture_where_each_is_for_one(studio: Studio) -> None:
+    made, jobs = await studio.begun(replace(ORDER, n=2), jobs=2)
+    for number, job in enumerate(jobs):
+        await studio.artist.done(job, b"%d" % number, b"another")
+    assert [await studio.desk.read(picture) for picture in (await made).pictures] == [b"0", b"1"]
+
+
 async def test_pictures_of_one_prompt_are_as_many_as_were_asked_for(studio: Studio) -> None:
     made, (job,) = await studio.begun(replace(ORDER, model="batch", n=2))
     await studio.artist.done(job, b"1", b"2", b"3")
