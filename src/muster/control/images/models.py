@@ -10,7 +10,7 @@ import structlog
 from msgspec import Struct
 
 from muster.domain.model import canonical_model_name
-from muster.errors import ImageModelBroken, InvalidInput
+from muster.errors import ImageModelBroken, InvalidInput, SetupError
 from muster.images.workflow import ImageModel, read_model
 from muster.rounds import Rounds
 
@@ -62,7 +62,13 @@ class ImageModels:
     async def look(self) -> None:
         """Read what is new or was changed, forget what has gone, and tell what is wrong once."""
         known = self._kept
-        self._kept = await asyncio.to_thread(_read_all, self._folder, known)
+        try:
+            self._kept = await asyncio.to_thread(_read_all, self._folder, known)
+        except OSError as error:
+            raise SetupError(
+                f"the image models in {self._folder} cannot be read: {error.strerror or error}",
+                next_step="let Muster read that folder, or name another one: image_models_dir",
+            ) from None
         for name, kept in self._kept.items():
             if known.get(name) is kept:
                 continue

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from muster.control.images.models import ImageModels
-from muster.errors import ImageModelBroken
+from muster.errors import ImageModelBroken, SetupError
 from tests.artist import workflow, write_model
 
 
@@ -34,6 +34,13 @@ async def test_a_folder_that_is_not_there_has_none_until_it_is(tmp_path: Path) -
     await models.look()
     assert models.names() == ["a"]
     await models.stop()
+
+
+async def test_a_folder_that_cannot_be_read_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(SetupError, match="loop cannot be read") as raised:
+        await ImageModels(tmp_path / "loop").start()
+    assert "image_models_dir" in raised.value.next_step
 
 
 async def test_what_changed_is_read_again_and_what_has_gone_is_forgotten(tmp_path: Path) -> None:
