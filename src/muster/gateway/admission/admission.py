@@ -58,7 +58,7 @@ class Admission:
         call = applicant.call
         model = canonical_model_name(call.model)
         caller = self._who(bearer_token(request.headers))
-        priority = _priority(caller, priority_asked(request.headers))
+        priority = priority_of(caller, request.headers)
         line = self._lines.get(model)
         if line is not None and len(line) >= self._limits.waiting_max:
             self._make_room(line, model, priority)
@@ -231,8 +231,9 @@ class Admission:
         return self._waited.metric(m.GATEWAY_WAIT)
 
 
-def _priority(caller: Caller, asked: int | None) -> int:
+def priority_of(caller: Caller, headers: dict[bytes, bytes]) -> int:
     """Give what a token has of its own without a word, and let it ask for no more."""
+    asked = priority_asked(headers)
     usual = INTERACTIVE if caller.priority is None else caller.priority
     most = PRIORITY_MAX if caller.priority is None and caller.role is Role.ADMIN else usual
     return min(usual if asked is None else asked, most)
