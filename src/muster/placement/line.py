@@ -28,10 +28,13 @@ class First(NamedTuple):
     since_s: float
     clock: float
 
-    @property
-    def order(self) -> tuple[int, float, float]:
-        """Return what sorts the first of several lines; of the same place goes who has waited longer."""
-        return (-self.priority, round(self.place, _PLACE_DIGITS), self.since_s)
+    def goes_before(self, other: "First", lead: float = 0.0) -> bool:
+        """Of the same place goes who has waited longer; by `lead` the other line may be ahead."""
+        return _order(self, lead) < _order(other, 0.0)
+
+
+def _order(first: First, later: float) -> tuple[int, float, float]:
+    return (-first.priority, round(first.place + later, _PLACE_DIGITS), first.since_s)
 
 
 class Ticket(Generic[T]):

@@ -21,6 +21,11 @@ from tests.waiting import eventually
 PATIENT_S = 10.0  # nobody who gives way tires of it on a slow machine
 
 
+def to_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "_GIVES_WAY_S", PATIENT_S)
+    monkeypatch.setattr(admission, "_LEAD_S", 0.0)
+
+
 @asynccontextmanager
 async def two_doors(engine: Engine, slots: int) -> AsyncIterator[tuple[Door, Door]]:
     """Any name is a token."""
@@ -54,7 +59,7 @@ async def test_a_slot_that_one_gateway_has_taken_is_taken_for_the_other() -> Non
 async def test_a_long_line_at_one_gateway_leaves_its_turn_to_who_waits_at_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(admission, "_GIVES_WAY_S", PATIENT_S)
+    to_the_turn(monkeypatch)
     slots = Slots()
     async with Engine(slots) as engine, two_doors(engine, slots=1) as (here, there):
         wires = [await ask(here, "0")]
@@ -78,8 +83,19 @@ def _caller(shown: bytes | None) -> Caller:
     return Caller(name=name, role=Role.CLIENT, rights=GRANTS[Role.CLIENT], token_id=name)
 
 
-async def test_callers_take_turns_over_the_lines_of_all_gateways_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "_GIVES_WAY_S", PATIENT_S)
+@pytest.mark.parametrize(
+    ("lead_s", "order"),
+    [
+        (0.0, ["much1", "less1", "much2", "less2", "much3", "much4", "much5"]),
+        (1e6, ["much1", "much2", "much3", "much4", "less1", "less2", "much5"]),
+    ],
+    ids=["in turn", "ahead where answers are short"],
+)
+async def test_callers_take_turns_over_the_lines_of_all_gateways_together(
+    monkeypatch: pytest.MonkeyPatch, lead_s: float, order: list[str]
+) -> None:
+    to_the_turn(monkeypatch)
+    monkeypatch.setattr(admission, "_LEAD_S", lead_s)
     slots = Slots()
     async with Engine(slots) as engine, two_doors(engine, slots=1) as (here, there):
         wires = [await ask(here, "runs")]
@@ -93,8 +109,7 @@ async def test_callers_take_turns_over_the_lines_of_all_gateways_together(monkey
 
         await finish_all(slots, 8)
         assert {(await wire.answer()).status for wire in wires} == {200}
-        in_turn = ["much1", "less1", "much2", "less2", "much3", "much4", "much5"]
-        assert (slots.order, slots.most) == (["runs", *in_turn], 1)
+        assert (slots.order, slots.most) == (["runs", *order], 1)
 
 
 def _waits(door: Door, count: int) -> bool:

@@ -110,7 +110,7 @@ def drained_together(*lines: Line[str]) -> str:
     """Let in from each line in turn as gateways do that tell each other at once, one slot at a time."""
     order = []
     while any(map(len, lines)):
-        line = min((one for one in lines if len(one)), key=lambda one: one.head.order)
+        line = next(one for one in lines if len(one) and not any(goes_before(other, one) for other in lines))
         ticket = line.first
         order.append(ticket.waits)
         line.let_in(ticket)
@@ -120,6 +120,10 @@ def drained_together(*lines: Line[str]) -> str:
                 if len(line):
                     other.catch_up(line.head)
     return "".join(order)
+
+
+def goes_before(one: Line[str], other: Line[str]) -> bool:
+    return one is not other and len(one) > 0 and one.head.goes_before(other.head)
 
 
 def waits(line: Line[str], who: str, count: int, since_s: float, *, weight: float = 1.0, priority: int = 50) -> None:
@@ -177,3 +181,13 @@ def test_turns_elsewhere_are_for_who_had_them_and_places_stay_in_order():
     line.leave(tickets[2])
     tickets[2] = line.join("A", "a", 50, 9.0)
     assert drained(line) == "BAA"
+
+
+def test_a_line_may_be_ahead_by_some_turns_before_it_gives_way():
+    here, there = First(50, 3.0, 0.0, 2.0), First(50, 1.0, 9.0, 0.0)
+    assert there.goes_before(here)
+    assert there.goes_before(here, 1.5)
+    assert not there.goes_before(here, 2.0)
+    assert First(60, 9.0, 9.0, 0.0).goes_before(here, 100.0), "what matters more always does"
+    assert not here.goes_before(there)
+    assert First(50, 3.0 + 1e-9, -1.0, 2.0).goes_before(here), "of the same place who has waited longer"

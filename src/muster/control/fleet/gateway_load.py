@@ -164,7 +164,7 @@ class GatewayLoad:
                 try:
                     await self._bus.publish(_TOPIC, encode(load))
                 except MusterError as error:
-                    self._whole_s, self._asked = float("-inf"), True  # what got lost is told whole
+                    self._whole_s = float("-inf")  # what got lost is told whole
                     log.debug("gateway_load_not_told", error=error.message)
             await asyncio.sleep(_CHANGES_EVERY_S)
             if not unsettled:
@@ -270,7 +270,7 @@ class GatewayLoad:
             for other in self._heard_lately():
                 for model, one in other.waiting.items():
                     known = first.get(model)
-                    if known is None or one.order < known.order:
+                    if known is None or one.goes_before(known):
                         first[model] = one
             self._side.hear(changes, first)
 

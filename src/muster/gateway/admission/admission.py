@@ -34,6 +34,7 @@ _MODELS_MAX = 10_000
 _NEW_SHARE = 0.2  # of one answer in how long answers take
 _RETRY_MIN_S, _RETRY_MAX_S = 1.0, 600.0
 _CALLERS_SHOWN = 20
+_LEAD_S = 0.4  # of one slot, in whole turns of who is first: none where answers take longer
 _GIVES_WAY_S = 0.05  # long enough to hear of a free slot and to say that it is taken
 
 
@@ -57,7 +58,7 @@ class Admission:
         call = applicant.call
         model = canonical_model_name(call.model)
         caller = self._who(bearer_token(request.headers))
-        priority = _priority(caller, priority_asked(request.headers))
+        priority = priority_of(caller, request.headers)
         line = self._lines.get(model)
         if line is not None and len(line) >= self._limits.waiting_max:
             self._make_room(line, model, priority)
@@ -144,11 +145,16 @@ class Admission:
         Only for a moment: who waits there may be waiting for another worker.
         """
         elsewhere = self._elsewhere.get(model)
-        if elsewhere is None or self._lines[model].head.order <= elsewhere.order:
+        if elsewhere is None or not elsewhere.goes_before(self._lines[model].head, self._lead(model)):
             self._gave_way_s.pop(model, None)
             return False
         now_s = self._clock.monotonic_s()
         return now_s - self._gave_way_s.setdefault(model, now_s) < _GIVES_WAY_S
+
+    def _lead(self, model: str) -> float:
+        """Return how far a line may be ahead: a slot that is handed over is idle until the other has heard of it."""
+        answer_s = self._answer_s.get(model)
+        return int(_LEAD_S / answer_s) / self._lines[model].first.weight if answer_s else 0.0
 
     def _let_in(self, model: str) -> None:
         if self._gives_way(model):
@@ -225,8 +231,9 @@ class Admission:
         return self._waited.metric(m.GATEWAY_WAIT)
 
 
-def _priority(caller: Caller, asked: int | None) -> int:
+def priority_of(caller: Caller, headers: dict[bytes, bytes]) -> int:
     """Give what a token has of its own without a word, and let it ask for no more."""
+    asked = priority_asked(headers)
     usual = INTERACTIVE if caller.priority is None else caller.priority
     most = PRIORITY_MAX if caller.priority is None and caller.role is Role.ADMIN else usual
     return min(usual if asked is None else asked, most)

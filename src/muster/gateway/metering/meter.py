@@ -49,12 +49,8 @@ class Meter:
         if self.counted is None:
             return None
         counts = self._read(self.counted)
-        watts = self._watts(worker)
-        energy_mwh = None
-        if watts is not None:
-            # The mean of how many it began and ended among stands for how many it was among.
-            share = 2.0 / (self._sharing + max(1, sharing))
-            energy_mwh = round(watts * seconds * share / _S_PER_HOUR * 1000)
+        # The mean of how many it began and ended among stands for how many it was among.
+        share = 2.0 / (self._sharing + max(1, sharing))
         return Use(
             token=self.account.token_id,
             model=self._call.model,
@@ -63,7 +59,7 @@ class Meter:
             completion_tokens=counts.completion_tokens + self._before,
             estimated=counts.estimated or bool(self._before),
             worker_ms=round(seconds * 1000),
-            energy_mwh=energy_mwh,
+            energy_mwh=energy_mwh(self._watts(worker), seconds * share),
         )
 
     def _read(self, counted: Counted) -> Counts:
@@ -72,6 +68,11 @@ class Meter:
             stream=self._call.stream,
             embedding=self._call.capability == "embedding",
         )
+
+
+def energy_mwh(watts: float | None, seconds: float) -> int | None:
+    """Return what a worker draws in that time, in thousandths of a watt-hour; None: its power is unknown."""
+    return None if watts is None else round(watts * seconds / _S_PER_HOUR * 1000)
 
 
 def limit_lines(account: Account, now_s: float) -> bytes:
