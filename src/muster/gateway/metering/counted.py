@@ -5,14 +5,19 @@ many at a time. What a model says cannot be taken for a count: within a string o
 """
 
 import re
+import zlib
 
 from msgspec import Struct
 
 _HEAD_BYTES = 1024
-_TAIL_BYTES = 4096
 _HELD_BYTES_MAX = 16_384
+_HELD_OF_STREAM_BYTES_MAX = 6144  # there are many at once, and what their ends tell is short
+_TAIL_SHARE = 4  # of what may be held so much is, at least
 _LINE_BYTES_MAX = 4_194_304  # Ollama's last line may hold the whole context as numbers
 _BYTES_PER_TOKEN = 4  # of English text, roughly
+# Raw deflate with a small window and table. What zlib does by itself packs no better, as events are all alike, and takes
+# five times as long, most of it to clear its tables.
+_PACK_LEVEL, _PACK_WINDOW, _PACK_TABLE = 1, -13, 5
 
 _NUMBER = re.compile(rb"\s*:\s*(\d{1,12})")
 # OpenAI's usage, Anthropic's and that of OpenAI's responses, Ollama's last line. The first that is found counts.
@@ -34,21 +39,21 @@ class Counted:
     Of a stream the last line is held whole: it says whether the stream is.
     """
 
-    __slots__ = ("_buffer", "_events", "_head", "_line_max", "_mark", "_most", "_past_bytes", "held", "is_all_held")
+    __slots__ = ("_buffer", "_events", "_head", "_least", "_line_max", "_mark", "_most", "_packed", "_past", "held")
 
     def __init__(self, *, stream: bool) -> None:
         self._buffer = bytearray()
         self.held: bytes | bytearray = self._buffer
-        self.is_all_held = True
         self._head = b""
-        self._events = self._past_bytes = 0  # of what is no longer held
+        self._events = self._past = 0  # of what is no longer held, the latter in bytes
         self._mark = b"\n"
-        self._most = _HELD_BYTES_MAX
+        self._least = self._most = _HELD_OF_STREAM_BYTES_MAX if stream else _HELD_BYTES_MAX
         self._line_max = _LINE_BYTES_MAX if stream else _HELD_BYTES_MAX // 2
+        self._packed: Packed | None = None
 
-    def hold_all(self, bytes_max: int) -> None:
-        """Hold the answer from its beginning on, as long as it is no longer than that."""
-        self._most = bytes_max
+    def keep_all(self, bytes_max: int) -> None:
+        """Keep the answer from its beginning on, as long as it is no longer than that; to be said before it comes."""
+        self._packed = Packed(bytes_max)
 
     def take(self, data: bytes) -> None:
         # One buffer for each answer: thousands of pieces that are kept cost more than they say.
@@ -64,18 +69,26 @@ class Counted:
         else:
             self.held = data
 
+    def whole(self) -> bytes | None:
+        """Return all that has come; None when it is no longer kept."""
+        if not self._past:
+            return bytes(self.held)
+        return None if self._packed is None else self._packed.read(self.held)
+
     def _let_go(self, held: bytearray) -> None:
         """Keep the end, from the beginning of a line where there is one, and count what was before it."""
         if not self._head:
             self._see_head()
-        cut = held.rfind(b"\n", 0, len(held) - _TAIL_BYTES) + 1
+        tail = self._least // _TAIL_SHARE
+        cut = held.rfind(b"\n", 0, len(held) - tail) + 1
         self._events += held.count(self._mark, 0, cut)
         if len(held) - cut > self._line_max:
-            cut = len(held) - _TAIL_BYTES
-        self._past_bytes += cut
+            cut = len(held) - tail
+        self._past += cut
+        if cut and self._packed is not None and not self._packed.add(held[:cut]):
+            self._packed = None
         del held[:cut]
-        self.is_all_held = False
-        self._most = max(_HELD_BYTES_MAX, min(2 * len(held), self._line_max))
+        self._most = max(self._least, min(2 * len(held), self._line_max))
 
     def _see_head(self) -> None:
         self._head = bytes(self.held[:_HEAD_BYTES])
@@ -101,7 +114,7 @@ class Counted:
         if prompt is None:
             prompt = max(1, question_bytes // _BYTES_PER_TOKEN)
         if completion is None:
-            completion = self._events_seen() if stream else (self._past_bytes + len(self.held)) // _BYTES_PER_TOKEN
+            completion = self._events_seen() if stream else (self._past + len(self.held)) // _BYTES_PER_TOKEN
         return Counts(prompt, completion, estimated=True)
 
     def _told(self, names: tuple[bytes, ...]) -> int | None:
@@ -112,6 +125,31 @@ class Counted:
         if not self._head:
             self._see_head()
         return max(0, self._events + self.held.count(self._mark) - self.held.count(b"[DONE]"))
+
+
+class Packed:
+    """The beginning of a stream, packed as it comes: a tenth of its size, as its events say little and repeat the rest."""
+
+    __slots__ = ("_blocks", "_room")
+
+    def __init__(self, bytes_max: int) -> None:
+        self._blocks: list[bytes] = []
+        self._room = bytes_max
+
+    def add(self, data: bytearray) -> bool:
+        """Keep this too; return whether there was room for it."""
+        self._room -= len(data)
+        if self._room < 0:
+            return False
+        packer = zlib.compressobj(_PACK_LEVEL, zlib.DEFLATED, _PACK_WINDOW, _PACK_TABLE)
+        self._blocks.append(packer.compress(data) + packer.flush())
+        return True
+
+    def read(self, rest: bytes | bytearray) -> bytes | None:
+        """Return all of it with what followed on it; None when that is more than may be kept."""
+        if len(rest) > self._room:
+            return None
+        return b"".join([*(zlib.decompress(block, _PACK_WINDOW) for block in self._blocks), rest])
 
 
 def _last(data: bytes | bytearray, names: tuple[bytes, ...]) -> int | None:
