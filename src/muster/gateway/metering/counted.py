@@ -15,7 +15,7 @@ _HELD_OF_STREAM_BYTES_MAX = 6144  # there are many at once, and what their ends 
 _TAIL_SHARE = 4  # of what may be held so much is, at least
 _LINE_BYTES_MAX = 4_194_304  # Ollama's last line may hold the whole context as numbers
 _BYTES_PER_TOKEN = 4  # of English text, roughly
-# Raw deflate with a small window and table. What zlib does by itself packs no better, as events are all alike, and takes
+# Raw deflate with a small window and table. What zlib does by itself packs no better, as events are alike, and takes
 # five times as long, most of it to clear its tables.
 _PACK_LEVEL, _PACK_WINDOW, _PACK_TABLE = 1, -13, 5
 
@@ -128,7 +128,7 @@ class Counted:
 
 
 class Packed:
-    """The beginning of a stream, packed as it comes: a tenth of its size, as its events say little and repeat the rest."""
+    """The beginning of a stream, packed as it comes: a tenth of its size, as events say little and repeat the rest."""
 
     __slots__ = ("_blocks", "_room")
 
