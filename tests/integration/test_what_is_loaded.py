@@ -50,7 +50,7 @@ def env(tmp_path: Path) -> dict[str, str]:
     return own | {
         "MUSTER_DATA_DIR": str(tmp_path),
         "MUSTER_LISTEN": "127.0.0.1:0",
-        "MUSTER_GRPC_LISTEN": "none",
+        "MUSTER_GRPC_LISTEN": "127.0.0.1:0",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
 
