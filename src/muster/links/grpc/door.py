@@ -69,8 +69,8 @@ class GrpcDoor:
             self._opening = asyncio.get_running_loop().create_task(self._open(), name="grpc opening")
         try:
             await asyncio.shield(self._opening)
-        except Exception as error:  # noqa: BLE001 - whatever it is, this caller has to come again
-            log.error("grpc_not_opened", error=str(error) or type(error).__name__)
+        except Exception:  # whatever it is, this caller has to come again
+            log.exception("grpc_not_opened")
             self._opening = None
             return False
         return True
