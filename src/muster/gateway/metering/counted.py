@@ -5,9 +5,10 @@ many at a time. What a model says cannot be taken for a count: within a string o
 """
 
 import re
-import zlib
 
 from msgspec import Struct
+
+from muster.gateway.packed import Packed
 
 _HEAD_BYTES = 1024
 _HELD_BYTES_MAX = 16_384
@@ -15,9 +16,6 @@ _HELD_OF_STREAM_BYTES_MAX = 6144  # there are many at once, and what their ends 
 _TAIL_SHARE = 4  # of what may be held so much is, at least
 _LINE_BYTES_MAX = 4_194_304  # Ollama's last line may hold the whole context as numbers
 _BYTES_PER_TOKEN = 4  # of English text, roughly
-# Raw deflate with a small window and table. What zlib does by itself packs no better, as events are alike, and takes
-# five times as long, most of it to clear its tables.
-_PACK_LEVEL, _PACK_WINDOW, _PACK_TABLE = 1, -13, 5
 
 _NUMBER = re.compile(rb"\s*:\s*(\d{1,12})")
 # OpenAI's usage, Anthropic's and that of OpenAI's responses, Ollama's last line. The first that is found counts.
@@ -125,31 +123,6 @@ class Counted:
         if not self._head:
             self._see_head()
         return max(0, self._events + self.held.count(self._mark) - self.held.count(b"[DONE]"))
-
-
-class Packed:
-    """The beginning of a stream, packed as it comes: a tenth of its size, as events say little and repeat the rest."""
-
-    __slots__ = ("_blocks", "_room")
-
-    def __init__(self, bytes_max: int) -> None:
-        self._blocks: list[bytes] = []
-        self._room = bytes_max
-
-    def add(self, data: bytearray) -> bool:
-        """Keep this too; return whether there was room for it."""
-        self._room -= len(data)
-        if self._room < 0:
-            return False
-        packer = zlib.compressobj(_PACK_LEVEL, zlib.DEFLATED, _PACK_WINDOW, _PACK_TABLE)
-        self._blocks.append(packer.compress(data) + packer.flush())
-        return True
-
-    def read(self, rest: bytes | bytearray) -> bytes | None:
-        """Return all of it with what followed on it; None when that is more than may be kept."""
-        if len(rest) > self._room:
-            return None
-        return b"".join([*(zlib.decompress(block, _PACK_WINDOW) for block in self._blocks), rest])
 
 
 def _last(data: bytes | bytearray, names: tuple[bytes, ...]) -> int | None:

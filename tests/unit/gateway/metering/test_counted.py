@@ -1,11 +1,10 @@
 """How many tokens an answer has, whatever way it comes in."""
 
 import json
-import tracemalloc
 
 import pytest
 
-from muster.gateway.metering.counted import Counted, Counts, Packed
+from muster.gateway.metering.counted import Counted, Counts
 
 DELTA = b'data: {"choices":[{"index":0,"delta":{"content":" word"}}]}\n\n'
 DONE = b"data: [DONE]\n\n"
@@ -131,27 +130,6 @@ def test_all_of_a_stream_is_kept_as_long_as_that_is_wanted(size: int) -> None:
     assert meter.read(question_bytes=40, stream=True, embedding=False) == Counts(10, 1500, estimated=True)
     meter.take(words(1000))
     assert meter.whole() is None
-
-
-def test_what_is_kept_of_a_stream_takes_a_fraction_of_what_it_says() -> None:
-    packed = Packed(1_000_000)
-    stream = words(10_000)
-    tracemalloc.start()
-    for at in range(0, len(stream), 5000):
-        packed.add(bytearray(stream[at : at + 5000]))
-    taken = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
-
-    assert packed.read(b"rest") == stream + b"rest"
-    assert taken < len(stream) / 5
-
-
-def test_the_end_counts_for_the_bound_too() -> None:
-    packed = Packed(10)
-    assert packed.add(bytearray(b"12345678"))
-    assert packed.read(b"90") == b"1234567890"
-    assert packed.read(b"901") is None
-    assert not packed.add(bytearray(b"901"))
 
 
 def test_a_line_that_does_not_end_is_kept_as_well() -> None:
