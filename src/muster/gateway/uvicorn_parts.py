@@ -23,8 +23,8 @@ def _load_uvicorn() -> None:
 _load_uvicorn()
 
 from uvicorn import Config  # noqa: E402 - now that it has been loaded so
-from uvicorn.lifespan.on import LifespanOn  # noqa: E402
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: E402
-from uvicorn.server import ServerState  # noqa: E402
+from uvicorn.lifespan.on import LifespanOn  # noqa: E402 - likewise
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: E402 - likewise
+from uvicorn.server import ServerState  # noqa: E402 - likewise
 
 __all__ = ["Config", "HttpToolsProtocol", "LifespanOn", "ServerState"]
