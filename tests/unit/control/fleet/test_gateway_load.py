@@ -348,8 +348,8 @@ class Interrupted:
     async def publish(self, topic: str, data: bytes) -> None:
         await self._bus.publish(topic, data)
 
-    async def subscribe(self, topic: str) -> AsyncIterator[bytes]:
-        async for data in self._bus.subscribe(topic):
+    async def subscribe(self, topic: str, ready: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
+        async for data in self._bus.subscribe(topic, ready):
             if self.cut.is_set():
                 self.cut.clear()
                 raise StoreUnavailable("gone")
