@@ -140,7 +140,7 @@ class Faulty(Gateway):
 
     broke = False
 
-    def waiting(self) -> Mapping[str, tuple[int, float]]:
+    def waiting(self) -> Mapping[str, First]:
         if not self.broke:
             self.broke = True
             raise RuntimeError("a fault of ours")
