@@ -34,7 +34,7 @@ class ValkeyQueue:
         self._matchmaker = matchmaker
         self._result_bytes_max = result_bytes_max
         self._front_of_call = lru_cache(_FRONTS_MAX)(
-            lambda now_ms, *fields: server.packed_call("submit_one", now_ms, *fields, more=2)
+            lambda now_ms, kind: server.packed_call("submit_one", now_ms, kind, more=2)
         )
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
@@ -57,7 +57,7 @@ class ValkeyQueue:
         fields = submit_args(spec)
         signature, score, timeout_ms, name, rare, body = fields
         if not rare:
-            front = self._front_of_call(self._server.now_ms, f"{timeout_ms}|{signature}|", score)
+            front = self._front_of_call(self._server.now_ms, f"{timeout_ms}|{signature}|{score}")
             id_, size = name.encode(), len(body)
             outcome = await self._server.send(b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (front, len(id_), id_, size, body))
             if outcome != _UNKNOWN:

@@ -46,7 +46,7 @@ class Server:
         self._prefix = f"{{{prefix}}}:"  # a hash tag: all keys in one slot of a cluster
         self._clock = clock
         self._call_timeout_s = call_timeout_s
-        self._settings = (event_log_entries_max, round(avoid_s * 1000))
+        self._settings = f"{event_log_entries_max}|{round(avoid_s * 1000)}"
         self._shared: Connection | None = None
         self._connecting = asyncio.Lock()
         self._idle: list[Connection] = []
@@ -71,7 +71,7 @@ class Server:
         return packed.replace(b"*%d\r\n" % len(words), b"*%d\r\n" % (len(words) + more), 1)
 
     def _call_of(self, name: str, now_ms: int, args: Sequence[Any]) -> tuple[Any, ...]:
-        return ("FCALL", f"{library().name}_{name}", 1, self._prefix, now_ms, *self._settings, *args)
+        return ("FCALL", f"{library().name}_{name}", 1, self._prefix, f"{now_ms}|{self._settings}", *args)
 
     async def prepare(self) -> None:
         """Make sure that the server answers and can run our functions."""
