@@ -33,7 +33,7 @@ end
 local function go_on(part, most)
   part.at = part.at + 2
   if part.at > 2 * part.size then
-    part.rank, part.size, part.at = part.rank + part.size, math.min(2 * part.size, most), 1
+    part.rank, part.size, part.at = part.rank + part.size, math.min(2 * part.size + 1, most), 1
     part.page = call('ZRANGE', part.line, part.rank, part.rank + part.size - 1, 'WITHSCORES')
   end
   part.id, part.score = part.page[part.at], tonumber(part.page[part.at + 1])
@@ -71,7 +71,7 @@ local function range_in_line(limit, score, id)
     if score then
       rank, taken = rank_of(line, score, id)
     end
-    local part = { line = line, rank = (taken and rank + 1 or rank) - 1, size = 1, at = 1 }
+    local part = { line = line, rank = taken and rank + 1 or rank, size = 0, page = NONE, at = 1, id = '', score = 0 }
     if go_on(part, limit) then
       push(parts, part)
     end
