@@ -68,8 +68,8 @@ class Soaked:
     async def start(self) -> None:
         await self._front.start()
 
-    def _finished(self, _: Finished) -> None:
-        self._counts["finished"] += 1
+    def _finished(self, finished: Sequence[Finished]) -> None:
+        self._counts["finished"] += len(finished)
 
     def _conduct(self, change: Change) -> None:
         self._counts["quarantined" if change.reason is not None else "trusted_again"] += 1

@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from muster import metrics as m
 from muster.clock import Clock
@@ -39,9 +39,9 @@ class Cloud:
         yield m.CLOUD_MACHINES.of({(state,): count for state, count in sorted(states.items())})
         yield m.CLOUD_HOURLY.single(self.service.hourly_usd())
 
-    def answered(self, finished: Finished) -> None:
-        if finished.worker:
-            self.service.worker_answered(finished.worker)
+    def answered(self, finished: Sequence[Finished]) -> None:
+        for worker in {one.worker for one in finished if one.worker}:
+            self.service.worker_answered(worker)
 
 
 def open_provider(settings: Settings) -> CloudProvider:

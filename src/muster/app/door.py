@@ -20,7 +20,7 @@ from muster.devices.host import own_addresses
 from muster.domain.node import Node
 from muster.domain.trace import Tracer
 from muster.errors import SetupError
-from muster.gateway.figures.usage import Finished
+from muster.gateway.figures.usage import Finished, models_used
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.guest import AsgiApp
@@ -30,6 +30,8 @@ from muster.ids import NodeId
 from muster.placement.scores import Strategy
 from muster.ports import Lifecycle, ModelKeeper, StreamStore
 from muster.settings import Settings
+
+Heard = Callable[[Sequence[Finished]], None]
 
 _WATTS_MAX = 4096  # workers whose power is remembered
 
@@ -42,7 +44,7 @@ def open_gateway(
     models: ModelLoader,
     logs: PlaneLogs,
     metering: Metering,
-    *heard: Callable[[Finished], None],
+    *heard: Heard,
     recorder: Recorder,
     clock: Clock,
     rng: Rng,
@@ -69,8 +71,8 @@ def open_gateway(
         stream_bytes_max=settings.gateway_stream_bytes_max,
         streams_bytes_max=settings.gateway_streams_bytes_max,
     )
-    listeners: list[Callable[[Finished], None]] = [
-        logs.note_answer,
+    listeners: list[Heard] = [
+        logs.note_answers,
         partial(_charge, metering),
         partial(_used, models),
         *heard,
@@ -128,19 +130,17 @@ class Draining:
         await asyncio.gather(*stops)
 
 
-def _used(models: ModelLoader, finished: Finished) -> None:
-    if finished.worker and finished.model:
-        models.uses.answered(finished.worker, finished.model)
+def _used(models: ModelLoader, finished: Sequence[Finished]) -> None:
+    models.uses.answered(models_used(finished))
 
 
-def _all_hear(listeners: Sequence[Callable[[Finished], None]], finished: Finished) -> None:
+def _all_hear(listeners: Sequence[Heard], finished: Sequence[Finished]) -> None:
     for listener in listeners:
         listener(finished)
 
 
-def _charge(metering: Metering, finished: Finished) -> None:
-    if finished.use is not None:
-        metering.take(finished.use)
+def _charge(metering: Metering, finished: Sequence[Finished]) -> None:
+    metering.take(*[one.use for one in finished if one.use is not None])
 
 
 def watts_in(fleet: Fleet, otherwise: float) -> Watts:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 
 import psutil
@@ -22,7 +23,7 @@ from muster.app.plane_logs import PlaneLogs
 from muster.app.process import run
 from muster.control.fleet.fleet import Fleet
 from muster.control.metering import Metering
-from muster.gateway.figures.usage import Finished
+from muster.gateway.figures.usage import Finished, models_used
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.tunnel import Tunnels
@@ -78,9 +79,8 @@ class GatewayWorker(Groundwork):
         commands = await self._commands(base.store, base.fleet, base.recorder, jobs)
         return Work(jobs=jobs, commands=commands, load=self._load(base))
 
-    def _note_used(self, finished: Finished) -> None:
-        if finished.worker and finished.model:
-            self._used.add((finished.worker, finished.model))
+    def _note_used(self, finished: Sequence[Finished]) -> None:
+        self._used |= models_used(finished)
 
 
 class _Looks:

@@ -198,8 +198,7 @@ class _Worker:
                 log.info("gateway_process_serves", number=self._number, pid=self._process and self._process.pid)
             self._last = word
             self._gateway.siblings.hear(self._number, word.told)
-            for worker, model in word.used:
-                self._uses.answered(worker, model)
+            self._uses.answered(word.used)
         if word.answered is not None:
             answer = self._asked.get(word.answered)
             if answer is not None and not answer.done():

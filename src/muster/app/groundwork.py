@@ -12,7 +12,7 @@ import structlog
 from muster.access.masking import mask
 from muster.app.certificates import CertificateWatch
 from muster.app.cloud import Cloud, open_cloud
-from muster.app.door import open_gateway
+from muster.app.door import Heard, open_gateway
 from muster.app.plane_logs import PlaneLogs
 from muster.app.process import url_of
 from muster.app.stack import Stack
@@ -35,7 +35,6 @@ from muster.control.recorder import Recorder
 from muster.control.timekeeper import Timekeeper
 from muster.control.webhooks.of_jobs import JobAddresses
 from muster.domain.job import ClaimedJob
-from muster.gateway.figures.usage import Finished
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.ids import JobId, WorkerId, new_id
@@ -151,7 +150,7 @@ class Groundwork(ABC):
         models: ModelLoader,
         logs: PlaneLogs,
         metering: Metering,
-        *heard: Callable[[Finished], None],
+        *heard: Heard,
     ) -> Gateway:
         gateway = open_gateway(
             self._settings,

@@ -1,5 +1,6 @@
 """The control plane's logs: what it says, what is asked of it and of its gateway, and how people read them."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -50,9 +51,9 @@ class PlaneLogs:
     def note_request(self, event: str, facts: dict[str, Any]) -> None:
         self.requests.add(_level(facts.get("status", 0)), event, lambda: facts)
 
-    def note_answer(self, finished: Finished) -> None:
-        """Note a request to the gateway: who answered it, and how long that took."""
-        self.gateway.add(_level(finished.status), "request", partial(_facts_of, finished))
+    def note_answers(self, finished: Sequence[Finished]) -> None:
+        """Note requests to the gateway: who answered each, and how long that took."""
+        self.gateway.add_each("request", [(_level(one.status), partial(_facts_of, one)) for one in finished])
 
 
 def _facts_of(finished: Finished) -> dict[str, Any]:

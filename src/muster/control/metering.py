@@ -106,18 +106,20 @@ class Metering:
 
     # --- taken in ----------------------------------------------------------------------------------------------------
 
-    def take(self, use: Use) -> None:
+    def take(self, *uses: Use) -> None:
         now_ms, now_s = self._clock.now_ms(), self._clock.monotonic_s()
-        account = self._access.account_of(use.token)
-        if account is not None:
-            account.take(use, now_ms, now_s)
-        key = (hour_of(now_ms), use.token, use.model)
-        known = self._sums.get(key)
-        if known is None:
-            if len(self._sums) >= _WAITING_MAX:
-                key = (key[0], use.token, m.OTHER)
-            known = self._sums.setdefault(key, Sum(at_ms=key[0], token=key[1], model=key[2]))
-        known.take(use)
+        hour_ms = hour_of(now_ms)
+        for use in uses:
+            account = self._access.account_of(use.token)
+            if account is not None:
+                account.take(use, now_ms, now_s)
+            key = (hour_ms, use.token, use.model)
+            known = self._sums.get(key)
+            if known is None:
+                if len(self._sums) >= _WAITING_MAX:
+                    key = (hour_ms, use.token, m.OTHER)
+                known = self._sums.setdefault(key, Sum(at_ms=hour_ms, token=use.token, model=key[2]))
+            known.take(use)
 
     def _count(self, one: Sum) -> None:
         for kind, count in (("prompt", one.prompt_tokens), ("completion", one.completion_tokens)):

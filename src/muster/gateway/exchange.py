@@ -93,7 +93,7 @@ class Exchange:
         self._worker = ""  # that was asked last, at _asked_s
         self._tried = _NOBODY
         self._over = False
-        self._outcome: tuple[int, str | None, float, int] | None = None
+        self._outcome: tuple[int, str | None, float, int] = (0, None, 0.0, 1)
 
     @property
     def using(self) -> tuple[str, str]:
@@ -318,10 +318,8 @@ class Exchange:
         if status != CLIENT_GONE:
             self.client.answered(keep_alive=self.delivery.keep_alive)
 
-    def reckon(self) -> None:
-        """Count it, and learn from it; nobody waits for that."""
-        if self._outcome is None:
-            return
+    def reckon(self) -> Finished:
+        """Learn from it, and say what is to be counted; nobody waits for that."""
         relay = self.relay
         status, error, ended_s, sharing = self._outcome
         use = self.meter.ended(self._worker, ended_s - self._asked_s, sharing)
@@ -333,19 +331,17 @@ class Exchange:
             if self.parts > 1 and self.call.stream:
                 took_s = ended_s - self._started_s - self.first_byte_s
                 relay.router.learn(self._worker, self.call.model, self.parts - 1, took_s)
-        relay.record(
-            Finished(
-                self.call.path,
-                status,
-                self.call.model,
-                self._worker,
-                self.attempts,
-                self.first_byte_s,
-                ended_s - self._started_s,
-                self.delivery.bytes_sent,
-                error,
-                self.parts if self.call.stream else 0,
-                self.request.correlation_id,
-                use,
-            )
+        return Finished(
+            self.call.path,
+            status,
+            self.call.model,
+            self._worker,
+            self.attempts,
+            self.first_byte_s,
+            ended_s - self._started_s,
+            self.delivery.bytes_sent,
+            error,
+            self.parts if self.call.stream else 0,
+            self.request.correlation_id,
+            use,
         )

@@ -145,7 +145,7 @@ class Gateway:
         who: Who = lambda _: ANYBODY,
         strategy: Strategy = Strategy.BALANCED,
         limits: GatewayLimits | None = None,
-        on_finished: Callable[[Finished], None] | None = None,
+        on_finished: Callable[[Sequence[Finished]], None] = lambda _: None,
         on_conduct: Callable[[Change], None] | None = None,
         waker: Waker | None = None,
         tracer: Tracer | None = None,

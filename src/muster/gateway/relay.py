@@ -1,8 +1,10 @@
 """What all requests on their way share: workers, connections, counts, deadlines."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
+
+import structlog
 
 from muster.clock import Clock
 from muster.domain.trace import Tracer
@@ -17,6 +19,8 @@ from muster.gateway.routing.chat_only import ChatOnly
 from muster.gateway.routing.route import Router
 from muster.gateway.trust.conduct import Conduct
 from muster.gateway.turn import Turn
+
+_log = structlog.get_logger()
 
 
 class Running(Protocol):
@@ -42,7 +46,7 @@ class Relay:
         usage: Usage,
         limits: GatewayLimits,
         clock: Clock,
-        on_finished: Callable[[Finished], None] | None,
+        on_finished: Callable[[Sequence[Finished]], None],
         wakings: Wakings,
         admission: Admission,
         conduct: Conduct,
@@ -63,7 +67,7 @@ class Relay:
         self.tracer = tracer
         self.continued = 0  # answers that another worker went on with
         self.active: set[Running] = set()
-        self.turn = Turn()
+        self.turn = Turn(self.record)
         self._connecting: set[asyncio.Task[None]] = set()
 
     def connecting(self, task: asyncio.Task[None]) -> None:
@@ -71,10 +75,12 @@ class Relay:
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    def record(self, finished: Finished) -> None:
-        self.usage.finished(finished)
-        if self.on_finished is not None:
+    def record(self, *finished: Finished) -> None:
+        self.usage.finished(*finished)
+        try:
             self.on_finished(finished)
+        except Exception:  # noqa: BLE001 - who listens must not end what goes on here
+            _log.exception("gateway_requests_not_told")
 
     def sweep(self, now_s: float) -> None:
         """Look at all deadlines at once: a timer for each stream would cost more than the stream."""

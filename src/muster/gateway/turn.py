@@ -5,26 +5,30 @@ is to get them is woken once for all. Nothing waits longer than until all that h
 """
 
 import asyncio
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import structlog
 
+from muster.gateway.figures.usage import Finished
 from muster.gateway.http.upstream import UpstreamConnection
 
 _log = structlog.get_logger()
 
 
 class Request(Protocol):
-    """A request on its way; `finish` sends the end of its answer, `reckon` counts it when it is over."""
+    """A request on its way; `finish` sends the end of its answer, `reckon` learns from it when it is over."""
 
     def finish(self) -> None: ...
-    def reckon(self) -> None: ...
+    def reckon(self) -> Finished: ...
 
 
 class Turn:
-    __slots__ = ("_answered", "_asked", "_over", "_will_end")
+    __slots__ = ("_answered", "_asked", "_over", "_record", "_will_end")
 
-    def __init__(self) -> None:
+    def __init__(self, record: Callable[..., None]) -> None:
+        """`record` gets what is told of those that are over."""
+        self._record = record
         self._asked: list[tuple[UpstreamConnection, bytes]] = []
         self._answered: list[Request] = []
         self._over: list[Request] = []
@@ -60,9 +64,14 @@ class Turn:
                 request.finish()
             except Exception:  # noqa: BLE001 - a fault with one must not leave the others without their answers
                 _log.exception("gateway_answer_not_sent")
-        over, self._over = self._over, []
-        for request in over:
-            try:
-                request.reckon()
-            except Exception:  # noqa: BLE001 - nor uncounted
-                _log.exception("gateway_request_not_counted")
+        if self._over:
+            over, self._over = self._over, []
+            self._record(*_reckoned(over))
+
+
+def _reckoned(over: list[Request]) -> Iterator[Finished]:
+    for request in over:
+        try:
+            yield request.reckon()
+        except Exception:  # noqa: BLE001 - nor uncounted
+            _log.exception("gateway_request_not_counted")

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -96,11 +96,15 @@ class Notes:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, level: str, event: str, facts: Facts) -> None:
-        """Take a note; its facts are asked for when it is written, and not at all when there are too many."""
-        if len(self._waiting) < _WAITING_MAX:
-            self._waiting.append((self._clock.now_ms(), level, event, facts))
-        else:
-            self._left_out += 1
+        self.add_each(event, [(level, facts)])
+
+    def add_each(self, event: str, notes: Sequence[tuple[str, Facts]]) -> None:
+        """Take notes; their facts are asked for when they are written, and not at all when there are too many."""
+        taken = notes[: max(0, _WAITING_MAX - len(self._waiting))]
+        self._left_out += len(notes) - len(taken)
+        if taken:
+            now_ms = self._clock.now_ms()
+            self._waiting += [(now_ms, level, event, facts) for level, facts in taken]
 
     async def start(self) -> None:
         if self._task is None:

@@ -34,7 +34,7 @@ async def serving(token: str = "", **options: Any) -> AsyncIterator[Served]:
             keeper=NodeModels(plane.commands, plane.fleet),
             account_of=plane.access.account,
             streams=plane.store.streams,
-            on_finished=lambda finished: plane.metering.take(finished.use) if finished.use else None,
+            on_finished=lambda finished: plane.metering.take(*[one.use for one in finished if one.use]),
         )
         plane.gateway_view = gateway.view
         plane.request_view = gateway.explain

@@ -244,7 +244,7 @@ async def test_what_is_in_memory_is_shown_with_who_asked_for_it(served: Served) 
         models=(Model(name="tiny", resident=False),),
     )
     await managed(served, "n1", ollama(kept, WANTED), resting)
-    served.plane.models.uses.answered("n1/ollama", "kept")
+    served.plane.models.uses.answered([("n1/ollama", "kept")])
     served.plane.models.uses.asked("n1/ollama", "kept", "ann")
     rows = {row["name"]: row["nodes"][0] for row in await get(served, "/api/v1/models")}
     assert (rows["kept"]["pinned"], rows["kept"]["memory_mb"], rows["kept"]["asked_by"]) == (True, 900, "ann")

@@ -135,7 +135,7 @@ async def opened(
         authenticate=authenticate,
         strategy=strategy,
         limits=limits,
-        on_finished=finished.append,
+        on_finished=finished.extend,
         on_conduct=on_conduct,
         waker=waker,
         tracer=tracer,

@@ -1,7 +1,7 @@
 """A control plane with its gateway, and agents beside made engines: in one process, by the real rules."""
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from muster.domain.model import Model
 from muster.domain.node import Node, Resources
 from muster.domain.service import Service
 from muster.errors import ModelNotFound
-from muster.gateway.figures.usage import Finished
+from muster.gateway.figures.usage import Finished, models_used
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
 from muster.gateway.limits import GatewayLimits
@@ -185,9 +185,8 @@ class Whole:
     def _in_flight(self) -> Mapping[str, int]:
         return self.gateway.stats().in_flight_by_worker
 
-    def _finished(self, finished: Finished) -> None:
-        if finished.worker and finished.model:
-            self.loader.uses.answered(finished.worker, finished.model)
+    def _finished(self, finished: Sequence[Finished]) -> None:
+        self.loader.uses.answered(models_used(finished))
 
     def _is_shown(self, name: str) -> bool:
         node = self.fleet.book.get(NodeId(name))

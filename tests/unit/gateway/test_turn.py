@@ -2,6 +2,7 @@
 
 import asyncio
 
+from muster.gateway.figures.usage import Finished
 from muster.gateway.http.upstream import Endpoint, UpstreamConnection
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.turn import Turn
@@ -17,13 +18,21 @@ class Noting:
     def finish(self) -> None:
         self._note("finished")
 
-    def reckon(self) -> None:
+    def reckon(self) -> Finished:
         self._note("reckoned")
+        return Finished(self.name, 200)
 
     def _note(self, event: str) -> None:
         self.notes.append(f"{self.name} {event}")
         if self.fails:
             raise RuntimeError(self.name)
+
+
+def noted_in(notes: list[str]) -> Turn:
+    def record(*finished: Finished) -> None:
+        notes.append("recorded " + " ".join(one.path for one in finished))
+
+    return Turn(record)
 
 
 def connected() -> tuple[UpstreamConnection, FakeTransport]:
@@ -41,7 +50,8 @@ async def next_turn() -> None:
 
 
 async def test_questions_and_answers_go_at_the_end_of_the_turn_they_came_in() -> None:
-    turn, notes = Turn(), list[str]()
+    notes = list[str]()
+    turn = noted_in(notes)
     connection, transport = connected()
     request = Noting("a", notes)
     turn.count(request)
@@ -50,23 +60,27 @@ async def test_questions_and_answers_go_at_the_end_of_the_turn_they_came_in() ->
     assert (transport.written, notes) == (b"", [])
 
     await next_turn()
-    assert (transport.written, notes) == (b"question", ["a finished", "a reckoned"])
+    assert (transport.written, notes) == (b"question", ["a finished", "a reckoned", "recorded a"])
     await next_turn()
-    assert notes == ["a finished", "a reckoned"], "once"
+    assert notes == ["a finished", "a reckoned", "recorded a"], "once"
 
 
 async def test_a_fault_with_one_request_spares_the_others() -> None:
-    turn, notes = Turn(), list[str]()
-    for request in (Noting("bad", notes, fails=True), Noting("good", notes)):
+    notes = list[str]()
+    turn = noted_in(notes)
+    for request in (Noting("bad", notes, fails=True), Noting("good", notes), Noting("better", notes)):
         turn.answer(request)
         turn.count(request)
 
     await next_turn()
-    assert notes == ["bad finished", "good finished", "bad reckoned", "good reckoned"]
+    finished, reckoned = notes[:3], notes[3:]
+    assert finished == ["bad finished", "good finished", "better finished"]
+    assert reckoned == ["bad reckoned", "good reckoned", "better reckoned", "recorded good better"], "together"
 
 
 async def test_what_follows_from_an_answer_goes_in_the_next_turn() -> None:
-    turn, notes = Turn(), list[str]()
+    notes = list[str]()
+    turn = noted_in(notes)
 
     class Followed(Noting):
         def finish(self) -> None:
@@ -81,7 +95,7 @@ async def test_what_follows_from_an_answer_goes_in_the_next_turn() -> None:
 
 
 async def test_nothing_is_sent_on_a_connection_that_was_dropped_meanwhile() -> None:
-    turn = Turn()
+    turn = noted_in([])
     connection, transport = connected()
     turn.ask(connection, b"question")
     connection.drop()

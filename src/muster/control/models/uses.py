@@ -30,9 +30,11 @@ class Uses:
         self._known: dict[tuple[str, str], Use] = {}
         self._memory_mb: dict[str, int] = {}
 
-    def answered(self, key: str, model: str) -> None:
-        """Take note that a request was."""
-        self.of(key, model).used_ms = self._clock.now_ms()
+    def answered(self, used: Iterable[tuple[str, str]]) -> None:
+        """Take note of workers, and of the model that each has answered for."""
+        now_ms = self._clock.now_ms()
+        for key, model in used:
+            self.of(key, model).used_ms = now_ms
 
     def asked(self, key: str, model: str, by: str) -> None:
         use = self.of(key, model)

@@ -43,6 +43,11 @@ class Finished(Struct, frozen=True, gc=False):
     use: Use | None = None  # None where no engine answered
 
 
+def models_used(finished: Iterable[Finished]) -> set[tuple[str, str]]:
+    """Return workers, each with a model that was asked for there."""
+    return {(one.worker, one.model) for one in finished if one.worker and one.model}
+
+
 class GatewayStats(Struct, frozen=True, kw_only=True):
     in_flight: int
     requests_total: int
@@ -100,23 +105,25 @@ class Usage:
         self.course = Course(_BUCKETS_S)
         self._inter_token = Histogram(_TOKEN_BUCKETS_S, _MODELS_MAX)
 
-    def finished(self, record: Finished) -> None:
-        key = (record.path, record.status)
+    def finished(self, *records: Finished) -> None:
         own = self.own
-        own.requests[key] = own.requests.get(key, 0) + 1
-        own.bytes_sent += record.bytes_sent
-        if record.first_byte_s is None:
-            return
-        # Only a model that was served gets a series of its own: invented names must not fill the memory.
-        times = own.times.get(record.model)
-        if times is None:
-            times = own.times[record.model] = Times([0] * (len(_BUCKETS_S) + 1), [0] * (len(_BUCKETS_S) + 1))
-        times.first_byte[bisect_left(_BUCKETS_S, record.first_byte_s)] += 1
-        times.first_byte_s += record.first_byte_s
-        times.duration[bisect_left(_BUCKETS_S, record.duration_s)] += 1
-        times.duration_s += record.duration_s
-        if record.parts > 1:
-            self._inter_token.observe((record.duration_s - record.first_byte_s) / (record.parts - 1), record.model)
+        for record in records:
+            key = (record.path, record.status)
+            own.requests[key] = own.requests.get(key, 0) + 1
+            own.bytes_sent += record.bytes_sent
+            first_byte_s, duration_s = record.first_byte_s, record.duration_s
+            if first_byte_s is None:
+                continue
+            # Only a model that was served gets a series of its own: invented names must not fill the memory.
+            times = own.times.get(record.model)
+            if times is None:
+                times = own.times[record.model] = Times([0] * (len(_BUCKETS_S) + 1), [0] * (len(_BUCKETS_S) + 1))
+            times.first_byte[bisect_left(_BUCKETS_S, first_byte_s)] += 1
+            times.first_byte_s += first_byte_s
+            times.duration[bisect_left(_BUCKETS_S, duration_s)] += 1
+            times.duration_s += duration_s
+            if record.parts > 1:
+                self._inter_token.observe((duration_s - first_byte_s) / (record.parts - 1), record.model)
 
     def upstream_failed(self, worker: str, reason: str) -> None:
         key = (worker, reason)
