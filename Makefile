@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 TEST_ARGS ?=
-PURE := access batches commands domain jobs placement registry webhooks wire
+PURE := access batches commands domain images jobs placement registry webhooks wire
 
 # make up PYTHON=python3.12: a chosen interpreter that is too old is an error, a default one gives way to a newer one.
 export MAKE_CHOSE_PYTHON := $(PYTHON)

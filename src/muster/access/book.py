@@ -1,18 +1,20 @@
 """All tokens of this fleet in memory, and the judgement on a request: asked on every one, so it is short."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from hmac import compare_digest
 
 from msgspec import Struct
 
 from muster.access.account import Account
-from muster.access.bucket import Bucket
+from muster.access.allowance import ANYTHING
 from muster.access.roles import GRANTS, SEES_OWN_JOBS_ONLY, Right, Role, roles_with
+from muster.access.takings import Takings
 from muster.access.tokens import PREFIX, Token
 from muster.domain.usage import ANONYMOUS
 from muster.errors import Conflict, Forbidden, RateLimited, Unauthorized
 from muster.ids import NodeId
+from muster.wire.gateways import Taken
 
 _PREFIX = PREFIX.encode()
 _SHOWN_MAX = 4096
@@ -56,9 +58,9 @@ BOOTSTRAP = Caller(name="MUSTER_TOKEN", role=Role.ADMIN, rights=GRANTS[Role.ADMI
 
 
 class _Entry:
-    __slots__ = ("account", "bucket", "caller", "digest", "token", "used_at_ms")
+    __slots__ = ("account", "caller", "digest", "token", "used_at_ms")
 
-    def __init__(self, token: Token, rate_per_s: float, account: Account) -> None:
+    def __init__(self, token: Token, account: Account) -> None:
         self.token = token
         self.account = account
         self.digest = bytes.fromhex(token.secret_sha256)
@@ -71,7 +73,6 @@ class _Entry:
             weight=token.allowance.weight,
             priority=token.allowance.priority,
         )
-        self.bucket = Bucket(rate_per_s) if rate_per_s else None
         self.used_at_ms = 0
 
 
@@ -81,10 +82,11 @@ class TokenBook:
     def __init__(self, bootstrap: str, requests_per_s_max: float) -> None:
         self._bootstrap = bootstrap.encode()
         self._rate_per_s = requests_per_s_max
-        self._bootstrap_bucket = Bucket(requests_per_s_max) if requests_per_s_max else None
         self._entries: dict[bytes, _Entry] = {}
         self._shown: dict[bytes, _Entry] = {}  # tokens that were shown and found to be right; each is judged once
-        self._anybodys, self._bootstraps = Account(ANONYMOUS), Account(BOOTSTRAP.name)
+        self.takings = Takings()
+        self._anybodys, self._bootstraps = Account(ANONYMOUS), Account(BOOTSTRAP.name, self.takings)
+        self._bootstraps.change(ANYTHING, requests_per_s_max)
         self._open = not bootstrap
 
     @property
@@ -123,9 +125,9 @@ class TokenBook:
 
     def _entry(self, token: Token, known: _Entry | None) -> _Entry:
         """Make the entry of a token that is new or was changed; what it has used it has used."""
-        account = Account(token.token_id) if known is None else known.account
-        account.change(token.allowance)
-        return _Entry(token, self._rate_per_s if token.requests_per_s is None else token.requests_per_s, account)
+        account = Account(token.token_id, self.takings) if known is None else known.account
+        account.change(token.allowance, self._rate_per_s if token.requests_per_s is None else token.requests_per_s)
+        return _Entry(token, account)
 
     def _judge_openness(self) -> None:
         # An admin token that expired still closes the door: time alone must not open it.
@@ -173,12 +175,12 @@ class TokenBook:
             raise Forbidden("this fleet asks for no token, so there is nothing to join with: leave MUSTER_TOKEN out")
         if self._open or right is Right.OPEN:
             return ANYBODY
-        caller, bucket, account = self._recognise(shown, now_ms)
+        caller, account = self._recognise(shown, now_ms)
         caller.admitted(right)
         # What agents say is bounded by their intervals; a fleet must not go dark because a limit was set for people.
-        if bucket is not None and right is not Right.SPEAK and (wait_s := bucket.take(now_s)):
+        if right is not Right.SPEAK and (wait_s := account.call(now_s)):
             raise RateLimited(
-                f"the token {caller.name!r} has used up its {bucket.rate_per_s:g} requests per second",
+                f"the token {caller.name!r} has used up its {account.rate_per_s:g} requests per second",
                 retry_after_s=wait_s,
             )
         if right is Right.CHAT:
@@ -211,7 +213,28 @@ class TokenBook:
         """Return those of all who may ask models."""
         return [entry.account for entry in self._entries.values() if Right.CHAT in entry.caller.rights]
 
-    def _recognise(self, shown: bytes | None, now_ms: int) -> tuple[Caller, Bucket | None, Account]:
+    # --- limits of all gateways together ------------------------------------------------------------------------------
+
+    def missing(self, now_s: float) -> dict[str, Taken]:
+        """Return what is missing in the limits of each token, as far as is known here."""
+        accounts = (self._bootstraps, *(entry.account for entry in self._entries.values()))
+        return {account.token_id: missing for account in accounts if (missing := account.missing(now_s)) is not None}
+
+    def hear(self, taken: Mapping[str, Taken], missing: Mapping[str, Taken], now_s: float) -> None:
+        """Take in what another gateway has let in, and what it knows to be missing."""
+        for token_id, count in taken.items():
+            if (account := self._limited(token_id)) is not None:
+                account.took_elsewhere(count, now_s)
+        for token_id, count in missing.items():
+            if (account := self._limited(token_id)) is not None:
+                account.misses(count, now_s)
+
+    def _limited(self, token_id: str) -> Account | None:
+        return self._bootstraps if token_id == BOOTSTRAP.name else self.account_of(token_id)
+
+    # --- who it is ---------------------------------------------------------------------------------------------------
+
+    def _recognise(self, shown: bytes | None, now_ms: int) -> tuple[Caller, Account]:
         if not shown:
             raise Unauthorized(f"a token is needed: {_HOW}")
         entry = self._shown.get(shown) or self._entry_of(shown)
@@ -219,9 +242,9 @@ class TokenBook:
             if entry.token.has_expired(now_ms):
                 raise Unauthorized(f"the token {entry.token.name!r} has expired; ask an admin for a new one")
             entry.used_at_ms = now_ms
-            return entry.caller, entry.bucket, entry.account
+            return entry.caller, entry.account
         if self._bootstrap and compare_digest(shown, self._bootstrap):
-            return BOOTSTRAP, self._bootstrap_bucket, self._bootstraps
+            return BOOTSTRAP, self._bootstraps
         raise Unauthorized("this token is not known: it was revoked, mistyped or is another fleet's")
 
     def _entry_of(self, shown: bytes) -> _Entry | None:

@@ -148,9 +148,9 @@ class ControlPlane(Groundwork):
         front, grpc = await self._doors(plane, gateway, ingest("grpc"))
         # Who has streams and waits stops before the front, and so ends what would hold it up.
         await self._start_each(
-            *(base.recorder, base.peers, leader, access, metering, logs.requests, logs.gateway, front, logs.desk, grpc),
-            *(sweep, work.files, work.webhooks, work.batches, jobs, work.engine_jobs, commands, models, hub),
-            *(telemetry.stream, broker),
+            *(base.recorder, base.peers, leader, access, metering, logs.requests, logs.gateway, work.images, front),
+            *(logs.desk, grpc, sweep, work.files, work.webhooks, work.batches, jobs, work.engine_jobs, commands),
+            *(models, hub, telemetry.stream, broker),
         )
         await self._start_optional(cloud, fleet, plane.pool_nodes, jobs, leader)
         await self._announce(grpc, MemoryLink(ingest("memory"), jobs))
@@ -211,6 +211,7 @@ class ControlPlane(Groundwork):
             batches=self._batches(store, jobs, files, load, background, base.leader),
             webhooks=webhooks,
             load=load,
+            images=self._images(jobs),
             engine_jobs=engine_jobs,
         )
 

@@ -28,7 +28,7 @@ from muster.gateway.limits import GatewayLimits
 from muster.gateway.metering.meter import Watts
 from muster.ids import NodeId
 from muster.placement.scores import Strategy
-from muster.ports import Lifecycle, ModelKeeper, StreamStore
+from muster.ports import ImageMaker, Lifecycle, ModelKeeper, StreamStore
 from muster.settings import Settings
 
 Heard = Callable[[Sequence[Finished]], None]
@@ -51,6 +51,7 @@ def open_gateway(
     tracer: Tracer | None,
     keeper: ModelKeeper,
     streams: StreamStore,
+    images: ImageMaker,
 ) -> Gateway:
     served = fleet if settings.fleet_api_url else OwnHost(fleet, own_addresses())
     limits = GatewayLimits(
@@ -95,6 +96,7 @@ def open_gateway(
         account_of=access.account,
         watts=watts_in(fleet, settings.worker_watts),
         streams=streams,
+        images=images,
     )
 
 

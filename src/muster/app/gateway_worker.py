@@ -67,7 +67,7 @@ class GatewayWorker(Groundwork):
         )
         services = (base.recorder, base.peers, access, metering, logs.gateway, work.commands, models, work.load)
         await self._start_each(
-            *services,
+            *(*services, work.images),
             *([cloud] if cloud is not None else []),
             _Looks(base.fleet, settings.job_sweep_s),
             _Reports(self._channel, gateway, metering, self._front, self._used),
@@ -77,7 +77,7 @@ class GatewayWorker(Groundwork):
     async def _work(self, base: Base) -> Work:
         jobs = self._jobs(base.store)
         commands = await self._commands(base.store, base.fleet, base.recorder, jobs)
-        return Work(jobs=jobs, commands=commands, load=self._load(base))
+        return Work(jobs=jobs, commands=commands, load=self._load(base), images=self._images(jobs))
 
     def _note_used(self, finished: Sequence[Finished]) -> None:
         self._used |= models_used(finished)

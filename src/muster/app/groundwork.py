@@ -6,6 +6,7 @@ No web framework is known here: a process that has the gateway alone needs none,
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -13,6 +14,7 @@ from muster.access.masking import mask
 from muster.app.certificates import CertificateWatch
 from muster.app.cloud import Cloud, open_cloud
 from muster.app.door import Heard, open_gateway
+from muster.app.files import open_file_store
 from muster.app.plane_logs import PlaneLogs
 from muster.app.process import url_of
 from muster.app.stack import Stack
@@ -24,6 +26,8 @@ from muster.control.commands import CommandService
 from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.gateway_load import GatewayLoad
 from muster.control.fleet.peers import Peers
+from muster.control.images.desk import ImageDesk
+from muster.control.images.models import ImageModels
 from muster.control.jobs.service import JobService, JobStores
 from muster.control.jobs.stopper import Stopper
 from muster.control.leader import Leader
@@ -71,6 +75,7 @@ class Work:
     jobs: JobService
     commands: CommandService
     load: GatewayLoad
+    images: ImageDesk
 
 
 class Groundwork(ABC):
@@ -164,11 +169,13 @@ class Groundwork(ABC):
             recorder=base.recorder,
             keeper=NodeModels(work.commands, base.fleet),
             streams=base.store.streams,
+            images=work.images,
             clock=self._clock,
             rng=self._rng,
             tracer=self._tracer,
         )
         work.load.join(gateway.side)
+        work.load.share(access)
         return gateway
 
     async def _open_tracer(self) -> OtelTracer | None:
@@ -209,6 +216,19 @@ class Groundwork(ABC):
             result_bytes_max=self._settings.job_result_bytes_max,
             may_begin=may_begin,
             tracer=self._tracer,
+        )
+
+    def _images(self, jobs: JobService) -> ImageDesk:
+        settings = self._settings
+        return ImageDesk(
+            ImageModels(settings.image_models_path),
+            jobs,
+            partial(open_file_store, settings),
+            self._clock,
+            self._rng,
+            waiting_max=settings.gateway_waiting_max,
+            wait_s=settings.gateway_wait_s,
+            timeout_s=settings.image_timeout_s,
         )
 
     @property
@@ -292,6 +312,4 @@ class Groundwork(ABC):
         )
 
     def _load(self, base: Base) -> GatewayLoad:
-        return GatewayLoad(
-            base.store.bus, self._clock, self._plane_id, lambda: bool(base.peers.others), base.peers.siblings
-        )
+        return GatewayLoad(base.store.bus, self._clock, self._plane_id, lambda: base.peers.others, base.peers.siblings)

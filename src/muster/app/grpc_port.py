@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,6 +16,7 @@ from muster.control.fleet.fleet import Fleet
 from muster.control.fleet.presence import Presence
 from muster.domain.node import Node
 from muster.errors import SetupError
+from muster.links.grpc.door import GrpcDoor
 from muster.links.guarded import GuardedLink
 from muster.ports import JobLink, NodeLink
 from muster.settings import Settings
@@ -22,6 +25,8 @@ from muster.tls import Certificate
 
 if TYPE_CHECKING:
     from muster.links.grpc.control_side import GrpcServer
+
+_PACKAGES = ("grpc", "grpc_health", "grpc_reflection")  # of the extra
 
 log = structlog.get_logger()
 
@@ -50,42 +55,53 @@ class GrpcPort:
         self._access = access
         self._ends = (nodes, jobs)
         self._presence = Presence(fleet, clock, link="grpc")
-        self._server: GrpcServer | None = None
+        self._door: GrpcDoor | None = None
+        self._server: GrpcServer | None = None  # as soon as somebody has spoken to it
 
     @property
     def url(self) -> str | None:
         address = self._settings.grpc_address
-        if self._server is None or address is None:
+        if self._door is None or address is None:
             return None
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
-        return f"{'grpcs' if self._certificate else 'grpc'}://{host}:{self._server.port}"
+        return f"{'grpcs' if self._certificate else 'grpc'}://{host}:{self._door.port}"
 
     async def start(self) -> None:
         if (address := self._settings.grpc_address) is None:
             return
-        try:
-            server = self._made(address)
-            await server.start()
-        except ImportError as error:
+        missing = [name for name in _PACKAGES if find_spec(name) is None]
+        if missing:
             self._unless_asked_for(
-                f"{error.name} is not installed", "install muster[grpc], or set MUSTER_GRPC_LISTEN=none"
+                f"{missing[0]} is not installed", "install muster[grpc], or set MUSTER_GRPC_LISTEN=none"
             )
+            return
+        door = GrpcDoor(address, _load, self._open)
+        try:
+            await door.start()
         except OSError as error:
             problem = f"cannot listen on {self._settings.grpc_listen} for gRPC: {error.strerror or error}"
             self._unless_asked_for(
                 problem, "stop what uses that port, or set MUSTER_GRPC_LISTEN to another, or to none"
             )
         else:
-            self._server = server
+            self._door = door
             log.info("grpc_started", url=self.url)
 
     async def stop(self) -> None:
         await self._presence.stop()
         if self._server is not None:
             await self._server.stop()
+        if self._door is not None:
+            await self._door.stop()
+
+    async def _open(self, port: int) -> None:
+        host, _ = self._settings.grpc_address or ("", 0)
+        server = self._made((host, port))
+        await server.start()
+        self._server = server
 
     def _made(self, address: tuple[str, int]) -> "GrpcServer":
-        from muster.links.grpc import control_side  # noqa: PLC0415 - an extra, loaded where it is wanted
+        from muster.links.grpc import control_side  # noqa: PLC0415 - an extra, and large: only if it is spoken
 
         settings = self._settings
         certificate = self._certificate
@@ -118,3 +134,7 @@ class GrpcPort:
         if self._settings.grpc_listen != Settings().grpc_listen:
             raise SetupError(problem, next_step=next_step)
         log.warning("no_grpc", reason=problem, next_step=next_step)
+
+
+def _load() -> None:
+    import_module("muster.links.grpc.control_side")

@@ -1,7 +1,7 @@
 """Tokens at work: in memory for every request, in the store for keeps, the same in all control planes in a second."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 from msgspec.structs import replace
@@ -16,6 +16,7 @@ from muster.errors import Conflict, Forbidden, InvalidInput, MusterError, NotFou
 from muster.ports import Bus, TokenStore
 from muster.rounds import Rounds, wait_up_to
 from muster.wire import Join, Joined
+from muster.wire.gateways import Taken
 
 log = structlog.get_logger()
 
@@ -105,6 +106,20 @@ class Access:
 
     def accounts(self) -> list[Account]:
         return self._book.accounts()
+
+    # --- limits of all gateways together, as Limits of what they tell -------------------------------------------------
+
+    def on_taken(self, listener: Callable[[], None]) -> None:
+        self._book.takings.on_noted(listener)
+
+    def taken(self) -> dict[str, Taken]:
+        return self._book.takings.tell()
+
+    def missing(self) -> dict[str, Taken]:
+        return self._book.missing(self._clock.monotonic_s())
+
+    def hear(self, taken: Mapping[str, Taken], missing: Mapping[str, Taken]) -> None:
+        self._book.hear(taken, missing, self._clock.monotonic_s())
 
     # --- making and revoking -----------------------------------------------------------------------------------------
 

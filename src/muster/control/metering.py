@@ -170,10 +170,10 @@ class Metering:
         return self._batch
 
     async def _hear(self) -> None:
-        now_ms, now_s = self._clock.now_ms(), self._clock.monotonic_s()
+        now_ms = self._clock.now_ms()
         spent = await self._store.spent(now_ms)
         for account in self._access.accounts():
-            account.hear(spent.get(account.token_id) or Spent(), now_ms, now_s)
+            account.hear(spent.get(account.token_id) or Spent(), now_ms)
 
     async def _take_jobs(self) -> None:
         if not self._of_jobs:

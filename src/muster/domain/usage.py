@@ -63,7 +63,6 @@ FIGURES = ("requests", "estimated", "metered", "prompt_tokens", "completion_toke
 class Spent(Struct, kw_only=True):
     """What one token has had since the beginning of the day and of the month, at all control planes."""
 
-    requests_today: int = 0
     tokens_today: int = 0
     tokens_this_month: int = 0
 

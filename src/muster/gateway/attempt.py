@@ -271,7 +271,7 @@ class Attempt:
             if owner.continuation is not None:
                 lines += b"x-muster-continuable: yes\r\n"
                 if counted is not None and self._translation is None:
-                    counted.hold_all(KEPT_BYTES_MAX)
+                    counted.keep_all(KEPT_BYTES_MAX)
         return lines
 
     def answer_continued(self, data: bytes) -> None:
@@ -349,8 +349,11 @@ class Attempt:
         """Tell what this worker has said, after that broke off; return whether all of it is known."""
         if self._translation is not None or self._counted is None:
             return True  # what was translated was noted as it went
-        continuation.note(self._counted.held)
-        return self._counted.is_all_held
+        said = self._counted.whole()
+        if said is None:
+            return False
+        continuation.note(said)
+        return True
 
     def _pass_on_error(self, body: bytes) -> None:
         owner, head = self._owner, self._head

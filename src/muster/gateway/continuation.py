@@ -16,11 +16,13 @@ from muster.gateway.dialects import ollama, openai
 from muster.gateway.dialects.call import Call
 from muster.gateway.dialects.chat_answer import error_text
 from muster.gateway.dialects.translate_answer import Translation
+from muster.gateway.packed import Packed
 
 HEADER = b"x-muster-continue"
 # Engines that are known to take an assistant's unfinished message for the beginning of their own answer.
 CONNECTORS = frozenset({"llamacpp", "ollama", "vllm"})
 KEPT_BYTES_MAX = 262_144  # of the body and of what was said; beyond, a break is an error
+_UNPACKED_BYTES_MAX = 4096  # of what was said
 _LINE_BYTES_MAX = 60_000  # longer ones are delivered in pieces
 # What makes an answer more than its text, or its text depend on how it began.
 _FORBIDDEN = frozenset(
@@ -81,26 +83,33 @@ class Continuation:
     def __init__(self, call: Call, asked: dict[str, Raw]) -> None:
         self._call = call
         self._asked = asked
-        self._said = bytearray()
-        self._too_long = False
+        self._packed: Packed | None = Packed(KEPT_BYTES_MAX)  # None: it was too long
+        self._said = bytearray()  # what follows on that
 
     def note(self, data: bytes | bytearray) -> None:
         """Keep what has gone to the caller, as far as it is kept at all."""
-        if self._too_long or len(self._said) + len(data) > KEPT_BYTES_MAX:
-            self._too_long = True
-            self._said.clear()
-        else:
-            self._said += data
+        if self._packed is None:
+            return
+        said = self._said
+        said += data
+        if len(said) > _UNPACKED_BYTES_MAX:
+            if not self._packed.add(said):
+                self._packed = None
+            said.clear()
 
     def begin(self) -> "Beginning | None":
         """Return what was said in whole lines, if another worker can go on after it."""
-        *lines, begun = self._said.split(b"\n")
-        if self._too_long or len(begun) > _LINE_BYTES_MAX:
+        said = None if self._packed is None else self._packed.read(self._said)
+        if said is None:
             return None
-        del self._said[len(self._said) - len(begun) :]
+        *lines, begun = said.split(b"\n")
+        if len(begun) > _LINE_BYTES_MAX:
+            return None
+        self._packed, self._said = Packed(KEPT_BYTES_MAX), bytearray()
+        self.note(said[: len(said) - len(begun)])
         beginning = Beginning(self._call)
         for line in lines:
-            if len(line) > _LINE_BYTES_MAX or not beginning.take(bytes(line)):
+            if len(line) > _LINE_BYTES_MAX or not beginning.take(line):
                 return None
         return beginning
 

@@ -38,6 +38,7 @@ from muster.gateway.limits import GatewayLimits
 from muster.gateway.metering.meter import AccountOf, Meter, Watts, limit_lines
 from muster.gateway.models.errand import Errand
 from muster.gateway.models.ollama_upkeep import Upkeep
+from muster.gateway.models.pictures import Pictures
 from muster.gateway.probe import Prober
 from muster.gateway.relay import Relay
 from muster.gateway.resuming import terms as resumable
@@ -54,7 +55,7 @@ from muster.placement.candidate import Candidate
 from muster.placement.choose import Decision
 from muster.placement.scores import Strategy
 from muster.placement.wish import Wish
-from muster.ports import FleetView, ModelKeeper, StreamStore, Waker
+from muster.ports import FleetView, ImageMaker, ModelKeeper, StreamStore, Waker
 
 _GET = (b"GET", b"HEAD")
 _POST = (b"POST",)
@@ -153,12 +154,13 @@ class Gateway:
         account_of: AccountOf | None = None,
         watts: Watts = lambda _: None,
         streams: StreamStore | None = None,
+        images: ImageMaker | None = None,
     ) -> None:
         """`authenticate` says why not, `who` whose token it is; `on_finished` gets a record of every request.
 
         `waker` wakes models; `account_of` says whose account the token that was shown is; `watts` what a worker draws.
         `on_conduct` hears of workers that are quarantined and of those that are back; `keeper` has nodes fetch models.
-        `streams` keeps answers for callers who come back; without it none can.
+        `streams` keeps answers for callers who come back; without it none can. `images` has pictures made by jobs.
         """
         self.limits = limits or GatewayLimits()
         self.clock = clock
@@ -188,6 +190,7 @@ class Gateway:
             tracer=tracer,
         )
         self._upkeep = Upkeep(fleet, self._relay, keeper)
+        self._pictures = Pictures(self._relay, fleet, images, who, watts) if images is not None else None
         self._prober = Prober(self._relay, fleet)
         self._streams: Keeper | None = None
         if streams is not None:
@@ -261,6 +264,9 @@ class Gateway:
                 call = path.parse(path.name, request.body)
                 if account.allowance.models:
                     _check_allowed(call, account.allowance)
+                if path.name == openai.IMAGES and self._pictures is not None and self._pictures.takes(call.model):
+                    self._pictures.start(call, request, client, account)
+                    return None
                 meter = Meter(account, call, self._watts)
                 if resumable.ASKED not in request.headers or not self._record(call, request, client, meter):
                     Exchange(self._relay, call, request, client, meter).start()
@@ -305,6 +311,8 @@ class Gateway:
         models = offered(self._fleet.candidates(), SPOKEN_BY[path.dialect])
         if self._waker is not None:
             models = with_sleeping(models, self._waker.models())
+        if self._pictures is not None and path.dialect is Dialect.OPENAI:
+            models = with_sleeping(models, self._pictures.names())
         models = [model for model in models if allowance.allows(model.name)]
         shown = anthropic if anthropic.VERSION_HEADER in request.headers else openai
         match path.name:

@@ -5,10 +5,7 @@ from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from typing import Any, Protocol, cast
 
-from uvicorn import Config
-from uvicorn.lifespan.on import LifespanOn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
+from muster.gateway.uvicorn_parts import Config, HttpToolsProtocol, LifespanOn, ServerState
 
 # Our own sweep closes idle connections; uvicorn's timer must only never be the first.
 _KEEP_ALIVE_S = 3600

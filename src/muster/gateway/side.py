@@ -7,6 +7,7 @@ from muster.clock import Clock
 from muster.gateway.admission.admission import Admission
 from muster.gateway.routing.route import Router
 from muster.gateway.trust.quarantine import Now, Quarantine
+from muster.placement.line import First, Turns
 from muster.wire.gateways import TrustNews
 
 _TRUST_NEWS_MAX = 1000  # between two tellings
@@ -25,19 +26,27 @@ class Side:
     def in_flight(self) -> Mapping[str, int]:
         return self._router.own
 
-    def waiting(self) -> Mapping[str, tuple[int, float]]:
+    def waiting(self) -> Mapping[str, First]:
         return self._admission.first_of_each()
+
+    def turns(self) -> Mapping[str, Turns]:
+        """Return who was let in from the line of each model since this was asked last."""
+        return self._admission.turns()
 
     def on_change(self, tell: Callable[[], None]) -> None:
         self._tell = tell
         self._router.on_change(tell)
 
-    def hear(self, changes: Mapping[str, int], first: Mapping[str, tuple[int, float]]) -> None:
+    def hear(self, changes: Mapping[str, int], first: Mapping[str, First]) -> None:
         """Take in by how much the others' requests have become more or less, and who is next in their lines."""
         self._router.taken_elsewhere(changes)
         self._admission.waits_elsewhere(first)
         if any(by < 0 for by in changes.values()):
             self._admission.look()
+
+    def hear_turns(self, turns: Mapping[str, Turns]) -> None:
+        for model, had in turns.items():
+            self._admission.let_in_elsewhere(model, had)
 
     def settle(self, rivals: int) -> bool:
         """Be called every few hundredths of a second; return whether that is to go on."""

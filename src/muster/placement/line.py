@@ -3,16 +3,38 @@
 Places are times of a virtual clock, one for each priority, as in the queue of jobs: it stands at the place of whoever
 was let in last. One's next request comes a step after one's last, but not before the clock. Who has twice the weight
 takes half the step, and so has two turns where others have one.
+
+Lines of several gateways for one model keep about one order: each tells where it stands, and who had turns in it.
 """
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterator
-from typing import Generic, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 _STEP = 1.0  # of who has weight 1
+_PLACE_DIGITS = 6  # places that differ by less were added up in different orders
+
+Turns = Mapping[tuple[int, str], int]  # how many of one's requests were let in, by priority and who
+
+
+class First(NamedTuple):
+    """Who is next in a line, and where the clock of that priority stands there."""
+
+    priority: int
+    place: float
+    since_s: float
+    clock: float
+
+    def goes_before(self, other: "First", lead: float = 0.0) -> bool:
+        """Of the same place goes who has waited longer; by `lead` the other line may be ahead."""
+        return _order(self, lead) < _order(other, 0.0)
+
+
+def _order(first: First, later: float) -> tuple[int, float, float]:
+    return (-first.priority, round(first.place + later, _PLACE_DIGITS), first.since_s)
 
 
 class Ticket(Generic[T]):
@@ -68,6 +90,22 @@ class Line(Generic[T]):
         self._clocks[ticket.priority] = max(self._clocks.get(ticket.priority, 0.0), ticket.rank[1])
         self.leave(ticket)
 
+    def catch_up(self, elsewhere: First) -> None:
+        """Have who comes now stand where he would in the line of another gateway."""
+        self._clocks[elsewhere.priority] = max(self._clocks.get(elsewhere.priority, 0.0), elsewhere.clock)
+
+    def let_in_elsewhere(self, turns: Turns) -> None:
+        """Take a turn for each that was had in another line: it comes as much later in this one."""
+        for ticket in self._tickets:
+            mine = ticket.priority, ticket.who
+            if count := turns.get(mine):
+                later = count * _STEP / ticket.weight
+                priority, place, ever = ticket.rank
+                ticket.rank = (priority, place + later, ever)
+                ticket.after += later
+                self._last[mine] = max(self._last.get(mine, 0.0), place + later)
+        self._tickets.sort(key=_rank)
+
     def leave(self, ticket: Ticket[T]) -> None:
         """Take it out; whoever is not in the line has left it already."""
         at = bisect_left(self._tickets, ticket.rank, key=_rank)
@@ -83,6 +121,12 @@ class Line(Generic[T]):
     @property
     def first(self) -> Ticket[T]:
         return self._tickets[0]
+
+    @property
+    def head(self) -> First:
+        """Return what other gateways are told of the first."""
+        first = self.first
+        return First(first.priority, first.rank[1], first.since_s, self._clocks.get(first.priority, 0.0))
 
     @property
     def last(self) -> Ticket[T]:

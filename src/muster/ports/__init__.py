@@ -4,6 +4,7 @@ Each port has a conformance suite under tests/contract that runs on the twin in 
 """
 
 from muster.ports.fleet import CloudProvider, FleetView, ModelKeeper, RentedMachine, Waker
+from muster.ports.images import ImageMaker
 from muster.ports.jobs import (
     CapabilityClass,
     Claimed,
@@ -70,6 +71,7 @@ __all__ = [
     "FreesMemory",
     "GpuProbe",
     "HostProbe",
+    "ImageMaker",
     "JobFiles",
     "JobIndex",
     "JobKind",

@@ -276,6 +276,16 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gateway_streams_bytes_max: Annotated[
         int, Meta(ge=1024, description="Resumable answers kept in the store together; beyond it new ones are not.")
     ] = 268_435_456
+    image_models_dir: Annotated[
+        str,
+        Meta(
+            description="Folder of workflows that /v1/images/generations has run, a file for each model; empty: "
+            "`image_models` in the data directory."
+        ),
+    ] = ""
+    image_timeout_s: Annotated[
+        float, Meta(ge=1, le=86_400, description="How long such a request takes at most, with its wait for a worker.")
+    ] = 600.0
     connections_max: Annotated[int, Meta(ge=16, description="Client connections at a time.")] = 20_000
     stream_buffer_bytes_max: Annotated[
         int, Meta(ge=65_536, description="Unsent bytes after which a reader of live events gets a snapshot instead.")
@@ -374,6 +384,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def data_path(self) -> Path:
         return Path(self.data_dir).expanduser().resolve()
+
+    @property
+    def image_models_path(self) -> Path:
+        return (
+            Path(self.image_models_dir).expanduser().resolve()
+            if self.image_models_dir
+            else self.data_path / "image_models"
+        )
 
     @property
     def artifact_path(self) -> Path:

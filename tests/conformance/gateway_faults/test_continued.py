@@ -1,6 +1,7 @@
 """A stream that breaks off after its first byte is gone on with by another worker, and the caller sees one answer."""
 
 import json
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -34,11 +35,12 @@ def told_so_far(asked: Asked) -> str:
     return str(last["content"]) if last["role"] == "assistant" else ""
 
 
-def lines_of(asked: Asked) -> list[bytes]:
+def lines_of(asked: Asked, tokens: tuple[str, ...]) -> list[bytes]:
     """Answer with the tokens that are still to come, as a true engine would."""
     begun = told_so_far(asked)
-    assert TEXT.startswith(begun)
-    rest = [token for place, token in enumerate(TOKENS) if len("".join(TOKENS[:place])) >= len(begun)]
+    assert "".join(tokens).startswith(begun)
+    places = accumulate((len(token) for token in tokens), initial=0)
+    rest = [token for token, place in zip(tokens, places, strict=False) if place >= len(begun)]
     if asked.path == OLLAMA_CHAT:
         pieces = [{"model": "m", "message": {"role": "assistant", "content": token}, "done": False} for token in rest]
         end = {"model": "m", "message": {"content": ""}, "done": True, "eval_count": len(rest), "prompt_eval_count": 9}
@@ -50,7 +52,7 @@ def lines_of(asked: Asked) -> list[bytes]:
         said_by.insert(0, {"delta": {"role": "assistant", "content": None}})
     said_by.append({"text": "", "finish_reason": "stop"} if plain else {"delta": {}, "finish_reason": "stop"})
     events: list[dict[str, Any]] = [{"id": name, "created": len(begun), "model": "m", "choices": [c]} for c in said_by]
-    prompt = 7 + len(TOKENS) - len(rest)
+    prompt = 7 + len(tokens) - len(rest)
     counts = {"prompt_tokens": prompt, "completion_tokens": len(rest), "total_tokens": prompt + len(rest)}
     events.append({"id": name, "created": len(begun), "model": "m", "choices": [], "usage": counts})
     return [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events] + [b"data: [DONE]\n\n"]
@@ -59,13 +61,14 @@ def lines_of(asked: Asked) -> list[bytes]:
 class Storyteller:
     """Tells the rest of the story; breaks off after `after` bytes of it, if so told."""
 
-    def __init__(self, after: int | None = None, *, how: str = "cut") -> None:
+    def __init__(self, after: int | None = None, *, how: str = "cut", tokens: tuple[str, ...] = TOKENS) -> None:
         self.after = after
         self.how = how
+        self.tokens = tokens
         self.length = 0
 
     async def __call__(self, asked: Asked) -> None:
-        data = b"".join(lines_of(asked))
+        data = b"".join(lines_of(asked, self.tokens))
         self.length = len(data)
         asked.head(content_type="application/x-ndjson" if asked.path == OLLAMA_CHAT else "text/event-stream")
         part = data[: self.after]
@@ -116,6 +119,17 @@ async def test_wherever_it_breaks_off_the_answer_is_whole(path: str, dialects: t
             continued += b"continued" in answer.body
         assert how == "clean" or continued > 10, "what ends cleanly mostly comes at once, and is asked for anew"
         assert door.reserved == {}
+
+
+@WAYS
+@pytest.mark.parametrize("after", [20_000, 60_001])
+async def test_a_long_story_is_whole_as_well(path: str, dialects: tuple[Dialect, ...], after: int):
+    words = tuple(f" wörd{number}" for number in range(1000))
+    bad, good = Storyteller(after, tokens=words), Storyteller(tokens=words)
+    async with Engine(bad) as one, Engine(good) as other, opened(two(one, other, dialects), limits=LIMITS) as door:
+        answers = [await asked(door, question(path)) for _ in range(2)]
+    assert [said(answer).text == "".join(words) and said(answer).error is None for answer in answers] == [True, True]
+    assert any(b"continued" in answer.body for answer in answers)
 
 
 @WAYS

@@ -35,6 +35,7 @@ class ComfyStub:
         self.deaf = False  # refuses WebSockets
         self.loses_answers = False  # takes a prompt and says nothing
         self.held = False  # takes prompts and runs none
+        self.begins_meanwhile = False  # with what it held, when it is to be taken out of the queue
         self.preview_bytes = 0
         self.let_go = asyncio.Event()
         self.waiting = asyncio.Event()
@@ -229,6 +230,9 @@ class ComfyStub:
 
     async def _change_queue(self, request: web.Request) -> web.Response:
         gone = (await request.json()).get("delete", [])
+        if self.begins_meanwhile:
+            self.release()
+            await self.waiting.wait()
         self.pending = [item for item in self.pending if item[1] not in gone]
         return web.Response()
 

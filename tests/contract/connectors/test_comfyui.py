@@ -191,6 +191,19 @@ async def test_a_cancel_takes_what_waits_out_of_the_queue_and_leaves_what_runs(
     assert stub.interrupts == []
 
 
+async def test_a_cancel_interrupts_what_began_while_it_was_taken_out_of_the_queue(
+    connector: ComfyUIConnector, service: Service, stub: ComfyStub
+) -> None:
+    stub.held = stub.begins_meanwhile = True
+    run = asyncio.create_task(connector.run(claimed(LONG_JOB, "comfyui"), service, unheard, KeptFiles()))
+    await eventually(lambda: bool(stub.pending), 10)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(run, 1.0)
+    assert stub.interrupts == [{"prompt_id": "prompt-1"}]
+    await eventually(lambda: not stub.running, 10)
+
+
 async def test_who_interrupts_it_in_comfyui_is_told_of(
     connector: ComfyUIConnector, service: Service, stub: ComfyStub, session: aiohttp.ClientSession
 ) -> None:

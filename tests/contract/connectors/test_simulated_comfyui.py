@@ -14,14 +14,18 @@ from muster.connectors.comfyui.connector import ComfyUIConnector
 from muster.connectors.comfyui.server import ComfyLimits
 from muster.connectors.comfyui.simulated import VERSION
 from muster.connectors.comfyui.simulated.server import SimulatedComfyUI
-from muster.domain.job import Progress
+from muster.domain.image import ImageOrder
+from muster.domain.job import Progress, encode_result
 from muster.domain.service import Service, ServiceStatus
 from muster.errors import InvalidInput
+from muster.images.output import pictures_of
+from muster.images.workflow import read_model
 from tests.contract.connectors.makers import KeptFiles, claimed, unheard
 from tests.waiting import eventually
 
 QUICK = ComfyLimits(look_every_s=0.05, lost_s=0.2)
 LONG_S = 3600
+EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "image_models" / "sd15.json"
 
 
 def graph(steps: int = 4, prefix: str = "cat") -> dict[str, Any]:
@@ -103,6 +107,19 @@ async def test_a_job_has_progress_and_a_picture(session: aiohttp.ClientSession, 
     fractions = [progress.fraction or 0.0 for progress in heard]
     assert fractions == sorted(fractions)
     assert "KSampler (node 4): 4 of 4" in [progress.message for progress in heard]
+
+
+async def test_the_example_of_an_image_model_gives_as_many_pictures_as_are_asked_for(
+    session: aiohttp.ClientSession, run_at: Any
+) -> None:
+    comfyui, files = await run_at(), KeptFiles()
+    (payload,) = read_model("sd15", EXAMPLE.read_bytes()).payloads(ImageOrder(model="sd15", prompt="a cat", n=2), 7)
+    async with asyncio.timeout(10):
+        result = await ComfyUIConnector(session, QUICK).run(
+            claimed(payload, "comfyui"), comfyui.service, lambda _: None, files
+        )
+    assert pictures_of(encode_result(result)) == result["outputs"]["9"]["images"]
+    assert len(files.kept) == 2
 
 
 async def test_messages_come_in_comfyuis_order(session: aiohttp.ClientSession, run_at: Any) -> None:

@@ -53,7 +53,7 @@ async def test_a_read_has_its_beginning_in_it_and_its_end_not(store: Store) -> N
 
 
 async def test_a_batch_that_comes_again_counts_once(store: Store) -> None:
-    spent = {"t": Spent(requests_today=1, tokens_today=5, tokens_this_month=5)}
+    spent = {"t": Spent(tokens_today=5, tokens_this_month=5)}
     for _ in range(3):
         await store.usage.add("b1", [one()], spent, NOON_MS)
 
@@ -68,11 +68,11 @@ async def test_many_sums_of_one_batch_are_all_kept(store: Store) -> None:
 
 
 async def test_what_was_had_is_that_of_the_day_and_of_the_month(store: Store) -> None:
-    await store.usage.add("b1", [], {"t": Spent(requests_today=1, tokens_today=5, tokens_this_month=5)}, FIRST_MS)
-    await store.usage.add("b2", [], {"t": Spent(requests_today=2, tokens_today=7, tokens_this_month=7)}, NOON_MS)
+    await store.usage.add("b1", [], {"t": Spent(tokens_today=5, tokens_this_month=5)}, FIRST_MS)
+    await store.usage.add("b2", [], {"t": Spent(tokens_today=7, tokens_this_month=7)}, NOON_MS)
 
-    assert await store.usage.spent(FIRST_MS) == {"t": Spent(requests_today=1, tokens_today=5, tokens_this_month=12)}
-    assert await store.usage.spent(NOON_MS) == {"t": Spent(requests_today=2, tokens_today=7, tokens_this_month=12)}
+    assert await store.usage.spent(FIRST_MS) == {"t": Spent(tokens_today=5, tokens_this_month=12)}
+    assert await store.usage.spent(NOON_MS) == {"t": Spent(tokens_today=7, tokens_this_month=12)}
     assert await store.usage.spent(NOON_MS + DAY_MS) == {"t": Spent(tokens_this_month=12)}
     assert await store.usage.spent(NOON_MS + 31 * DAY_MS) == {}
 

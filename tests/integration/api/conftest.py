@@ -8,6 +8,7 @@ import pytest
 from muster.control.model_keeper import NodeModels
 from muster.gateway.front import Front
 from muster.gateway.gateway import Gateway
+from muster.ports import ImageMaker
 from muster.system import SystemClock, system_rng
 from tests.planes import PlaneUnderTest, running_plane
 
@@ -24,16 +25,20 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(token: str = "", **options: Any) -> AsyncIterator[Served]:
+async def serving(
+    token: str = "", *, images: Callable[[PlaneUnderTest], ImageMaker | None] = lambda _: None, **options: Any
+) -> AsyncIterator[Served]:
     async with running_plane(token=token, **options) as plane:
         gateway = Gateway(
             plane.fleet,
             clock=SystemClock(),
             rng=system_rng(),
             authenticate=plane.access.refusal,
+            who=plane.access.who,
             keeper=NodeModels(plane.commands, plane.fleet),
             account_of=plane.access.account,
             streams=plane.store.streams,
+            images=images(plane),
             on_finished=lambda finished: plane.metering.take(*[one.use for one in finished if one.use]),
         )
         plane.gateway_view = gateway.view

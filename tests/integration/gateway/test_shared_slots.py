@@ -39,7 +39,7 @@ class Shared:
 
     def __init__(self, plane: PlaneUnderTest, fleet: FleetTwin, door: Door, *, name: str = "one") -> None:
         self.jobs = EngineJobs(lambda _: fleet.candidates(), plane.store.jobs)
-        self.load = GatewayLoad(plane.store.bus, plane.clock, name, beside=lambda: True)
+        self.load = GatewayLoad(plane.store.bus, plane.clock, name, beside=lambda: ["another"])
         self.load.count_jobs(self.jobs)
         self.load.join(door.gateway.side)
 

@@ -6,6 +6,8 @@ from functools import partial
 
 import pytest
 
+from muster.access.book import Caller
+from muster.access.roles import GRANTS, Role
 from muster.control.fleet.gateway_load import GatewayLoad
 from muster.gateway.admission import admission
 from muster.stores.memory import MemoryStore
@@ -19,15 +21,21 @@ from tests.waiting import eventually
 PATIENT_S = 10.0  # nobody who gives way tires of it on a slow machine
 
 
+def to_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "_GIVES_WAY_S", PATIENT_S)
+    monkeypatch.setattr(admission, "_LEAD_S", 0.0)
+
+
 @asynccontextmanager
 async def two_doors(engine: Engine, slots: int) -> AsyncIterator[tuple[Door, Door]]:
+    """Any name is a token."""
     clock = SystemClock()
     store = MemoryStore(clock)
     async with AsyncExitStack() as running:
         doors = []
         for number in range(2):
-            door = await running.enter_async_context(opened(FleetTwin(worker(engine.url, slots=slots))))
-            load = GatewayLoad(store.bus, clock, f"plane-{number}", beside=lambda: True)
+            door = await running.enter_async_context(opened(FleetTwin(worker(engine.url, slots=slots)), who=_caller))
+            load = GatewayLoad(store.bus, clock, f"plane-{number}", beside=lambda: ["another"])
             load.join(door.gateway.side)
             await load.start()
             running.push_async_callback(load.stop)
@@ -51,7 +59,7 @@ async def test_a_slot_that_one_gateway_has_taken_is_taken_for_the_other() -> Non
 async def test_a_long_line_at_one_gateway_leaves_its_turn_to_who_waits_at_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(admission, "_GIVES_WAY_S", PATIENT_S)
+    to_the_turn(monkeypatch)
     slots = Slots()
     async with Engine(slots) as engine, two_doors(engine, slots=1) as (here, there):
         wires = [await ask(here, "0")]
@@ -68,6 +76,40 @@ async def test_a_long_line_at_one_gateway_leaves_its_turn_to_who_waits_at_the_ot
         await finish_all(slots, 5)
         assert {(await wire.answer()).status for wire in wires} == {200}
         assert (slots.order, slots.most) == (["0", "1", "2", "elsewhere", "3"], 1)
+
+
+def _caller(shown: bytes | None) -> Caller:
+    name = (shown or b"anybody").decode()
+    return Caller(name=name, role=Role.CLIENT, rights=GRANTS[Role.CLIENT], token_id=name)
+
+
+@pytest.mark.parametrize(
+    ("lead_s", "order"),
+    [
+        (0.0, ["much1", "less1", "much2", "less2", "much3", "much4", "much5"]),
+        (1e6, ["much1", "much2", "much3", "much4", "less1", "less2", "much5"]),
+    ],
+    ids=["in turn", "ahead where answers are short"],
+)
+async def test_callers_take_turns_over_the_lines_of_all_gateways_together(
+    monkeypatch: pytest.MonkeyPatch, lead_s: float, order: list[str]
+) -> None:
+    to_the_turn(monkeypatch)
+    monkeypatch.setattr(admission, "_LEAD_S", lead_s)
+    slots = Slots()
+    async with Engine(slots) as engine, two_doors(engine, slots=1) as (here, there):
+        wires = [await ask(here, "runs")]
+        await eventually(lambda: len(slots.open) == 1)
+        await eventually(lambda: there.gateway._router.in_flight)
+        for door, names in ((here, ["much1", "much2", "much3", "much4"]), (there, ["less1", "less2", "much5"])):
+            for waits, name in enumerate(names, start=1):
+                wires.append(await ask(door, name, f"authorization: Bearer {name[:4]}"))
+                await eventually(partial(_waits, door, waits))
+        await eventually(lambda: here.gateway._admission._elsewhere and there.gateway._admission._elsewhere)
+
+        await finish_all(slots, 8)
+        assert {(await wire.answer()).status for wire in wires} == {200}
+        assert (slots.order, slots.most) == (["runs", *order], 1)
 
 
 def _waits(door: Door, count: int) -> bool:

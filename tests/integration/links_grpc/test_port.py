@@ -123,8 +123,7 @@ async def test_the_default_port_is_an_offer_and_any_other_a_must(plane: PlaneUnd
 async def test_without_the_packages_only_what_was_asked_for_is_an_error(
     plane: PlaneUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("muster.links.grpc.control_side")
-    monkeypatch.setitem(sys.modules, "muster.links.grpc.control_side", None)
+    monkeypatch.setitem(sys.modules, "grpc", None)
     port = port_of(plane, Settings())
     await port.start()
     assert port.url is None

@@ -5,8 +5,10 @@ from msgspec.structs import replace
 
 from muster.access.account import Account
 from muster.access.allowance import Allowance
+from muster.access.takings import Takings
 from muster.domain.usage import Spent, Use
 from muster.errors import QuotaExceeded, RateLimited
+from muster.wire.gateways import Taken
 
 NOON_MS = round(datetime(2024, 2, 28, 12, tzinfo=UTC).timestamp() * 1000)
 DAY_MS = 86_400_000
@@ -107,44 +109,75 @@ def test_a_clock_that_is_set_back_gives_no_new_budget() -> None:
         limited.admit(NOON_MS - DAY_MS, 0.0)
 
 
-# --- with other control planes ----------------------------------------------------------------------------------------
+# --- with other gateways ----------------------------------------------------------------------------------------------
 
 
 def test_what_is_told_counts_until_it_is_heard_and_once_after() -> None:
     ours = account(tokens_per_day=100, requests_per_min=10)
     assert ours.tell() is None
-    ours.hear(Spent(), NOON_MS, 0.0)
+    ours.hear(Spent(), NOON_MS)
     ours.admit(NOON_MS, 0.0)
     ours.take(use(7), NOON_MS, 0.0)
     told = ours.tell()
 
-    assert told == Spent(requests_today=1, tokens_today=7, tokens_this_month=7)
+    assert told == Spent(tokens_today=7, tokens_this_month=7)
     assert ours.tokens_today(NOON_MS) == 7
     ours.take(use(2), NOON_MS, 0.0)
     assert ours.tell() is None  # the first has not arrived
     assert ours.tokens_today(NOON_MS) == 9
-    ours.hear(Spent(requests_today=1, tokens_today=7, tokens_this_month=7), NOON_MS, 0.0)
+    ours.hear(Spent(tokens_today=7, tokens_this_month=7), NOON_MS)
     assert ours.tokens_today(NOON_MS) == 9
     assert ours.tell() == Spent(tokens_today=2, tokens_this_month=2)
 
 
+def test_what_is_taken_of_limits_is_noted_once_for_all_who_are_told() -> None:
+    takings, noted = Takings(), list[None]()
+    takings.on_noted(lambda: noted.append(None))
+    limited, free = Account("t", takings), Account("free", takings)
+    limited.change(Allowance(requests_per_min=10, tokens_per_min=60), rate_per_s=5.0)
+    for one in (limited, free):
+        assert one.call(0.0) == 0.0
+        assert one.call(0.0) == 0.0
+        one.admit(NOON_MS, 0.0)
+        one.take(use(7), NOON_MS, 0.0)
+
+    assert takings.tell() == {"t": Taken(calls=2, requests=1, tokens=7)}
+    assert takings.tell() == {}
+    assert len(noted) == 1, "more of the same is told with it"
+
+
 def test_what_others_take_is_missing_in_our_minute_and_may_overdraw_it() -> None:
     ours = account(requests_per_min=4, tokens_per_min=60)
-    ours.hear(Spent(requests_today=1000, tokens_today=1000), NOON_MS, 0.0)  # before our time
     ours.admit(NOON_MS, 0.0)
-    ours.tell()
-    ours.hear(Spent(requests_today=1003, tokens_today=1070), NOON_MS, 0.0)  # ours and two others
+    ours.took_elsewhere(Taken(calls=2, requests=2, tokens=70), 0.0)
 
     requests = ours.requests_left(0.0)
     assert requests is not None
     assert requests.left == 1
-    with pytest.raises(RateLimited, match="tokens per minute"):
+    with pytest.raises(RateLimited, match="tokens per minute") as caught:
         ours.admit(NOON_MS, 0.0)
+    assert caught.value.retry_after_s == pytest.approx(11.0)
+
+
+def test_who_comes_anew_has_what_the_others_have_left_and_no_less() -> None:
+    there, here = account(requests_per_min=4), account(requests_per_min=4, tokens_per_min=60)
+    assert there.missing(0.0) is None
+    for _ in range(3):
+        there.admit(NOON_MS, 0.0)
+    here.admit(NOON_MS, 0.0)  # they have heard of this: it is in what they say
+    missing = there.missing(0.0)
+
+    assert missing == Taken(requests=3)
+    for _ in range(2):
+        here.misses(missing, 0.0)
+    left = here.requests_left(0.0)
+    assert left is not None
+    assert left.left == 1
 
 
 def test_a_restarted_control_plane_hears_what_was_spent_before() -> None:
     again = account(tokens_per_month=10)
-    again.hear(Spent(tokens_this_month=10), NOON_MS, 0.0)
+    again.hear(Spent(tokens_this_month=10), NOON_MS)
 
     with pytest.raises(QuotaExceeded):
         again.admit(NOON_MS, 0.0)

@@ -8,6 +8,7 @@ from muster.access.tokens import digest_of, for_node
 from muster.domain.usage import Use
 from muster.errors import Conflict, Forbidden, MusterError, QuotaExceeded, RateLimited, Unauthorized
 from muster.ids import NodeId
+from muster.wire.gateways import Taken
 from tests.unit.access.makers import book_of, made
 
 
@@ -250,6 +251,39 @@ def test_counts_and_uses_outlive_a_reading_of_the_store() -> None:
         admit(book, shown, now_ms=600)
     assert dict(book.used_since(1)) == {token.token_id: 600}
     assert dict(book.used_since(601)) == {}
+
+
+def test_what_other_gateways_let_in_is_missing_here() -> None:
+    token, shown = made(requests_per_s=2)
+    here, there = book_of(token, bootstrap="x", rate_per_s=2.0), book_of(token, bootstrap="x", rate_per_s=2.0)
+    for one in (shown, b"x"):
+        admit(there, one)
+        admit(there, one)
+    taken = there.takings.tell()
+    here.hear({**taken, "revoked": Taken(calls=1)}, {}, 0.0)
+
+    for one in (shown, b"x"):
+        with pytest.raises(RateLimited) as refused:
+            admit(here, one)
+        assert refused.value.retry_after_s == pytest.approx(0.5)
+    assert here.takings.tell() == {}, "what was heard is not told on"
+
+
+def test_a_book_that_is_opened_anew_has_what_the_others_know_to_be_missing() -> None:
+    (token, shown), (rested, _) = made(requests_per_s=2), made(requests_per_s=2)
+    known = book_of(token, rested, bootstrap="x", rate_per_s=2.0)
+    for one in (shown, shown, b"x"):
+        admit(known, one)
+    missing = known.missing(0.0)
+    anew = book_of(token, rested, bootstrap="x", rate_per_s=2.0)
+    anew.hear({}, {**missing, "revoked": Taken(calls=1)}, 0.0)
+
+    assert missing == {token.token_id: Taken(calls=2), "MUSTER_TOKEN": Taken(calls=1)}
+    with pytest.raises(RateLimited):
+        admit(anew, shown)
+    admit(anew, b"x")
+    with pytest.raises(RateLimited):
+        admit(anew, b"x")
 
 
 # --- making, revoking, joining ----------------------------------------------------------------------------------------

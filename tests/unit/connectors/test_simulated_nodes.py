@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from muster.connectors.comfyui.simulated.nodes import in_order, object_info, picture, refusal, signatures, steps_of
+from muster.connectors.comfyui.simulated.nodes import (
+    batch_of,
+    in_order,
+    object_info,
+    picture,
+    refusal,
+    signatures,
+    steps_of,
+)
 
 Json = dict[str, Any]
 
@@ -84,3 +92,8 @@ def test_a_picture_is_a_png_that_says_what_it_is() -> None:
 def test_every_node_says_that_it_is_simulated() -> None:
     assert all("simulated" in known["description"] for known in object_info().values())
     assert object_info()["SaveImage"]["output_node"]
+
+
+@pytest.mark.parametrize(("size", "pictures"), [(1, 1), (3, 3), (0, 1), (1000, 16), (["4", 0], 1), (None, 1)])
+def test_there_are_as_many_pictures_as_latents(size: Any, pictures: int) -> None:
+    assert batch_of({"1": node("EmptyLatentImage", batch_size=size), "2": node("SaveImage")}) == pictures

@@ -135,6 +135,20 @@ def test_what_was_said_is_kept_only_up_to_a_bound():
     assert rest(asked, *[event("x" * 1000)] * 400) is None
 
 
+def test_it_may_break_off_several_times_wherever_that_is():
+    found = continuation(call(openai.CHAT, messages=MESSAGES), {})
+    assert found is not None
+    text = ""
+    for part in range(5):
+        for number in range(100):
+            found.note(event(f"{part}-{number} "))
+            text += f"{part}-{number} "
+        found.note(event("never whole")[:-30])
+        beginning = found.begin()
+        assert beginning is not None
+        assert (beginning.text, beginning.pieces) == (text, 100 * (part + 1))
+
+
 def test_vllm_has_to_be_told_that_the_last_message_is_not_whole():
     body = json.dumps({"model": "m", "messages": MESSAGES}).encode()
     told = json.loads(for_engine(openai.CHAT, body, "vllm"))

@@ -1,6 +1,6 @@
 import pytest
 
-from muster.placement.line import Line, Ticket
+from muster.placement.line import First, Line, Ticket
 
 
 def drained(line: Line[str]) -> str:
@@ -101,3 +101,93 @@ def test_a_turn_that_was_not_taken_costs_nothing():
     for _ in range(3):
         line.join("a", "a", 50, 0.0)
     assert drained(line) == "apaaa"
+
+
+# --- lines of several gateways ----------------------------------------------------------------------------------------
+
+
+def drained_together(*lines: Line[str]) -> str:
+    """Let in from each line in turn as gateways do that tell each other at once, one slot at a time."""
+    order = []
+    while any(map(len, lines)):
+        line = next(one for one in lines if len(one) and not any(goes_before(other, one) for other in lines))
+        ticket = line.first
+        order.append(ticket.waits)
+        line.let_in(ticket)
+        for other in lines:
+            if other is not line:
+                other.let_in_elsewhere({(ticket.priority, ticket.who): 1})
+                if len(line):
+                    other.catch_up(line.head)
+    return "".join(order)
+
+
+def goes_before(one: Line[str], other: Line[str]) -> bool:
+    return one is not other and len(one) > 0 and one.head.goes_before(other.head)
+
+
+def waits(line: Line[str], who: str, count: int, since_s: float, *, weight: float = 1.0, priority: int = 50) -> None:
+    for _ in range(count):
+        line.join(who, who, priority, since_s, weight)
+
+
+def test_a_caller_has_the_same_turns_at_two_gateways_as_at_one():
+    here, there = Line[str](), Line[str]()
+    waits(here, "m", 4, 0.0)
+    waits(there, "m", 4, 1.0)
+    waits(there, "o", 4, 2.0)
+    assert drained_together(here, there) == "momomomommmm"
+
+
+def test_who_floods_one_gateway_leaves_others_their_turns_at_another():
+    here, there = Line[str](), Line[str]()
+    waits(here, "m", 6, 0.0)
+    waits(there, "l", 2, 1.0)
+    waits(there, "t", 4, 1.0, weight=2.0)
+    assert drained_together(here, there) == "tmlttmltmmmm"
+
+
+def test_who_matters_more_goes_first_wherever_he_waits():
+    here, there = Line[str](), Line[str]()
+    waits(here, "a", 2, 0.0)
+    waits(there, "b", 2, 1.0, priority=60)
+    assert drained_together(here, there) == "bbaa"
+
+
+def test_of_one_caller_the_oldest_goes_first_wherever_it_waits():
+    here, there = Line[str](), Line[str]()
+    for since_s, line, name in ((0.0, here, "1"), (1.0, there, "2"), (2.0, here, "3"), (3.0, there, "4")):
+        line.join(name, "me", 50, since_s, 3.0)
+    assert drained_together(here, there) == "1234"
+
+
+def test_a_line_that_begins_stands_where_the_others_are():
+    there = Line[str]()
+    waits(there, "m", 9, 0.0)
+    for _ in range(5):
+        there.let_in(there.first)
+    assert there.head == First(50, 6.0, 0.0, 5.0)
+    here = Line[str]()
+    here.catch_up(there.head)
+    waits(here, "n", 3, 1.0)
+    assert drained_together(there, here) == "mnmnmnm"
+
+
+def test_turns_elsewhere_are_for_who_had_them_and_places_stay_in_order():
+    line = Line[str]()
+    tickets = joined(line, "A", "B", "A")
+    line.let_in_elsewhere({(50, "a"): 1, (0, "b"): 5, (50, "nobody"): 1})
+    assert [line.place(ticket) for ticket in tickets] == [2, 1, 3]
+    line.leave(tickets[2])
+    tickets[2] = line.join("A", "a", 50, 9.0)
+    assert drained(line) == "BAA"
+
+
+def test_a_line_may_be_ahead_by_some_turns_before_it_gives_way():
+    here, there = First(50, 3.0, 0.0, 2.0), First(50, 1.0, 9.0, 0.0)
+    assert there.goes_before(here)
+    assert there.goes_before(here, 1.5)
+    assert not there.goes_before(here, 2.0)
+    assert First(60, 9.0, 9.0, 0.0).goes_before(here, 100.0), "what matters more always does"
+    assert not here.goes_before(there)
+    assert First(50, 3.0 + 1e-9, -1.0, 2.0).goes_before(here), "of the same place who has waited longer"

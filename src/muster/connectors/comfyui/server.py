@@ -96,10 +96,11 @@ class ComfyServer:
     async def withdraw(self, prompt_id: str) -> None:
         """Stop it where it is. `/interrupt` of older versions ends what runs, whatever it is: so ask what that is."""
         standing = await self.standing(prompt_id)
+        if standing.waiting:
+            await self._engine.look(f"{self._base}/queue", {"delete": [prompt_id]})
+            standing = await self.standing(prompt_id)  # its turn may have come in between
         if standing.running:
             await self._engine.look(f"{self._base}/interrupt", {"prompt_id": prompt_id})
-        elif standing.waiting:
-            await self._engine.look(f"{self._base}/queue", {"delete": [prompt_id]})
 
     async def send_image(self, path: Path, name: str) -> str:
         """Return the name under which the graph finds it."""

@@ -1,4 +1,4 @@
-"""What all gateways have in flight and jobs keep at work, who waits there, and whom they have set aside.
+"""What all gateways have in flight and jobs keep at work, who waits there, whom they have set aside, what tokens took.
 
 Every quarter of a second one tells all that it has; in between, and at most every 20 ms, what has changed: and that
 only while anybody else is heard.
@@ -6,18 +6,20 @@ only while anybody else is heard.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from muster.clock import Clock
 from muster.errors import MusterError
+from muster.placement.line import First, Turns
 from muster.ports import Bus
 from muster.rounds import wait_up_to
 from muster.wire import decode, encode
-from muster.wire.gateways import GatewayNews, TrustNews
+from muster.wire.gateways import GatewayNews, Taken, TrustNews, TurnsNews
 
 log = structlog.get_logger()
 
@@ -28,16 +30,16 @@ _RETRY_S = 0.25
 _COUNTS_S = 2.0  # what was not told again for so long is over
 _RIVAL_S = 60.0  # who had anything to do within that time is reckoned with, and always who shares our port
 
-First = tuple[int, float]  # who is next in a line: the priority, and since when it waits
-
 
 class Side(Protocol):
     """The gateway of this process, as far as the others matter to it."""
 
     def in_flight(self) -> Mapping[str, int]: ...
     def waiting(self) -> Mapping[str, First]: ...
+    def turns(self) -> Mapping[str, Turns]: ...
     def on_change(self, tell: Callable[[], None]) -> None: ...
     def hear(self, changes: Mapping[str, int], first: Mapping[str, First]) -> None: ...
+    def hear_turns(self, turns: Mapping[str, Turns]) -> None: ...
     def settle(self, rivals: int) -> bool: ...
     def trust_news(self, *, whole: bool) -> tuple[TrustNews, ...]: ...
     def hear_trust(self, news: TrustNews, *, from_first: bool) -> None: ...
@@ -57,6 +59,15 @@ class _Other(Struct):
         return Counter(self.in_flight) + Counter(self.jobs)
 
 
+class Limits(Protocol):
+    """What tokens may use in a second or a minute, of all gateways together."""
+
+    def on_taken(self, listener: Callable[[], None]) -> None: ...
+    def taken(self) -> dict[str, Taken]: ...
+    def missing(self) -> dict[str, Taken]: ...
+    def hear(self, taken: Mapping[str, Taken], missing: Mapping[str, Taken]) -> None: ...
+
+
 class Jobs(Protocol):
     """The jobs that this control plane has given to workers beside engines, by candidate."""
 
@@ -66,7 +77,7 @@ class Jobs(Protocol):
 
 
 class GatewayLoad:
-    """A Lifecycle. `beside` says whether there is any other gateway to tell, `siblings` which of them share our port.
+    """A Lifecycle. `beside` says who the other gateways are, `siblings` which of them share our port.
 
     Jobs take slots as requests do, and are told apart from them: whoever gives out jobs asks what people wait for.
     """
@@ -76,7 +87,7 @@ class GatewayLoad:
         bus: Bus,
         clock: Clock,
         plane_id: str,
-        beside: Callable[[], bool],
+        beside: Callable[[], Collection[str]],
         siblings: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._bus = bus
@@ -85,9 +96,13 @@ class GatewayLoad:
         self._beside = beside
         self._siblings = siblings
         self._side: Side | None = None
+        self._limits: Limits | None = None
         self._jobs: Mapping[str, int] = {}
         self._others: dict[str, _Other] = {}
         self._busy_s: dict[str, float] = {}  # when each of the others was last heard to have anything to do
+        self._own_busy_s = float("-inf")
+        self._asks = True  # what others know to be missing, until we hear ourselves ask: then we hear the answers, too
+        self._asked = False
         self._changed = asyncio.Event()
         self._told = GatewayNews(plane_id)
         self._whole_s = float("-inf")
@@ -97,6 +112,11 @@ class GatewayLoad:
         self._side = side
         side.on_change(self._changed.set)
         self._pass_on(self._jobs)
+
+    def share(self, limits: Limits) -> None:
+        """Have what tokens take here and elsewhere count together."""
+        self._limits = limits
+        limits.on_taken(self._changed.set)
 
     def count_jobs(self, jobs: Jobs) -> None:
         """Have the gateways know at once which slots these take and give back."""
@@ -116,7 +136,7 @@ class GatewayLoad:
     def first_waiting(self, model: str) -> int | None:
         """Return the priority of whoever waits for a slot of this model and is next; None when nobody does."""
         lines = [self._side.waiting() if self._side else {}, *(other.waiting for other in self._heard_lately())]
-        return max((line[model][0] for line in lines if model in line), default=None)
+        return max((line[model].priority for line in lines if model in line), default=None)
 
     def _heard_lately(self) -> list[_Other]:
         now_s = self._clock.monotonic_s()
@@ -160,28 +180,42 @@ class GatewayLoad:
         load = GatewayNews(
             self._plane_id,
             dict(self._side.in_flight()),
-            {model: first[0] for model, first in waiting.items()},
-            {model: round((now_s - first[1]) * 1000) for model, first in waiting.items()},
+            {model: first.priority for model, first in waiting.items()},
+            {model: round((now_s - first.since_s) * 1000) for model, first in waiting.items()},
             dict(self._jobs),
             trust=trust,
+            places={model: (first.place, first.clock) for model, first in waiting.items()},
+            turns={model: _turns_news(turns) for model, turns in self._side.turns().items()},
+            taken=self._limits.taken() if self._limits is not None else {},
+            missing=self._limits.missing() if self._limits is not None and self._asked else {},
+            asks=self._asks and self._limits is not None,
         )
+        self._asked = False
+        if load.in_flight or load.waiting:
+            self._own_busy_s = now_s
+        once = bool(trust or load.turns or load.taken or load.missing or load.asks)
         if whole:
-            if not any((load.in_flight, load.waiting, load.jobs, told.in_flight, told.waiting, told.jobs, trust)):
+            if not (once or any((load.in_flight, load.waiting, load.jobs, told.in_flight, told.waiting, told.jobs))):
                 return None
             self._told, self._whole_s = load, now_s
             return load
         changes = _changes(told.in_flight, load.in_flight)
-        if not self._beside() or not (changes or trust or load.waiting != told.waiting or load.jobs != told.jobs):
+        if not (once or changes or load.places != told.places or load.jobs != told.jobs):
+            return None
+        if not (load.missing or self._beside()):
             return None
         self._told = load
-        counts = {key: load.in_flight.get(key, 0) for key in changes}
-        return GatewayNews(self._plane_id, counts, load.waiting, load.waited_ms, load.jobs, whole=False, trust=trust)
+        return replace(load, in_flight={key: load.in_flight.get(key, 0) for key in changes}, whole=False)
 
     def _rivals(self) -> int:
-        """Count the others that are in use: what we do now they may do as well, before we hear of it."""
+        """Count the others that are in use: what we do now they may do as well, before we hear of it.
+
+        When we have rested ourselves, what comes to us may be the first that comes to all.
+        """
         since_s = self._clock.monotonic_s() - _RIVAL_S
         self._busy_s = {key: at_s for key, at_s in self._busy_s.items() if at_s > since_s}
-        return len(self._busy_s.keys() | set(self._siblings()))
+        rested = self._own_busy_s <= since_s
+        return len({*self._busy_s, *self._siblings(), *(self._beside() if rested else ())})
 
     # --- hearing -----------------------------------------------------------------------------------------------------
 
@@ -192,7 +226,10 @@ class GatewayLoad:
                     load = decode(data, GatewayNews)
                     if load.plane_id != self._plane_id:
                         self._take(load)
+                    elif load.asks:
+                        self._asks = False
             except MusterError as error:
+                self._asks = True
                 log.debug("gateway_load_not_heard", error=error.message)
             await asyncio.sleep(_RETRY_S)
 
@@ -202,18 +239,23 @@ class GatewayLoad:
         before = known.in_flight if known is not None else {}
         counts = load.in_flight if load.whole else before | load.in_flight
         now = {key: count for key, count in counts.items() if count}
-        waiting = {
-            model: (priority, now_s - load.waited_ms.get(model, 0) / 1000) for model, priority in load.waiting.items()
-        }
+        waiting = {model: _first(load, model, now_s) for model in load.waiting}
         other = self._others[load.plane_id] = _Other(now_s, now, waiting, load.jobs)
         if now or waiting:
             if load.plane_id not in self._busy_s:
                 self._changed.set()  # our gateway is to know of a new rival at once
             self._busy_s[load.plane_id] = now_s
+        if self._side is not None and load.turns:  # before a free slot is heard of
+            self._side.hear_turns({model: _turns(news) for model, news in load.turns.items()})
         self._pass_on(_changes(known.taken if known is not None else {}, other.taken))
         if self._side is not None:
             for news in load.trust:
                 self._side.hear_trust(news, from_first=load.plane_id < self._plane_id)
+        if self._limits is not None:
+            self._limits.hear(load.taken, load.missing)
+        if load.asks:
+            self._asked = True
+            self._changed.set()
 
     def _forget(self) -> None:
         now_s = self._clock.monotonic_s()
@@ -226,11 +268,24 @@ class GatewayLoad:
         if self._side is not None:
             first: dict[str, First] = {}
             for other in self._heard_lately():
-                for model, (priority, since_s) in other.waiting.items():
+                for model, one in other.waiting.items():
                     known = first.get(model)
-                    if known is None or (-priority, since_s) < (-known[0], known[1]):
-                        first[model] = priority, since_s
+                    if known is None or one.goes_before(known):
+                        first[model] = one
             self._side.hear(changes, first)
+
+
+def _first(load: GatewayNews, model: str, now_s: float) -> First:
+    place, clock = load.places.get(model, (0.0, 0.0))
+    return First(load.waiting[model], place, now_s - load.waited_ms.get(model, 0) / 1000, clock)
+
+
+def _turns_news(turns: Turns) -> tuple[TurnsNews, ...]:
+    return tuple(TurnsNews(priority, who, count) for (priority, who), count in turns.items())
+
+
+def _turns(news: Iterable[TurnsNews]) -> Turns:
+    return {(one.priority, one.who): one.count for one in news}
 
 
 def _changes(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:

@@ -173,12 +173,13 @@ class JobService:
 
     # --- for people ---------------------------------------------------------------------------------------------------
 
-    async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
+    async def submit(self, specs: Sequence[JobSpec], *, of_model: str | None = None) -> list[Submitted]:
         """Check and store all or none; specs without an id get one. InvalidInput names the field.
 
-        Raises Conflict where an idempotency key was given before with another request.
+        Raises Conflict where an idempotency key was given before with another request. With `of_model` it is this
+        model that their token has to be allowed, not what they need of their worker.
         """
-        complete = [self._complete(spec) for spec in specs]
+        complete = [self._complete(spec, of_model) for spec in specs]
         if self._addresses is not None:
             await self._addresses.expect(complete)
         try:
@@ -206,11 +207,12 @@ class JobService:
         """Raise InvalidInput as `submit` would, and store nothing."""
         self._complete(spec)
 
-    def _complete(self, spec: JobSpec) -> JobSpec:
+    def _complete(self, spec: JobSpec, of_model: str | None = None) -> JobSpec:
         now_ms = self._clock.now_ms()
         job_id = spec.job_id or JobId(new_id("job", now_ms, self._rng))
         spec = msgspec.structs.replace(spec, job_id=job_id, created_at=now_ms, requirements=_with_payloads_model(spec))
-        self._check_models(spec.submitted_by, [*_payloads_model(spec), *spec.requirements.models])
+        models = [*_payloads_model(spec), *spec.requirements.models] if of_model is None else [of_model]
+        self._check_models(spec.submitted_by, models)
         submission.check(spec, payload_bytes=len(encode(spec.payload)), payload_bytes_max=self._payload_bytes_max)
         if spec.webhook_url is not None and self._addresses is None:
             raise InvalidInput("webhook_url cannot be told here: nothing sends webhooks", field="webhook_url")
@@ -295,6 +297,11 @@ class JobService:
             most = figures.terms.running_max if figures.terms else None
             running_max = most if most is not None and figures.running >= most else None
         return why.Held(paused=paused, running_max=running_max)
+
+    async def why_unworkable(self, spec: JobSpec) -> str | None:
+        """Say why nobody who is there can run such a job, and what would help; None: somebody can."""
+        (shown,) = await self.marked([Job(spec=spec, state=JobState())])
+        return shown.state.reason
 
     async def classes(self) -> list[CapabilityClass]:
         at_s, classes = self._classes

@@ -7,6 +7,7 @@ later. What else the engine does is known too late for that, and its own queue s
 
 import asyncio
 import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping
 
 from muster import metrics as m
@@ -24,7 +25,7 @@ from muster.gateway.limits import GatewayLimits
 from muster.gateway.routing.route import Router
 from muster.metrics import Histogram, Metric
 from muster.placement.candidate import Candidate
-from muster.placement.line import Line, Ticket
+from muster.placement.line import First, Line, Ticket, Turns
 
 Who = Callable[[bytes | None], Caller]
 
@@ -33,6 +34,7 @@ _MODELS_MAX = 10_000
 _NEW_SHARE = 0.2  # of one answer in how long answers take
 _RETRY_MIN_S, _RETRY_MAX_S = 1.0, 600.0
 _CALLERS_SHOWN = 20
+_LEAD_S = 0.4  # of one slot, in whole turns of who is first: none where answers take longer
 _GIVES_WAY_S = 0.05  # long enough to hear of a free slot and to say that it is taken
 
 
@@ -43,7 +45,8 @@ class Admission:
         self._who = who
         self._lines: dict[str, Line[Waiting]] = {}  # by model; no line is empty
         self._answer_s: dict[str, float] = {}
-        self._elsewhere: Mapping[str, tuple[int, float]] = {}
+        self._elsewhere: Mapping[str, First] = {}
+        self._turns: defaultdict[str, Counter[tuple[int, str]]] = defaultdict(Counter)  # by model, until they are told
         self._gave_way_s: dict[str, float] = {}  # since when the line of a model lets that of another gateway go first
         self._waited = Histogram(_WAIT_BUCKETS_S, _MODELS_MAX)
         router.on_freed(self._freed)
@@ -55,12 +58,14 @@ class Admission:
         call = applicant.call
         model = canonical_model_name(call.model)
         caller = self._who(bearer_token(request.headers))
-        priority = _priority(caller, priority_asked(request.headers))
+        priority = priority_of(caller, request.headers)
         line = self._lines.get(model)
         if line is not None and len(line) >= self._limits.waiting_max:
             self._make_room(line, model, priority)
         if line is None:
             line = self._lines[model] = Line()
+            if (elsewhere := self._elsewhere.get(model)) is not None:
+                line.catch_up(elsewhere)
         waiting = Waiting(self, applicant, hold, model, self._limits.wait_s)
         waiting.ticket = line.join(waiting, caller.name, priority, now_s, caller.weight)
         return waiting
@@ -116,22 +121,40 @@ class Admission:
         if name in self._lines:
             self._let_in(name)
 
-    def waits_elsewhere(self, first: Mapping[str, tuple[int, float]]) -> None:
-        """Know who is next in the lines of other gateways, by priority and since when it waits."""
+    # --- lines of other gateways --------------------------------------------------------------------------------------
+
+    def turns(self) -> Mapping[str, Turns]:
+        """Return who was let in from which line since this was asked last."""
+        turns, self._turns = self._turns, defaultdict(Counter)
+        return turns
+
+    def let_in_elsewhere(self, model: str, turns: Turns) -> None:
+        line = self._lines.get(model)
+        if line is not None:
+            line.let_in_elsewhere(turns)
+
+    def waits_elsewhere(self, first: Mapping[str, First]) -> None:
+        """Know who is next in the lines of other gateways."""
         self._elsewhere = first
+        for model in self._lines.keys() & first.keys():
+            self._lines[model].catch_up(first[model])
 
     def _gives_way(self, model: str) -> bool:
-        """Tell whether a free slot is left to another gateway, where somebody matters more or has waited longer.
+        """Tell whether a free slot is left to another gateway, where somebody matters more or has the next turn.
 
         Only for a moment: who waits there may be waiting for another worker.
         """
         elsewhere = self._elsewhere.get(model)
-        first = self._lines[model].first
-        if elsewhere is None or (-first.priority, first.since_s) <= (-elsewhere[0], elsewhere[1]):
+        if elsewhere is None or not elsewhere.goes_before(self._lines[model].head, self._lead(model)):
             self._gave_way_s.pop(model, None)
             return False
         now_s = self._clock.monotonic_s()
         return now_s - self._gave_way_s.setdefault(model, now_s) < _GIVES_WAY_S
+
+    def _lead(self, model: str) -> float:
+        """Return how far a line may be ahead: a slot that is handed over is idle until the other has heard of it."""
+        answer_s = self._answer_s.get(model)
+        return int(_LEAD_S / answer_s) / self._lines[model].first.weight if answer_s else 0.0
 
     def _let_in(self, model: str) -> None:
         if self._gives_way(model):
@@ -151,6 +174,7 @@ class Admission:
                 in_vain.add(ticket.waits.kind)
                 continue
             line.let_in(ticket)
+            self._turns[model][ticket.priority, ticket.who] += 1
             self._gave_way_s.pop(model, None)
             self._waited.observe(self._clock.monotonic_s() - ticket.since_s, model)
             ticket.waits.applicant.admitted(candidate)
@@ -187,9 +211,9 @@ class Admission:
     def is_busy(self) -> bool:
         return bool(self._lines)
 
-    def first_of_each(self) -> dict[str, tuple[int, float]]:
-        """Return who is next in each line, by model: the priority, and since when it waits."""
-        return {model: (line.first.priority, line.first.since_s) for model, line in self._lines.items()}
+    def first_of_each(self) -> dict[str, First]:
+        """Return who is next in each line, by model."""
+        return {model: line.head for model, line in self._lines.items()}
 
     def view(self, now_s: float) -> list[LineView]:
         return [
@@ -207,8 +231,9 @@ class Admission:
         return self._waited.metric(m.GATEWAY_WAIT)
 
 
-def _priority(caller: Caller, asked: int | None) -> int:
+def priority_of(caller: Caller, headers: dict[bytes, bytes]) -> int:
     """Give what a token has of its own without a word, and let it ask for no more."""
+    asked = priority_asked(headers)
     usual = INTERACTIVE if caller.priority is None else caller.priority
     most = PRIORITY_MAX if caller.priority is None and caller.role is Role.ADMIN else usual
     return min(usual if asked is None else asked, most)

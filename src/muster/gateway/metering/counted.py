@@ -8,9 +8,12 @@ import re
 
 from msgspec import Struct
 
+from muster.gateway.packed import Packed
+
 _HEAD_BYTES = 1024
-_TAIL_BYTES = 4096
 _HELD_BYTES_MAX = 16_384
+_HELD_OF_STREAM_BYTES_MAX = 6144  # there are many at once, and what their ends tell is short
+_TAIL_SHARE = 4  # of what may be held so much is, at least
 _LINE_BYTES_MAX = 4_194_304  # Ollama's last line may hold the whole context as numbers
 _BYTES_PER_TOKEN = 4  # of English text, roughly
 
@@ -34,21 +37,21 @@ class Counted:
     Of a stream the last line is held whole: it says whether the stream is.
     """
 
-    __slots__ = ("_buffer", "_events", "_head", "_line_max", "_mark", "_most", "_past_bytes", "held", "is_all_held")
+    __slots__ = ("_buffer", "_events", "_head", "_least", "_line_max", "_mark", "_most", "_packed", "_past", "held")
 
     def __init__(self, *, stream: bool) -> None:
         self._buffer = bytearray()
         self.held: bytes | bytearray = self._buffer
-        self.is_all_held = True
         self._head = b""
-        self._events = self._past_bytes = 0  # of what is no longer held
+        self._events = self._past = 0  # of what is no longer held, the latter in bytes
         self._mark = b"\n"
-        self._most = _HELD_BYTES_MAX
+        self._least = self._most = _HELD_OF_STREAM_BYTES_MAX if stream else _HELD_BYTES_MAX
         self._line_max = _LINE_BYTES_MAX if stream else _HELD_BYTES_MAX // 2
+        self._packed: Packed | None = None
 
-    def hold_all(self, bytes_max: int) -> None:
-        """Hold the answer from its beginning on, as long as it is no longer than that."""
-        self._most = bytes_max
+    def keep_all(self, bytes_max: int) -> None:
+        """Keep the answer from its beginning on, as long as it is no longer than that; to be said before it comes."""
+        self._packed = Packed(bytes_max)
 
     def take(self, data: bytes) -> None:
         # One buffer for each answer: thousands of pieces that are kept cost more than they say.
@@ -64,18 +67,26 @@ class Counted:
         else:
             self.held = data
 
+    def whole(self) -> bytes | None:
+        """Return all that has come; None when it is no longer kept."""
+        if not self._past:
+            return bytes(self.held)
+        return None if self._packed is None else self._packed.read(self.held)
+
     def _let_go(self, held: bytearray) -> None:
         """Keep the end, from the beginning of a line where there is one, and count what was before it."""
         if not self._head:
             self._see_head()
-        cut = held.rfind(b"\n", 0, len(held) - _TAIL_BYTES) + 1
+        tail = self._least // _TAIL_SHARE
+        cut = held.rfind(b"\n", 0, len(held) - tail) + 1
         self._events += held.count(self._mark, 0, cut)
         if len(held) - cut > self._line_max:
-            cut = len(held) - _TAIL_BYTES
-        self._past_bytes += cut
+            cut = len(held) - tail
+        self._past += cut
+        if cut and self._packed is not None and not self._packed.add(held[:cut]):
+            self._packed = None
         del held[:cut]
-        self.is_all_held = False
-        self._most = max(_HELD_BYTES_MAX, min(2 * len(held), self._line_max))
+        self._most = max(self._least, min(2 * len(held), self._line_max))
 
     def _see_head(self) -> None:
         self._head = bytes(self.held[:_HEAD_BYTES])
@@ -101,7 +112,7 @@ class Counted:
         if prompt is None:
             prompt = max(1, question_bytes // _BYTES_PER_TOKEN)
         if completion is None:
-            completion = self._events_seen() if stream else (self._past_bytes + len(self.held)) // _BYTES_PER_TOKEN
+            completion = self._events_seen() if stream else (self._past + len(self.held)) // _BYTES_PER_TOKEN
         return Counts(prompt, completion, estimated=True)
 
     def _told(self, names: tuple[bytes, ...]) -> int | None:

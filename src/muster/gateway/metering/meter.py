@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable
 
-from muster.access.account import Account, Left
+from muster.access.account import Account
 from muster.domain.usage import Use
 from muster.gateway.dialects.call import Call
 from muster.gateway.metering.counted import Counted, Counts
 
 _FIRST_ERROR = 400
+_LEFT = b"x-ratelimit-limit-{0}: %d\r\nx-ratelimit-remaining-{0}: %d\r\nx-ratelimit-reset-{0}: %b\r\n"
+_REQUESTS_LEFT, _TOKENS_LEFT = _LEFT.replace(b"{0}", b"requests"), _LEFT.replace(b"{0}", b"tokens")
 _S_PER_HOUR = 3600.0
 
 # How many watts the GPUs of a worker draw now; None: unknown.
@@ -47,12 +49,8 @@ class Meter:
         if self.counted is None:
             return None
         counts = self._read(self.counted)
-        watts = self._watts(worker)
-        energy_mwh = None
-        if watts is not None:
-            # The mean of how many it began and ended among stands for how many it was among.
-            share = 2.0 / (self._sharing + max(1, sharing))
-            energy_mwh = round(watts * seconds * share / _S_PER_HOUR * 1000)
+        # The mean of how many it began and ended among stands for how many it was among.
+        share = 2.0 / (self._sharing + max(1, sharing))
         return Use(
             token=self.account.token_id,
             model=self._call.model,
@@ -61,7 +59,7 @@ class Meter:
             completion_tokens=counts.completion_tokens + self._before,
             estimated=counts.estimated or bool(self._before),
             worker_ms=round(seconds * 1000),
-            energy_mwh=energy_mwh,
+            energy_mwh=energy_mwh(self._watts(worker), seconds * share),
         )
 
     def _read(self, counted: Counted) -> Counts:
@@ -72,21 +70,21 @@ class Meter:
         )
 
 
+def energy_mwh(watts: float | None, seconds: float) -> int | None:
+    """Return what a worker draws in that time, in thousandths of a watt-hour; None: its power is unknown."""
+    return None if watts is None else round(watts * seconds / _S_PER_HOUR * 1000)
+
+
 def limit_lines(account: Account, now_s: float) -> bytes:
     """Return the header lines by which OpenAI's clients see what is left of their minute."""
-    lines = b""
-    for unit, left in ((b"requests", account.requests_left(now_s)), (b"tokens", account.tokens_left(now_s))):
-        if left is not None:
-            lines += b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (
-                *(unit, left.limit, unit, left.left, unit),
-                _span(left),
-            )
-    return lines
+    requests, tokens = account.requests_left(now_s), account.tokens_left(now_s)
+    lines = b"" if requests is None else _REQUESTS_LEFT % (requests.limit, requests.left, _span(requests.full_in_s))
+    return lines if tokens is None else lines + _TOKENS_LEFT % (tokens.limit, tokens.left, _span(tokens.full_in_s))
 
 
-def _span(left: Left) -> bytes:
+def _span(seconds: float) -> bytes:
     """Spell a time as OpenAI does: 250ms, 12s, 1m30s."""
-    if left.full_in_s < 1.0:
-        return b"%dms" % math.ceil(left.full_in_s * 1000)
-    minutes, seconds = divmod(math.ceil(left.full_in_s), 60)
-    return b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds
+    if seconds < 1.0:
+        return b"%dms" % math.ceil(seconds * 1000)
+    minutes, whole_s = divmod(math.ceil(seconds), 60)
+    return b"%dm%ds" % (minutes, whole_s) if minutes else b"%ds" % whole_s

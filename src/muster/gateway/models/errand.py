@@ -8,6 +8,7 @@ import msgspec
 import structlog
 
 from muster.domain.service import Dialect
+from muster.domain.usage import Use
 from muster.errors import MusterError, NotFound
 from muster.gateway.dialects.shape import error_frame, error_reply
 from muster.gateway.figures.usage import CLIENT_GONE, Finished
@@ -43,13 +44,21 @@ class Errand:
         *,
         body: Inflow | None = None,
         allows: Callable[[str], bool] = lambda _: True,
+        dialect: Dialect = Dialect.OLLAMA,
+        model: str = "",
     ) -> None:
-        """Take `allows` for which models this caller may use: others are not there for it."""
+        """Take `allows` for which models this caller may use: others are not there for it.
+
+        `model` is the one that it is about, where it is about one; what that came to, its work says in `use`.
+        """
         self._allows = allows
         self.request = request
         self.client = client
         self.body = body
         self.stream = False
+        self.use: Use | None = None
+        self._dialect = dialect
+        self._model = model
         self._relay = relay
         self._path = path
         self._delivery = Delivery(client.transport, http_1_0=request.http_1_0, keep_alive=request.keep_alive)
@@ -123,10 +132,13 @@ class Errand:
             Finished(
                 self._path,
                 status,
+                self._model,
+                first_byte_s=duration_s if self.use is not None else None,  # it came whole
                 duration_s=duration_s,
                 bytes_sent=self._delivery.bytes_sent,
                 error=error,
                 correlation_id=self.request.correlation_id,
+                use=self.use,
             )
         )
         if self.body is not None:
@@ -156,10 +168,10 @@ class Errand:
             return
         self._cancel()
         if self._delivery.began:
-            self._delivery.break_off(error_frame(Dialect.OLLAMA, error))
+            self._delivery.break_off(error_frame(self._dialect, error))
             self._close(error.http_status, error.code)
         else:
-            self._finish(error_reply(Dialect.OLLAMA, error), error.code)
+            self._finish(error_reply(self._dialect, error), error.code)
 
     def _cancel(self) -> None:
         if self._task is not None and self._task is not asyncio.current_task():

@@ -29,7 +29,6 @@ class MemoryUsage:
                 known.add(one)
         for token, more in spent.items():
             day = self._day.setdefault((day_of(at_ms), token), Spent())
-            day.requests_today += more.requests_today
             day.tokens_today += more.tokens_today
             month = self._month.setdefault((month_of(at_ms), token), Spent())
             month.tokens_this_month += more.tokens_this_month

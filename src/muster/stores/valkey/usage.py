@@ -7,7 +7,7 @@ _BATCH_KEPT_S = 3600
 _SUMS_PER_CALL = 200
 _READ_AT_ONCE_MAX = 100
 _BETWEEN = "|"  # figure, token, model; only the last may have it in it
-_OF_THE_DAY, _OF_THE_MONTH = ("requests_today", "tokens_today"), ("tokens_this_month",)
+_OF_THE_DAY, _OF_THE_MONTH = "tokens_today", "tokens_this_month"
 _HOURS, _DAYS, _SPENT = "usage:hour:", "usage:day:", "spent:"
 
 
@@ -28,11 +28,11 @@ class ValkeyUsage:
 
     async def spent(self, at_ms: int) -> dict[str, Spent]:
         found: dict[str, Spent] = {}
-        for began_ms, figures in ((day_of(at_ms), _OF_THE_DAY), (month_of(at_ms), _OF_THE_MONTH)):
+        for began_ms, wanted in ((day_of(at_ms), _OF_THE_DAY), (month_of(at_ms), _OF_THE_MONTH)):
             flat = await self._server.execute("HGETALL", self._server.key(f"{_SPENT}{began_ms}"))
             for field, count in zip(flat[::2], flat[1::2], strict=True):
                 figure, _, token = field.decode().partition(_BETWEEN)
-                if figure in figures:  # on the first of a month both are in one hash
+                if figure == wanted:  # on the first of a month both are in one hash
                     setattr(found.setdefault(token, Spent()), figure, int(count))
         return found
 
@@ -71,9 +71,8 @@ def _words(one: Sum) -> Iterator[object]:
 
 def _spent_words(token: str, spent: Spent, at_ms: int) -> Iterator[object]:
     for figure, began_ms, count in (
-        ("requests_today", day_of(at_ms), spent.requests_today),
-        ("tokens_today", day_of(at_ms), spent.tokens_today),
-        ("tokens_this_month", month_of(at_ms), spent.tokens_this_month),
+        (_OF_THE_DAY, day_of(at_ms), spent.tokens_today),
+        (_OF_THE_MONTH, month_of(at_ms), spent.tokens_this_month),
     ):
         if count:
             yield from (_SPENT, began_ms, f"{figure}{_BETWEEN}{token}", count)

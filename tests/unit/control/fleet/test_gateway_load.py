@@ -1,19 +1,23 @@
+import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from muster.access.book import ANYBODY
 from muster.control.fleet.gateway_load import GatewayLoad
 from muster.domain.service import Dialect
+from muster.errors import StoreUnavailable
 from muster.gateway.admission.admission import Admission
 from muster.gateway.limits import GatewayLimits
 from muster.gateway.routing.route import Router
 from muster.gateway.side import Side
 from muster.gateway.trust.quarantine import Change, Gravity, Now, Quarantine, Standing
+from muster.placement.line import First, Turns
 from muster.placement.scores import Strategy
+from muster.ports import Bus
 from muster.stores.memory import MemoryStore
 from muster.system import SystemClock
-from muster.wire.gateways import TrustNews
+from muster.wire.gateways import Taken, TrustNews
 from tests.clocks import ManualClock
 from tests.integration.gateway.fleet import CHAT, FleetTwin, worker
 from tests.waiting import eventually
@@ -26,24 +30,33 @@ MODEL = CHAT.name
 class Gateway:
     """A Side that says what a test sets."""
 
-    def __init__(self, in_flight: dict[str, int], waiting: dict[str, tuple[int, float]]) -> None:
+    def __init__(self, in_flight: dict[str, int], waiting: dict[str, First]) -> None:
         self.own = in_flight
         self.line = waiting
         self.others: dict[str, int] = {}
         self.rivals = 0
-        self.first: Mapping[str, tuple[int, float]] = {}
+        self.first: Mapping[str, First] = {}
+        self.had: dict[str, Turns] = {}
+        self.heard_turns: list[Mapping[str, Turns]] = []
         self.tell: Callable[[], None] = lambda: None
 
     def in_flight(self) -> Mapping[str, int]:
         return self.own
 
-    def waiting(self) -> Mapping[str, tuple[int, float]]:
+    def waiting(self) -> Mapping[str, First]:
         return self.line
+
+    def turns(self) -> Mapping[str, Turns]:
+        had, self.had = self.had, {}
+        return had
+
+    def hear_turns(self, turns: Mapping[str, Turns]) -> None:
+        self.heard_turns.append(turns)
 
     def on_change(self, tell: Callable[[], None]) -> None:
         self.tell = tell
 
-    def hear(self, changes: Mapping[str, int], first: Mapping[str, tuple[int, float]]) -> None:
+    def hear(self, changes: Mapping[str, int], first: Mapping[str, First]) -> None:
         for key, by in changes.items():
             self.others[key] = self.others.get(key, 0) + by
         self.first = first
@@ -60,11 +73,15 @@ class Gateway:
         """Take it as it is."""
 
 
+def all_but(number: int, sides: Sequence[object]) -> Callable[[], list[str]]:
+    return lambda: [f"plane-{other}" for other in range(len(sides)) if other != number]
+
+
 @asynccontextmanager
 async def told(store: MemoryStore, clock: ManualClock | SystemClock, *sides: Gateway | Side) -> AsyncIterator[None]:
     async with AsyncExitStack() as running:
         for number, side in enumerate(sides):
-            load = GatewayLoad(store.bus, clock, f"plane-{number}", beside=lambda: True)
+            load = GatewayLoad(store.bus, clock, f"plane-{number}", beside=all_but(number, sides))
             load.join(side)
             await load.start()
             running.push_async_callback(load.stop)
@@ -73,9 +90,9 @@ async def told(store: MemoryStore, clock: ManualClock | SystemClock, *sides: Gat
 
 async def test_gateways_count_together() -> None:
     clock, store = SystemClock(), MemoryStore(ManualClock())
-    here = Gateway({"n1/llm": 1}, {"m": (0, clock.monotonic_s())})
-    there = Gateway({"n1/llm": 2, "n2/llm": 1}, {"m": (50, clock.monotonic_s() - 60.0)})
-    loads = [GatewayLoad(store.bus, clock, plane_id, beside=lambda: True) for plane_id in ("one", "other")]
+    here = Gateway({"n1/llm": 1}, {"m": First(0, 1.0, clock.monotonic_s(), 0.0)})
+    there = Gateway({"n1/llm": 2, "n2/llm": 1}, {"m": First(50, 3.5, clock.monotonic_s() - 60.0, 2.5)})
+    loads = [GatewayLoad(store.bus, clock, plane_id, beside=lambda: ["another"]) for plane_id in ("one", "other")]
     one, other = loads
     for load, side in ((one, here), (other, there)):
         load.join(side)
@@ -85,11 +102,18 @@ async def test_gateways_count_together() -> None:
         await eventually(lambda: other.in_flight()["n1/llm"] == 3)
         assert (one.first_waiting("m"), other.first_waiting("m"), one.first_waiting("n")) == (50, 50, None)
         assert here.others == {"n1/llm": 2, "n2/llm": 1}
-        priority, since_s = here.first["m"]
-        assert (priority, since_s < clock.monotonic_s() - 59.0) == (50, True)
+        first = here.first["m"]
+        assert (first.priority, first.place, first.clock, first.since_s < clock.monotonic_s() - 59.0) == (
+            50,
+            3.5,
+            2.5,
+            True,
+        )
+        here.had = {"m": {(0, "anna"): 2}}
         here.own["n3/llm"] = 1
         here.tell()
         await eventually(lambda: other.in_flight()["n3/llm"] == 1)
+        assert there.heard_turns == [{"m": {(0, "anna"): 2}}]
         here.own.clear()
         here.line.clear()
         here.tell()
@@ -158,7 +182,7 @@ async def test_a_burst_that_comes_to_all_at_once_fills_a_worker_once() -> None:
 async def test_who_shares_the_port_is_reckoned_with_before_it_is_heard_of() -> None:
     gateway = Gateway({}, {})
     store = MemoryStore(ManualClock())
-    load = GatewayLoad(store.bus, SystemClock(), "first", beside=lambda: True, siblings=lambda: ["second", "third"])
+    load = GatewayLoad(store.bus, SystemClock(), "first", beside=list, siblings=lambda: ["second", "third"])
     load.join(gateway)
     await load.start()
     await eventually(lambda: gateway.rivals == 2)
@@ -209,3 +233,117 @@ async def test_who_is_set_aside_by_one_is_set_aside_by_all_and_probed_by_one() -
         for other in others:
             other.failed(("a/llama", MODEL), Gravity.FAILED, "lost", whole=False, began_s=now().s, now=now())
         await eventually(lambda: here.avoided(MODEL) == {"a/llama"})
+
+
+async def test_who_has_rested_reckons_with_all_others_and_in_use_with_those_in_use() -> None:
+    clock, here, there = ManualClock(), Gateway({}, {}), Gateway({}, {})
+    async with told(MemoryStore(ManualClock()), clock, here, there):
+        await eventually(lambda: (here.rivals, there.rivals) == (1, 1))
+        here.own["n1/llm"] = 1
+        here.tell()
+        await eventually(lambda: here.rivals == 0)
+        assert there.rivals == 1
+        here.own.clear()
+        clock.advance(61.0)
+        await eventually(lambda: here.rivals == 1)
+
+
+# --- what tokens may use ----------------------------------------------------------------------------------------------
+
+
+class Tokens:
+    """Limits of which a test says what was taken; it keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.untold: dict[str, Taken] = {}
+        self.known: dict[str, Taken] = {}
+        self.heard: list[dict[str, Taken]] = []
+        self.heard_missing: list[dict[str, Taken]] = []
+        self.noted: Callable[[], None] = lambda: None
+
+    def on_taken(self, listener: Callable[[], None]) -> None:
+        self.noted = listener
+
+    def take(self, requests: int) -> None:
+        self.untold["t"] = Taken(requests=requests)
+        self.noted()
+
+    def taken(self) -> dict[str, Taken]:
+        taken, self.untold = self.untold, {}
+        return taken
+
+    def missing(self) -> dict[str, Taken]:
+        return dict(self.known)
+
+    def hear(self, taken: Mapping[str, Taken], missing: Mapping[str, Taken]) -> None:
+        if taken:
+            self.heard.append(dict(taken))
+        if missing:
+            self.heard_missing.append(dict(missing))
+
+
+@asynccontextmanager
+async def sharing(bus: Bus, name: str, *others: str) -> AsyncIterator[Tokens]:
+    load, tokens = GatewayLoad(bus, SystemClock(), name, beside=lambda: others), Tokens()
+    load.join(Gateway({}, {}))
+    load.share(tokens)
+    await load.start()
+    try:
+        yield tokens
+    finally:
+        await load.stop()
+
+
+async def test_what_tokens_take_is_told_once_to_all_others() -> None:
+    bus = MemoryStore(ManualClock()).bus
+    async with sharing(bus, "one", "other") as one, sharing(bus, "other", "one") as other:
+        one.known = {"t": Taken(requests=1)}
+        await eventually(lambda: other.heard_missing)
+        one.take(3)
+        await eventually(lambda: other.heard)
+        one.take(2)
+        await eventually(lambda: len(other.heard) > 1)
+        assert other.heard == [{"t": Taken(requests=3)}, {"t": Taken(requests=2)}]
+        assert one.heard == []
+
+
+async def test_what_was_taken_while_nobody_was_there_is_not_told_as_if_it_were_now() -> None:
+    bus = MemoryStore(ManualClock()).bus
+    async with sharing(bus, "one") as one:
+        one.take(3)
+        await eventually(lambda: not one.untold)
+        one.known = {"t": Taken(requests=2.5)}
+        async with sharing(bus, "newcomer", "one") as newcomer:
+            await eventually(lambda: newcomer.heard_missing)
+            assert newcomer.heard_missing[0] == {"t": Taken(requests=2.5)}
+            assert newcomer.heard == []
+
+
+class Interrupted:
+    """A Bus that ends what is heard when a test says so."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self.cut = asyncio.Event()
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        await self._bus.publish(topic, data)
+
+    async def subscribe(self, topic: str) -> AsyncIterator[bytes]:
+        async for data in self._bus.subscribe(topic):
+            if self.cut.is_set():
+                self.cut.clear()
+                raise StoreUnavailable("gone")
+            yield data
+
+
+async def test_who_may_have_missed_something_is_told_what_is_missing() -> None:
+    bus = MemoryStore(ManualClock()).bus
+    broken = Interrupted(bus)
+    async with sharing(broken, "one", "other") as one, sharing(bus, "other", "one") as other:
+        other.known = {"t": Taken(requests=1)}
+        await eventually(lambda: one.heard_missing)
+        broken.cut.set()
+        told = len(one.heard_missing)
+        other.take(1)
+        await eventually(lambda: len(one.heard_missing) > told)

@@ -94,7 +94,14 @@ def test_what_is_held_of_a_long_answer_stays_small() -> None:
     meter.take(b"x" * 100_000)
 
     assert len(meter.held) <= 16_384
-    assert not meter.is_all_held
+    assert meter.whole() is None
+
+
+def test_what_is_held_of_a_stream_is_less_yet() -> None:
+    meter = Counted(stream=True)
+    for _ in range(5000):
+        meter.take(DELTA)
+        assert len(meter.held) <= 6144
 
 
 def test_of_a_stream_the_last_line_is_held_whole_but_not_without_bound() -> None:
@@ -107,17 +114,33 @@ def test_of_a_stream_the_last_line_is_held_whole_but_not_without_bound() -> None
     assert len(meter.held) < 4_300_000
 
 
-def test_an_answer_is_held_from_its_beginning_on_as_long_as_that_is_wanted() -> None:
-    meter = Counted(stream=True)
-    meter.hold_all(100_000)
-    for _ in range(90):
-        meter.take(b"x" * 999 + b"\n")
-    assert (meter.is_all_held, len(meter.held)) == (True, 90_000)
+def words(count: int) -> bytes:
+    return b"".join(b'data: {"choices":[{"delta":{"content":" %d"}}]}\n\n' % number for number in range(count))
 
-    meter.take(b"x" * 20_000 + b"\n")
-    assert not meter.is_all_held
-    meter.take(DELTA * 1000)
-    assert len(meter.held) <= 40_000
+
+@pytest.mark.parametrize("size", [1, 53, 1000, 20_000])
+def test_all_of_a_stream_is_kept_as_long_as_that_is_wanted(size: int) -> None:
+    meter = Counted(stream=True)
+    meter.keep_all(100_000)
+    stream = words(1500)
+    for at in range(0, len(stream), size):
+        meter.take(stream[at : at + size])
+
+    assert meter.whole() == stream
+    assert meter.read(question_bytes=40, stream=True, embedding=False) == Counts(10, 1500, estimated=True)
+    meter.take(words(1000))
+    assert meter.whole() is None
+
+
+def test_a_line_that_does_not_end_is_kept_as_well() -> None:
+    meter = Counted(stream=True)
+    meter.keep_all(100_000)
+    for _ in range(90):
+        meter.take(b"x" * 1000)
+    assert meter.whole() == b"x" * 90_000
+
+    meter.take(b"x" * 20_000)
+    assert meter.whole() == b"x" * 110_000, "it is there, as the last line is held"
 
 
 def test_an_answer_in_one_piece_is_read_where_it_lies() -> None:

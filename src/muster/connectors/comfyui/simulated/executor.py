@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from muster.connectors.comfyui.simulated.nodes import KINDS, Json, in_order, picture, signatures, steps_of
+from muster.connectors.comfyui.simulated.nodes import KINDS, Json, batch_of, in_order, picture, signatures, steps_of
 
 _HISTORY_MAX = 1000
 _CACHED_MAX = 1000
@@ -90,7 +90,8 @@ class Executor:
                     await self._work_on(key, graph[key], tell)
                 kind = KINDS[graph[key]["class_type"]]
                 if kind.keeps:
-                    outputs[key] = {"images": [await self._keep(kind.keeps, graph[key], signed[key])]}
+                    kept = [await self._keep(kind.keeps, graph[key], signed[key]) for _ in range(batch_of(graph))]
+                    outputs[key] = {"images": kept}
                     await tell("executed", node=key, display_node=key, output=outputs[key])
                 self._remember(signed[key])
                 done.append(key)

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 Json = dict[str, Any]
 
+_BATCH_MAX = 16
 _SIZE_MAX = 256  # pixels of a side: the picture stands for one, and is not worth more
 
 
@@ -87,6 +88,12 @@ def steps_of(node: Json) -> int:
     name = KINDS[node["class_type"]].steps
     steps = _inputs(node).get(name) if name else None
     return steps if isinstance(steps, int) and steps > 0 else 0
+
+
+def batch_of(graph: Mapping[str, Any]) -> int:
+    """Return how many pictures each node that keeps some has: as many as latents were begun with."""
+    sizes = [_inputs(node).get("batch_size") for node in graph.values()]
+    return min(max([1, *(size for size in sizes if isinstance(size, int))]), _BATCH_MAX)
 
 
 def picture(signed: str, side: int = 64) -> bytes:

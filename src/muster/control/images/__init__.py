@@ -1,0 +1,1 @@
+"""Pictures for callers of the gateway, made by jobs."""

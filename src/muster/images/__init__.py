@@ -1,0 +1,1 @@
+"""Image models that are workflows of ComfyUI: which graph an order becomes, and which pictures came of it. Pure."""
