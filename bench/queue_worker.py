@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import sys
+from functools import cache
 from typing import Any
 
 import uvloop
@@ -18,10 +19,20 @@ _PAYLOAD = {"messages": [{"role": "user", "content": "x" * 100}], "max_tokens": 
 ABLE = Capability(services=("llm",), models=tuple(f"m{number}" for number in range(1000)), gpu_memory_gb=80)
 
 
-def spec(number: int, signature: int = 0, **fields: Any) -> JobSpec:
-    requirements = Requirements(models=(f"m{signature}",), hardware=Hardware(gpu_memory_gb=fields.pop("gb", 8)))
-    name = JobId(f"job-{fields.pop('prefix', '')}{number:012}")
-    return JobSpec(job_id=name, service_required="llm", payload=_PAYLOAD, requirements=requirements, **fields)
+@cache
+def _requirements(signature: int, gb: int) -> Requirements:
+    """Return what jobs of a kind have in common, which a program says once."""
+    return Requirements(models=(f"m{signature}",), hardware=Hardware(gpu_memory_gb=gb))
+
+
+def spec(number: int, signature: int = 0, *, prefix: str = "", gb: int = 8, **fields: Any) -> JobSpec:
+    return JobSpec(
+        job_id=JobId(f"job-{prefix}{number:012}"),
+        service_required="llm",
+        payload=_PAYLOAD,
+        requirements=_requirements(signature, gb),
+        **fields,
+    )
 
 
 async def work(url: str, batch: int, hits: str) -> None:

@@ -20,6 +20,8 @@ from muster.domain.model import canonical_model_name
 
 _T = TypeVar("_T")
 
+_encode = msgspec.json.Encoder().encode
+
 _ALL = "all"
 _ASKS_NOTHING: tuple[Any, ...] = (None, _ALL, [], {})
 _DIGITS = 16
@@ -43,12 +45,12 @@ class Mismatch(Struct, frozen=True, kw_only=True):
 
 def signature(need: Need) -> str:
     """Return the name that equal needs share, however they are spelled."""
-    return _digest_and_normal(msgspec.json.encode(need))[0]
+    return _digest_and_normal(_encode(need))[0]
 
 
 def normalised(need: Need) -> Need:
     """Return the need without what asks for nothing, the rest spelled in one way."""
-    return _digest_and_normal(msgspec.json.encode(need))[1]
+    return _digest_and_normal(_encode(need))[1]
 
 
 @lru_cache(maxsize=_CACHED_NEEDS)  # of a million jobs nearly all share a few needs

@@ -136,6 +136,22 @@ async def test_position_counts_those_before_it_over_all_signatures(store: Store)
     assert await store.jobs.position(JobId("c")) == 2
 
 
+@pytest.mark.parametrize("limit", [1, 7, 100])
+async def test_the_line_is_paged_over_all_signatures_whatever_shares_a_place(store: Store, limit: int) -> None:
+    await Hand(store, "n").opens()
+    names = [f"j{number:02}" for number in range(40)]
+    for at, name in enumerate(names):  # those of the workflow share the place of its first
+        workflow = "w" if at % 4 == 1 else None
+        await store.jobs.submit([needing(name, gb=at % 3 + 1, workflow_id=workflow)])
+    await store.jobs.submit([needing("late", run_at=2**45), needing("after", depends_on=("j00",))])
+    first = names[:1] + names[1::4]
+    line = first + [name for name in names if name not in first]
+    pages = await _pages(store, JobStatus.PENDING, limit)
+    assert [name for page in pages for name in page] == [*line, "late", "after"]
+    assert [await store.jobs.position(JobId(name)) for name in line] == list(range(40))
+    assert [await store.jobs.position(JobId(name)) for name in ("late", "after")] == [None, None]
+
+
 async def test_lesson_twenty_claimers_of_one_job_have_one_winner(store: Store) -> None:
     hands = [await Hand(store, f"n{number}").opens() for number in range(20)]
     await store.jobs.submit([spec("only")])

@@ -17,6 +17,7 @@ _PARTS = (
     "waits",
     "attempts",
     "take",
+    "whole_line",
     "streams",
 )  # each stands on those before it
 _DIGITS = 12

@@ -2,6 +2,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from muster.domain.capability import Capability
 from muster.domain.job import JobSpec, Settlement
 from muster.errors import StoreUnavailable
@@ -10,7 +12,15 @@ from muster.jobs import matching
 from muster.ports import Claimed, Renewed, Submitted
 from muster.stores import rules
 from muster.stores.valkey.matchmaker import Matchmaker
-from muster.stores.valkey.rows import claimed_of, customer_of, needs_of, settlement_args, submit_args
+from muster.stores.valkey.rows import (
+    claimed_of,
+    customer_of,
+    is_plain,
+    kind_of,
+    needs_of,
+    settlement_args,
+    submit_args,
+)
 from muster.stores.valkey.server import Server
 from muster.wire import ProgressReport, encode
 
@@ -22,6 +32,7 @@ _UNKNOWN = -1  # what its short way says of a signature
 _FRONTS_MAX = 1024
 _TRIES_MAX = 5  # one does, unless a purge comes in between
 
+_encode = msgspec.json.Encoder().encode
 
 _Entries = Sequence[tuple[JobSpec, Sequence[Any]]]  # with what submit.lua takes for each
 
@@ -34,12 +45,14 @@ class ValkeyQueue:
         self._matchmaker = matchmaker
         self._result_bytes_max = result_bytes_max
         self._front_of_call = lru_cache(_FRONTS_MAX)(
-            lambda now_ms, *fields: server.packed_call("submit_one", now_ms, *fields, more=2)
+            lambda now_ms, *kind: server.packed_call("submit_one", now_ms, kind_of(*kind), more=2)
         )
 
     async def submit(self, specs: Sequence[JobSpec]) -> list[Submitted]:
-        if len(specs) == 1:
-            return [await self._submit_one(specs[0])]
+        if len(specs) == 1 and (call := self._short_call(specs[0])) is not None:
+            outcome = await self._server.send(call)
+            if outcome != _UNKNOWN:
+                return [Submitted(specs[0].job_id, bool(outcome))]
         submitted = []
         parts = list(_submit_calls(specs))
         if len(parts) > 1:
@@ -51,19 +64,13 @@ class ValkeyQueue:
             ]
         return submitted
 
-    async def _submit_one(self, spec: JobSpec) -> Submitted:
-        """Pack the call by ourselves: all but id and specification are the same for job after job."""
-        check_name(spec.job_id, "job_id")
-        fields = submit_args(spec)
-        signature, score, timeout_ms, name, rare, body = fields
-        if not rare:
-            front = self._front_of_call(self._server.now_ms, f"{timeout_ms}|{signature}|", score)
-            id_, size = name.encode(), len(body)
-            outcome = await self._server.send(b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (front, len(id_), id_, size, body))
-            if outcome != _UNKNOWN:
-                return Submitted(job_id=spec.job_id, created=bool(outcome))
-        (new,) = await self._submit([(spec, fields)], admitted=False)
-        return Submitted(job_id=spec.job_id, created=new)
+    def _short_call(self, spec: JobSpec) -> bytes | None:
+        """Pack the short way of a plain job: all but id and specification are the same for job after job."""
+        if not is_plain(spec):
+            return None
+        front = self._front_of_call(self._server.now_ms, _encode(spec.need), spec.timeout_s, spec.priority)
+        job_id, body = check_name(spec.job_id, "job_id").encode(), _encode(spec)
+        return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (front, len(job_id), job_id, len(body), body)
 
     async def _admit(self, entries: _Entries) -> None:
         """Refuse all that cannot be taken together, before the first of several calls has stored some of it."""

@@ -22,8 +22,9 @@ _NOT_US = ("NOAUTH", "WRONGPASS", "NOPERM")
 _NO_WRITES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
 
 # Of the keys that lua/lib/base.lua lists: it grows when an earlier version cannot read what this one stores.
-_LAYOUT = b"4"
-_TAKEN_OVER = b"3"  # a store of this layout is of ours from now on
+_LAYOUT = b"5"
+_TAKEN_OVER = (b"3", b"4")  # a store of these layouts is of ours from now on
+_LEFT_BEHIND = "pending"  # a key that those have, and we do not
 
 _Call = Callable[[], Awaitable[Any]]
 
@@ -45,7 +46,7 @@ class Server:
         self._prefix = f"{{{prefix}}}:"  # a hash tag: all keys in one slot of a cluster
         self._clock = clock
         self._call_timeout_s = call_timeout_s
-        self._settings = (event_log_entries_max, round(avoid_s * 1000))
+        self._settings = f"{event_log_entries_max}|{round(avoid_s * 1000)}"
         self._shared: Connection | None = None
         self._connecting = asyncio.Lock()
         self._idle: list[Connection] = []
@@ -70,7 +71,7 @@ class Server:
         return packed.replace(b"*%d\r\n" % len(words), b"*%d\r\n" % (len(words) + more), 1)
 
     def _call_of(self, name: str, now_ms: int, args: Sequence[Any]) -> tuple[Any, ...]:
-        return ("FCALL", f"{library().name}_{name}", 1, self._prefix, now_ms, *self._settings, *args)
+        return ("FCALL", f"{library().name}_{name}", 1, self._prefix, f"{now_ms}|{self._settings}", *args)
 
     async def prepare(self) -> None:
         """Make sure that the server answers and can run our functions."""
@@ -84,7 +85,8 @@ class Server:
                 next_step="use Valkey, or Redis from 7.0 on; or leave MUSTER_VALKEY_URL out for the embedded one",
             ) from None
         found = await self.execute("SET", self.key("layout"), _LAYOUT, "NX", "GET")
-        if found == _TAKEN_OVER:
+        if found in _TAKEN_OVER:
+            await self.execute("UNLINK", self.key(_LEFT_BEHIND))
             await self.execute("SET", self.key("layout"), _LAYOUT)
         elif found not in (None, _LAYOUT):
             raise SetupError(

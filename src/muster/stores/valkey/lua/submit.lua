@@ -8,7 +8,7 @@
 -- Returns:   {1, then 1 (new) or 0 (known) for each}, or when nothing was done: {0, unknown signatures…}: they have to be
 --            added first; {-1, ids…}: jobs that are waited for and do not exist; {-2, customer, how many wait}: too many
 -- Reads:     signatures, jobs, states, able:*, p:*, customers, special
--- Writes:    jobs, states, tags, workflows, workflow_uses, customer_uses, open, uses, p:*, pending, delayed, blocked,
+-- Writes:    jobs, states, tags, workflows, workflow_uses, customer_uses, open, uses, p:*, delayed, blocked,
 --            unmet, dependents:*, deadlines, variants, at:*, ready:*, idle, places, before:*, in:failed, errors, step_of,
 --            open_steps, bad_steps, workflow_names, log
 
@@ -117,15 +117,20 @@ end
 
 local BEFORE_KEPT_S = 900
 local MINUTE_MS = 60000
+local TENS = 9  -- digits of a time in ms that say which ten seconds it is in, and so the minute
 
-local minute, minute_starts, noted, noted_for = nil, nil, nil, nil  -- noted: signatures, in this minute
+local minute, tens, noted, noted_for = nil, nil, nil, nil  -- noted: signatures, in this minute
 
--- A signature had so many uses before: note it if that was the first of this minute, for the rates. A server that has
--- lost its data knows nothing of what was noted; there are no uses then either.
+-- A signature had so many uses before, at a time that begins `now`: note it if that was the first of this minute, for the
+-- rates. A server that has lost its data knows nothing of what was noted; there are no uses then either.
 local function note_uses(signature, before, now)
-  if noted_for ~= K or now < minute_starts or now >= minute_starts + MINUTE_MS then
-    minute = math.floor(now / MINUTE_MS)
-    minute_starts, noted, noted_for = minute * MINUTE_MS, {}, K
+  local front = string.sub(now, 1, TENS)
+  if front ~= tens or noted_for ~= K then
+    local of = math.floor(string.match(now, '^%d+') / MINUTE_MS)
+    if of ~= minute or noted_for ~= K then
+      minute, noted, noted_for = of, {}, K
+    end
+    tens = front
   end
   if before == 0 or not noted[signature] then
     noted[signature] = true
@@ -139,7 +144,7 @@ end
 local function note_all(uses, before)
   for signature, jobs in pairs(uses) do
     if jobs > 0 then
-      note_uses(signature, before[signature], NOW)
+      note_uses(signature, before[signature], NOW_TEXT)
     end
   end
 end
@@ -195,29 +200,48 @@ define('submit', function()
   return reply
 end)
 
+local KINDS_MAX = 1024
+
+local kinds, kinds_known = {}, 0
+
+-- Return what the first argument of the short way says: few say different things, and to take it apart costs as much as a
+-- command.
+local function kind_of(text)
+  local kind = kinds[text]
+  if not kind then
+    local front, signature, base = string.match(text, '^(%d+|([^|]*)|)(%d+)$')
+    kind = { front = front, signature = signature, base = tonumber(base), band = band_of(base) }
+    if kinds_known == KINDS_MAX then
+      kinds, kinds_known = {}, 0
+    end
+    kinds[text], kinds_known = kind, kinds_known + 1
+  end
+  return kind
+end
+
 -- The short way, in as few commands as can be, for what most submits are: one job that has nothing of what few jobs have.
 -- It does not ask for the time: the log tells it.
 --
--- Arguments: "timeout in ms|signature|", score without the place, id, specification as JSON.
+-- Arguments: "timeout in ms|signature|score without the place", id, specification as JSON.
 -- Returns:   1 (new), 0 (known), or -1: the signature is unknown, and nothing was done.
 -- Reads:     as above, of what such a job needs
--- Writes:    uses, places, jobs, p:*, pending, ready:*, idle, before:*, log
+-- Writes:    uses, places, jobs, p:*, ready:*, idle, before:*, log
 define_untimed('submit_one', function()
-  local front, base, id, spec = ARGV[A], ARGV[A + 1], ARGV[A + 2], ARGV[A + 3]
-  local signature, band = string.sub(front, -DIGEST - 1, -2), band_from(base)
+  local kind, id, spec = kind_of(ARGV[A]), ARGV[A + 1], ARGV[A + 2]
+  local signature, band = kind.signature, kind.band
   local uses = call('HINCRBY', K.uses, signature, '1')
   if uses == 1 and call('HEXISTS', K.signatures, signature) == 0 then
     count('uses', signature, -1)
     return -1
   end
-  local score = int(base + take_place(band))
-  if call('HSETNX', K.jobs, id, front .. score .. '||||' .. spec) == 0 then
+  local score = int(kind.base + take_place(band))
+  if call('HSETNX', K.jobs, id, kind.front .. score .. '||||' .. spec) == 0 then
     count('uses', signature, -1)
     call('HINCRBY', K.places, band, -STEP)
     return 0
   end
   place_one(signature, score, id)
   local entry = log(lines_of('job_submitted', id, '', '', ''))
-  note_uses(signature, uses - 1, (NOW_TEXT ~= '' and NOW_TEXT or string.match(entry, '^%d+')) + 0)
+  note_uses(signature, uses - 1, NOW_TEXT ~= '' and NOW_TEXT or entry)
   return 1
 end)

@@ -5,11 +5,7 @@
 
 define('unworkable', function()
   local stuck, served = {}, {}
-  local queues = call('HKEYS', K.signatures)
-  for _, queue in ipairs(call('SMEMBERS', K.variants)) do
-    push(queues, queue)
-  end
-  for _, queue in ipairs(queues) do
+  for _, queue in ipairs(all_queues()) do
     local jobs = call('ZCARD', key('p:', queue))
     if jobs > 0 and is_served(queue) then
       push(served, queue)

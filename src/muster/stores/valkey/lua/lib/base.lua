@@ -3,10 +3,9 @@
 --
 -- Arguments of every function (keys share the hash tag in the prefix, so that a call stays in one slot of a cluster):
 --   KEYS[1]  prefix of all keys, "{muster}:"
---   ARGV[1]  now in ms since the epoch; 0: the server's own clock, one for all who hold leases
---   ARGV[2]  how many entries the event log keeps
---   ARGV[3]  how long a retry leaves out the worker that failed it, in ms
---   ARGV[4…] the function's own arguments, from A on
+--   ARGV[1]  "now in ms since the epoch|how many entries the event log keeps|how long a retry leaves out the worker that
+--            failed it, in ms". Now is 0 for the server's own clock, one for all who hold leases
+--   ARGV[2…] the function's own arguments, from A on
 --
 -- Keys (<…> is a part of the name):
 --   jobs           hash  job id -> "timeout in ms|signature|score|workflow|customer|deadline in ms|specification as
@@ -17,7 +16,6 @@
 --   p:<queue>      zset  waiting jobs of one queue by score. A queue is a signature, or a variant of it:
 --                        "signature@customer" has the jobs of a special customer, "signature!worker" and
 --                        "signature@customer!worker" retries that leave out that worker for a while
---   pending        zset  all jobs in line by score: the position in line, and pages of it
 --   delayed        zset  job id -> when it may be in line: a retry, or one that was submitted for later
 --   blocked        zset  job id -> score, of jobs that wait for others;  unmet: hash, job id -> "policy|how many"
 --   dependents:<id> set  jobs that wait for this one, and some that do no more
@@ -79,16 +77,17 @@
 --
 -- A hash for all jobs rather than a key for each: one command serves a whole batch, and that is what a claim costs.
 
-local A = 4
+local A = 2
 local BULK = 1000  -- unpack() fails from about 8,000 values on
 
 -- Set at the start of each call. Numbers are kept as text where they can be: to turn one into text costs as much as
 -- a command, and so does a number among the arguments of a command.
 local call, ARGV, NOW, NOW_TEXT, EVENTS_MAX, AVOID_MS
+local settings, now_given  -- the first argument of the last call, and what it says of the time
 local K, prefix  -- full names of keys by their names here, made when they are first asked for
 
 -- What a call has learned of customers, by digest: see lib/customers.lua.
-local LIMITS, ROOMS
+local LIMITS, ROOMS = {}, {}
 
 local whole_format
 
@@ -112,8 +111,15 @@ local function begin(keys, args)
       end,
     })
   end
-  LIMITS, ROOMS = {}, {}
-  NOW_TEXT, NOW, EVENTS_MAX, AVOID_MS = args[1] ~= '0' and args[1] or '', nil, args[2], args[3]
+  if next(LIMITS) or next(ROOMS) then
+    LIMITS, ROOMS = {}, {}
+  end
+  if args[1] ~= settings then
+    settings = args[1]
+    now_given, EVENTS_MAX, AVOID_MS = string.match(settings, '^(%d+)|(%d+)|(%d+)$')
+    now_given = now_given ~= '0' and now_given or ''
+  end
+  NOW_TEXT, NOW = now_given, nil
 end
 
 -- Set the time of the call.
