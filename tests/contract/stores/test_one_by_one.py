@@ -131,7 +131,7 @@ async def test_places_go_on_where_an_earlier_version_left_them(store: Store) -> 
     for name in ("b", "b", "a"):
         await store.jobs.submit([spec(name)])
     await store.jobs.submit([spec("c"), spec("d")])
-    flat = await server.run("range", "pending", 0, 10)
+    flat = await server.execute("ZRANGE", server.key("pending"), 0, -1, "WITHSCORES")
     places = [(name.decode(), place_of(float(score))) for name, score in zip(flat[::2], flat[1::2], strict=True)]
     assert places == [("b", 600), ("a", 700), ("c", 800), ("d", 900)]
 

@@ -40,8 +40,8 @@ class ValkeyIndex:
         return counts
 
     async def position(self, job_id: JobId) -> int | None:
-        ahead: int | None = await self._server.run("position", job_id)
-        return ahead
+        rank: int | None = await self._server.execute("ZRANK", self._server.key(JobStatus.PENDING), job_id)
+        return rank
 
     async def waiting(self, need: Need) -> int:
         return int(await self._server.run("waiting", matching.signature(need)))

@@ -17,7 +17,6 @@ _PARTS = (
     "waits",
     "attempts",
     "take",
-    "whole_line",
     "streams",
 )  # each stands on those before it
 _DIGITS = 12

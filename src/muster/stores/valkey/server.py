@@ -22,9 +22,8 @@ _NOT_US = ("NOAUTH", "WRONGPASS", "NOPERM")
 _NO_WRITES = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
 
 # Of the keys that lua/lib/base.lua lists: it grows when an earlier version cannot read what this one stores.
-_LAYOUT = b"5"
-_TAKEN_OVER = (b"3", b"4")  # a store of these layouts is of ours from now on
-_LEFT_BEHIND = "pending"  # a key that those have, and we do not
+_LAYOUT = b"4"
+_TAKEN_OVER = b"3"  # a store of this layout is of ours from now on
 
 _Call = Callable[[], Awaitable[Any]]
 
@@ -85,8 +84,7 @@ class Server:
                 next_step="use Valkey, or Redis from 7.0 on; or leave MUSTER_VALKEY_URL out for the embedded one",
             ) from None
         found = await self.execute("SET", self.key("layout"), _LAYOUT, "NX", "GET")
-        if found in _TAKEN_OVER:
-            await self.execute("UNLINK", self.key(_LEFT_BEHIND))
+        if found == _TAKEN_OVER:
             await self.execute("SET", self.key("layout"), _LAYOUT)
         elif found not in (None, _LAYOUT):
             raise SetupError(

@@ -3,7 +3,7 @@
 -- Arguments: id.
 -- Returns:   nil for an unknown job, otherwise the status that it had; an ended job stays as it is.
 -- Reads:     jobs, states
--- Writes:    states, p:*, delayed, avoiding, variants, blocked, unmet, held:*, in:*, open, running, ready:*,
+-- Writes:    states, p:*, pending, delayed, avoiding, variants, blocked, unmet, held:*, in:*, open, running, ready:*,
 --            idle, step_of, open_steps, bad_steps, log; for those that depend on it as settle.lua
 
 define('cancel', function()

@@ -5,7 +5,7 @@
 -- Returns:   {1 if the session is known, {ids of settlements that came too late} or nil, then for each job: its entry in
 --            `jobs`, attempt, deadline in ms}
 -- Reads:     sessions, ready:<class>, p:*, jobs, customers
--- Writes:    sessions, looks, held:<session>, states, in:*, p:*, avoiding, variants, at:*, ready:<class>, idle,
+-- Writes:    sessions, looks, held:<session>, states, in:*, p:*, pending, avoiding, variants, at:*, ready:<class>, idle,
 --            tags, running, log; for settlements also what settle.lua writes
 
 -- Return the state of a job if this very attempt runs in the session: to compare the front is to take nothing apart.
@@ -228,6 +228,7 @@ define('claim', function()
     end
     return reply
   end
+  bulk('ZREM', K.pending, ids)
   local entries = call('HMGET', K.jobs, unpack(ids))
   cut(entries, ids, queues, bytes_max)
   lease(ids, entries, session, known.worker, lease_ends, reply)

@@ -2,7 +2,7 @@
 --
 -- Arguments: customer, how many jobs of the line to look at, then the place to go on after: score, id (none: the front).
 -- Returns:   score and id of the last job that was looked at; nothing at the end of the line.
--- Reads:     signatures, variants, p:*, jobs, states
+-- Reads:     pending, jobs, states
 -- Writes:    p:*, variants, at:*, ready:*, idle
 
 local function move(id, customer)
@@ -19,7 +19,7 @@ local function move(id, customer)
 end
 
 define('confine', function()
-  local found = range_in_line(tonumber(ARGV[A + 1]), ARGV[A + 2], ARGV[A + 3])
+  local found = range_of(K.pending, false, tonumber(ARGV[A + 1]), ARGV[A + 2], ARGV[A + 3])
   for at = 1, #found, 2 do
     move(found[at], ARGV[A])
   end

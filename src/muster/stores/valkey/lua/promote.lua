@@ -4,7 +4,7 @@
 -- Arguments: how many at most.
 -- Returns:   how many.
 -- Reads:     delayed, avoiding, jobs, states, able:*, members:*, sessions
--- Writes:    delayed, avoiding, variants, at:*, states, jobs, tags, p:*, ready:*, idle; as settle.lua
+-- Writes:    delayed, avoiding, variants, at:*, states, jobs, tags, p:*, pending, ready:*, idle; as settle.lua
 
 define('promote', function()
   local limit = tonumber(ARGV[A])

@@ -4,7 +4,7 @@
 -- Arguments: id, what it waits for (see lib/waits.lua) or "".
 -- Returns:   nil for an unknown job, otherwise the status that it had; a job in any other state stays as it is.
 -- Reads:     jobs, states
--- Writes:    states, errors, progress, in:*, p:*, blocked, unmet, dependents:*, deadlines, open, ready:*, idle,
+-- Writes:    states, errors, progress, in:*, p:*, pending, blocked, unmet, dependents:*, deadlines, open, ready:*, idle,
 --            step_of, open_steps, bad_steps, log
 
 define('revive', function()

@@ -3,7 +3,7 @@
 -- Arguments: how many settlements, then those (see lib/attempts.lua).
 -- Returns:   for each 1 (ended) or 0 (was not the running attempt).
 -- Reads:     states, jobs, able:*, members:*, sessions
--- Writes:    states, held:*, in:*, errors, progress, delayed, avoiding, variants, at:*, p:*, ready:*,
+-- Writes:    states, held:*, in:*, errors, progress, delayed, avoiding, variants, at:*, p:*, pending, ready:*,
 --            idle, open, running, step_of, open_steps, bad_steps, log; for those that depend on an ended job also blocked,
 --            unmet, dependents:*, resolving
 

@@ -8,7 +8,7 @@
 -- Returns:   {1, then 1 (new) or 0 (known) for each}, or when nothing was done: {0, unknown signatures…}: they have to be
 --            added first; {-1, ids…}: jobs that are waited for and do not exist; {-2, customer, how many wait}: too many
 -- Reads:     signatures, jobs, states, able:*, p:*, customers, special
--- Writes:    jobs, states, tags, workflows, workflow_uses, customer_uses, open, uses, p:*, delayed, blocked,
+-- Writes:    jobs, states, tags, workflows, workflow_uses, customer_uses, open, uses, p:*, pending, delayed, blocked,
 --            unmet, dependents:*, deadlines, variants, at:*, ready:*, idle, places, before:*, in:failed, errors, step_of,
 --            open_steps, bad_steps, workflow_names, log
 
@@ -225,7 +225,7 @@ end
 -- Arguments: "timeout in ms|signature|score without the place", id, specification as JSON.
 -- Returns:   1 (new), 0 (known), or -1: the signature is unknown, and nothing was done.
 -- Reads:     as above, of what such a job needs
--- Writes:    uses, places, jobs, p:*, ready:*, idle, before:*, log
+-- Writes:    uses, places, jobs, p:*, pending, ready:*, idle, before:*, log
 define_untimed('submit_one', function()
   local kind, id, spec = kind_of(ARGV[A]), ARGV[A + 1], ARGV[A + 2]
   local signature, band = kind.signature, kind.band

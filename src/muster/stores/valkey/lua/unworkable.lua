@@ -5,7 +5,11 @@
 
 define('unworkable', function()
   local stuck, served = {}, {}
-  for _, queue in ipairs(all_queues()) do
+  local queues = call('HKEYS', K.signatures)
+  for _, queue in ipairs(call('SMEMBERS', K.variants)) do
+    push(queues, queue)
+  end
+  for _, queue in ipairs(queues) do
     local jobs = call('ZCARD', key('p:', queue))
     if jobs > 0 and is_served(queue) then
       push(served, queue)

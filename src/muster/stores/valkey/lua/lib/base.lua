@@ -16,6 +16,7 @@
 --   p:<queue>      zset  waiting jobs of one queue by score. A queue is a signature, or a variant of it:
 --                        "signature@customer" has the jobs of a special customer, "signature!worker" and
 --                        "signature@customer!worker" retries that leave out that worker for a while
+--   pending        zset  all jobs in line by score: the position in line, and pages of it
 --   delayed        zset  job id -> when it may be in line: a retry, or one that was submitted for later
 --   blocked        zset  job id -> score, of jobs that wait for others;  unmet: hash, job id -> "policy|how many"
 --   dependents:<id> set  jobs that wait for this one, and some that do no more

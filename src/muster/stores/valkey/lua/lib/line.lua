@@ -1,7 +1,7 @@
 -- The line of waiting jobs: how a job gets into it and out of it.
 
 local BAND = 2 ^ 46  -- scores of one priority; the same as in jobs/order.py
-local STEP, STEP_TEXT = 100, '100'
+local STEP = 100
 local CLOCK = '*|'  -- before the band, of the member of `tags` that is no customer's
 
 -- Return timeout, signature, score, workflow, customer and deadline of a job's entry in `jobs`.
@@ -71,7 +71,7 @@ end
 
 -- Return the place of the next job of no customer in a band, and count it at once: one command, but for the very first.
 local function take_place(band)
-  local place = call('HINCRBY', K.places, band, STEP_TEXT)
+  local place = call('HINCRBY', K.places, band, STEP)
   if place == STEP then
     place = time_of('', band) + STEP
     call('HSET', K.places, band, int(place))
@@ -239,6 +239,7 @@ end
 local function place_one(queue, score, id)
   local line = key('p:', queue)
   call('ZADD', line, score, id)
+  call('ZADD', K.pending, score, id)
   if is_variant(queue) then
     note_variant(queue)
   end
@@ -257,6 +258,7 @@ local function place(queue, members)
     end
   end
   bulk('ZADD', line, members)
+  bulk('ZADD', K.pending, members)
   if is_variant(queue) then
     note_variant(queue)
   end
@@ -310,29 +312,18 @@ local function put_back(state)
   place_one(queue, score, state.id)
 end
 
--- Return the queue that a job is in, and its score there; nil: it is not in line.
-local function find_queue(state, signature, customer)
-  local suffix = state.avoid == '' and '' or '!' .. state.avoid
-  local queue = queue_of(signature, customer) .. suffix
-  local score = call('ZSCORE', key('p:', queue), state.id)
-  if not score and queue ~= signature .. suffix then  -- its customer has become special since
-    queue = signature .. suffix
-    score = call('ZSCORE', key('p:', queue), state.id)
-  end
-  if score then
-    return queue, score
-  end
-end
-
 -- Take one waiting job out of the line; return signature, score and customer. Its entry in the ready index stays: a claim
 -- will correct it.
 local function leave_line(state)
   local _, signature, score, _, customer = header(call('HGET', K.jobs, state.id))
-  local queue = find_queue(state, signature, customer)
-  if queue then
+  local suffix = state.avoid == '' and '' or '!' .. state.avoid
+  local queue = queue_of(signature, customer) .. suffix
+  if call('ZREM', key('p:', queue), state.id) == 0 then  -- its customer has become special since
+    queue = signature .. suffix
     call('ZREM', key('p:', queue), state.id)
-    drop_if_empty(queue)
   end
+  call('ZREM', K.pending, state.id)
   call('ZREM', K.avoiding, state.id)
+  drop_if_empty(queue)
   return signature, score, customer
 end

@@ -159,6 +159,7 @@ end
 -- Take the job that `look_at_front` has found first.
 local function take_front(class, queue, found)
   call('ZREM', key('p:', queue), found[1])
+  call('ZREM', K.pending, found[1])
   if found[4] then
     call('ZADD', key('ready:', class), found[4], queue)
   else
