@@ -66,6 +66,18 @@ async def says(port: int, *words: bytes) -> bytes:
     return heard
 
 
+@asynccontextmanager
+async def heard_the_end(port: int) -> AsyncIterator[None]:
+    """Have somebody be passed on, who hears that it ends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"word")
+    assert await reader.readexactly(4) == b"word"
+    yield
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
+    writer.close()
+
+
 async def test_whoever_speaks_first_is_passed_on_and_the_next_ones_come_to_the_server() -> None:
     server = Server()
     async with opened(server) as door:
@@ -85,14 +97,8 @@ async def test_a_look_whether_the_port_is_open_loads_nothing() -> None:
 
 async def test_a_caller_hears_when_the_server_ends_and_the_server_when_the_caller_does() -> None:
     server = Server()
-    async with opened(server) as door:
-        reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
-        writer.write(b"word")
-        assert await reader.readexactly(4) == b"word"
+    async with opened(server) as door, heard_the_end(door.port):
         await server.stop()
-        async with asyncio.timeout(10):
-            assert await reader.read() == b""
-        writer.close()
 
 
 async def test_what_could_not_be_opened_is_tried_again_with_the_next_caller() -> None:
@@ -125,11 +131,6 @@ async def test_where_the_server_cannot_begin_callers_are_still_heard() -> None:
 async def test_stopping_ends_whoever_is_passed_on() -> None:
     server = Server()
     async with opened(server) as door:
-        reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
-        writer.write(b"word")
-        assert await reader.readexactly(4) == b"word"
-        await door.stop()
-        async with asyncio.timeout(10):
-            assert await reader.read() == b""
+        async with heard_the_end(door.port):
+            await door.stop()
         await eventually(lambda: server.callers == 1, 5.0)
-        writer.close()
