@@ -32,11 +32,9 @@ class Level:
 
     def ask(self, now_s: float) -> float:
         """Take one and return 0; if there is none, return in how many seconds there is."""
-        left = self.left(now_s)
-        wait_s = (1.0 - left) / self.per_s
-        if wait_s > _ROUNDING_S:
+        if wait_s := self.wait_s(1.0, now_s):
             return wait_s
-        self._left = left - 1.0
+        self._left -= 1.0
         return 0.0
 
     def take(self, count: float, now_s: float) -> None:

@@ -144,10 +144,11 @@ async def models(
 @get("/api/v1/models/{name:path}", tags=["fleet"], summary="One model, by its name or the digest of a copy")
 async def model(plane: ThePlane, name: FromPath[str]) -> FleetModel:
     wanted = _canonical(_ONE_SLASH.sub(r"\1//", name.removeprefix("/")))
-    for known in catalog(plane):
+    models = catalog(plane)
+    for known in models:
         if known.name == wanted or any(copy.digest == wanted for copy in known.copies):
             return known
-    there = what_there_is(wanted, [known.name for known in catalog(plane)])
+    there = what_there_is(wanted, [known.name for known in models])
     raise ModelNotFound(f"no node of this fleet has a model {wanted!r}{there}", field="name")
 
 

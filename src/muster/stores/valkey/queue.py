@@ -2,8 +2,6 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-import msgspec
-
 from muster.domain.capability import Capability
 from muster.domain.job import JobSpec, Settlement
 from muster.errors import StoreUnavailable
@@ -31,8 +29,6 @@ _STORED, _MISSING, _TOO_MANY = 1, -1, -2  # what submit.lua says
 _UNKNOWN = -1  # what its short way says of a signature
 _FRONTS_MAX = 1024
 _TRIES_MAX = 5  # one does, unless a purge comes in between
-
-_encode = msgspec.json.Encoder().encode
 
 _Entries = Sequence[tuple[JobSpec, Sequence[Any]]]  # with what submit.lua takes for each
 
@@ -68,8 +64,8 @@ class ValkeyQueue:
         """Pack the short way of a plain job: all but id and specification are the same for job after job."""
         if not is_plain(spec):
             return None
-        front = self._front_of_call(self._server.now_ms, _encode(spec.need), spec.timeout_s, spec.priority)
-        job_id, body = check_name(spec.job_id, "job_id").encode(), _encode(spec)
+        front = self._front_of_call(self._server.now_ms, encode(spec.need), spec.timeout_s, spec.priority)
+        job_id, body = check_name(spec.job_id, "job_id").encode(), encode(spec)
         return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (front, len(job_id), job_id, len(body), body)
 
     async def _admit(self, entries: _Entries) -> None:

@@ -141,7 +141,7 @@ async def test_every_page_can_be_read_by_everybody(page: Page, served: Served, s
         assert await violations(page) == [], section
 
 
-async def serve_tiny(served: Served, engine: Engine) -> None:
+async def serve_tiny(served: Served, engine: Engine, slots: int | None = None) -> None:
     """Have a node offer the model "tiny", answered by this engine."""
     service = Service(
         name="llama",
@@ -150,6 +150,7 @@ async def serve_tiny(served: Served, engine: Engine) -> None:
         url=engine.url,
         dialects=(Dialect.OPENAI,),
         models=(Model(name="tiny", resident=True, capabilities=("completion",)),),
+        slots=slots,
     )
     await served.plane.heartbeat("n1", services=(service,))
 
@@ -197,16 +198,7 @@ async def test_the_gateway_shows_answers_that_are_kept_for_callers_who_come_back
 
 async def test_the_gateway_shows_who_waits_for_a_slot(page: Page, served: Served) -> None:
     async with Engine(hang) as engine:
-        service = Service(
-            name="llama",
-            connector="llamacpp",
-            status=ServiceStatus.RUNNING,
-            url=engine.url,
-            dialects=(Dialect.OPENAI,),
-            models=(Model(name="tiny", resident=True, capabilities=("completion",)),),
-            slots=1,
-        )
-        await served.plane.heartbeat("n1", services=(service,))
+        await serve_tiny(served, engine, slots=1)
         body = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
         asked = [asyncio.create_task(served.client.post("/v1/chat/completions", json=body)) for _ in range(3)]
         try:
